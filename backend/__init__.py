@@ -1,0 +1,1 @@
+"""Video in, motion of a rig out. numpy and torch only: nothing in this package may import bpy."""

@@ -1,0 +1,75 @@
+"""What to capture and how: `Clip` and `Settings`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import UserError
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video file or an image sequence, and where the subject is in it.
+
+    path: a video file, a folder of images, or one image of a numbered sequence.
+    start, end: seconds of the trim range; end None is the end of the file. speed: 2 means the footage is played at half
+    speed (slow motion), so times are divided by 2. fps: overrides the file's rate; needed for image sequences.
+    box: (x0, y0, x1, y1) pixels around the subject on the first frame, or None. matte: a matte video, sequence or image folder.
+    """
+
+    path: str
+    start: float = 0.0
+    end: float | None = None
+    speed: float = 1.0
+    fps: float | None = None
+    box: tuple[float, float, float, float] | None = None
+    matte: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.speed <= 0:
+            raise UserError(f"The speed factor is {self.speed:g}: it must be above zero.")
+        if self.fps is not None and self.fps <= 0:
+            raise UserError(f"The frame rate is {self.fps:g}: it must be above zero.")
+        if self.end is not None and self.end <= self.start:
+            raise UserError(f"The trim range ends at {self.end:g} s, before it starts at {self.start:g} s: swap the two.")
+        if self.box is not None and not (self.box[2] > self.box[0] and self.box[3] > self.box[1]):
+            raise UserError("The subject box is empty: drag it from its top left to its bottom right corner.")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Clip:
+        values: dict[str, Any] = json.loads(text)
+        box = values.get("box")
+        return cls(**{**values, "box": tuple(box) if box else None})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to capture.
+
+    model: a name of the weights registry or a file. device: "auto", "cuda", "mps" or "cpu". precision: "auto" or "float32".
+    heading: "rig" turns the whole take so that on average it faces as the reference pose does; "view" trusts the reference
+    view's side. batch: frames per encoder call.
+    """
+
+    model: str = "lite"
+    device: str = "auto"
+    precision: str = "auto"
+    heading: str = "rig"
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        for key, known in (("device", ("auto", "cuda", "mps", "cpu")), ("precision", ("auto", "float32")), ("heading", ("rig", "view"))):
+            if getattr(self, key) not in known:
+                raise UserError(f"Unknown {key} '{getattr(self, key)}': choose one of {', '.join(known)}.")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        return cls(**json.loads(text))

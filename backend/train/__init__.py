@@ -1,0 +1,1 @@
+"""Training and measuring: rig packs, the loop, evaluate. Left out of the zip."""

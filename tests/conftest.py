@@ -1,0 +1,30 @@
+"""Makes the repository importable as the package `anyrig`, laid out as in the zip: anyrig.addon, anyrig.backend."""
+
+import importlib.util
+import os
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+_spec = ModuleSpec("anyrig", None, is_package=True)
+_spec.submodule_search_locations = [str(ROOT)]
+sys.modules.setdefault("anyrig", importlib.util.module_from_spec(_spec))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_EXIT] = int(exitstatus)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """bpy 4.2 and 4.5 crash or hang while the interpreter shuts down; leave before that, with the right code."""
+    if "bpy" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash.get(_EXIT, 0))
+
+
+_EXIT = pytest.StashKey[int]()
