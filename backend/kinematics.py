@@ -1,0 +1,105 @@
+"""Kinematics on torch tensors, batched over rigs of different topology: no loop over joints.
+
+Shapes: B rigs, T frames, J joints (padded joints are their own parents and carry no weight). rot6d as in rotation.py.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rot6d_to_matrix(rot6d: Tensor) -> Tensor:
+    """(..., 6) -> (..., 3, 3) by Gram-Schmidt on the two rows."""
+    first = F.normalize(rot6d[..., :3], dim=-1)
+    second = rot6d[..., 3:]
+    second = F.normalize(second - (first * second).sum(-1, keepdim=True) * first, dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-2)
+
+
+def matrix_to_rot6d(matrix: Tensor) -> Tensor:
+    """(..., 3, 3) -> (..., 6), the first two rows."""
+    return matrix[..., :2, :].flatten(-2)
+
+
+def geodesic_angle(left: Tensor, right: Tensor) -> Tensor:
+    """Angle in radians between (..., 3, 3), with a finite gradient at zero."""
+    turn = left.transpose(-1, -2) @ right
+    skew = (turn - turn.transpose(-1, -2))[..., (2, 0, 1), (1, 2, 0)]
+    sine = (skew.square().sum(-1) / 4 + 1e-12).sqrt()
+    return torch.atan2(sine, (turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
+
+
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """values (B, T, J, ...), index (B, J) -> values[:, :, index] per rig."""
+    shape = index.shape[:1] + (1,) + index.shape[1:] + (1,) * (values.dim() - 3)
+    return values.gather(2, index.view(shape).expand(*values.shape[:2], index.shape[1], *values.shape[3:]))
+
+
+def local_to_global(parents: Tensor, local: Tensor) -> Tensor:
+    """parents (B, J) with the root's own index for the root, L (B, T, J, 3, 3) -> G, by pointer jumping.
+
+    After k rounds a joint holds the product of its 2^k nearest links and points at the joint above them; a pointer that has
+    reached the root stays there, and a finished joint multiplies no more.
+    """
+    turns, above = local, parents
+    index = torch.arange(parents.shape[1], device=parents.device).expand_as(parents)
+    eye = torch.eye(3, dtype=local.dtype, device=local.device)
+    finished = above == index
+    while not bool(finished.all()):
+        step = torch.where(finished[:, None, :, None, None], eye, pick(turns, above))
+        turns = step @ turns
+        # what lies above now: the pointer's own pointer, unless the pointer was at a finished joint
+        reached = finished.gather(1, above)
+        above = above.gather(1, above)
+        finished = finished | reached
+    return turns
+
+
+def global_to_local(parents: Tensor, turns: Tensor) -> Tensor:
+    """The inverse of `local_to_global`."""
+    index = torch.arange(parents.shape[1], device=parents.device)
+    local = pick(turns, parents).transpose(-1, -2) @ turns
+    return torch.where((parents == index)[:, None, :, None, None], turns, local)
+
+
+def positions_from_turns(parents: Tensor, ancestors: Tensor, offsets: Tensor, turns: Tensor) -> Tensor:
+    """Forward kinematics. ancestors (B, J, J) as in skeleton.ancestor_mask, offsets (B, J, 3), G (B, T, J, 3, 3) -> (B, T, J, 3).
+
+    p_j is the sum of G_parent(a) offset_a over a = j and its ancestors; the root's offset is zero.
+    """
+    steps = (pick(turns, parents) @ offsets[:, None, :, :, None])[..., 0]
+    return ancestors[:, None].to(steps.dtype) @ steps
+
+
+def nearest_rotation(matrix: Tensor) -> Tensor:
+    """(..., 3, 3) -> the proper rotation nearest to it (polar decomposition by SVD); no gradient is meant to pass."""
+    u, _, vt = torch.linalg.svd(matrix)
+    sign = torch.ones(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device)
+    sign[..., 2] = torch.linalg.det(u @ vt).sign()
+    return u @ (sign[..., None] * vt)
+
+
+@torch.no_grad()
+def anchored_ik(parents: Tensor, mask: Tensor, positions: Tensor, ref_position: Tensor, ref_turns: Tensor, rounds: int = 3) -> Tensor:
+    """Rotations that carry the reference's bone directions onto the predicted ones; twist follows the parent.
+
+    parents, mask (B, J); positions (B, T, J, 3); ref_position (B, J, 3); ref_turns (B, J, 3, 3) = G of the reference
+    -> G (B, T, J, 3, 3). Each joint's turn away from the reference is the polar factor of
+    sum over children (predicted direction)(reference direction)^T + 0.03 * (the parent's turn), which starts as the turn of
+    the whole body. All joints at once, `rounds` times.
+    """
+    index = torch.arange(parents.shape[1], device=parents.device)
+    is_child = (mask & (parents != index))[:, None, :, None, None]
+    bone = positions - pick(positions, parents)
+    ref_bone = (ref_position - ref_position.gather(1, parents[..., None].expand_as(ref_position)))[:, None]
+    outer = F.normalize(bone, dim=-1)[..., :, None] * F.normalize(ref_bone, dim=-1)[..., None, :] * is_child
+    # sum over the children of each joint
+    link = F.one_hot(parents, parents.shape[1]).to(outer.dtype) * is_child[:, 0, :, :, 0]
+    moment = torch.einsum("bcj,btcxy->btjxy", link, outer)
+    body = positions[..., :, None] * ref_position[:, None, :, None, :] * mask[:, None, :, None, None]
+    turn = nearest_rotation(body.sum(2, keepdim=True) + 1e-6 * torch.eye(3, dtype=body.dtype, device=body.device)).expand_as(outer)
+    for _ in range(rounds):
+        turn = nearest_rotation(moment + 0.03 * pick(turn, parents))
+    return turn @ ref_turns[:, None]

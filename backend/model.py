@@ -1,0 +1,464 @@
+"""video2pose2rot, the network (SPEC-V2 sections 3 to 6), and the geometric aids of `lite` (DESIGN section 6).
+
+B rigs, T frames, J joints, S image tokens, N reference pairs, C token width, E name width, D model width.
+Positions are root-relative, in the camera's frame (y up), divided by the skeleton's scale; rotations are local rot6d rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import AnchorAttention, Film, Graph, GraphAttention, PlainAttention, Rope, TemporalBlock, feed_forward
+from .kinematics import anchored_ik, global_to_local, local_to_global, matrix_to_rot6d, rot6d_to_matrix
+
+OCTAVES = 8
+HEAD = 128  # hidden width of the position head, whatever the model's
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of the network; the defaults are the released configuration. Kept inside the weights file.
+
+    aids: `lite`'s geometric aids, on a grid x grid map of image tokens. image_radius, joint_radius: frames to either side.
+    """
+
+    width: int = 256
+    heads: int = 8
+    image_width: int = 1024
+    name_width: int = 768
+    ref_layers: int = 4
+    layers: int = 8
+    rest_layers: int = 4
+    pose_layers: int = 4
+    memory_layers: int = 4
+    decoder_layers: int = 8
+    cross_layers: int = 6
+    image_radius: int = 2
+    joint_radius: int = 2
+    dropout: float = 0.1
+    aids: bool = False
+    grid: int = 14
+    encoder: str = "dinov2-large"
+    names: str = "t5-base"
+    tips: bool = False
+
+    @property
+    def margin(self) -> int:
+        """Frames to either side that one output frame depends on (DESIGN section 5)."""
+        stage1 = self.image_radius + (self.joint_radius * self.layers if self.aids else 0)
+        return stage1 + self.joint_radius * (self.pose_layers + self.decoder_layers)
+
+
+LITE = Config(
+    width=128, heads=4, image_width=432, name_width=128, ref_layers=2, layers=3, rest_layers=2, pose_layers=2, memory_layers=2,
+    decoder_layers=3, cross_layers=3, image_radius=0, dropout=0.0, aids=True, encoder="efficientnet-lite0", names="hashed", tips=True,
+)  # fmt: skip
+TINY = Config(
+    width=32, heads=2, image_width=432, name_width=128, ref_layers=1, layers=1, rest_layers=1, pose_layers=1, memory_layers=1,
+    decoder_layers=1, cross_layers=1, image_radius=1, dropout=0.0, aids=True, encoder="efficientnet-lite0", names="hashed", tips=True,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The target rigs and their reference pairs.
+
+    graph: B skeletons. names (B, J, E). offsets (B, J, 3) at rest, scaled. position (B, N, J, 3) and rot6d (B, N, J, 6) of the
+    reference pairs in the reference view's frame; the first pair is the one in the picture. tokens (B, S, C) of that picture.
+    static_position, static_rotation: (B, J) bool. For the aids: uv (B, J, 2), the joints in the reference's crop, -1..1, y down;
+    unit (B,), normalised length of half the crop's side at the root.
+    """
+
+    graph: Graph
+    names: Tensor
+    offsets: Tensor
+    position: Tensor
+    rot6d: Tensor
+    tokens: Tensor
+    static_position: Tensor
+    static_rotation: Tensor
+    uv: Tensor | None = None
+    unit: Tensor | None = None
+
+
+def sinusoids(x: Tensor) -> Tensor:
+    """(..., 3) -> (..., 51): x, then sin and cos of 8 octaves from pi, coordinate-major."""
+    frequency = torch.pi * 2.0 ** torch.arange(OCTAVES, dtype=x.dtype, device=x.device)
+    angle = (x[..., None] * frequency).flatten(-2)
+    return torch.cat([x, angle.sin(), angle.cos()], dim=-1)
+
+
+class FusionBlock(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.graph_attn = GraphAttention(config.width, config.heads)
+        self.self_attn = PlainAttention(config.width, config.heads)
+        self.cross_img = PlainAttention(config.width, config.heads)
+        self.norm = nn.LayerNorm(config.width)
+        self.res_scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor, tokens: Tensor, graph: Graph, local: bool) -> Tensor:
+        x = x + self.graph_attn(x, graph, local)
+        x = x + self.self_attn(x, x, graph.mask)
+        x = (x + self.cross_img(x, tokens)) * graph.mask[:, None, :, None]
+        return self.norm(x * self.res_scale)
+
+
+class ReferenceEncoder(nn.Module):
+    """Reference pose and picture -> one query per joint, (B, 1, J, D)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.pose_proj = nn.Linear(3 + 6 * OCTAVES, config.width)
+        self.img_proj = nn.Linear(config.image_width, config.width)
+        self.joint_t5proj = nn.Linear(config.name_width, config.width)
+        self.fusion_blocks = nn.ModuleList(FusionBlock(config) for _ in range(config.ref_layers))
+        self.final_norm = nn.LayerNorm(config.width)
+        self.places = Places(config) if config.aids else None
+
+    def forward(self, anchor: Anchor) -> Tensor:
+        x = self.pose_proj(sinusoids(anchor.position[:, :1])) + self.joint_t5proj(anchor.names)[:, None]
+        tokens = self.img_proj(anchor.tokens)[:, None]
+        if self.places is not None:
+            tokens = tokens + self.places.tokens()
+            x = x + self.places.sampled(tokens[:, 0], anchor.uv)[:, None]
+        for i, block in enumerate(self.fusion_blocks):
+            x = block(x, tokens, anchor.graph, local=i % 2 == 0)
+        return self.final_norm(x)
+
+
+class Places(nn.Module):
+    """Aid 1: where a token lies, and what the picture shows at a joint."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.position_proj = nn.Linear(2 + 4 * 4, config.width)
+        self.sample_proj = nn.Linear(config.width, config.width)
+
+    def encode(self, uv: Tensor) -> Tensor:
+        """(..., 2) in -1..1 -> (..., D)."""
+        frequency = torch.pi / 2 * 2.0 ** torch.arange(4, dtype=uv.dtype, device=uv.device)
+        angle = (uv[..., None] * frequency).flatten(-2)
+        return self.position_proj(torch.cat([uv, angle.sin(), angle.cos()], dim=-1))
+
+    def centres(self) -> Tensor:
+        """(S, 2): the tokens' centres, row by row, x and y in -1..1."""
+        weight = self.position_proj.weight
+        line = (torch.arange(self.grid, dtype=weight.dtype, device=weight.device) * 2 + 1) / self.grid - 1
+        return torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
+
+    def tokens(self) -> Tensor:
+        """(S, D), added to the tokens: those of a CNN carry no position."""
+        return self.encode(self.centres())
+
+    def sampled(self, tokens: Tensor, uv: Tensor) -> Tensor:
+        """tokens (B, S, D) read bilinearly at uv (B, J, 2) -> (B, J, D), with the place itself."""
+        image = tokens.transpose(1, 2).unflatten(-1, (self.grid, self.grid))
+        read = F.grid_sample(image.float(), uv[:, :, None].float(), padding_mode="border", align_corners=False)[..., 0]
+        return self.sample_proj(read.transpose(1, 2).to(tokens.dtype)) + self.encode(uv)
+
+
+class ImageBlock(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.radius = config.image_radius
+        self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.self_attn = PlainAttention(config.width, config.heads)
+        self.cross_attn = PlainAttention(config.width, config.heads)
+
+    def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, rope: Rope) -> Tensor:
+        y = self.norm1(x)
+        x = x + self.self_attn(y, y, mask)
+        return x + self.cross_attn.over_frames(self.norm2(x), tokens, self.radius, rope)
+
+
+class TemporalModel(nn.Module):
+    """Every frame starts from the reference query and reads its own neighbourhood of frames."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.width
+        self.img_proj = nn.Linear(config.image_width, width)
+        self.blocks_img = nn.ModuleList(ImageBlock(config) for _ in range(config.layers))
+        self.blocks_graph = nn.ModuleList(GraphAttention(width, config.heads) for _ in range(config.layers))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, HEAD), nn.ReLU(), nn.Linear(HEAD, 3))
+        self.rope = Rope(width // config.heads)
+        self.blocks_time = self.readout = None
+        if config.aids:
+            blocks = (TemporalBlock(width, config.heads, config.joint_radius, config.dropout) for _ in range(config.layers))
+            self.blocks_time = nn.ModuleList(blocks)
+            self.readout = Readout(config)
+
+    def forward(self, query: Tensor, image: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor | None]:
+        tokens = self.img_proj(image)
+        if self.readout is not None:
+            tokens = tokens + self.readout.places.tokens()
+        x = query.expand(-1, image.shape[1], -1, -1)
+        for i, (block, graph) in enumerate(zip(self.blocks_img, self.blocks_graph, strict=True)):
+            x = block(x, tokens, anchor.graph.mask, self.rope)
+            x = x + graph(x, anchor.graph, local=i % 2 == 0)
+            if self.blocks_time is not None:
+                x = self.blocks_time[i](x)
+        position = self.head(x).to(anchor.position.dtype)
+        if self.readout is None:
+            return position, None
+        uv = self.readout(x, tokens, anchor)
+        return self.readout.place(position, x, uv, anchor), uv
+
+
+class Readout(nn.Module):
+    """Aids 2 and 3: a joint's place in the frame by soft-argmax over the tokens, and what follows for its position."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.places = Places(config)
+        self.norm = nn.LayerNorm(config.width)
+        self.to_q = nn.Linear(config.width, config.width)
+        self.to_k = nn.Linear(config.width, config.width)
+        self.spread = nn.Parameter(torch.tensor(-1.2))
+        self.zoom = nn.Linear(config.width, 1)
+        nn.init.zeros_(self.zoom.weight)
+        nn.init.zeros_(self.zoom.bias)
+
+    def forward(self, x: Tensor, tokens: Tensor, anchor: Anchor) -> Tensor:
+        """-> uv (B, T, J, 2). The scores start as a bell around the joint's place in the reference."""
+        centres = self.places.centres()
+        scores = self.to_q(self.norm(x)) @ self.to_k(tokens).transpose(-1, -2) * x.shape[-1] ** -0.5
+        distance = (anchor.uv[:, None, :, None] - centres).square().sum(-1)
+        scores = scores - distance / (2 * torch.exp(2 * self.spread))
+        return scores.float().softmax(-1).to(centres.dtype) @ centres
+
+    def place(self, residual: Tensor, x: Tensor, uv: Tensor, anchor: Anchor) -> Tensor:
+        """The reference moved in the image plane as the joints moved in the picture, plus what the network adds.
+
+        uv is y down and relative to the crop, whose half side is `unit` long in the reference and exp(zoom) times that in
+        the clip: root-relative in-plane position = (u_j - u_root, -(v_j - v_root)) * half side.
+        """
+        mask = anchor.graph.mask[:, None, :, None]
+        pooled = (self.norm(x) * mask).sum(2, keepdim=True) / mask.sum(2, keepdim=True)
+        unit = anchor.unit[:, None, None, None].to(residual.dtype)
+        half = unit * torch.exp(self.zoom(pooled).clamp(-1, 1).to(residual.dtype))
+        seen = (uv - uv[:, :, :1]) * half - (anchor.uv - anchor.uv[:, :1])[:, None] * unit
+        flip = torch.tensor([1.0, -1.0], dtype=residual.dtype, device=residual.device)
+        moved = torch.cat([seen.to(residual.dtype) * flip, torch.zeros_like(residual[..., :1])], dim=-1)
+        position = anchor.position[:, :1] + moved + residual
+        return position - position[:, :, :1]
+
+
+class Video2Pose(nn.Module):
+    """Stage 1."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.ref_encoder = ReferenceEncoder(config)
+        self.temporal_model = TemporalModel(config)
+        if config.aids:  # start at the reference pose
+            nn.init.zeros_(self.temporal_model.head[3].weight)
+            nn.init.zeros_(self.temporal_model.head[3].bias)
+
+    def forward(self, image: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor | None]:
+        """image (B, T, S, C) -> positions (B, T, J, 3) and, with the aids, uv (B, T, J, 2)."""
+        position, uv = self.temporal_model(self.ref_encoder(anchor), image, anchor)
+        return torch.where(anchor.static_position[:, None, :, None], anchor.position[:, :1], position), uv
+
+
+class RestLayer(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.norm, self.ffn_norm = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.graph = GraphAttention(config.width, config.heads)
+        self.ffn = feed_forward(config.width, config.dropout)
+
+    def forward(self, x: Tensor, graph: Graph, local: bool) -> Tensor:
+        x = x + self.graph(self.norm(x), graph, local)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class RestEncoder(nn.Module):
+    """Rest offsets and names -> E_rest (B, 1, J, D)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.offset_proj = nn.Linear(3, config.width)
+        self.joint_t5proj = nn.Linear(config.name_width, config.width)
+        self.layers = nn.ModuleList(RestLayer(config) for _ in range(config.rest_layers))
+        self.out_norm = nn.LayerNorm(config.width)
+
+    def forward(self, anchor: Anchor) -> Tensor:
+        x = (self.offset_proj(anchor.offsets) + self.joint_t5proj(anchor.names))[:, None]
+        for i, layer in enumerate(self.layers):
+            x = layer(x, anchor.graph, local=i % 2 == 0)
+        return self.out_norm(x)
+
+
+class PoseEncoder(nn.Module):
+    """Positions over time -> pose features (B, T, J, D)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width, count = config.width, config.pose_layers
+        self.in_proj = nn.Linear(3, width)
+        self.joint_t5proj = nn.Linear(config.name_width, width)
+        self.rest_film_blocks = nn.ModuleList(Film(width) for _ in range(count))
+        blocks = (TemporalBlock(width, config.heads, config.joint_radius, config.dropout) for _ in range(count))
+        self.temporal_blocks = nn.ModuleList(blocks)
+        self.graph_blocks = nn.ModuleList(GraphAttention(width, config.heads) for _ in range(count))
+        self.out_norm = nn.LayerNorm(width)
+
+    def forward(self, position: Tensor, rest: Tensor, anchor: Anchor) -> Tensor:
+        x = self.in_proj(position) + self.joint_t5proj(anchor.names)[:, None]
+        blocks = zip(self.rest_film_blocks, self.temporal_blocks, self.graph_blocks, strict=True)
+        for i, (film, temporal, graph) in enumerate(blocks):
+            x = temporal(film(x, rest))
+            x = x + graph(x, anchor.graph, local=i % 2 == 0)
+        return self.out_norm(x)
+
+
+class MemoryLayer(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.film = Film(config.width)
+        self.norm1, self.norm2 = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+        self.graph = GraphAttention(config.width, config.heads)
+        self.ffn = feed_forward(config.width, config.dropout)
+
+    def forward(self, x: Tensor, rest: Tensor, graph: Graph, local: bool) -> Tensor:
+        x = self.film(x, rest)
+        x = x + self.graph(self.norm1(x), graph, local)
+        return x + self.ffn(self.norm2(x))
+
+
+class MemoryEncoder(nn.Module):
+    """Reference pairs -> C_ref (B, N, J, D)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.pose_proj, self.rot_proj = nn.Linear(3, config.width), nn.Linear(6, config.width)
+        self.joint_t5proj = nn.Linear(config.name_width, config.width)
+        self.layers = nn.ModuleList(MemoryLayer(config) for _ in range(config.memory_layers))
+        self.out_norm = nn.LayerNorm(config.width)
+
+    def forward(self, rest: Tensor, anchor: Anchor) -> Tensor:
+        x = self.pose_proj(anchor.position) + self.rot_proj(anchor.rot6d) + self.joint_t5proj(anchor.names)[:, None]
+        for i, layer in enumerate(self.layers):
+            x = layer(x, rest, anchor.graph, local=i % 2 == 0)
+        return self.out_norm(x)
+
+
+class DecoderBlock(nn.Module):
+    def __init__(self, config: Config, cross: bool) -> None:
+        super().__init__()
+        width = config.width
+        self.film = Film(width)
+        self.temporal = TemporalBlock(width, config.heads, config.joint_radius, config.dropout)
+        self.graph_norm, self.ffn_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.graph = GraphAttention(width, config.heads)
+        self.cross = AnchorAttention(width, config.heads) if cross else None
+        self.ffn = feed_forward(width, config.dropout)
+
+    def forward(self, x: Tensor, rest: Tensor, memory: Tensor, graph: Graph, local: bool) -> Tensor:
+        x = self.temporal(self.film(x, rest))
+        x = x + self.graph(self.graph_norm(x), graph, local)
+        if self.cross is not None:
+            x = x + self.cross(x, memory)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class Decoder(nn.Module):
+    """Pose features and anchors -> local rot6d (B, T, J, 6)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.width
+        self.joint_t5proj = nn.Linear(config.name_width, width)
+        self.blocks = nn.ModuleList(DecoderBlock(config, cross=i < config.cross_layers) for i in range(config.decoder_layers))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 6))
+        self.estimate = Estimate(config) if config.aids else None
+        if config.aids:  # start near the reference pose
+            nn.init.zeros_(self.head[3].weight)
+            nn.init.zeros_(self.head[3].bias)
+
+    def forward(self, pose: Tensor, position: Tensor, rest: Tensor, memory: Tensor, anchor: Anchor) -> Tensor:
+        x = pose + self.joint_t5proj(anchor.names)[:, None]
+        geometric = None
+        if self.estimate is not None:
+            geometric = self.estimate.rotations(position, anchor)
+            x = x + self.estimate.features(geometric, position, anchor)
+        for i, block in enumerate(self.blocks):
+            x = block(x, rest, memory, anchor.graph, local=i % 2 == 0)
+        out = self.head(x).to(anchor.rot6d.dtype)
+        return out if self.estimate is None else self.estimate.mix(out, x, geometric, anchor)
+
+
+class Estimate(nn.Module):
+    """The geometric estimate that `lite`'s second stage sees: inverse kinematics anchored by the reference pair."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.input = nn.Linear(6 + 3, config.width)
+        self.trust = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 1))
+        nn.init.zeros_(self.trust[1].weight)
+        nn.init.constant_(self.trust[1].bias, -1.0)
+
+    def rotations(self, position: Tensor, anchor: Anchor) -> Tensor:
+        """(B, T, J, 6) local rot6d; no gradient passes."""
+        graph, dtype = anchor.graph, anchor.rot6d.dtype
+        ref_turns = local_to_global(graph.parents, rot6d_to_matrix(anchor.rot6d[:, :1]))[:, 0]
+        turns = anchored_ik(graph.parents, graph.mask, position.detach().to(dtype), anchor.position[:, 0], ref_turns)
+        return matrix_to_rot6d(global_to_local(graph.parents, turns))
+
+    def features(self, geometric: Tensor, position: Tensor, anchor: Anchor) -> Tensor:
+        return self.input(torch.cat([geometric - anchor.rot6d[:, :1], position - anchor.position[:, :1]], dim=-1))
+
+    def mix(self, residual: Tensor, x: Tensor, geometric: Tensor, anchor: Anchor) -> Tensor:
+        """Reference + trust (estimate - reference) + residual."""
+        trust = self.trust(x).sigmoid().to(residual.dtype)
+        return anchor.rot6d[:, :1] + trust * (geometric - anchor.rot6d[:, :1]) + residual
+
+
+class Pose2Rot(nn.Module):
+    """Stage 2."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.rest_encoder = RestEncoder(config)
+        self.pose_encoder = PoseEncoder(config)
+        self.memory_encoder = MemoryEncoder(config)
+        self.decoder = Decoder(config)
+
+    def forward(self, position: Tensor, anchor: Anchor) -> Tensor:
+        """Positions (B, T, J, 3) -> local rot6d (B, T, J, 6)."""
+        rest = self.rest_encoder(anchor)
+        pose = self.pose_encoder(position, rest, anchor)
+        rot6d = self.decoder(pose, position, rest, self.memory_encoder(rest, anchor), anchor)
+        return torch.where(anchor.static_rotation[:, None, :, None], anchor.rot6d[:, :1], rot6d)
+
+
+class Video2Pose2Rot(nn.Module):
+    """The joint model."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.video2pos = Video2Pose(config)
+        self.pos2rot = Pose2Rot(config)
+
+    def forward(self, image: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor]:
+        """image (B, T, S, C) -> positions (B, T, J, 3), local rot6d (B, T, J, 6)."""
+        position, _ = self.video2pos(image, anchor)
+        return position, self.pos2rot(position, anchor)
+
+
+def video2pose(model: Video2Pose2Rot, image: Tensor, anchor: Anchor) -> Tensor:
+    """Stage 1 alone: image tokens (B, T, S, C) -> root-relative positions (B, T, J, 3)."""
+    return model.video2pos(image, anchor)[0]
+
+
+def pose2rot(model: Video2Pose2Rot, position: Tensor, anchor: Anchor) -> Tensor:
+    """Stage 2 alone: root-relative positions (B, T, J, 3) -> local rot6d (B, T, J, 6)."""
+    return model.pos2rot(position, anchor)
