@@ -1,0 +1,307 @@
+"""Frames with timestamps from video files and image sequences. OpenCV and numpy only."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .clip import Clip
+from .errors import UserError
+from .rotation import Array
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".exr", ".hdr"})
+SEQUENCE_FPS = 24.0
+_VIDEO_FPS = 30.0  # where the file states no rate
+_TOLERANCE = 1e-4  # seconds, of the trim range
+
+# One step of a decoder: the frame's time in the file in seconds, and a function that fetches its picture (BGR, BGRA or grey).
+# Frames outside the trim range are stepped over without being fetched.
+_Step = tuple[float, Callable[[], Array]]
+
+# CAP_PROP_ORIENTATION_META is the clockwise turn, in degrees, that puts the stored picture upright.
+_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Size in pixels after rotation, frames per second (the mean, where the rate varies), frame count, seconds."""
+
+    width: int
+    height: int
+    fps: float
+    frames: int
+    duration: float
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture: `index` from 0 within the trim range, `time` in seconds from the trim start, divided by the clip's speed.
+
+    image: (H, W, 3) uint8 RGB. alpha: (H, W) uint8 where the file has it, else None.
+    """
+
+    index: int
+    time: float
+    image: Array
+    alpha: Array | None
+
+
+def probe(clip: Clip) -> VideoInfo:
+    """Size, rate and length of the whole file; the trim range and the speed factor are not applied.
+
+    The frame count is the container's; it is counted only where the container does not say.
+    """
+    path = _existing(clip.path)
+    with closing(_steps(clip)) as steps:
+        height, width = next(steps)[1]().shape[:2]
+    if _is_sequence(path):
+        fps, frames = clip.fps or SEQUENCE_FPS, len(_sequence(path))
+    else:
+        capture = _open(path)
+        fps = clip.fps or _rate(capture)
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+    if frames < 1:
+        with closing(_steps(clip)) as steps:
+            frames = sum(1 for _ in steps)
+    return VideoInfo(width, height, fps, frames, frames / fps)
+
+
+def read_frames(clip: Clip, every: int = 1) -> Iterator[Frame]:
+    """Yields the frames within the trim range (start included, end not), their times strictly increasing.
+
+    `every` = n fetches each n-th frame only; indices and times are those of the full run. Rotation metadata is applied.
+    Transparency comes with image files; OpenCV does not hand out the alpha of video files.
+    Raises UserError: file missing, unreadable, undecodable, without frames, fewer than 2 frames within the trim range,
+    pictures of different size.
+    """
+    shape: tuple[int, ...] | None = None
+    index = 0
+    last = 0.0
+    with closing(_steps(clip)) as steps:
+        for stamp, fetch in steps:
+            last = stamp
+            if clip.end is not None and stamp >= clip.end - _TOLERANCE:
+                break
+            if stamp < clip.start - _TOLERANCE:
+                continue
+            if index % every == 0:
+                picture = fetch()
+                shape = shape or picture.shape
+                if picture.shape[:2] != shape[:2]:
+                    raise UserError(_size_message(clip, index, picture.shape, shape))
+                image, alpha = _split(picture)
+                yield Frame(index, max(stamp - clip.start, 0.0) / clip.speed, image, alpha)
+            index += 1
+    if index < 2:
+        raise UserError(_short_message(clip, index, last))
+
+
+def frame_range(clip: Clip) -> tuple[int, int, int]:
+    """(first, count, total): where the trim range begins, its length, and the file's length, all in decoded frames."""
+    first = count = total = 0
+    with closing(_steps(clip)) as steps:
+        for stamp, _ in steps:
+            total += 1
+            if stamp < clip.start - _TOLERANCE:
+                first += 1
+            elif clip.end is None or stamp < clip.end - _TOLERANCE:
+                count += 1
+    return first, count, total
+
+
+def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
+    """Writes (H, W, 3) uint8 RGB pictures of one size as MPEG-4 in an mp4 file.
+
+    The codec needs even sides: an odd last row or column is repeated once. Raises UserError if nothing can be written.
+    """
+    writer: cv2.VideoWriter | None = None
+    size = (0, 0)
+    try:
+        for frame in frames:
+            height, width = frame.shape[:2]
+            picture = cv2.cvtColor(np.ascontiguousarray(frame, dtype=np.uint8), cv2.COLOR_RGB2BGR)
+            picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+            if writer is None:
+                size = (picture.shape[1], picture.shape[0])
+                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+                if not writer.isOpened():
+                    raise UserError(f"The video '{path}' cannot be written: choose a folder that exists and a name that ends in .mp4.")
+            if (picture.shape[1], picture.shape[0]) != size:
+                raise ValueError(f"frame of {width} x {height} in a video of {size[0]} x {size[1]}")
+            writer.write(picture)
+    finally:
+        if writer is not None:
+            writer.release()
+    if writer is None:
+        raise UserError(f"The video '{path}' would be empty: there are no frames to write.")
+
+
+def _existing(name: str) -> Path:
+    path = Path(name)
+    if not name or not path.exists():
+        raise UserError(f"The video '{name}' does not exist: choose the file again.")
+    return path
+
+
+def _is_sequence(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _steps(clip: Clip) -> Iterator[_Step]:
+    """Every frame of the file in order, at least one; times start at 0 and strictly increase."""
+    path = _existing(clip.path)
+    return _sequence_steps(path, clip.fps or SEQUENCE_FPS) if _is_sequence(path) else _video_steps(path, clip.fps)
+
+
+def _sequence_steps(path: Path, fps: float) -> Iterator[_Step]:
+    for index, file in enumerate(_sequence(path)):
+        yield index / fps, lambda file=file: _read_image(file)
+
+
+def _video_steps(path: Path, fps: float | None) -> Iterator[_Step]:
+    capture = _open(path)
+    try:
+        turn = _TURNS.get(round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
+        interval = 1.0 / (fps or _rate(capture))
+        index, origin, last = 0, 0.0, -interval
+        while capture.grab():
+            stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
+            origin = stamp if index == 0 else origin
+            # A container without usable stamps repeats or rewinds them: count on at the nominal rate.
+            trusted = fps is None and math.isfinite(stamp) and stamp - origin > last + 1e-6
+            last = stamp - origin if trusted else last + interval
+            yield last, lambda number=index: _retrieve(capture, turn, path, number)
+            index += 1
+        _check_end(capture, path, index)
+    finally:
+        capture.release()
+
+
+def _open(path: Path) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        codec = _stated_codec(path)
+        raise UserError(
+            f"The video '{path}' uses the codec '{codec}', which cannot be decoded here: convert it to H.264 in an mp4 file."
+            if codec
+            else f"The file '{path}' cannot be read as a video: choose a video file, or convert it to H.264 in an mp4 file."
+        )
+    # Backends differ in whether they turn the picture by default; this file does it itself.
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+    return capture
+
+
+def _rate(capture: cv2.VideoCapture) -> float:
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if math.isfinite(fps) and 0 < fps <= 1000 else _VIDEO_FPS
+
+
+def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Array:
+    done, picture = capture.retrieve()
+    if not done or picture is None:
+        raise UserError(f"Frame {index} of the video '{path}' is damaged: trim it away or convert the video again.")
+    return picture if turn is None else cv2.rotate(picture, turn)
+
+
+def _check_end(capture: cv2.VideoCapture, path: Path, decoded: int) -> None:
+    """Raises UserError where the file ended with no frame at all, or far too early."""
+    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    codec = bytes((code >> shift) & 0xFF for shift in (0, 8, 16, 24)).decode("latin-1").strip("\0 ")
+    if decoded == 0 and stated > 0:
+        raise UserError(
+            f"The frames of the video '{path}' (codec '{codec or 'unknown'}') cannot be decoded here: convert it to H.264 in an mp4 file."
+        )
+    if decoded == 0:
+        raise UserError(f"The video '{path}' has no frames: choose another file.")
+    # Only these containers state the count exactly; elsewhere it is a guess from the duration of picture and sound.
+    if path.suffix.lower() in {".mp4", ".mov", ".m4v"} and decoded < 0.9 * stated:
+        raise UserError(
+            f"The video '{path}' breaks off after frame {decoded - 1} of {stated}: copy or convert it again, or trim it to end before that frame."
+        )
+
+
+def _stated_codec(path: Path) -> str | None:
+    """The codec that an mp4 or mov file states for its pictures, or None.
+
+    A sample description is 'stsd', version and flags (4 bytes), entry count (4), entry size (4), then the codec (ISO 14496-12, 8.5.2).
+    """
+    sound = {"mp4a", "sowt", "twos", "lpcm", "ac-3", "ec-3", "alac", "Opus", ".mp3", "fLaC"}
+    if path.stat().st_size == 0:
+        return None
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(b"stsd")
+        while at >= 0:
+            codec = data[at + 16 : at + 20].decode("latin-1")
+            if len(codec) == 4 and codec.isprintable() and codec not in sound:
+                return codec
+            at = data.find(b"stsd", at + 4)
+    return None
+
+
+def _natural(path: Path) -> list[str | int]:
+    """Sort key under which 'walk_9' comes before 'walk_10'."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name.lower())]
+
+
+def _sequence(path: Path) -> list[Path]:
+    """The images of a folder, or those numbered like the given one, in natural order."""
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
+        if not files:
+            raise UserError(f"The folder '{path}' has no images: choose a folder with numbered PNG or JPEG files, or a video file.")
+        return sorted(files, key=_natural)
+    number = re.search(r"\d+(?=\D*$)", path.stem)
+    if number is None:
+        return [path]
+    before, after = path.stem[: number.start()], path.stem[number.end() :] + path.suffix
+    alike = re.compile(re.escape(before) + r"\d+" + re.escape(after))
+    return sorted((file for file in path.parent.iterdir() if alike.fullmatch(file.name)), key=_natural)
+
+
+def _read_image(file: Path) -> Array:
+    # Through a buffer, because OpenCV's own opening of files fails on Windows with names outside the code page. A JPEG's
+    # orientation is applied only by the colour flag, and alpha kept only by the other.
+    buffer = np.fromfile(file, dtype=np.uint8)
+    flag = cv2.IMREAD_COLOR if file.suffix.lower() in {".jpg", ".jpeg", ".exr", ".hdr"} else cv2.IMREAD_UNCHANGED
+    picture = cv2.imdecode(buffer, flag) if buffer.size else None
+    if picture is None or picture.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"The image '{file}' cannot be decoded here: save it again as an 8-bit PNG.")
+    return (picture >> 8).astype(np.uint8) if picture.dtype == np.uint16 else picture
+
+
+def _split(picture: Array) -> tuple[Array, Array | None]:
+    """A grey, BGR or BGRA picture -> RGB and alpha (None where there is none)."""
+    if picture.ndim == 2:
+        return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), None
+    if picture.shape[2] == 4:
+        return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGB), np.ascontiguousarray(picture[:, :, 3])
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), None
+
+
+def _size_message(clip: Clip, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    path = Path(clip.path)
+    name = f"image '{_sequence(path)[frame_range(clip)[0] + index].name}'" if _is_sequence(path) else f"frame {index}"
+    return (
+        f"In '{clip.path}' the {name} has {found[1]} x {found[0]} pixels where the first has {expected[1]} x {expected[0]}: "
+        "bring all to one size, or remove those that do not belong."
+    )
+
+
+def _short_message(clip: Clip, frames: int, last: float) -> str:
+    if clip.start > 0 and frames == 0 and last < clip.start:
+        return f"The trim range starts at {clip.start:g} s, but the last frame of '{clip.path}' is at {last:.2f} s: start earlier."
+    if clip.start > 0 or clip.end is not None:
+        return f"The trim range leaves {frames} of the frames of '{clip.path}', and at least 2 are needed: make the range longer."
+    if _is_sequence(Path(clip.path)):
+        return f"The image sequence '{clip.path}' has {frames} frame, and at least 2 are needed: choose a folder or a numbered sequence."
+    return f"The video '{clip.path}' has {frames} frame, and at least 2 are needed: choose a longer one."
