@@ -1,0 +1,254 @@
+"""Rigs from files (.glb .gltf .fbx .bvh .blend), and the actions that move them: labels, frames, poses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+from bpy.types import Action, Object, PoseBone
+
+from ..backend.errors import UserError
+from ..backend.rotation import Array
+
+BONE_PATH = 'pose.bones["'
+CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
+
+
+def import_rig(path: str | Path, armature: str | None = None) -> Object:
+    """Bring a file into the current scene and return its armature: the named one, else the one with most bones.
+
+    A .blend file is opened when the scene is empty (its frame rate and world come along), else its objects are appended.
+    Raises UserError if the file is missing, of an unknown kind, broken, or without (such) an armature.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"Rig file '{path}' does not exist: check the path.")
+    read = READERS.get(path.suffix.lower())
+    if read is None:
+        raise UserError(f"Rig file '{path}' is of an unknown kind: use one of {', '.join(sorted(READERS))}.")
+    try:
+        objects = read(path)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "the importer failed"
+        raise UserError(f"Rig file '{path}' cannot be read ({reason}): export it again.") from error
+    bpy.context.view_layer.update()
+    return choose_armature(objects, path.name, armature)
+
+
+def choose_armature(objects: Collection[Object], source: str, name: str | None = None) -> Object:
+    """The armature called `name`, else the one with most bones. Raises UserError if there is none."""
+    armatures = [obj for obj in objects if obj.type == "ARMATURE" and len(obj.data.bones)]
+    if not armatures:
+        raise UserError(f"'{source}' holds no armature with bones: export the rig with its skeleton.")
+    if name is None:
+        return max(armatures, key=lambda obj: len(obj.data.bones))
+    for obj in armatures:
+        if obj.name == name:
+            return obj
+    known = ", ".join(f"'{obj.name}'" for obj in armatures)
+    raise UserError(f"'{source}' holds no armature called '{name}': choose one of {known}.")
+
+
+def _new_objects(read: Callable[[Path], Any]) -> Callable[[Path], list[Object]]:
+    def run(path: Path) -> list[Object]:
+        before = {obj.session_uid for obj in bpy.data.objects}
+        read(path)
+        return [obj for obj in bpy.data.objects if obj.session_uid not in before]
+
+    return run
+
+
+def _read_gltf(path: Path) -> None:
+    bpy.ops.import_scene.gltf(filepath=str(path), disable_bone_shape=True)
+
+
+def _read_fbx(path: Path) -> None:
+    # the default offset of one frame would shift every key against the file
+    bpy.ops.import_scene.fbx(filepath=str(path), anim_offset=0.0)
+
+
+def _read_bvh(path: Path) -> None:
+    bpy.ops.import_anim.bvh(filepath=str(path), rotate_mode="QUATERNION", update_scene_fps=True)
+
+
+def _read_blend(path: Path) -> list[Object]:
+    if not bpy.context.scene.objects:
+        bpy.ops.wm.open_mainfile(filepath=str(path), load_ui=False, use_scripts=False)
+        return list(bpy.context.scene.objects)
+    with bpy.data.libraries.load(str(path), link=False) as (source, target):
+        target.objects = list(source.objects)
+        target.actions = list(source.actions)
+    objects = [obj for obj in target.objects if obj is not None]
+    for obj in objects:
+        bpy.context.scene.collection.objects.link(obj)
+    return objects
+
+
+READERS: dict[str, Callable[[Path], list[Object]]] = {
+    ".glb": _new_objects(_read_gltf),
+    ".gltf": _new_objects(_read_gltf),
+    ".fbx": _new_objects(_read_fbx),
+    ".bvh": _new_objects(_read_bvh),
+    ".blend": _read_blend,
+}
+
+
+def actions_of(obj: Object) -> list[Action]:
+    """The actions made for this armature, by name: its own (active or in the NLA), and those that animate mostly its bones.
+
+    An action that only another armature uses is that one's, even if the bones have the same names.
+    """
+    own = _used_actions(obj)
+    others: set[Action] = set()
+    for other in bpy.data.objects:
+        if other.type == "ARMATURE" and other != obj:
+            others |= _used_actions(other)
+    bones = {bone.name for bone in obj.data.bones}
+    found = [a for a in bpy.data.actions if a in own or a not in others]
+    return sorted((a for a in found if _share(a, bones) >= 0.5), key=lambda a: a.name)
+
+
+def _used_actions(obj: Object) -> set[Action]:
+    data = obj.animation_data
+    if data is None:
+        return set()
+    strips = {strip.action for track in data.nla_tracks for strip in track.strips}
+    return {action for action in strips | {data.action} if action is not None}
+
+
+def _share(action: Action, bones: set[str]) -> float:
+    """The part of the bones animated by the action (in its best slot) that are among `bones`."""
+    return max((_known(names, bones) for _, names in _animated(action)), default=0.0)
+
+
+def _known(names: set[str], bones: set[str]) -> float:
+    return len(names & bones) / len(names) if names else 0.0
+
+
+def _animated(action: Action) -> Iterator[tuple[Any, set[str]]]:
+    """(slot, names of the bones it animates); Blender 4.2 has no slots, there it is None."""
+    if not hasattr(action, "slots"):
+        yield None, _bone_names(action.fcurves)
+        return
+    for slot in action.slots:
+        bags = [strip.channelbag(slot) for layer in action.layers for strip in layer.strips]
+        yield slot, set().union(*(_bone_names(bag.fcurves) for bag in bags if bag is not None))
+
+
+def _bone_names(curves: Any) -> set[str]:
+    paths = {curve.data_path for curve in curves if curve.data_path.startswith(BONE_PATH)}
+    return {bpy.utils.unescape_identifier(path[len(BONE_PATH) : path.rindex('"]')]) for path in paths}
+
+
+def action_label(action: Action) -> str:
+    """The clip's own name: what follows the last '|', without the '_Armature' that Blender 4.2's glTF importer appends."""
+    label = action.name.rsplit("|", 1)[-1]
+    if hasattr(action, "slots"):
+        return label
+    ends = [f"_{obj.name}" for obj in bpy.data.objects if obj.type == "ARMATURE"]
+    end = max((end for end in ends if label.endswith(end) and label != end), key=len, default="")
+    return label[: len(label) - len(end)]
+
+
+def find_action(obj: Object, name: str) -> Action:
+    """The action of this armature whose full name, label, or label after a prefix ('Trex_Run' for 'Run') is `name`.
+
+    Raises UserError if there is none, or several.
+    """
+    actions = actions_of(obj)
+    tests: list[Callable[[Action], bool]] = [
+        lambda action: action.name == name,
+        lambda action: action_label(action) == name,
+        lambda action: action_label(action).lower().endswith(f"_{name.lower()}"),
+    ]
+    for test in tests:
+        found = [action for action in actions if test(action)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(f"'{action.name}'" for action in found)
+            raise UserError(f"Action '{name}' of '{obj.name}' could be any of {names}: give the full name.")
+    known = ", ".join(f"'{action_label(action)}'" for action in actions) or "none"
+    raise UserError(f"Armature '{obj.name}' has no action '{name}': choose one of its actions ({known}).")
+
+
+def action_frames(action: Action) -> Array:
+    """The whole frames inside the action's range, (F,); a last partial frame is left out."""
+    start, end = action.frame_range
+    first = math.ceil(start - 1e-3)
+    return np.arange(first, max(first, math.floor(end + 1e-3)) + 1, dtype=np.float64)
+
+
+def assign_action(obj: Object, action: Action) -> None:
+    """Make the action the armature's active one, in the slot that animates its bones."""
+    data = obj.animation_data or obj.animation_data_create()
+    data.action = action
+    if hasattr(action, "slots") and len(action.slots):
+        bones = {bone.name for bone in obj.data.bones}
+        data.action_slot = max(_animated(action), key=lambda pair: _known(pair[1], bones))[0]
+
+
+def pose_frames(obj: Object, action: Action, joints: Sequence[str], frames: Sequence[float] | Array) -> Array:
+    """The evaluated pose of the named bones: (F, J, 4, 4) joint matrices, armature space, constraints included.
+
+    Bones without keys are at rest, whatever pose the armature was in. Motion of the armature object itself is folded into
+    the joints, relative to where the object stands now. The scene, the pose and the active action are left as they were.
+    """
+    order = [obj.pose.bones.find(name) for name in joints]
+    if -1 in order:
+        raise UserError(f"Bone '{joints[order.index(-1)]}' is not in armature '{obj.name}': pick the rig again.")
+    world = np.array(obj.matrix_world, dtype=np.float64)
+    poses = np.empty((len(frames), len(joints), 4, 4))
+    flat = np.empty(16 * len(obj.pose.bones), np.float32)
+    with _undisturbed(obj):
+        assign_action(obj, action)
+        reset_pose(obj)
+        for i, frame in enumerate(frames):
+            whole = math.floor(frame)
+            bpy.context.scene.frame_set(whole, subframe=float(frame - whole))
+            obj.pose.bones.foreach_get("matrix", flat)
+            # foreach_get gives each matrix by columns
+            matrices = flat.reshape(-1, 4, 4).transpose(0, 2, 1)[order]
+            # World point = W_f P x. In the armature axes of the call's W: W^-1 W_f P x.
+            moved = np.array(obj.matrix_world, dtype=np.float64)
+            poses[i] = matrices if np.array_equal(moved, world) else np.linalg.solve(world, moved) @ matrices
+    return poses
+
+
+def reset_pose(obj: Object) -> None:
+    """Every bone to its rest pose (its channels, that is; constraints still act)."""
+    for bone in obj.pose.bones:
+        bone.matrix_basis.identity()
+
+
+@contextmanager
+def _undisturbed(obj: Object) -> Iterator[None]:
+    """Puts the frame, the active action, the NLA, the object's place and the pose back afterwards."""
+    scene = bpy.context.scene
+    frame, subframe = scene.frame_current, scene.frame_subframe
+    data = obj.animation_data or obj.animation_data_create()
+    action, use_nla, slot = data.action, data.use_nla, getattr(data, "action_slot", None)
+    channels = [(item, _channels(item)) for item in (obj, *obj.pose.bones)]
+    data.use_nla = False  # unmuted strips would be mixed into the action
+    try:
+        yield
+    finally:
+        data.action = action
+        if action is not None and slot is not None:
+            data.action_slot = slot
+        data.use_nla = use_nla
+        scene.frame_set(frame, subframe=subframe)
+        for item, values in channels:
+            for name, value in values.items():
+                setattr(item, name, value)
+        bpy.context.view_layer.update()
+
+
+def _channels(item: Object | PoseBone) -> dict[str, tuple[float, ...]]:
+    """The raw channels: a matrix would lose whole turns of Euler angles."""
+    return {name: tuple(getattr(item, name)) for name in CHANNELS}

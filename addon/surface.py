@@ -1,0 +1,196 @@
+"""The meshes of an armature at rest as a skinned point cloud (`Surface`), in world axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+from bpy.types import Mesh, Object
+from numpy.typing import NDArray
+
+from ..backend.errors import UserError
+from ..backend.rotation import Array
+from ..backend.surface import Surface
+from .colour import Spots, colour_at
+
+POINTS = 8000
+OPAQUE = 0.5  # fainter points are left out
+
+
+@dataclass(frozen=True, eq=False)
+class _Triangles:
+    """One evaluated mesh at rest in world axes: K triangles, V vertices.
+
+    corners, vertices: (K, 3) int. area: (K,). normals: (loops, 3) unit, at the corners. weights: (V, J), rows sum to 1.
+    """
+
+    obj: Object
+    mesh: Mesh
+    positions: Array
+    normals: Array
+    corners: NDArray[np.int64]
+    vertices: NDArray[np.int64]
+    area: Array
+    material: NDArray[np.int64]
+    weights: Array
+
+
+def skinned_meshes(armature: Object) -> list[Object]:
+    """The meshes that the armature's bones move: deformed by it, or parented (also by way of others) to one of its bones."""
+    found = [obj for obj in bpy.context.scene.objects if obj.type == "MESH" and not obj.hide_render]
+    return [obj for obj in found if is_deformed(obj, armature) or carrying_bone(obj, armature) is not None]
+
+
+def is_deformed(obj: Object, armature: Object) -> bool:
+    """True if the armature deforms the mesh, by a modifier or as its parent."""
+    modified = any(m.type == "ARMATURE" and m.object == armature for m in obj.modifiers)
+    return modified or (obj.parent == armature and obj.parent_type == "ARMATURE")
+
+
+def carrying_bone(obj: Object, armature: Object) -> str | None:
+    """The bone that the object, or one it is parented to, hangs on."""
+    while obj.parent is not None:
+        if obj.parent == armature:
+            return obj.parent_bone if obj.parent_type == "BONE" and obj.parent_bone in armature.data.bones else None
+        obj = obj.parent
+    return None
+
+
+def joint_of_bone(armature: Object, names: Sequence[str]) -> dict[str, int]:
+    """Every bone -> the joint that moves it: itself, else its nearest ancestor among the joints, else the root."""
+    index = {name: joint for joint, name in enumerate(names)}
+    found = {}
+    for bone in armature.data.bones:
+        line = (b.name for b in (bone, *bone.parent_recursive))
+        found[bone.name] = next((index[name] for name in line if name in index), 0)
+    return found
+
+
+def surface_of(armature: Object, names: Sequence[str], points: int = POINTS, seed: int = 0) -> Surface:
+    """About `points` points spread evenly by area over the armature's meshes at rest.
+
+    World axes. `joints` index `names`, a rig's joints. Modifiers are applied, the armature's own at rest.
+    Raises UserError if there is no mesh to sample.
+    """
+    joints = joint_of_bone(armature, names)
+    with rest_position(armature):
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        parts = [_triangles(obj, armature, joints, len(names), depsgraph) for obj in skinned_meshes(armature)]
+        parts = [part for part in parts if part.area.sum() > 0]
+        if not parts:
+            raise UserError(f"Armature '{armature.name}' moves no mesh: parent one to it with weights, or choose another armature.")
+        chosen = _spread(np.concatenate([part.area for part in parts]), points, np.random.default_rng(seed))
+        starts = np.cumsum([0, *(len(part.area) for part in parts)])
+        surfaces = [_sample(part, chosen[(chosen >= a) & (chosen < b)] - a, seed) for part, a, b in zip(parts, starts, starts[1:])]
+        for part in parts:
+            part.obj.to_mesh_clear()
+    return _join(surfaces)
+
+
+@contextmanager
+def rest_position(armature: Object) -> Iterator[None]:
+    """Shows the armature at rest, and puts its pose back."""
+    before = armature.data.pose_position
+    armature.data.pose_position = "REST"
+    bpy.context.view_layer.update()
+    try:
+        yield
+    finally:
+        armature.data.pose_position = before
+        bpy.context.view_layer.update()
+
+
+def _triangles(obj: Object, armature: Object, joints: dict[str, int], count: int, depsgraph: bpy.types.Depsgraph) -> _Triangles:
+    evaluated = obj.evaluated_get(depsgraph)
+    mesh = evaluated.to_mesh()
+    mesh.calc_loop_triangles()
+    world = np.array(evaluated.matrix_world, dtype=np.float64)
+    positions = _read(mesh.vertices, "co", 3) @ world[:3, :3].T + world[:3, 3]
+    # A normal stays perpendicular to the surface under M^-T. That also keeps it on the outer side when M mirrors: for a point
+    # x inside, n . x < 0 goes to (M^-T n) . (M x) = n . x.
+    normals = _read(mesh.corner_normals, "vector", 3) @ np.linalg.pinv(world[:3, :3])
+    vertices = _read(mesh.loop_triangles, "vertices", 3, np.int32)
+    edges = positions[vertices[:, 1:]] - positions[vertices[:, :1]]
+    return _Triangles(
+        obj=evaluated,
+        mesh=mesh,
+        positions=positions,
+        normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30),
+        corners=_read(mesh.loop_triangles, "loops", 3, np.int32),
+        vertices=vertices,
+        area=np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1) / 2,
+        material=_read(mesh.loop_triangles, "material_index", 1, np.int32)[:, 0],
+        weights=_weights(obj, mesh, armature, joints, count),
+    )
+
+
+def _read(items: bpy.types.bpy_prop_collection, name: str, width: int, kind: type = np.float32) -> NDArray:
+    flat = np.empty(width * len(items), kind)
+    items.foreach_get(name, flat)
+    return flat.reshape(-1, width).astype(np.int64 if kind is np.int32 else np.float64)
+
+
+def _weights(obj: Object, mesh: Mesh, armature: Object, joints: dict[str, int], count: int) -> Array:
+    """(V, J), rows sum to 1, as Blender's armature modifier blends. Vertices that no bone moves go with the root."""
+    weights = np.zeros((len(mesh.vertices), count))
+    if not is_deformed(obj, armature):
+        weights[:, joints[carrying_bone(obj, armature) or ""]] = 1.0
+        return weights
+    bones = armature.data.bones
+    moved = {g.index: joints[g.name] for g in obj.vertex_groups if g.name in bones and bones[g.name].use_deform}
+    for vertex in mesh.vertices:
+        for group in vertex.groups:
+            if group.group in moved:
+                weights[vertex.index, moved[group.group]] += group.weight
+    total = weights.sum(1, keepdims=True)
+    weights[total[:, 0] <= 1e-6, 0] = 1.0
+    return weights / np.where(total <= 1e-6, 1.0, total)
+
+
+def _spread(area: Array, points: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of triangles, ascending, each as often as its share of the area asks (systematic sampling)."""
+    edges = np.cumsum(area)
+    marks = (np.arange(points) + random.random()) / points * edges[-1]
+    return np.minimum(np.searchsorted(edges, marks, side="right"), len(area) - 1)
+
+
+def _sample(part: _Triangles, chosen: NDArray[np.int64], seed: int) -> Surface:
+    random = np.random.default_rng([seed, len(part.area)])
+    # uniform in a triangle: the square root keeps points from crowding at the first corner (Osada et al. 2002)
+    r, s = np.sqrt(random.random(len(chosen))), random.random(len(chosen))
+    share = np.column_stack([1 - r, r * (1 - s), r * s])
+    spots = Spots(part.mesh, part.corners[chosen], part.vertices[chosen], share)
+    colours, opacity = _colours(part, spots, part.material[chosen])
+    normals = spots.mix(part.normals[spots.corners])
+    joints, weights = strongest(spots.mix(part.weights[spots.vertices]))
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    keep = opacity >= OPAQUE if (opacity >= OPAQUE).any() else opacity >= 0
+    points = spots.mix(part.positions[spots.vertices])
+    return Surface(points[keep], normals[keep], colours[keep], joints[keep], weights[keep])
+
+
+def _colours(part: _Triangles, spots: Spots, slots: NDArray[np.int64]) -> tuple[Array, Array]:
+    colours, opacity = np.zeros((len(spots), 3)), np.ones(len(spots))
+    materials = [slot.material for slot in part.obj.material_slots] or [None]
+    for slot in np.unique(slots):
+        here = slots == slot
+        material = materials[min(slot, len(materials) - 1)]
+        colours[here], opacity[here] = colour_at(material, spots.subset(here))
+    return colours, opacity
+
+
+def strongest(weights: Array, keep: int = 4) -> tuple[NDArray[np.int64], Array]:
+    """(P, J) -> the joints (P, 4) with most weight and their weights (P, 4), made to sum to 1 again."""
+    missing = max(0, keep - weights.shape[1])
+    padded = np.pad(weights, ((0, 0), (0, missing)))
+    order = np.argsort(-padded, axis=1, kind="stable")[:, :keep]
+    best = np.take_along_axis(padded, order, axis=1)
+    return np.where(best > 0, order, 0), best / best.sum(1, keepdims=True)
+
+
+def _join(parts: Sequence[Surface]) -> Surface:
+    keys = ("points", "normals", "colours", "joints", "weights")
+    return Surface(*(np.concatenate([getattr(part, key) for part in parts]) for key in keys))
