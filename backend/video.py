@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import mmap
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -75,7 +76,7 @@ def probe(clip: Clip) -> VideoInfo:
     return VideoInfo(width, height, fps, frames, frames / fps)
 
 
-def read_frames(clip: Clip, every: int = 1) -> Iterator[Frame]:
+def read_frames(clip: Clip, every: int = 1) -> Generator[Frame, None, None]:
     """Yields the frames within the trim range (start included, end not), their times strictly increasing.
 
     `every` = n fetches each n-th frame only; indices and times are those of the full run. Rotation metadata is applied.
@@ -123,26 +124,27 @@ def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
 
     The codec needs even sides: an odd last row or column is repeated once. Raises UserError if nothing can be written.
     """
-    writer: cv2.VideoWriter | None = None
-    size = (0, 0)
+    pictures = (_even_bgr(frame) for frame in frames)
+    first = next(pictures, None)
+    if first is None:
+        raise UserError(f"The video '{path}' would be empty: there are no frames to write.")
+    size = (first.shape[1], first.shape[0])
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
     try:
-        for frame in frames:
-            height, width = frame.shape[:2]
-            picture = cv2.cvtColor(np.ascontiguousarray(frame, dtype=np.uint8), cv2.COLOR_RGB2BGR)
-            picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-            if writer is None:
-                size = (picture.shape[1], picture.shape[0])
-                writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
-                if not writer.isOpened():
-                    raise UserError(f"The video '{path}' cannot be written: choose a folder that exists and a name that ends in .mp4.")
+        if not writer.isOpened():
+            raise UserError(f"The video '{path}' cannot be written: choose an existing folder and a name ending in .mp4.")
+        for picture in chain([first], pictures):
             if (picture.shape[1], picture.shape[0]) != size:
-                raise ValueError(f"frame of {width} x {height} in a video of {size[0]} x {size[1]}")
+                raise ValueError(f"frame of {picture.shape[1]} x {picture.shape[0]} in a video of {size[0]} x {size[1]}")
             writer.write(picture)
     finally:
-        if writer is not None:
-            writer.release()
-    if writer is None:
-        raise UserError(f"The video '{path}' would be empty: there are no frames to write.")
+        writer.release()
+
+
+def _even_bgr(frame: Array) -> Array:
+    height, width = frame.shape[:2]
+    picture = cv2.cvtColor(np.ascontiguousarray(frame, dtype=np.uint8), cv2.COLOR_RGB2BGR)
+    return cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
 
 
 def _existing(name: str) -> Path:
@@ -156,18 +158,18 @@ def _is_sequence(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _steps(clip: Clip) -> Iterator[_Step]:
+def _steps(clip: Clip) -> Generator[_Step, None, None]:
     """Every frame of the file in order, at least one; times start at 0 and strictly increase."""
     path = _existing(clip.path)
     return _sequence_steps(path, clip.fps or SEQUENCE_FPS) if _is_sequence(path) else _video_steps(path, clip.fps)
 
 
-def _sequence_steps(path: Path, fps: float) -> Iterator[_Step]:
+def _sequence_steps(path: Path, fps: float) -> Generator[_Step, None, None]:
     for index, file in enumerate(_sequence(path)):
         yield index / fps, lambda file=file: _read_image(file)
 
 
-def _video_steps(path: Path, fps: float | None) -> Iterator[_Step]:
+def _video_steps(path: Path, fps: float | None) -> Generator[_Step, None, None]:
     capture = _open(path)
     try:
         turn = _TURNS.get(round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
@@ -213,27 +215,45 @@ def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: in
 
 
 def _check_end(capture: cv2.VideoCapture, path: Path, decoded: int) -> None:
-    """Raises UserError where the file ended with no frame at all, or far too early."""
+    """Raises UserError where the file ended with no frame at all, or before it should."""
     stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     code = int(capture.get(cv2.CAP_PROP_FOURCC))
     codec = bytes((code >> shift) & 0xFF for shift in (0, 8, 16, 24)).decode("latin-1").strip("\0 ")
     if decoded == 0 and stated > 0:
         raise UserError(
-            f"The frames of the video '{path}' (codec '{codec or 'unknown'}') cannot be decoded here: convert it to H.264 in an mp4 file."
+            f"The video '{path}' uses the codec '{codec or 'unknown'}', which cannot be decoded here: "
+            "convert it to H.264 in an mp4 file."
         )
     if decoded == 0:
         raise UserError(f"The video '{path}' has no frames: choose another file.")
-    # Only these containers state the count exactly; elsewhere it is a guess from the duration of picture and sound.
-    if path.suffix.lower() in {".mp4", ".mov", ".m4v"} and decoded < 0.9 * stated:
+    # An edit list may rightly hide stored frames, so fewer than stated is an error only if the file itself is cut off.
+    if decoded < 0.9 * stated and _is_cut_off(path):
         raise UserError(
-            f"The video '{path}' breaks off after frame {decoded - 1} of {stated}: copy or convert it again, or trim it to end before that frame."
+            f"The video '{path}' breaks off after {decoded} of {stated} frames: copy or convert it again, "
+            "or set the end of the trim range before that frame."
         )
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether the last top-level box of an mp4 or mov file reaches past the file's end (ISO 14496-12, 4.2)."""
+    length, at = path.stat().st_size, 0
+    if path.suffix.lower() not in {".mp4", ".mov", ".m4v"}:
+        return False
+    with path.open("rb") as file:
+        while at < length:
+            file.seek(at)
+            header = file.read(16)
+            size = int.from_bytes(header[:4], "big")
+            size = int.from_bytes(header[8:], "big") if size == 1 else size or length - at
+            at += max(size, 8)
+    return at > length
 
 
 def _stated_codec(path: Path) -> str | None:
     """The codec that an mp4 or mov file states for its pictures, or None.
 
-    A sample description is 'stsd', version and flags (4 bytes), entry count (4), entry size (4), then the codec (ISO 14496-12, 8.5.2).
+    A sample description is 'stsd', version and flags (4 bytes), entry count (4), entry size (4), then the codec
+    (ISO 14496-12, 8.5.2).
     """
     sound = {"mp4a", "sowt", "twos", "lpcm", "ac-3", "ec-3", "alac", "Opus", ".mp3", "fLaC"}
     if path.stat().st_size == 0:
@@ -258,7 +278,7 @@ def _sequence(path: Path) -> list[Path]:
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
         if not files:
-            raise UserError(f"The folder '{path}' has no images: choose a folder with numbered PNG or JPEG files, or a video file.")
+            raise UserError(f"The folder '{path}' has no images: choose a folder of numbered PNG or JPEG files, or a video file.")
         return sorted(files, key=_natural)
     number = re.search(r"\d+(?=\D*$)", path.stem)
     if number is None:
@@ -299,9 +319,9 @@ def _size_message(clip: Clip, index: int, found: tuple[int, ...], expected: tupl
 
 def _short_message(clip: Clip, frames: int, last: float) -> str:
     if clip.start > 0 and frames == 0 and last < clip.start:
-        return f"The trim range starts at {clip.start:g} s, but the last frame of '{clip.path}' is at {last:.2f} s: start earlier."
+        return f"The trim range starts at {clip.start:g} s, after the last frame of '{clip.path}' at {last:.2f} s: start earlier."
     if clip.start > 0 or clip.end is not None:
         return f"The trim range leaves {frames} of the frames of '{clip.path}', and at least 2 are needed: make the range longer."
     if _is_sequence(Path(clip.path)):
-        return f"The image sequence '{clip.path}' has {frames} frame, and at least 2 are needed: choose a folder or a numbered sequence."
+        return f"The image sequence '{clip.path}' has {frames} frame, and at least 2 are needed: choose a folder of images."
     return f"The video '{clip.path}' has {frames} frame, and at least 2 are needed: choose a longer one."
