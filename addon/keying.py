@@ -1,0 +1,197 @@
+"""`Motion` -> `Action`: every rotation mode, slots and legacy actions, and bulk keys, all in this one place."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ..backend.errors import UserError
+from ..backend.motion import Motion
+from ..backend.rig import Rig
+from ..backend.rotation import Array, continuous, matrix_to_quaternion, quaternion_to_matrix
+from .rig import basis_channels, pose_of
+
+EULER_MODES = ("XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
+# Video timestamps are rounded, often to milliseconds: a whole frame this little outside the take still gets its key.
+SLACK = 0.05
+
+
+class Channel(NamedTuple):
+    """One animated property of one bone; values: (F, n)."""
+
+    bone: str
+    path: str
+    values: Array
+
+
+def write_motion(
+    obj: bpy.types.Object, rig: Rig, motion: Motion, reference: Array, *, name: str, start_frame: float, fps: float
+) -> bpy.types.Action:
+    """Key the take on the armature, as a new action called `name` (and a new slot, where Blender has them), and return it.
+
+    Time t of the take falls on frame `start_frame` + t `fps`, with fps = render.fps / render.fps_base. Keys stand on whole
+    frames, where an animator can edit them: the take is sampled there, turns by slerp and positions linearly.
+    reference: (J, 4, 4) pose the take was captured from. Nothing is keyed for static joints, and no location but that of
+    joints that translate: these are placed around the root's head, which stays where it is (in the reference pose, if
+    the armature stands in it). Whatever is not keyed keeps its present value, so scale and location of all other bones
+    are taken as they are now.
+    The armature's earlier action stays in the file. Only the new action and the armature's animation data change, and
+    nothing at all if this raises UserError: linked object, NLA tweak mode, edit mode, take or bones that do not fit the rig.
+    """
+    _check_writable(obj)
+    _check_fit(rig, motion, reference)
+    pose_of(obj, rig)  # raises for bones that were renamed or deleted meanwhile, and brings the present pose up to date
+    frames = whole_frames(motion.times, start_frame, fps)
+    turns, positions = sample(motion, (frames - start_frame) / fps)
+    rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(turns), positions)
+    channels = _channels(obj, rig, rotations, locations)
+    action, slot = _build(name, obj.name, frames, channels)
+    _assign(obj, action, slot)
+    return action
+
+
+def _check_writable(obj: bpy.types.Object) -> None:
+    if obj.library is not None:
+        raise UserError(f"Object '{obj.name}' is linked from another file: make a library override of it first.")
+    if obj.animation_data is not None and obj.animation_data.use_tweak_mode:
+        raise UserError(f"Armature '{obj.name}' is in the NLA's tweak mode: leave it (Tab in the NLA editor) first.")
+
+
+def _check_fit(rig: Rig, motion: Motion, reference: Array) -> None:
+    if motion.names != rig.names:
+        strange = next((name for name in motion.names if name not in rig.names), None)
+        what = f"bone '{strange}' is not in the rig" if strange else "the joints differ"
+        raise UserError(f"The take does not fit rig '{rig.name}' ({what}): capture it again.")
+    if not len(motion):
+        raise UserError(f"The take for rig '{rig.name}' has no frames: capture it again.")
+    if np.shape(reference) != rig.rest.shape:
+        raise UserError(f"The reference pose does not fit rig '{rig.name}': take it from the same armature and bones.")
+
+
+def whole_frames(times: Array, start_frame: float, fps: float) -> Array:
+    """(F,) the whole scene frames that the take (seconds, increasing) covers; at least one."""
+    exact = start_frame + times[[0, -1]] * fps
+    first, last = np.ceil(exact[0] - SLACK), np.floor(exact[1] + SLACK)
+    return np.arange(first, max(first, last) + 1)
+
+
+def sample(motion: Motion, seconds: Array) -> tuple[Array, Array]:
+    """The take at any times (F,): turns (F, J, 4) by slerp, positions (F, J, 3) linearly; held before and after."""
+    if len(motion) == 1:
+        at = np.zeros(len(seconds), np.int64)
+        return motion.turns[at], motion.positions[at]
+    before = np.clip(np.searchsorted(motion.times, seconds, side="right") - 1, 0, len(motion) - 2)
+    start, end = motion.times[before], motion.times[before + 1]
+    weight = np.clip((seconds - start) / (end - start), 0, 1)[:, None, None]
+    positions = motion.positions[before] * (1 - weight) + motion.positions[before + 1] * weight
+    return _slerp(motion.turns[before], motion.turns[before + 1], weight), positions
+
+
+def _slerp(start: Array, end: Array, weight: Array) -> Array:
+    """Unit quaternions (..., 4), weight (..., 1) 0..1: the shorter way round, at even speed."""
+    cosine = (start * end).sum(-1, keepdims=True)
+    end = np.where(cosine < 0, -end, end)
+    # the angle between the two, well conditioned when it is tiny: half chord over half sum
+    half = np.arctan2(np.linalg.norm(end - start, axis=-1), np.linalg.norm(end + start, axis=-1))[..., None]
+    sine = np.sin(2 * half)
+    far = sine > 1e-9  # below that both formulas agree to rounding
+    safe = np.where(far, sine, 1)
+    first = np.where(far, np.sin(2 * half * (1 - weight)) / safe, 1 - weight)
+    second = np.where(far, np.sin(2 * half * weight) / safe, weight)
+    return first * start + second * end
+
+
+def _channels(obj: bpy.types.Object, rig: Rig, rotations: Array, locations: Array) -> list[Channel]:
+    channels = []
+    for joint, name in enumerate(rig.names):
+        if rig.static[joint]:
+            continue
+        channels.append(rotation_channel(name, obj.pose.bones[name].rotation_mode, rotations[:, joint]))
+        if rig.translates[joint] and not obj.data.bones[name].use_connect:
+            channels.append(Channel(name, "location", locations[:, joint]))
+    return channels
+
+
+def rotation_channel(bone: str, mode: str, rotations: Array) -> Channel:
+    """(F, 3, 3) -> the property that a bone of this rotation mode reads, without jumps from frame to frame.
+
+    Raises UserError for a mode that is none of quaternion, the six Euler orders and axis-angle.
+    """
+    if mode == "QUATERNION":
+        return Channel(bone, "rotation_quaternion", continuous(matrix_to_quaternion(rotations)))
+    if mode == "AXIS_ANGLE":
+        return Channel(bone, "rotation_axis_angle", _axis_angles(continuous(matrix_to_quaternion(rotations))))
+    if mode in EULER_MODES:
+        return Channel(bone, "rotation_euler", _eulers(rotations, mode))
+    raise UserError(f"Bone '{bone}' has the unknown rotation mode '{mode}': set it to Quaternion.")
+
+
+def _eulers(rotations: Array, mode: str) -> Array:
+    """(F, 3) radians; of all angles that give the same rotation the ones nearest to the frame before."""
+    angles = [Matrix(rotations[0]).to_euler(mode)]
+    for rotation in rotations[1:]:
+        angles.append(Matrix(rotation).to_euler(mode, angles[-1]))
+    return np.array(angles, np.float64)
+
+
+def _axis_angles(quaternions: Array) -> Array:
+    """(F, 4) wxyz -> (F, 4) angle in radians, then the axis.
+
+    (a, v), (-a, -v) and (a + 2 pi k, v) are the same rotation. The axis takes the side nearest to the frame before, and then
+    the angle the turn nearest to the frame before, so neither jumps where the rotation passes through zero or a full turn.
+    """
+    result = np.empty((len(quaternions), 4))
+    angle, axis = 0.0, np.array([0.0, 1.0, 0.0])
+    for frame, (w, *vector) in enumerate(quaternions):
+        length = float(np.linalg.norm(vector))
+        if length > 1e-9:
+            side = -1.0 if frame and np.dot(vector, axis) < 0 else 1.0
+            axis = side * np.array(vector) / length
+            length *= side
+        turn = 2 * np.arctan2(length, w)
+        angle = turn + 2 * np.pi * np.round((angle - turn) / (2 * np.pi))
+        result[frame] = angle, *axis
+    return result
+
+
+def _build(name: str, slot_name: str, frames: Array, channels: list[Channel]) -> tuple[bpy.types.Action, Any]:
+    """The new action with all its keys, not yet in use, and its slot (None before Blender 4.4)."""
+    action = bpy.data.actions.new(name)
+    slot, bag = None, action
+    if hasattr(action, "slots"):
+        slot = action.slots.new(id_type="OBJECT", name=slot_name)
+        bag = action.layers.new("Layer").strips.new(type="KEYFRAME").channelbag(slot, ensure=True)
+    else:
+        action.id_root = "OBJECT"
+    for channel in channels:
+        group = bag.groups.get(channel.bone) or bag.groups.new(channel.bone)
+        path = f'pose.bones["{bpy.utils.escape_identifier(channel.bone)}"].{channel.path}'
+        for index, values in enumerate(channel.values.T):
+            curve = bag.fcurves.new(path, index=index)
+            curve.group = group
+            _fill(curve, frames, values)
+    return action, slot
+
+
+def _fill(curve: bpy.types.FCurve, frames: Array, values: Array) -> None:
+    """Bezier keys with Blender's usual clamped handles: they never overshoot, and thinning them out leaves smooth curves."""
+    keys = curve.keyframe_points
+    keys.add(len(frames))
+    keys.foreach_set("co", np.stack([frames, values], axis=1).astype(np.float32).ravel())
+    bezier = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items["BEZIER"].value
+    keys.foreach_set("interpolation", np.full(len(frames), bezier, np.int32))
+    curve.update()
+
+
+def _assign(obj: bpy.types.Object, action: bpy.types.Action, slot: Any) -> None:
+    """Put the action to use. The earlier one gets a fake user if nothing else would keep it when the file is saved."""
+    data = obj.animation_data or obj.animation_data_create()
+    earlier = data.action
+    if earlier is not None and earlier.library is None and earlier.users == 1:
+        earlier.use_fake_user = True
+    data.action = action
+    if slot is not None:
+        data.action_slot = slot
