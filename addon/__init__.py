@@ -1,0 +1,15 @@
+"""AnyRig's Blender side: register and unregister, nothing else. torch is loaded when a capture starts, never here."""
+
+from . import command, job, operators, panels, prefs, props
+
+MODULES = (prefs, props, job, panels, operators, command)
+
+
+def register() -> None:
+    for module in MODULES:
+        module.register()
+
+
+def unregister() -> None:
+    for module in reversed(MODULES):
+        module.unregister()

@@ -1,0 +1,153 @@
+"""`blender -b FILE --command anyrig capture|pack ...`: the add-on without a window."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ..backend.clip import Clip, Settings
+from ..backend.errors import UserError
+from . import job, prefs
+from .props import CaptureParams, armature_from_context
+
+if TYPE_CHECKING:
+    from ..backend.motion import Motion
+    from .capture import Take
+
+ID = "anyrig"
+USAGE = f"blender -b FILE --command {ID}"
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0 done, 1 a sentence on stderr says what is wrong with the input, 2 wrong arguments."""
+    if arguments[:1] == ["pack"]:
+        return _guarded(_pack, arguments[1:])
+    return _guarded(_capture, arguments)
+
+
+def _guarded(run: Any, arguments: list[str]) -> int:
+    try:
+        return run(arguments)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except SystemExit as end:  # argparse has printed its message; 0 is --help
+        return int(end.code or 0)
+
+
+def _pack(arguments: list[str]) -> int:
+    from .pack import pack_command
+
+    return pack_command(arguments, print)
+
+
+def _capture(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    context = bpy.context
+    objects = _armatures(context, options.armature)
+    from . import capture
+
+    line = _Line()
+    take, motions, _ = capture.run_capture(context, objects, _params(context, options), line.show)
+    line.end()
+    for subject, motion in zip(take.subjects, motions, strict=True):
+        print(f"{subject.rig.name}: {len(motion)} frames of '{take.name}' keyed from frame {take.start_frame} on")
+    _save(options, take, motions)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|pack")
+    commands.add_parser("pack", help="make rig packs for training", add_help=False)
+    capture = commands.add_parser("capture", help="key the motion seen in a video onto armatures")
+    capture.add_argument("--video", required=True, metavar="V", help="a video, or one picture of a numbered sequence")
+    capture.add_argument("--armature", action="append", default=[], metavar="NAME", help="repeat for several; default: the active one")
+    capture.add_argument("--reference", type=int, metavar="FRAME", help="frame of the reference pose (default: the pose as saved)")
+    capture.add_argument("--start-frame", type=int, metavar="N", help="frame of the first key (default: the current frame)")
+    capture.add_argument("--trim", type=float, nargs=2, metavar=("A", "B"), help="seconds of the video to use")
+    capture.add_argument("--model", default="lite", metavar="M", help="lite, release, or a weights file (default: lite)")
+    capture.add_argument("--device", default=None, metavar="D", help="auto, cuda, mps or cpu (default: as in the preferences)")
+    capture.add_argument("--engine", choices=("workbench", "cycles"), help="what draws the rig (default: as in the preferences)")
+    capture.add_argument("--out", metavar="FILE.blend", help="save a copy of the file with the keys")
+    capture.add_argument("--bvh", metavar="OUT.bvh", help="write the motion as BVH; several armatures: OUT-NAME.bvh")
+    return parser
+
+
+def _params(context: bpy.types.Context, options: argparse.Namespace) -> CaptureParams:
+    start, end = options.trim or (0.0, None)
+    engines = {"workbench": prefs.WORKBENCH, "cycles": prefs.CYCLES}
+    return CaptureParams(
+        clip=Clip(options.video, start=start, end=end),
+        settings=Settings(model=options.model, device=options.device or prefs.default_device(context)),
+        reference_frame=options.reference,
+        start_frame=options.start_frame,
+        engine=engines.get(options.engine, prefs.engine(context)),
+    )
+
+
+def _armatures(context: bpy.types.Context, names: Sequence[str]) -> list[bpy.types.Object]:
+    """The named armatures; without names the active one, else the only one in the scene."""
+    known = {obj.name: obj for obj in context.scene.objects if obj.type == "ARMATURE"}
+    listed = ", ".join(f"'{name}'" for name in known) or "none"
+    for name in names:
+        if name not in known:
+            raise UserError(f"There is no armature '{name}' in scene '{context.scene.name}': it has {listed}.")
+    if names:
+        return [known[name] for name in dict.fromkeys(names)]
+    found = armature_from_context(context) or (next(iter(known.values())) if len(known) == 1 else None)
+    if found is None:
+        raise UserError(f"Say which armature to animate with --armature NAME: scene '{context.scene.name}' has {listed}.")
+    return [found]
+
+
+def _save(options: argparse.Namespace, take: Take, motions: Sequence[Motion]) -> None:
+    if options.bvh:
+        from ..backend.bvh import write_bvh
+
+        path = Path(options.bvh)
+        for subject, motion in zip(take.subjects, motions, strict=True):
+            alone = len(motions) == 1
+            write_bvh(path if alone else path.with_stem(f"{path.stem}-{subject.rig.name}"), subject.rig, motion)
+    if options.out:
+        try:
+            bpy.ops.wm.save_as_mainfile(filepath=str(Path(options.out).absolute()), copy=True)
+        except RuntimeError as error:
+            raise UserError(f"File '{options.out}' cannot be written ({str(error).strip()}): choose another folder.") from error
+    if not options.bvh and not options.out:
+        print("Nothing was saved: give --out FILE.blend or --bvh OUT.bvh.", file=sys.stderr)
+
+
+class _Line:
+    """A progress line; on a terminal it is overwritten, in a log only each stage is told."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+
+    def show(self, snapshot: job.Snapshot) -> None:
+        if sys.stdout.isatty():
+            print(f"\r{snapshot.text:<60}", end="", flush=True)
+        elif snapshot.stage != self._stage:
+            print(snapshot.stage, flush=True)
+        self._stage = snapshot.stage
+
+    def end(self) -> None:
+        if self._stage and sys.stdout.isatty():
+            print()
+
+
+_handles: list[Any] = []
+
+
+def register() -> None:
+    _handles.append(bpy.utils.register_cli_command(ID, main))
+
+
+def unregister() -> None:
+    while _handles:
+        bpy.utils.unregister_cli_command(_handles.pop())

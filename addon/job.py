@@ -1,0 +1,235 @@
+"""Steps a generator of progress: on one worker thread beside the window, or drained where there is none.
+
+The worker never touches bpy: plain values go in with the generator, a plain value comes out.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import bpy
+
+from ..backend.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """What the generator yields (backend.capture.Progress)."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a job stands. `started` and `now` are seconds of one clock; `started` is when the stage began."""
+
+    stage: str = "Starting"
+    done: int = 0
+    total: int = 0
+    started: float = 0.0
+    now: float = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Of the stage, 0..1."""
+        return min(max(self.done / self.total, 0.0), 1.0) if self.total > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until the stage ends at the pace so far; None while there is no pace yet."""
+        if self.done <= 0 or self.total <= 0:
+            return None
+        return (self.now - self.started) / self.done * max(self.total - self.done, 0)
+
+    @property
+    def text(self) -> str:
+        """One line for the panel: stage, percent and time left."""
+        if self.total <= 0:
+            return self.stage
+        left = "" if self.eta is None else f", {int(self.eta) // 60}:{int(self.eta) % 60:02d} left"
+        return f"{self.stage} {self.fraction:.0%}{left}"
+
+
+class Job:
+    """Runs a generator to its end once, by `start` or `drain`; afterwards `result`, `error` or `cancelled` is set."""
+
+    def __init__(self, steps: Generator[Progress, None, Any]) -> None:
+        self.result: Any = None
+        self.error: str | None = None
+        self.cancelled = False
+        self._steps = steps
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._snapshot = Snapshot(started=time.monotonic())
+        self._thread = threading.Thread(target=self._run, name="AnyRig", daemon=True)
+
+    def start(self) -> Job:
+        """Step on the worker thread; returns at once."""
+        self._thread.start()
+        return self
+
+    def drain(self, report: Callable[[Snapshot], None] | None = None) -> Job:
+        """Step on this thread until the end, telling `report` of every step; for background mode and scripts."""
+        self._run(report)
+        return self
+
+    def cancel(self) -> None:
+        """Ask the job to stop before its next step; the generator is closed by the thread that steps it."""
+        self._stop.set()
+
+    def stop(self) -> None:
+        """Cancel, and wait until the worker has gone."""
+        self.cancel()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the worker has gone."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def done(self) -> bool:
+        return self._ended.is_set()
+
+    @property
+    def progress(self) -> Snapshot:
+        """The latest step, with the clock read now."""
+        with self._lock:
+            return replace(self._snapshot, now=time.monotonic())
+
+    def _run(self, report: Callable[[Snapshot], None] | None = None) -> None:
+        try:
+            with closing(self._steps):
+                result = self._step_all(report)
+            # a Cancel during the last step counts
+            self.cancelled = self._stop.is_set()
+            self.result = None if self.cancelled else result
+        except UserError as error:
+            self.error = str(error)
+        except Exception as error:  # the one broad except: whatever breaks must reach the panel, and the thread must end
+            log.exception("the job failed")
+            self.error = f"Unexpected {type(error).__name__} ({error}): see the system console and report it."
+        finally:
+            self._ended.set()
+
+    def _step_all(self, report: Callable[[Snapshot], None] | None) -> Any:
+        while not self._stop.is_set():
+            try:
+                progress = next(self._steps)
+            except StopIteration as end:
+                return end.value
+            self._note(progress)
+            if report is not None:
+                report(self.progress)
+        return None
+
+    def _note(self, progress: Progress) -> None:
+        now = time.monotonic()
+        with self._lock:
+            started = self._snapshot.started if progress.stage == self._snapshot.stage else now
+            self._snapshot = Snapshot(progress.stage, progress.done, progress.total, started)
+
+
+@dataclass
+class _Window:
+    """The one job that runs beside the window, who is told when it ends, and the last sentence for the panel."""
+
+    job: Job | None = None
+    finished: Callable[[Job], None] | None = None
+    message: str = ""
+    is_error: bool = False
+
+
+_window = _Window()
+INTERVAL = 0.1
+
+
+def current() -> Job | None:
+    """The job that runs beside the window."""
+    return _window.job
+
+
+def message() -> tuple[str, bool]:
+    """The last sentence for the panel, and whether it is an error."""
+    return _window.message, _window.is_error
+
+
+def tell(text: str, *, is_error: bool = False) -> None:
+    """Set the sentence that the panel shows."""
+    _window.message, _window.is_error = text, is_error
+
+
+def run_beside_window(job: Job, finished: Callable[[Job], None]) -> None:
+    """Start the job, poll it from a timer, and call `finished` on the main thread when it has ended by itself or by Cancel."""
+    if _window.job is not None:
+        raise UserError("A capture is already running: wait for it or cancel it.")
+    _window.job, _window.finished = job, finished
+    tell("")
+    job.start()
+    bpy.app.timers.register(tick, first_interval=INTERVAL)
+
+
+def tick() -> float | None:
+    """One turn of the timer: redraw, and hand over when the job has ended. Returns the seconds until the next turn."""
+    job, finished = _window.job, _window.finished
+    if job is None or finished is None:
+        return None
+    redraw()
+    if not job.done:
+        return INTERVAL
+    job.join()
+    _window.job = _window.finished = None
+    finished(job)
+    redraw()
+    return None
+
+
+def redraw() -> None:
+    """Tag every 3D view, where the panel is."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D":
+                area.tag_redraw()
+
+
+def abandon() -> None:
+    """Stop the running job and wait for its thread; nobody is told. For disabling, loading a file and quitting."""
+    job = _window.job
+    _window.job = _window.finished = None
+    if job is not None:
+        job.stop()
+    if bpy.app.timers.is_registered(tick):
+        bpy.app.timers.unregister(tick)
+
+
+@bpy.app.handlers.persistent
+def _before_load(*_: Any) -> None:
+    abandon()
+    tell("")
+
+
+def register() -> None:
+    bpy.app.handlers.load_pre.append(_before_load)
+    # a torch thread still alive when the interpreter ends aborts the process
+    atexit.register(abandon)
+
+
+def unregister() -> None:
+    abandon()
+    tell("")
+    atexit.unregister(abandon)
+    bpy.app.handlers.load_pre.remove(_before_load)

@@ -1,0 +1,133 @@
+"""Capture from Video, and Cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import bpy
+
+from ..backend.errors import UserError
+from . import job, panels
+from .props import armature_from_context, params_from_context
+
+if TYPE_CHECKING:
+    from ..backend.motion import Motion
+    from .capture import Take
+
+
+class ANYRIG_OT_capture(bpy.types.Operator):
+    bl_idname = "anyrig.capture"
+    bl_label = "Capture from Video"
+    bl_description = "Key the motion seen in the video onto the armature, as a new action"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        reason = _obstacle(context)
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Blocks until the keys are there: background mode and scripts."""
+        try:
+            capture = _load()
+            take, motions, _ = capture.run_capture(context, [armature_from_context(context)], params_from_context(context))
+        except UserError as error:
+            return self._refuse(error)
+        _succeeded(take, motions)
+        return {"FINISHED"}
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        """Starts the job and returns; the keys and their undo step come when it has ended."""
+        if bpy.app.background or context.window is None:
+            return self.execute(context)
+        try:
+            capture = _load()
+            take = capture.gather(context, [armature_from_context(context)], params_from_context(context))
+            job.run_beside_window(job.Job(capture.steps(take)), lambda ended: finish(take, ended))
+        except UserError as error:
+            return self._refuse(error)
+        # nothing has changed yet, so there must be no undo step yet
+        return {"CANCELLED"}
+
+    def _refuse(self, error: UserError) -> set[str]:
+        job.tell(str(error), is_error=True)
+        self.report({"ERROR"}, str(error))
+        return {"CANCELLED"}
+
+
+class ANYRIG_OT_cancel(bpy.types.Operator):
+    bl_idname = "anyrig.cancel"
+    bl_label = "Cancel"
+    bl_description = "Stop the running capture; nothing is changed"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return job.current() is not None
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        running = job.current()
+        if running is not None:
+            running.cancel()
+        return {"FINISHED"}
+
+
+def finish(take: Take, ended: job.Job) -> None:
+    """Main thread, when a job beside the window has ended: write the keys as one undo step, or say why there are none."""
+    if ended.cancelled:
+        job.tell("Cancelled: nothing was changed.")
+        return
+    try:
+        if ended.error is not None:
+            raise UserError(ended.error)
+        _load().write(take, ended.result)
+    except UserError as error:
+        job.tell(str(error), is_error=True)
+        return
+    _push_undo()
+    _succeeded(take, ended.result)
+
+
+def _load() -> object:
+    """The capture module; it needs OpenCV, which a wrong zip may lack."""
+    try:
+        from . import capture
+    except ImportError as error:
+        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+    return capture
+
+
+def _obstacle(context: bpy.types.Context) -> str:
+    """Why a capture cannot start, or ''."""
+    if job.current() is not None:
+        return "A capture is running"
+    if armature_from_context(context) is None:
+        return "Pick an armature"
+    return "" if context.scene.anyrig.video else "Pick a video"
+
+
+def _push_undo() -> None:
+    # a timer has no window of its own, which the operator's poll asks for
+    window = bpy.context.window_manager.windows[0]
+    with bpy.context.temp_override(window=window):
+        bpy.ops.ed.undo_push(message=ANYRIG_OT_capture.bl_label)
+
+
+def _succeeded(take: Take, motions: list[Motion]) -> None:
+    panels.show_view(_load().chosen_view(take, motions[0]).picture)
+    frames = len(motions[0])
+    job.tell(f"'{take.name}': {frames} frames of video keyed from frame {take.start_frame} on.")
+
+
+CLASSES = (ANYRIG_OT_capture, ANYRIG_OT_cancel)
+
+
+def register() -> None:
+    for each in CLASSES:
+        bpy.utils.register_class(each)
+
+
+def unregister() -> None:
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)

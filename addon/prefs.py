@@ -1,0 +1,78 @@
+"""Preferences: what draws the reference views, the usual device, and which PyTorch is there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+
+import bpy
+from bpy.props import EnumProperty
+
+WORKBENCH, CYCLES = "BLENDER_WORKBENCH", "CYCLES"
+DEVICES = (
+    ("auto", "Automatic", "The graphics card where PyTorch can use it, else the processor"),
+    ("cuda", "CUDA", "An NVIDIA graphics card (or AMD with ROCm)"),
+    ("mps", "Metal", "An Apple graphics processor"),
+    ("cpu", "CPU", "The processor: works everywhere"),
+)
+# Inside the zip this file is bl_ext.REPOSITORY.anyrig.addon.prefs; preferences belong to the extension's root.
+ROOT = __package__.rpartition(".")[0]
+
+
+class ANYRIG_Preferences(bpy.types.AddonPreferences):
+    bl_idname = ROOT
+
+    engine: EnumProperty(
+        name="Reference Views",
+        description="What draws the pictures of the rig that are compared with the video",
+        items=(
+            (WORKBENCH, "Workbench", "Fast; needs a working graphics driver"),
+            (CYCLES, "Cycles", "For machines without a graphics driver, where Workbench would end Blender"),
+        ),
+    )
+    device: EnumProperty(
+        name="Device",
+        description="Where the network runs unless the panel says otherwise",
+        items=DEVICES,
+    )
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        column = self.layout.column()
+        column.use_property_split = True
+        column.prop(self, "engine")
+        column.prop(self, "device")
+        column.label(text=torch_text())
+
+
+def torch_text() -> str:
+    """Which PyTorch a capture would use, found without importing it."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "PyTorch is missing: install the AnyRig zip made for this system."
+    return f"PyTorch {importlib.metadata.version('torch')} in {spec.origin.removesuffix('__init__.py')}"
+
+
+def _preferences(context: bpy.types.Context) -> ANYRIG_Preferences | None:
+    """None where the add-on runs without being installed, as in tests."""
+    addon = context.preferences.addons.get(ROOT)
+    return None if addon is None else addon.preferences
+
+
+def engine(context: bpy.types.Context) -> str:
+    """The render engine for reference views."""
+    found = _preferences(context)
+    return WORKBENCH if found is None else found.engine
+
+
+def default_device(context: bpy.types.Context) -> str:
+    """The device that the panel's "Preferences" stands for."""
+    found = _preferences(context)
+    return "auto" if found is None else found.device
+
+
+def register() -> None:
+    bpy.utils.register_class(ANYRIG_Preferences)
+
+
+def unregister() -> None:
+    bpy.utils.unregister_class(ANYRIG_Preferences)
