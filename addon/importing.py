@@ -14,6 +14,7 @@ from bpy.types import Action, Object, PoseBone
 
 from ..backend.errors import UserError
 from ..backend.rotation import Array
+from .gltf import complete, default_pose, read_nodes
 
 BONE_PATH = 'pose.bones["'
 CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
@@ -63,7 +64,17 @@ def _new_objects(read: Callable[[Path], Any]) -> Callable[[Path], list[Object]]:
     return run
 
 
-def _read_gltf(path: Path) -> None:
+def _read_gltf(path: Path) -> list[Object]:
+    nodes = read_nodes(path)
+    objects = _new_objects(_import_gltf)(path)
+    for obj in objects:
+        if obj.type == "ARMATURE":
+            slots = {action: suitable_slot(obj, action) for action in actions_of(obj)}
+            complete(obj, slots, default_pose(obj, nodes))
+    return objects
+
+
+def _import_gltf(path: Path) -> None:
     bpy.ops.import_scene.gltf(filepath=str(path), disable_bone_shape=True)
 
 
@@ -90,8 +101,8 @@ def _read_blend(path: Path) -> list[Object]:
 
 
 READERS: dict[str, Callable[[Path], list[Object]]] = {
-    ".glb": _new_objects(_read_gltf),
-    ".gltf": _new_objects(_read_gltf),
+    ".glb": _read_gltf,
+    ".gltf": _read_gltf,
     ".fbx": _new_objects(_read_fbx),
     ".bvh": _new_objects(_read_bvh),
     ".blend": _read_blend,
@@ -188,9 +199,15 @@ def assign_action(obj: Object, action: Action) -> None:
     """Make the action the armature's active one, in the slot that animates its bones."""
     data = obj.animation_data or obj.animation_data_create()
     data.action = action
-    if hasattr(action, "slots") and len(action.slots):
-        bones = {bone.name for bone in obj.data.bones}
-        data.action_slot = max(_animated(action), key=lambda pair: _known(pair[1], bones))[0]
+    slot = suitable_slot(obj, action)
+    if slot is not None:
+        data.action_slot = slot
+
+
+def suitable_slot(obj: Object, action: Action) -> Any:
+    """The action's slot that animates most of the armature's bones; None if there is none, as in Blender 4.2."""
+    bones = {bone.name for bone in obj.data.bones}
+    return max(_animated(action), key=lambda pair: _known(pair[1], bones), default=(None, set()))[0]
 
 
 def pose_frames(obj: Object, action: Action, joints: Sequence[str], frames: Sequence[float] | Array) -> Array:

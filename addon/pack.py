@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from ..backend.rig import Rig
 from ..backend.rotation import Array, rotation_part
 from ..backend.train.packs import Pack
 from .importing import action_frames, action_label, actions_of, import_rig, pose_frames
-from .surface import carrying_bone, is_deformed, skinned_meshes, surface_of
+from .rig import rig_from_armature
+from .surface import surface_of
 
 _log = logging.getLogger(__name__)
 
@@ -37,36 +38,6 @@ def make_pack(obj: Object, name: str) -> Pack:
         clips[action.name if label in clips else label] = world_poses(rig, moved, world, poses).astype(np.float32)
     render = bpy.context.scene.render
     return Pack(name, moved, surface_of(obj, rig.names), clips, render.fps / render.fps_base)
-
-
-def rig_from_armature(obj: Object, bones: Collection[str] | None = None) -> Rig:
-    """Joints: the deform bones that carry weights and their ancestors; further roots become children of the first."""
-    carried: set[str] = set()
-    for mesh in skinned_meshes(obj):
-        carrier = carrying_bone(mesh, obj)
-        carried |= {carrier} if carrier and not is_deformed(mesh, obj) else _weighted(mesh)
-    used = [b for b in obj.data.bones if b.name in carried and b.use_deform and (bones is None or b.name in bones)]
-    used = used or [b for b in obj.data.bones if b.use_deform]
-    kept = {b.name for b in used} | {a.name for b in used for a in b.parent_recursive}
-    roots = [b for b in obj.data.bones if b.parent is None and b.name in kept]
-    roots.sort(key=lambda b: -sum(child.name in kept for child in b.children_recursive))
-    order = [b for root in roots for b in (root, *root.children_recursive) if b.name in kept]
-    names = [b.name for b in order]
-    return Rig(
-        name=obj.name,
-        names=tuple(names),
-        parents=np.array([names.index(b.parent.name) if b.parent else 0 if i else -1 for i, b in enumerate(order)]),
-        rest=np.array([b.matrix_local for b in order]),
-        tails=np.array([b.tail_local for b in order]),
-        translates=np.array([b.parent is None and i > 0 for i, b in enumerate(order)]),
-        static=np.zeros(len(order), np.bool_),
-        world=rotation_part(np.array(obj.matrix_world)),
-    )
-
-
-def _weighted(mesh: Object) -> set[str]:
-    used = {group.group for vertex in mesh.data.vertices for group in vertex.groups if group.weight > 0}
-    return {group.name for group in mesh.vertex_groups if group.index in used}
 
 
 def world_rig(rig: Rig, world: Array, name: str) -> Rig:
@@ -94,10 +65,10 @@ def world_poses(rig: Rig, moved: Rig, world: Array, poses: Array) -> Array:
     return deform @ moved.rest
 
 
-def pack_files(paths: Sequence[str | Path], out: str | Path) -> Iterator[tuple[Path, Pack]]:
-    """Pack every file into the folder `out` as <stem>.npz; yields (path written, pack) one by one.
+def pack_files(paths: Sequence[str | Path], out: str | Path) -> Iterator[tuple[Path, Pack | UserError]]:
+    """Pack every file into the folder `out` as <stem>.npz; yields (path, pack, or the error that made it unfit) one by one.
 
-    The open file is replaced by an empty one before each. Raises UserError if two files have the same name, or one is unfit.
+    The open file is replaced by an empty one before each. Raises UserError if two files have the same name.
     """
     stems = [Path(path).stem for path in paths]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
@@ -108,10 +79,13 @@ def pack_files(paths: Sequence[str | Path], out: str | Path) -> Iterator[tuple[P
     for path, stem in zip(paths, stems):
         # unlike read_factory_settings this leaves preferences, and so the running add-on, alone
         bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
-        pack = make_pack(import_rig(path), stem)
-        target = folder / f"{stem}.npz"
-        pack.save(target)
-        yield target, pack
+        try:
+            pack = make_pack(import_rig(path), stem)
+        except UserError as error:
+            yield Path(path), error
+        else:
+            pack.save(folder / f"{stem}.npz")
+            yield Path(path), pack
 
 
 def pack_command(args: list[str], say: Callable[[str], None] = _log.info) -> int:
@@ -121,12 +95,11 @@ def pack_command(args: list[str], say: Callable[[str], None] = _log.info) -> int
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="folder for the packs")
     options = parser.parse_args(args)
     failed = 0
-    for path in options.files:
-        try:
-            for target, pack in pack_files([path], options.out):
-                frames = sum(len(clip) for clip in pack.clips.values())
-                say(f"{target}: {len(pack.rig.names)} joints, {len(pack.clips)} clips, {frames} frames")
-        except UserError as error:
+    for path, result in pack_files(options.files, options.out):
+        if isinstance(result, UserError):
             failed += 1
-            say(str(error))
+            say(str(result))
+        else:
+            frames = sum(len(clip) for clip in result.clips.values())
+            say(f"{path}: {len(result.rig.names)} joints, {len(result.clips)} clips, {frames} frames")
     return 1 if failed else 0

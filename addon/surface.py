@@ -15,6 +15,7 @@ from ..backend.errors import UserError
 from ..backend.rotation import Array
 from ..backend.surface import Surface
 from .colour import Spots, colour_at
+from .rig import meshes_of
 
 POINTS = 8000
 OPAQUE = 0.5  # fainter points are left out
@@ -38,15 +39,9 @@ class _Triangles:
     weights: Array
 
 
-def skinned_meshes(armature: Object) -> list[Object]:
-    """The meshes that the armature's bones move: deformed by it, or parented (also by way of others) to one of its bones."""
-    found = [obj for obj in bpy.context.scene.objects if obj.type == "MESH" and not obj.hide_render]
-    return [obj for obj in found if is_deformed(obj, armature) or carrying_bone(obj, armature) is not None]
-
-
 def is_deformed(obj: Object, armature: Object) -> bool:
     """True if the armature deforms the mesh, by a modifier or as its parent."""
-    modified = any(m.type == "ARMATURE" and m.object == armature for m in obj.modifiers)
+    modified = any(m.type == "ARMATURE" and m.object == armature and m.use_vertex_groups for m in obj.modifiers)
     return modified or (obj.parent == armature and obj.parent_type == "ARMATURE")
 
 
@@ -78,7 +73,7 @@ def surface_of(armature: Object, names: Sequence[str], points: int = POINTS, see
     joints = joint_of_bone(armature, names)
     with rest_position(armature):
         depsgraph = bpy.context.evaluated_depsgraph_get()
-        parts = [_triangles(obj, armature, joints, len(names), depsgraph) for obj in skinned_meshes(armature)]
+        parts = [_triangles(obj, armature, joints, len(names), depsgraph) for obj in _shown(armature)]
         parts = [part for part in parts if part.area.sum() > 0]
         if not parts:
             raise UserError(f"Armature '{armature.name}' moves no mesh: parent one to it with weights, or choose another armature.")
@@ -88,6 +83,10 @@ def surface_of(armature: Object, names: Sequence[str], points: int = POINTS, see
         for part in parts:
             part.obj.to_mesh_clear()
     return _join(surfaces)
+
+
+def _shown(armature: Object) -> list[Object]:
+    return [obj for obj in meshes_of(armature) if not obj.hide_render and obj.name in bpy.context.scene.objects]
 
 
 @contextmanager
@@ -137,7 +136,7 @@ def _weights(obj: Object, mesh: Mesh, armature: Object, joints: dict[str, int], 
     """(V, J), rows sum to 1, as Blender's armature modifier blends. Vertices that no bone moves go with the root."""
     weights = np.zeros((len(mesh.vertices), count))
     if not is_deformed(obj, armature):
-        weights[:, joints[carrying_bone(obj, armature) or ""]] = 1.0
+        weights[:, joints.get(carrying_bone(obj, armature) or "", 0)] = 1.0
         return weights
     bones = armature.data.bones
     moved = {g.index: joints[g.name] for g in obj.vertex_groups if g.name in bones and bones[g.name].use_deform}

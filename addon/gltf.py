@@ -1,0 +1,111 @@
+"""The default pose kept in a glTF file's nodes, and imported actions completed with it.
+
+A glTF animation leaves out channels that keep their node's default. Blender's bones rest in the bind pose, which may be another
+one, so a bone without keys would show whatever the last action left, or the bind pose: arms in a T, a body on its tail.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bpy
+from bpy.types import Action, Bone, Object
+from mathutils import Matrix, Quaternion, Vector
+
+from ..backend.errors import UserError
+
+# y-up -> z-up: (x, y, z) to (x, -z, y)
+Z_UP = Matrix.Rotation(math.pi / 2, 4, "X")
+SMALL = 1e-4
+GLB_MAGIC, GLB_HEADER = b"glTF", 20
+
+Nodes = dict[str, tuple[Matrix, str | None]]
+
+
+def read_nodes(path: Path) -> Nodes:
+    """Node name -> (default matrix relative to its parent, the parent's name). Nodes that share a name are left out.
+
+    Raises UserError if the file is not glTF.
+    """
+    data = path.read_bytes()
+    try:
+        if data[:4] == GLB_MAGIC:  # magic, version, length, then the JSON chunk's length and kind (glTF 2.0, section 4.4)
+            data = data[GLB_HEADER : GLB_HEADER + struct.unpack_from("<I", data, 12)[0]]
+        nodes = json.loads(data).get("nodes", [])
+    except (ValueError, AttributeError, struct.error) as error:
+        raise UserError(f"Rig file '{path}' is not a glTF file ({error}): export it again.") from error
+    parents = {child: node.get("name") for node in nodes for child in node.get("children", [])}
+    count = Counter(node.get("name") for node in nodes)
+    return {n["name"]: (_local(n), parents.get(i)) for i, n in enumerate(nodes) if n.get("name") and count[n["name"]] == 1}
+
+
+def _local(node: dict[str, Any]) -> Matrix:
+    if "matrix" in node:  # stored by columns
+        return Matrix([node["matrix"][i::4] for i in range(4)])
+    x, y, z, w = node.get("rotation", (0.0, 0.0, 0.0, 1.0))
+    place, scale = node.get("translation", (0.0, 0.0, 0.0)), node.get("scale", (1.0, 1.0, 1.0))
+    return Matrix.LocRotScale(Vector(place), Quaternion((w, x, y, z)), Vector(scale))
+
+
+def default_pose(obj: Object, nodes: Nodes) -> dict[str, Matrix]:
+    """Bone name -> `matrix_basis` in the file's default pose, for an armature just imported with unturned bones.
+
+    A bone's axes are its node's, so with M the node's matrix and B the rest matrices (armature space) the basis X solves
+    (B_parent^-1 B) X = M. A bone without a parent stands in the armature's axes, which are z up: B X = Z_UP M.
+    """
+    found = {}
+    for bone in obj.data.bones:
+        local, parent = nodes.get(bone.name, (None, None))
+        if local is None or (bone.parent is not None and bone.parent.name != parent):
+            continue
+        found[bone.name] = _rest(bone).inverted() @ (local if bone.parent else Z_UP @ local)
+    return found
+
+
+def _rest(bone: Bone) -> Matrix:
+    return bone.parent.matrix_local.inverted() @ bone.matrix_local if bone.parent else bone.matrix_local
+
+
+def complete(obj: Object, actions: dict[Action, Any], pose: dict[str, Matrix]) -> None:
+    """Pose the armature by default, and key what each action leaves out, once: afterwards no action depends on another.
+
+    actions: with the slot that animates the armature (None where Blender has no slots).
+    """
+    for name, matrix in pose.items():
+        obj.pose.bones[name].matrix_basis = matrix
+    for action, slot in actions.items():
+        curves = curves_of(action, slot)
+        keyed = {curve.data_path for curve in curves}
+        for name, matrix in pose.items():
+            for path, values in _channels(name, matrix, obj.data.bones[name].length):
+                if path not in keyed:
+                    _key_once(curves, path, values, action.frame_range[0])
+    bpy.context.view_layer.update()
+
+
+def curves_of(action: Action, slot: Any) -> Any:
+    """The F-curves of an action's slot; Blender 4.2 has no slots."""
+    return action.fcurves if slot is None else action.layers[0].strips[0].channelbag(slot, ensure=True).fcurves
+
+
+def _channels(name: str, matrix: Matrix, length: float) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """The channels of a bone that are not at rest: (data path, values)."""
+    place, turn, scale = matrix.decompose()
+    bone = f'pose.bones["{bpy.utils.escape_identifier(name)}"]'
+    if place.length > SMALL * length:
+        yield f"{bone}.location", tuple(place)
+    if turn.rotation_difference(Quaternion()).angle > SMALL:
+        yield f"{bone}.rotation_quaternion", tuple(turn)
+    if (scale - Vector((1.0, 1.0, 1.0))).length > SMALL:
+        yield f"{bone}.scale", tuple(scale)
+
+
+def _key_once(curves: Any, path: str, values: tuple[float, ...], frame: float) -> None:
+    for index, value in enumerate(values):
+        curves.new(path, index=index).keyframe_points.insert(frame, value)
