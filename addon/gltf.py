@@ -10,11 +10,11 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import bpy
+import numpy as np
 from bpy.types import Action, Bone, Object
 from mathutils import Matrix, Quaternion, Vector
 
@@ -22,7 +22,8 @@ from ..backend.errors import UserError
 
 # y-up -> z-up: (x, y, z) to (x, -z, y)
 Z_UP = Matrix.Rotation(math.pi / 2, 4, "X")
-SMALL = 1e-4
+SMALL = 1e-6
+REST = {"location": (0.0, 0.0, 0.0), "rotation_quaternion": (1.0, 0.0, 0.0, 0.0), "scale": (1.0, 1.0, 1.0)}
 GLB_MAGIC, GLB_HEADER = b"glTF", 20
 
 Nodes = dict[str, tuple[Matrix, str | None]]
@@ -73,19 +74,20 @@ def _rest(bone: Bone) -> Matrix:
 
 
 def complete(obj: Object, actions: dict[Action, Any], pose: dict[str, Matrix]) -> None:
-    """Pose the armature by default, and key what each action leaves out, once: afterwards no action depends on another.
+    """Pose the armature by default, and key what each action leaves out, once: afterwards no action shows through another.
 
     actions: with the slot that animates the armature (None where Blender has no slots).
     """
     for name, matrix in pose.items():
         obj.pose.bones[name].matrix_basis = matrix
+    channels = [channel for name, matrix in pose.items() for channel in _channels(name, matrix)]
+    keyed = {action: {curve.data_path for curve in curves_of(action, slot)} for action, slot in actions.items()}
+    moved = set().union(*keyed.values())
     for action, slot in actions.items():
-        curves = curves_of(action, slot)
-        keyed = {curve.data_path for curve in curves}
-        for name, matrix in pose.items():
-            for path, values in _channels(name, matrix, obj.data.bones[name].length):
-                if path not in keyed:
-                    _key_once(curves, path, values, action.frame_range[0])
+        for path, values, rest in channels:
+            # a channel at rest that no action moves needs no key
+            if path not in keyed[action] and (path in moved or np.abs(np.subtract(values, rest)).max() > SMALL):
+                _key_once(curves_of(action, slot), path, values, action.frame_range[0])
     bpy.context.view_layer.update()
 
 
@@ -94,16 +96,11 @@ def curves_of(action: Action, slot: Any) -> Any:
     return action.fcurves if slot is None else action.layers[0].strips[0].channelbag(slot, ensure=True).fcurves
 
 
-def _channels(name: str, matrix: Matrix, length: float) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """The channels of a bone that are not at rest: (data path, values)."""
-    place, turn, scale = matrix.decompose()
+def _channels(name: str, matrix: Matrix) -> list[tuple[str, tuple[float, ...], tuple[float, ...]]]:
+    """A bone's (data path, values, values at rest). The importer sets all bones to quaternions."""
     bone = f'pose.bones["{bpy.utils.escape_identifier(name)}"]'
-    if place.length > SMALL * length:
-        yield f"{bone}.location", tuple(place)
-    if turn.rotation_difference(Quaternion()).angle > SMALL:
-        yield f"{bone}.rotation_quaternion", tuple(turn)
-    if (scale - Vector((1.0, 1.0, 1.0))).length > SMALL:
-        yield f"{bone}.scale", tuple(scale)
+    parts = zip(REST.items(), matrix.decompose())
+    return [(f"{bone}.{channel}", tuple(values), rest) for (channel, rest), values in parts]
 
 
 def _key_once(curves: Any, path: str, values: tuple[float, ...], frame: float) -> None:
