@@ -35,6 +35,11 @@ class Graph:
         return seen | torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)
 
 
+def exact(like: Tensor) -> torch.autocast:
+    """Autocast switched off, for what half precision would spoil."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(..., N, D) -> (..., H, N, d)."""
     return x.unflatten(-1, (heads, -1)).transpose(-2, -3)

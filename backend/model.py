@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import AnchorAttention, Film, Graph, GraphAttention, PlainAttention, Rope, TemporalBlock, feed_forward
+from .blocks import AnchorAttention, Film, Graph, GraphAttention, PlainAttention, Rope, TemporalBlock, exact, feed_forward
 from .kinematics import anchored_ik, global_to_local, local_to_global, matrix_to_rot6d, rot6d_to_matrix
 
 OCTAVES = 8
@@ -47,10 +47,10 @@ class Config:
     tips: bool = False
 
     @property
-    def margin(self) -> int:
-        """Frames to either side that one output frame depends on (DESIGN section 5)."""
+    def margins(self) -> tuple[int, int]:
+        """Frames to either side that one output frame of stage 1 and of stage 2 depends on (DESIGN section 5)."""
         stage1 = self.image_radius + (self.joint_radius * self.layers if self.aids else 0)
-        return stage1 + self.joint_radius * (self.pose_layers + self.decoder_layers)
+        return stage1, self.joint_radius * (self.pose_layers + self.decoder_layers)
 
 
 LITE = Config(
@@ -231,7 +231,8 @@ class Readout(nn.Module):
         scores = self.to_q(self.norm(x)) @ self.to_k(tokens).transpose(-1, -2) * x.shape[-1] ** -0.5
         distance = (anchor.uv[:, None, :, None] - centres).square().sum(-1)
         scores = scores - distance / (2 * torch.exp(2 * self.spread))
-        return scores.float().softmax(-1).to(centres.dtype) @ centres
+        with exact(scores):  # half precision would round the places to a grid of its own
+            return scores.to(centres.dtype).softmax(-1) @ centres
 
     def place(self, residual: Tensor, x: Tensor, uv: Tensor, anchor: Anchor) -> Tensor:
         """The reference moved in the image plane as the joints moved in the picture, plus what the network adds.
@@ -408,9 +409,10 @@ class Estimate(nn.Module):
     def rotations(self, position: Tensor, anchor: Anchor) -> Tensor:
         """(B, T, J, 6) local rot6d; no gradient passes."""
         graph, dtype = anchor.graph, anchor.rot6d.dtype
-        ref_turns = local_to_global(graph.parents, rot6d_to_matrix(anchor.rot6d[:, :1]))[:, 0]
-        turns = anchored_ik(graph.parents, graph.mask, position.detach().to(dtype), anchor.position[:, 0], ref_turns)
-        return matrix_to_rot6d(global_to_local(graph.parents, turns))
+        with exact(position):
+            ref_turns = local_to_global(graph.parents, rot6d_to_matrix(anchor.rot6d[:, :1]))[:, 0]
+            turns = anchored_ik(graph.parents, graph.mask, position.detach().to(dtype), anchor.position[:, 0], ref_turns)
+            return matrix_to_rot6d(global_to_local(graph.parents, turns))
 
     def features(self, geometric: Tensor, position: Tensor, anchor: Anchor) -> Tensor:
         return self.input(torch.cat([geometric - anchor.rot6d[:, :1], position - anchor.position[:, :1]], dim=-1))

@@ -122,7 +122,7 @@ def test_permuting_joints_permutes_the_output(aids: bool) -> None:
 
 @pytest.mark.parametrize("aids", [False, True])
 def test_each_frame_depends_on_its_margin_alone(aids: bool) -> None:
-    """What makes windowed inference exact: a frame further away than `margin` has no influence."""
+    """What makes windowed inference exact: a frame further away than the margins has no influence."""
     config = replace(TINY if aids else SMALL, layers=1, pose_layers=1, decoder_layers=1, cross_layers=1)
     model = randomised(config)
     _, tensors = load(torch.float64)
@@ -134,7 +134,7 @@ def test_each_frame_depends_on_its_margin_alone(aids: bool) -> None:
     changed = image.clone()
     changed[:, -1] += 1
     other = model(changed, anchor)
-    reach = image.shape[1] - 1 - config.margin
+    reach = image.shape[1] - 1 - sum(config.margins)
     for left, right in zip(whole, other, strict=True):
         difference = (left - right).abs().amax((0, 2, 3))
         assert difference[:reach].max() < 1e-12

@@ -1,0 +1,169 @@
+"""The training loop: a pool of samples that a worker keeps renewing, a schedule over the time budget, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..model import LITE, Config, Video2Pose2Rot
+from ..vision import Encoder
+from ..weights import encoder_of, pick_device, save_model
+from .losses import batch_of, losses, total
+from .packs import Pack
+from .samples import Sample, Windows
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run goes. minutes: the budget, which drives the learning rate and the mixed-pose schedule; a resumed run keeps the
+    minutes already spent. pool: samples kept; fresh: new ones a step; mixed: share of the budget until stage 2 sees predicted
+    positions alone (SPEC-V2 section 8)."""
+
+    minutes: float
+    batch: int = 8
+    frames: int = 8
+    pool: int = 600
+    warm: int = 64
+    fresh: int = 1
+    rate: float = 1e-3
+    decay: float = 1e-4
+    mixed: float = 0.4
+    average: float = 0.998
+    seed: int = 0
+    workers: int = 1
+    save_every: float = 120.0
+    device: str = "auto"
+    config: Config = field(default=LITE)
+
+
+class Run:
+    """One training run in a folder: `last.pt` to resume from, `model.safetensors` to use, `log.jsonl` to plot."""
+
+    def __init__(self, plan: Plan, packs: Sequence[Pack], encoder: Path, folder: Path) -> None:
+        self.plan, self.packs, self.folder = plan, packs, folder
+        self.device = pick_device(plan.device)
+        self.encoder_state = encoder_of(encoder)
+        torch.manual_seed(plan.seed)
+        self.network = Video2Pose2Rot(plan.config).to(self.device).train()
+        self.average = Video2Pose2Rot(plan.config).to(self.device).eval()
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimiser = torch.optim.AdamW(_groups(self.network, plan.decay), lr=plan.rate, betas=(0.9, 0.98))
+        self.rng = np.random.default_rng(plan.seed)
+        self.step, self.spent = 0, 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    def train(self) -> Path:
+        """Train until the budget is spent; -> the model file."""
+        source = self._samples()
+        pool = [next(source) for _ in range(self.plan.warm)]
+        terms: dict[str, list[float]] = {}
+        tick = saved = time.monotonic()
+        while self.spent < self.plan.minutes * 60:
+            for _ in range(self.plan.fresh):
+                self._put(pool, next(source))
+            chosen = self.rng.choice(len(pool), self.plan.batch, replace=False)
+            for key, value in self._step([pool[i] for i in chosen]).items():
+                terms.setdefault(key, []).append(value)
+            now = time.monotonic()
+            self.spent, tick = self.spent + now - tick, now
+            if self.step % 50 == 0:
+                self._log(terms)
+                terms = {}
+            if now - saved > self.plan.save_every:
+                self.save()
+                saved = now
+        return self.save()
+
+    def save(self) -> Path:
+        """Write the checkpoint and the averaged model; each file is replaced whole."""
+        state = {
+            "network": self.network.state_dict(), "average": self.average.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "step": self.step, "spent": self.spent,
+        }  # fmt: skip
+        partial = self.folder / "last.partial"
+        torch.save(state, partial)
+        partial.replace(self.folder / "last.pt")
+        path = self.folder / "model.safetensors"
+        save_model(path, self.average, self.encoder_state, self.card())
+        return path
+
+    def card(self) -> dict[str, object]:
+        """Where the weights come from."""
+        plan = {key: value for key, value in asdict(self.plan).items() if key != "config"}
+        return {"rigs": len(self.packs), "clips": sum(len(p.clips) for p in self.packs), "steps": self.step,
+                "minutes": round(self.spent / 60, 1), "device": str(self.device), "plan": plan}  # fmt: skip
+
+    def _samples(self) -> Iterator[Sample]:
+        # worker processes cannot share a CUDA context that this one opened: there, samples are made in line
+        workers = self.plan.workers if self.device.type == "cpu" else 0
+        dtype = torch.bfloat16 if self.device.type != "mps" else torch.float32
+        encoder = Encoder(self.encoder_state, self.device, dtype)
+        seed = self.plan.seed + self.step  # a resumed run draws new samples
+        windows = Windows(self.packs, self.plan.config, encoder.encode, self.plan.frames, seed, str(self.device))
+        return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
+
+    def _put(self, pool: list[Sample], sample: Sample) -> None:
+        if len(pool) < self.plan.pool:
+            pool.append(sample)
+        else:
+            pool[int(self.rng.integers(len(pool)))] = sample
+
+    def _step(self, samples: Sequence[Sample]) -> dict[str, float]:
+        progress = min(self.spent / (self.plan.minutes * 60), 1.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.rate * min(1.0, (self.step + 1) / 200) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
+        batch = batch_of(samples, self.device)
+        share = 0.1 + 0.9 * min(progress / self.plan.mixed, 1.0)
+        predicted = torch.from_numpy(self.rng.random(len(samples)) < share).to(self.device)
+        terms = losses(self.network, batch, predicted)
+        self.optimiser.zero_grad(set_to_none=True)
+        total(terms).backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        self._blend()
+        return {key: value.item() for key, value in terms.items()}
+
+    @torch.no_grad()
+    def _blend(self) -> None:
+        keep = min(self.plan.average, (1 + self.step) / (10 + self.step))
+        for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            slow.lerp_(fast, 1 - keep)
+
+    def _log(self, terms: dict[str, list[float]]) -> None:
+        means = {key: float(np.mean(values)) for key, values in terms.items()}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step, "seconds": round(self.spent, 1), **means}) + "\n")
+        shown = "  ".join(f"{key} {value:.4f}" for key, value in means.items())
+        log.info("step %d, %.1f of %.0f min: %s", self.step, self.spent / 60, self.plan.minutes, shown)
+
+    def _resume(self) -> None:
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.spent = state["step"], state["spent"]
+        self.rng = np.random.default_rng([self.plan.seed, self.step])
+
+
+def _groups(network: nn.Module, decay: float) -> list[dict[str, object]]:
+    """Weight decay on matrices alone."""
+    matrices: list[Tensor] = [p for p in network.parameters() if p.dim() > 1]
+    rest: list[Tensor] = [p for p in network.parameters() if p.dim() <= 1]
+    return [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]

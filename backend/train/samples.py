@@ -1,0 +1,184 @@
+"""Training samples made on the fly: a window of a clip, rendered from a random side, and its reference pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from .. import splat
+from ..anchors import Body, Pairs, body_of, pairs_of
+from ..camera import Camera, fit_distance, project, view_yaw
+from ..model import Config
+from ..rotation import Array
+from ..skeleton import global_to_local, network_axes, pose_to_network
+from ..vision import SIZE, crop_box, crop_side, to_crop
+from .packs import Pack
+
+REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
+SIDE_ERROR = np.radians(30)  # between the video's and the reference's azimuth, as matching leaves it
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One window of T frames of one rig, in the video camera's frame, divided by the pair's scale.
+
+    tokens (T + 1, S, C) half precision, the reference picture's first. position (T, K, 3), turns (T, K, 3, 3) local rotations,
+    uv (T, K, 2).
+    """
+
+    body: Body
+    pairs: Pairs
+    tokens: Tensor
+    position: Tensor
+    turns: Tensor
+    uv: Tensor
+
+
+@dataclass(eq=False)
+class Actor:
+    """A pack made ready: its cloud and what the network is told about the rig."""
+
+    pack: Pack
+    body: Body
+    cloud: splat.Cloud
+    clips: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+def actor_of(pack: Pack, config: Config, device: torch.device | str = "cpu") -> Actor:
+    return Actor(pack, body_of(pack.rig, config), splat.cloud_of(pack.surface, pack.rig.rest, device), list(pack.clips.values()))
+
+
+class Windows(IterableDataset[Sample]):
+    """Endless samples. `encode` turns (B, 224, 224, 3) uint8 crops into tokens; every worker draws from its own seed."""
+
+    def __init__(
+        self, packs: Sequence[Pack], config: Config, encode: Callable[[Tensor], Tensor], frames: int, seed: int, device: str = "cpu"
+    ) -> None:
+        self.packs, self.config, self.encode = packs, config, encode
+        self.frames, self.seed, self.device = frames, seed, device
+
+    def __iter__(self) -> Iterator[Sample]:
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None:
+            torch.set_num_threads(1)
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
+        actors = [actor_of(pack, self.config, self.device) for pack in self.packs]
+        while True:
+            yield self.sample(actors[rng.integers(len(actors))], rng)
+
+    def sample(self, actor: Actor, rng: np.random.Generator) -> Sample:
+        poses = _window(actor.clips[rng.integers(len(actor.clips))], self.frames, rng)
+        reference = _reference_pose(actor, rng)
+        azimuth = rng.uniform(-np.pi, np.pi)
+        look = _look(actor.cloud, rng)
+        shot = _shoot(look, poses, azimuth, rng)
+        still = _shoot(look, reference[None], azimuth + rng.uniform(-1, 1) * SIDE_ERROR, rng)
+        pairs = pairs_of(actor.pack.rig, reference[None], [still.azimuth], still.projection, still.squares[0], self.config)
+        turns, position = pose_to_network(actor.pack.rig, poses.astype(np.float64), self.config.tips)
+        local = global_to_local(actor.body.skeleton.parents, turns)
+        yaw = view_yaw(azimuth)
+        local[:, 0] = yaw @ local[:, 0]
+        # the packs' rigs live in world axes, so positions in the network's axes go back to the world by the same A^T
+        points = position @ network_axes(actor.pack.rig) + poses[:, :1, :3, 3]
+        uv = to_crop(shot.squares[:, None], project(shot.projection, points))
+        tokens = self.encode(torch.cat([still.crops, shot.crops]))
+        return Sample(
+            actor.body, pairs, tokens.to("cpu", torch.float16), _tensor(position @ yaw.T / pairs.scale), _tensor(local), _tensor(uv)
+        )
+
+
+def _tensor(values: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _window(clip: NDArray[np.float32], frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """`frames` consecutive frames at a random pace, forwards; a short clip is held at its end."""
+    stride = rng.integers(1, 3)
+    start = rng.integers(max(1, len(clip) - stride * (frames - 1)))
+    return clip[np.minimum(start + stride * np.arange(frames), len(clip) - 1)]
+
+
+def _reference_pose(actor: Actor, rng: np.random.Generator) -> Array:
+    """The rest pose, or any frame of any clip; always as the rig faces in its clips."""
+    if rng.random() < REST_SHARE:
+        return np.array(actor.pack.rig.rest)
+    clip = actor.clips[rng.integers(len(actor.clips))]
+    return clip[rng.integers(len(clip))].astype(np.float64)
+
+
+def _look(cloud: splat.Cloud, rng: np.random.Generator) -> splat.Cloud:
+    """Other colours: a random gain and tint, at times one random colour."""
+    colours = cloud.colours
+    if rng.random() < 0.15:
+        colours = colours * 0.15 + torch.tensor(rng.uniform(0.1, 0.8, 3), dtype=colours.dtype, device=colours.device)
+    elif rng.random() < 0.6:
+        mix = np.eye(3) + rng.normal(0, 0.15, (3, 3))
+        colours = (colours @ torch.tensor(mix, dtype=colours.dtype, device=colours.device)) * rng.uniform(0.6, 1.3)
+    return replace(cloud, colours=colours.clamp(0.02, 0.98))
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """Crops (T, 224, 224, 3) uint8 from one camera, its projection (3, 4) and the squares (T, 4) that were cut out."""
+
+    crops: Tensor
+    projection: Array
+    squares: Array
+    azimuth: float
+
+
+def _shoot(cloud: splat.Cloud, poses: NDArray[np.floating], azimuth: float, rng: np.random.Generator) -> Shot:
+    """Render joint matrices (T, J, 4, 4) from `azimuth`, each frame straight into its crop."""
+    points, normals = cloud.skin(torch.as_tensor(poses, dtype=torch.float32, device=cloud.points.device))
+    low, high = points.amin((0, 1)).cpu().numpy().astype(float), points.amax((0, 1)).cpu().numpy().astype(float)
+    fov = rng.uniform(0.3, 0.9)
+    distance = fit_distance(float(np.linalg.norm(high - low)) / 2, fov)
+    camera = Camera(tuple((low + high) / 2), distance, azimuth, rng.uniform(-0.05, 0.35), fov, 640, 640)
+    pixels = project(camera.projection, points.cpu().numpy().astype(float))
+    squares = _squares(np.concatenate([pixels.min(1), pixels.max(1)], axis=-1), rng)
+    inside = np.stack([_crop_matrix(square) @ camera.projection for square in squares])
+    light = camera.rotation.T @ rng.normal([-0.3, 0.7, 0.6], 0.5)
+    shading = splat.Shading(rng.uniform(0.25, 0.55), rng.uniform(0.3, 0.8), rng.uniform(0, 0.1))
+    rgba = splat.render(
+        points, normals, cloud.colours, torch.tensor(inside, dtype=torch.float32, device=points.device),
+        torch.tensor(light / np.linalg.norm(light), dtype=torch.float32, device=points.device), SIZE, SIZE, spacing=cloud.spacing,
+        shading=shading,
+    )  # fmt: skip
+    return Shot(_developed(rgba, rng), camera.projection, squares, azimuth)
+
+
+def _squares(boxes: Array, rng: np.random.Generator) -> Array:
+    """One side for the whole window, as capture uses for a clip; boxes are a little off, as mattes are."""
+    side = crop_side(boxes) * rng.uniform(0.97, 1.12)
+    shift = rng.normal(0, 0.015, 2) + rng.normal(0, 0.004, (len(boxes), 2))
+    return crop_box(boxes + np.tile(shift, 2) * side, side)
+
+
+def _crop_matrix(square: Array) -> Array:
+    """(3, 3) from pixels to the crop's pixels, for homogeneous (u w, v w, w): u' = (u - x0) zoom."""
+    zoom = SIZE / (square[2] - square[0])
+    return np.array([[zoom, 0, -square[0] * zoom], [0, zoom, -square[1] * zoom], [0, 0, 1]])
+
+
+def _developed(rgba: Tensor, rng: np.random.Generator) -> Tensor:
+    """On white, with a camera's softness, exposure and noise: (T, H, W, 4) -> (T, H, W, 3) uint8."""
+    image = (rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).movedim(-1, 1)
+    if rng.random() < 0.7:
+        tap = torch.tensor([1.0, rng.uniform(0.8, 6), 1.0], device=image.device)
+        tap = (tap / tap.sum()).expand(3, 1, 3)
+        image = F.conv2d(F.conv2d(image, tap[:, :, None], padding=(0, 1), groups=3), tap[..., None], padding=(1, 0), groups=3)
+        image[..., (0, -1)] = image[..., (1, -2)]
+        image[..., (0, -1), :] = image[..., (1, -2), :]
+    matte = (rgba[..., 3:] > 0).movedim(-1, 1)
+    if rng.random() < 0.5:
+        noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.03), image.shape).astype(np.float32)).to(image.device)
+        image = image + noise * matte
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).contiguous()
+

@@ -1,0 +1,115 @@
+"""Model files: safetensors with the network, the image encoder and the config in one file; strict loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import UserError
+from .model import TINY, Config, Video2Pose2Rot
+from .vision import EfficientNetLite0, Encoder
+
+DATA = Path(__file__).parent / "data"
+TINY_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network ready to run: on `device`, in `dtype`, with its encoder. `card` is its provenance, JSON values."""
+
+    name: str
+    network: Video2Pose2Rot
+    encoder: Encoder
+    card: dict[str, object]
+
+    @property
+    def config(self) -> Config:
+        return self.network.config
+
+
+def pick_device(name: str) -> torch.device:
+    """"auto" takes cuda, mps, cpu, in that order. Raises UserError if the one asked for does not work here."""
+    works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, usable in works.items() if usable))
+    if not works.get(name, False):
+        raise UserError(f"Device '{name}' does not work with the torch found here ({torch.__version__}): choose 'auto' or 'cpu'.")
+    return torch.device(name)
+
+
+def load_model(name: str, device: torch.device) -> Model:
+    """`lite`, `tiny` (random, for tests) or a model file -> Model.
+
+    Raises UserError if the file is missing, unreadable, or does not hold what its config says.
+    """
+    if name == "tiny":
+        return _tiny(device)
+    path = DATA / f"{name}.safetensors" if name == "lite" else Path(name)
+    tensors, metadata = _read(path)
+    config = _config(path, metadata)
+    half = {key: value.float() for key, value in tensors.items()}
+    encoder = {key: value for key, value in half.items() if key.startswith("encoder.")}
+    network = _network(path, config, {key: value for key, value in half.items() if not key.startswith("encoder.")})
+    return Model(name, network.to(device).eval(), Encoder(encoder, device), json.loads(metadata.get("card", "{}")))
+
+
+def save_model(path: Path, network: Video2Pose2Rot, encoder: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
+    """Write network and encoder (keys without prefix) in half precision, with the config and the card inside."""
+    tensors = dict(network.state_dict()) | {f"encoder.{key}": value for key, value in encoder.items()}
+    stored = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
+    metadata = {"config": json.dumps(asdict(network.config)), "card": json.dumps(dict(card))}
+    partial = path.with_suffix(".partial")
+    save_file(stored, partial, metadata)
+    partial.replace(path)
+
+
+def encoder_of(path: Path) -> dict[str, Tensor]:
+    """The encoder's tensors, without prefix, of a model file or of a file that holds the encoder alone."""
+    tensors, _ = _read(path)
+    inner = {key.removeprefix("encoder."): value.float() for key, value in tensors.items() if key.startswith("encoder.")}
+    return inner or {key: value.float() for key, value in tensors.items()}
+
+
+def _tiny(device: torch.device) -> Model:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(TINY_SEED)
+        network = Video2Pose2Rot(TINY).to(device).eval()
+        encoder = EfficientNetLite0().state_dict()
+    return Model("tiny", network, Encoder(encoder, device), {"data": "none: random weights, for tests"})
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise UserError(f"Model file '{path}' does not exist: reinstall AnyRig, or choose another model.")
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"Model file '{path}' cannot be read ({error}): download or install it again.") from error
+
+
+def _config(path: Path, metadata: Mapping[str, str]) -> Config:
+    try:
+        return Config(**json.loads(metadata["config"]))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"Model file '{path}' has no config that this version reads ({error}): update AnyRig or the file.") from error
+
+
+def _network(path: Path, config: Config, tensors: Mapping[str, Tensor]) -> Video2Pose2Rot:
+    with torch.device("meta"):
+        network = Video2Pose2Rot(config)
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    if expected != found:
+        keys = sorted(expected.keys() ^ found.keys()) or sorted(key for key in expected if expected[key] != found[key])
+        shown = ", ".join(f"{key} {found.get(key, 'missing')}" for key in keys[:3])
+        raise UserError(f"Model file '{path}' does not fit its config ({len(keys)} tensors differ: {shown}): get the file again.")
+    network.load_state_dict(dict(tensors), strict=True, assign=True)
+    return network
