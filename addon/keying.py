@@ -65,8 +65,6 @@ def _check_fit(rig: Rig, motion: Motion, reference: Array) -> None:
         strange = next((name for name in motion.names if name not in rig.names), None)
         what = f"bone '{strange}' is not in the rig" if strange else "the joints differ"
         raise UserError(f"The take does not fit rig '{rig.name}' ({what}): capture it again.")
-    if not len(motion):
-        raise UserError(f"The take for rig '{rig.name}' has no frames: capture it again.")
     if np.shape(reference) != rig.rest.shape:
         raise UserError(f"The reference pose does not fit rig '{rig.name}': take it from the same armature and bones.")
 

@@ -101,7 +101,7 @@ def _is_free(bone: bpy.types.Bone, moving: set[str]) -> bool:
 
 
 def meshes_of(obj: bpy.types.Object) -> list[bpy.types.Object]:
-    """The mesh objects that the armature deforms or carries (also on bones, and through other objects), by name.
+    """The mesh objects that the armature deforms or carries (also on bones, and through other objects).
 
     Left out: custom bone shapes, and objects that are in no scene.
     """

@@ -36,6 +36,8 @@ class Motion:
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
         frames, joints = len(self.times), len(self.names)
+        if not frames:
+            raise UserError("The take has no frames: capture it again.")
         shapes = {"times": (frames,), "turns": (frames, joints, 4), "positions": (frames, joints, 3)}
         shapes |= {"boxes": (frames, 4), "confidence": (frames, joints)}
         for key, shape in shapes.items():

@@ -96,7 +96,9 @@ def mirrored(specs: list[BoneSpec]) -> list[BoneSpec]:
     def flip(spec: BoneSpec) -> BoneSpec:
         parent = spec.parent.replace(".L", ".R") if spec.parent else None
         (hx, hy, hz), (tx, ty, tz) = spec.head, spec.tail
-        return replace(spec, name=spec.name.replace(".L", ".R"), parent=parent, head=(-hx, hy, hz), tail=(-tx, ty, tz), roll=-spec.roll)
+        return replace(
+            spec, name=spec.name.replace(".L", ".R"), parent=parent, head=(-hx, hy, hz), tail=(-tx, ty, tz), roll=-spec.roll
+        )
 
     return specs + [flip(spec) for spec in specs]
 
@@ -148,10 +150,15 @@ def quadruped() -> bpy.types.Object:
 
 def bird() -> bpy.types.Object:
     """Faces -y, wings spread to the sides, two toes on each foot."""
-    body = chain(["body", "neck", "head", "beak"], None, [(0, 0.1, 0.5), (0, -0.2, 0.6), (0, -0.3, 0.8), (0, -0.4, 0.85), (0, -0.55, 0.83)])
+    body = chain(
+        ["body", "neck", "head", "beak"], None, [(0, 0.1, 0.5), (0, -0.2, 0.6), (0, -0.3, 0.8), (0, -0.4, 0.85), (0, -0.55, 0.83)]
+    )
     fan = chain(["tail"], "body", [(0, 0.12, 0.5), (0, 0.45, 0.48)])
     wing = chain(
-        ["wing_1.L", "wing_2.L", "wing_3.L"], "body", [(0.08, 0, 0.6), (0.4, 0.05, 0.65), (0.75, 0, 0.65), (1.2, 0.1, 0.6)], roll=1.2
+        ["wing_1.L", "wing_2.L", "wing_3.L"],
+        "body",
+        [(0.08, 0, 0.6), (0.4, 0.05, 0.65), (0.75, 0, 0.65), (1.2, 0.1, 0.6)],
+        roll=1.2,
     )
     leg = chain(["leg.L", "shank.L"], "body", [(0.07, 0.1, 0.45), (0.07, 0.05, 0.25), (0.07, 0.1, 0.05)])
     toes = chain(["toe_in.L"], "shank.L", [(0.07, 0.1, 0.05), (0.04, -0.05, 0.01)])
@@ -172,7 +179,10 @@ def spider() -> bpy.types.Object:
     legs = []
     for leg in range(4):
         angle = np.radians(35 + 37 * leg)
-        reach = [(0.15 + r) * np.array([np.sin(angle), -np.cos(angle), 0]) + [0, -0.2, z] for r, z in ((0, 0.4), (0.3, 0.8), (0.7, 0.6), (0.9, 0))]
+        reach = [
+            (0.15 + r) * np.array([np.sin(angle), -np.cos(angle), 0]) + [0, -0.2, z]
+            for r, z in ((0, 0.4), (0.3, 0.8), (0.7, 0.6), (0.9, 0))
+        ]
         legs += chain([f"leg_{leg}_{part}.L" for part in "abc"], "thorax", [tuple(p) for p in reach], roll=0.3 * leg)
     return make_rig("Spider", specs + mirrored(legs))
 
@@ -250,7 +260,9 @@ def _branches(name: str, scale: Point) -> bpy.types.Object:
             points = [tuple(at * r + [0, 0, 1]) for r in (0.2, 0.6, 0.9)]
             stem = f"{mode}{'' if inherit else ' free'}"
             branch = chain([stem, f"{stem} end"], "trunk", points, roll=0.3 * row)
-            branch[0] = replace(branch[0], bone={"inherit_scale": mode, "use_inherit_rotation": inherit}, pose={"scale": (1.1, 0.9, 1.2)})
+            branch[0] = replace(
+                branch[0], bone={"inherit_scale": mode, "use_inherit_rotation": inherit}, pose={"scale": (1.1, 0.9, 1.2)}
+            )
             branch[1] = replace(branch[1], bone={"inherit_scale": mode})
             specs += branch
     return make_rig(name, specs)
@@ -282,7 +294,9 @@ def driven_targets() -> bpy.types.Object:
     specs = [BoneSpec("master", None, (0, 0, 0), (0, 0.5, 0), bone=off)]
     specs += chain(["hips", "chest"], "master", [(0, 0, 1), (0, 0.1, 1.3), (0, 0, 1.6)], roll=0.5)
     for row, (name, flags) in enumerate(TARGET_FLAGS.items()):
-        spec = BoneSpec(f"ctrl {name}", "master", (row, 0, 0), (row, 0.3, 0.1), roll=row, bone=off, pose={"scale": (1.3, 0.8, 1.1)})
+        spec = BoneSpec(
+            f"ctrl {name}", "master", (row, 0, 0), (row, 0.3, 0.1), roll=row, bone=off, pose={"scale": (1.3, 0.8, 1.1)}
+        )
         target = BoneSpec(name, spec.name, (row, 0, 0.1), (row + 0.2, -0.3, 0.1), roll=0.4, bone=flags)
         specs += [spec, target]
     obj = make_rig("Driven targets", specs)
@@ -319,7 +333,10 @@ def transformed() -> bpy.types.Object:
 
 def connected() -> bpy.types.Object:
     """Connected bones that carry location values (Blender ignores them), beside unconnected ones that carry them too."""
-    specs = [replace(s, connect=s.parent is not None) for s in chain(["a", "b", "c"], None, [(0, 0, 0), (0, 0, 1), (0, 1, 1), (1, 1, 1)])]
+    specs = [
+        replace(s, connect=s.parent is not None)
+        for s in chain(["a", "b", "c"], None, [(0, 0, 0), (0, 0, 1), (0, 1, 1), (1, 1, 1)])
+    ]
     specs += chain(["d", "e"], "b", [(0.5, 0, 1), (0.5, 0.5, 1.5), (0.5, 1, 1.2)], roll=1.3)
     return make_rig("Connected", [replace(spec, pose={"location": (0.3, 0.1, -0.2)}) for spec in specs])
 
