@@ -30,7 +30,7 @@ Nodes = dict[str, tuple[Matrix, str | None]]
 
 
 def read_nodes(path: Path) -> Nodes:
-    """Node name -> (default matrix relative to its parent, the parent's name). Nodes that share a name are left out.
+    """Node name -> (default matrix relative to its parent, the parent's name). Meshes, and nodes that share a name, are left out.
 
     Raises UserError if the file is not glTF.
     """
@@ -42,8 +42,10 @@ def read_nodes(path: Path) -> Nodes:
     except (ValueError, AttributeError, struct.error) as error:
         raise UserError(f"Rig file '{path}' is not a glTF file ({error}): export it again.") from error
     parents = {child: node.get("name") for node in nodes for child in node.get("children", [])}
-    count = Counter(node.get("name") for node in nodes)
-    return {n["name"]: (_local(n), parents.get(i)) for i, n in enumerate(nodes) if n.get("name") and count[n["name"]] == 1}
+    # a mesh may be called like a bone, but is none
+    joints = {i: node for i, node in enumerate(nodes) if node.get("name") and "mesh" not in node}
+    count = Counter(node["name"] for node in joints.values())
+    return {n["name"]: (_local(n), parents.get(i)) for i, n in joints.items() if count[n["name"]] == 1}
 
 
 def _local(node: dict[str, Any]) -> Matrix:
