@@ -139,7 +139,10 @@ class _Studio:
         with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:
             path = Path(folder) / "view.png"
             self._scene.render.filepath = str(path)
-            bpy.ops.render.render(write_still=True, scene=self._scene.name)
+            # After rendering, the operator re-evaluates the context's scene at its frame, which discards pose changes that are
+            # not keyed: that must not be the user's scene.
+            with bpy.context.temp_override(scene=self._scene, view_layer=self._scene.view_layers[0]):
+                bpy.ops.render.render(write_still=True)
             picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.shape != (self._size, self._size, 4):
             raise UserError("The rig's picture could not be rendered: choose Cycles in the add-on's preferences.")
@@ -175,7 +178,8 @@ class _Studio:
         self._made.append(world)
         self._scene.world = world
         # An even light from all sides: shape shows through the meshes' own shade, and no side is darker than another.
-        world.use_nodes = True
+        if world.node_tree is None:  # before Blender 5.0
+            world.use_nodes = True
         world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
 
     def _paint(self, material: bpy.types.Material | None) -> bpy.types.Material | None:
