@@ -6,6 +6,8 @@ rot6d is the first two ROWS of the matrix, flattened (SPEC-V2 section 2).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,6 +17,11 @@ Array = NDArray[np.floating]
 def _floating(values: ArrayLike) -> Array:
     array = np.asarray(values)
     return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+
+
+def _stack(components: Sequence[Array], dtype: np.dtype) -> Array:
+    """Single numbers of float32 times a Python number are float64 in numpy 1, so the kind is set again."""
+    return np.stack(components, axis=-1).astype(dtype, copy=False)
 
 
 def _unit(vectors: Array) -> Array:
@@ -39,13 +46,14 @@ def rot6d_to_matrix(rot6d: ArrayLike) -> Array:
 
 def quaternion_to_matrix(quaternion: ArrayLike) -> Array:
     """(..., 4) wxyz, any length but zero -> (..., 3, 3)."""
-    w, x, y, z = np.moveaxis(_unit(_floating(quaternion)), -1, 0)
+    quaternion = _unit(_floating(quaternion))
+    w, x, y, z = np.moveaxis(quaternion, -1, 0)
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
         2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
     ]  # fmt: skip
-    return np.stack(rows, axis=-1).reshape(*w.shape, 3, 3)
+    return _stack(rows, quaternion.dtype).reshape(*w.shape, 3, 3)
 
 
 def matrix_to_quaternion(matrix: ArrayLike) -> Array:
@@ -64,7 +72,7 @@ def matrix_to_quaternion(matrix: ArrayLike) -> Array:
         wy, xy, 1 - xx + yy - zz, yz,
         wz, xz, yz, 1 - xx - yy + zz,
     ]  # fmt: skip
-    rows = np.stack(outer, axis=-1).reshape(*xx.shape, 4, 4)
+    rows = _stack(outer, m.dtype).reshape(*xx.shape, 4, 4)
     longest = np.argmax(np.einsum("...ii->...i", rows), axis=-1)
     quaternion = _unit(np.take_along_axis(rows, longest[..., None, None], axis=-2)[..., 0, :])
     return np.where(quaternion[..., :1] < 0, -quaternion, quaternion)
@@ -100,7 +108,7 @@ def yaw_to_matrix(angle: ArrayLike) -> Array:
 def matrix_to_yaw(matrix: ArrayLike) -> Array:
     """(..., 3, 3) -> (...) radians: the turn about +y in the swing-twist decomposition of the rotation."""
     quaternion = matrix_to_quaternion(matrix)
-    return 2 * np.arctan2(quaternion[..., 2], quaternion[..., 0])
+    return np.arctan2(quaternion[..., 2], quaternion[..., 0]) * quaternion.dtype.type(2)
 
 
 def geodesic_angle(left: ArrayLike, right: ArrayLike) -> Array:
@@ -110,8 +118,8 @@ def geodesic_angle(left: ArrayLike, right: ArrayLike) -> Array:
     """
     turn = np.swapaxes(_floating(left), -1, -2) @ _floating(right)
     skew = [turn[..., 2, 1] - turn[..., 1, 2], turn[..., 0, 2] - turn[..., 2, 0], turn[..., 1, 0] - turn[..., 0, 1]]
-    sine = np.linalg.norm(np.stack(skew, axis=-1), axis=-1) / 2
-    return np.arctan2(sine, (np.einsum("...ii->...", turn) - 1) / 2)
+    sine = np.linalg.norm(np.stack(skew, axis=-1), axis=-1)
+    return np.arctan2(sine, np.einsum("...ii->...", turn) - turn.dtype.type(1))
 
 
 def continuous(quaternions: ArrayLike) -> Array:
@@ -125,7 +133,7 @@ def rotation_part(matrices: ArrayLike) -> Array:
     """(..., 3..4, 3..4) affine, maybe scaled or sheared -> (..., 3, 3): the nearest proper rotation (polar decomposition)."""
     linear = _floating(matrices)[..., :3, :3]
     u, _, vt = np.linalg.svd(_normalised_columns(linear))
-    u = u * np.where(np.linalg.det(u @ vt) < 0, -1, 1)[..., None, None] ** np.array([0, 0, 1])
+    u[..., 2] = np.where(np.linalg.det(u @ vt)[..., None] < 0, -u[..., 2], u[..., 2])
     return u @ vt
 
 
