@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import bpy
 import numpy as np
 from bpy.types import Image, Material, Mesh, Node, NodeSocket
 
@@ -80,10 +81,15 @@ def _material(material: Material | None, spots: Spots) -> Array:
     if material is None:
         coloured = len(spots.mesh.color_attributes) > 0
         return spots.attribute("") if coloured else np.tile(GREY, (len(spots), 1))
-    output = material.node_tree.get_output_node("ALL") if material.use_nodes and material.node_tree else None
+    output = material.node_tree.get_output_node("ALL") if _has_nodes(material) else None
     shader = _linked(output.inputs["Surface"]) if output is not None else None
     found = _shader(shader, spots) if shader is not None else None
     return np.tile(np.array(material.diffuse_color), (len(spots), 1)) if found is None else found
+
+
+def _has_nodes(material: Material) -> bool:
+    # Blender 5 always uses the nodes, and warns about the question
+    return material.node_tree is not None and (bpy.app.version >= (5, 0, 0) or material.use_nodes)
 
 
 def _linked(socket: NodeSocket | None) -> Node | None:

@@ -51,7 +51,7 @@ def choose_armature(objects: Collection[Object], source: str, name: str | None =
     for obj in armatures:
         if obj.name == name:
             return obj
-    known = ", ".join(f"'{obj.name}'" for obj in armatures)
+    known = ", ".join(sorted(f"'{obj.name}'" for obj in armatures))
     raise UserError(f"'{source}' holds no armature called '{name}': choose one of {known}.")
 
 
@@ -90,6 +90,8 @@ def _read_bvh(path: Path) -> None:
 def _read_blend(path: Path) -> list[Object]:
     if not bpy.context.scene.objects:
         bpy.ops.wm.open_mainfile(filepath=str(path), load_ui=False, use_scripts=False)
+        return list(bpy.context.scene.objects)
+    if bpy.data.filepath and path.resolve() == Path(bpy.data.filepath).resolve():  # Blender cannot append a file to itself
         return list(bpy.context.scene.objects)
     with bpy.data.libraries.load(str(path), link=False) as (source, target):
         target.objects = list(source.objects)

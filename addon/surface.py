@@ -76,13 +76,15 @@ def surface_of(armature: Object, names: Sequence[str], points: int = POINTS, see
         parts = [_triangles(obj, armature, joints, len(names), depsgraph) for obj in _shown(armature)]
         parts = [part for part in parts if part.area.sum() > 0]
         if not parts:
-            raise UserError(f"Armature '{armature.name}' moves no mesh: parent one to it with weights, or choose another armature.")
+            raise UserError(
+                f"Armature '{armature.name}' moves no mesh: parent one to it with weights, or choose another armature."
+            )
         chosen = _spread(np.concatenate([part.area for part in parts]), points, np.random.default_rng(seed))
         starts = np.cumsum([0, *(len(part.area) for part in parts)])
-        surfaces = [_sample(part, chosen[(chosen >= a) & (chosen < b)] - a, seed) for part, a, b in zip(parts, starts, starts[1:])]
+        samples = [_sample(part, chosen[(chosen >= a) & (chosen < b)] - a, seed) for part, a, b in zip(parts, starts, starts[1:])]
         for part in parts:
             part.obj.to_mesh_clear()
-    return _join(surfaces)
+    return _join(samples)
 
 
 def _shown(armature: Object) -> list[Object]:
@@ -156,7 +158,8 @@ def _spread(area: Array, points: int, random: np.random.Generator) -> NDArray[np
     return np.minimum(np.searchsorted(edges, marks, side="right"), len(area) - 1)
 
 
-def _sample(part: _Triangles, chosen: NDArray[np.int64], seed: int) -> Surface:
+def _sample(part: _Triangles, chosen: NDArray[np.int64], seed: int) -> tuple[Surface, Array]:
+    """Points on the chosen triangles, and their opacities (P,)."""
     random = np.random.default_rng([seed, len(part.area)])
     # uniform in a triangle: the square root keeps points from crowding at the first corner (Osada et al. 2002)
     r, s = np.sqrt(random.random(len(chosen))), random.random(len(chosen))
@@ -166,9 +169,7 @@ def _sample(part: _Triangles, chosen: NDArray[np.int64], seed: int) -> Surface:
     normals = spots.mix(part.normals[spots.corners])
     joints, weights = strongest(spots.mix(part.weights[spots.vertices]))
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
-    keep = opacity >= OPAQUE if (opacity >= OPAQUE).any() else opacity >= 0
-    points = spots.mix(part.positions[spots.vertices])
-    return Surface(points[keep], normals[keep], colours[keep], joints[keep], weights[keep])
+    return Surface(spots.mix(part.positions[spots.vertices]), normals, colours, joints, weights), opacity
 
 
 def _colours(part: _Triangles, spots: Spots, slots: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -190,6 +191,9 @@ def strongest(weights: Array, keep: int = 4) -> tuple[NDArray[np.int64], Array]:
     return np.where(best > 0, order, 0), best / best.sum(1, keepdims=True)
 
 
-def _join(parts: Sequence[Surface]) -> Surface:
+def _join(samples: Sequence[tuple[Surface, Array]]) -> Surface:
+    """All points but the faint ones; a character that is faint all over is kept."""
+    opacity = np.concatenate([values for _, values in samples])
+    keep = opacity >= OPAQUE if (opacity >= OPAQUE).any() else opacity >= 0
     keys = ("points", "normals", "colours", "joints", "weights")
-    return Surface(*(np.concatenate([getattr(part, key) for part in parts]) for key in keys))
+    return Surface(*(np.concatenate([getattr(surface, key) for surface, _ in samples])[keep] for key in keys))
