@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,23 +29,30 @@ class Clip:
     matte: str | None = None
 
     def __post_init__(self) -> None:
-        if self.speed <= 0:
+        if not 0 < self.speed < math.inf:
             raise UserError(f"The speed factor is {self.speed:g}: it must be above zero.")
-        if self.fps is not None and self.fps <= 0:
+        if self.fps is not None and not 0 < self.fps < math.inf:
             raise UserError(f"The frame rate is {self.fps:g}: it must be above zero.")
-        if self.end is not None and self.end <= self.start:
+        if not 0 <= self.start < math.inf:
+            raise UserError(f"The trim range starts at {self.start:g} s: it must start at zero or later.")
+        if self.end is not None and not self.end > self.start:
             raise UserError(f"The trim range ends at {self.end:g} s, before it starts at {self.start:g} s: swap the two.")
-        if self.box is not None and not (self.box[2] > self.box[0] and self.box[3] > self.box[1]):
+        if self.box is not None and not (len(self.box) == 4 and self.box[2] > self.box[0] and self.box[3] > self.box[1]):
             raise UserError("The subject box is empty: drag it from its top left to its bottom right corner.")
 
     def to_json(self) -> str:
+        """Text that `from_json` turns back into an equal clip."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Clip:
-        values: dict[str, Any] = json.loads(text)
-        box = values.get("box")
-        return cls(**{**values, "box": tuple(box) if box else None})
+        """Raises UserError if the text is not a clip."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            box = values.get("box")
+            return cls(**{**values, "box": tuple(box) if box is not None else None})
+        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+            raise UserError(f"This is not a clip written by AnyRig ({error}): choose the video again.") from error
 
 
 @dataclass(frozen=True)
@@ -66,10 +74,17 @@ class Settings:
         for key, known in (("device", ("auto", "cuda", "mps", "cpu")), ("precision", ("auto", "float32")), ("heading", ("rig", "view"))):
             if getattr(self, key) not in known:
                 raise UserError(f"Unknown {key} '{getattr(self, key)}': choose one of {', '.join(known)}.")
+        if self.batch < 1:
+            raise UserError(f"The batch is {self.batch} frames: it must be at least 1.")
 
     def to_json(self) -> str:
+        """Text that `from_json` turns back into equal settings."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        return cls(**json.loads(text))
+        """Raises UserError if the text is not settings."""
+        try:
+            return cls(**json.loads(text))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise UserError(f"These are not settings written by AnyRig ({error}): choose them again.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Motion:
         frames, joints = len(self.times), len(self.names)
         if not frames:
             raise UserError("The take has no frames: capture it again.")
+        if not frames:
+            raise UserError("The take has no frames: capture it again.")
         shapes = {"times": (frames,), "turns": (frames, joints, 4), "positions": (frames, joints, 3)}
         shapes |= {"boxes": (frames, 4), "confidence": (frames, joints)}
         for key, shape in shapes.items():
@@ -64,8 +67,12 @@ class Motion:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("names", "provenance")}
 
     def save(self, path: str | Path) -> None:
-        """Write an npz that `load` reads back without loss."""
-        np.savez_compressed(path, names=np.array(self.names), provenance=json.dumps(self.provenance), **self._arrays())
+        """Write an npz that `load` reads back without loss, under exactly this name. Raises UserError if it cannot be written."""
+        try:
+            with Path(path).open("wb") as file:  # given a name, numpy would append .npz to it
+                np.savez_compressed(file, names=np.array(self.names), provenance=json.dumps(self.provenance), **self._arrays())
+        except OSError as error:
+            raise UserError(f"Take '{path}' cannot be written ({error.strerror}): choose another place.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Motion:
@@ -73,13 +80,13 @@ class Motion:
         try:
             with np.load(path) as data:
                 values: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
+            values["names"] = tuple(str(name) for name in values["names"])
+            values["provenance"] = json.loads(str(values["provenance"]))
+            return cls(**values)
         except OSError as error:
             raise UserError(f"Take '{path}' cannot be read ({error}): check the path.") from error
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"'{path}' is not a take written by AnyRig ({error}): capture it again.") from error
-        values["names"] = tuple(str(name) for name in values["names"])
-        values["provenance"] = json.loads(str(values["provenance"]))
-        return cls(**values)
 
     def to_json(self) -> str:
         """Text that `from_json` reads back without loss."""

@@ -63,6 +63,8 @@ class Rig:
                     f"Bone '{self.names[joint]}': its parent must come before it, and only the first bone has none."
                 )
         finite = np.isfinite(self.rest).all((1, 2)) & np.isfinite(self.tails).all(1)
+        if not np.isfinite(self.world).all():
+            raise UserError(f"Rig '{self.name}': its object's rotation is not finite; reset the armature object's rotation.")
         if not finite.all():
             raise UserError(f"Bone '{self.names[int(np.argmin(finite))]}': its rest matrix is not finite; reset the bone.")
 
@@ -101,6 +103,8 @@ class Rig:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"Rig file '{path}' cannot be read ({error.strerror}): check the path.") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"Rig file '{path}' is not text ({error.reason}): choose a rig's JSON file.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +127,8 @@ class Reference:
             value.flags.writeable = False
             object.__setattr__(self, key, value)
         object.__setattr__(self, "azimuth", float(self.azimuth))
+        if self.projection.shape != (3, 4):
+            raise UserError(f"The reference's projection has shape {self.projection.shape}: it must be (3, 4).")
         if self.picture.ndim != 3 or self.picture.shape[2] != 4:
             raise UserError(f"The reference picture has shape {self.picture.shape}: it must be RGBA.")
         if self.pose.ndim != 3 or self.pose.shape[1:] != (4, 4) or not np.isfinite(self.pose).all():
