@@ -10,10 +10,11 @@ from mathutils import Matrix
 
 from ..backend.errors import UserError
 from ..backend.rig import Rig
-from ..backend.rotation import Array, rotation_part
+from ..backend.rotation import Array, axis_angle_to_matrix, matrix_to_quaternion, rotation_part
 
-# The solve for a bone under a sheared parent: turns settle long before this many steps (see `_solve_rotation`).
-MAX_STEPS = 60
+# Newton's method for a bone under an uneven scale (`_solve_rotation`): most steps, and radians for its derivatives.
+MAX_STEPS = 30
+NUDGE = 1e-4
 # How far from orthonormal a matrix that went through Blender's floats may be and still count as a pure rotation.
 ORTHONORMAL = 1e-6
 
@@ -185,7 +186,8 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Arr
     axes and units; only those of joints that translate are used. Channels that are not keyed keep their present values:
     scale, location of joints that do not translate, and everything of static joints and of bones outside the rig.
     Returns the rotation (T, J, 3, 3) and location (T, J, 3) of each pose bone's own channels (its `matrix_basis`).
-    Bones of the rig must exist in the armature (`pose_of` checks).
+    Bones of the rig must exist in the armature (`pose_of` checks). Raises UserError for a bone under a scale so uneven (beyond
+    about 5 to 1) that it cannot take a turn.
     """
     joints = {name: joint for joint, name in enumerate(rig.names)}
     rotations = np.tile(np.eye(3), (*turns.shape[:2], 1, 1))
@@ -201,7 +203,7 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Arr
             # P = G R is the wanted pose rotation (DESIGN section 3), with the armature's own R: a bone that was only rolled
             # since the capture still turns the mesh by G.
             target = turns[:, joint] @ rotation_part(np.array(bone.matrix_local))
-            rotations[:, joint] = _solve_rotation(space, target)
+            rotations[:, joint] = _solve_rotation(bone.name, space, target)
             basis = np.repeat(basis, len(turns), axis=0)
             basis[:, :3, :3] = rotations[:, joint] * np.array(obj.pose.bones[bone.name].scale)
             if rig.translates[joint] and not bone.use_connect:
@@ -253,23 +255,45 @@ def _pose(bone: bpy.types.Bone, parent: Array | None, space: Array, basis: Array
     return space @ basis if _is_plain(bone, parent) else _convert(bone, parent, basis)
 
 
-def _solve_rotation(space: Array, target: Array) -> Array:
+def _solve_rotation(name: str, space: Array, target: Array) -> Array:
     """(T, 3, 3) basis rotations X with rotation_part(space X) = target.
 
-    Unscaled or evenly scaled space S: X = S^-1 target. Under an unevenly scaled parent space X is sheared, and its rotation is
-    not S's times X's; then X is turned by what is still missing, E = rotation_part(space X)^-1 target, until E is
-    the identity. The bone's own scale only stretches columns of space X, which rotation_part ignores.
+    Unscaled or evenly scaled space S: X = S^-1 target. Under an uneven scale space X is sheared, and its rotation is not S's
+    times X's: Newton's method then. Turning X by a small w turns the shown rotation by J w, so what is still missing,
+    m = log(shown^-1 target), takes w = J^-1 m. The bone's own scale only stretches columns of space X, which
+    rotation_part ignores. Raises UserError, naming the bone, if that does not settle.
     """
     linear = space[..., :3, :3] / np.linalg.norm(space[..., :3, :1], axis=-2, keepdims=True)
     if _is_rotation(linear):
         return np.swapaxes(linear, -1, -2) @ target
     solved = np.swapaxes(rotation_part(linear), -1, -2) @ target
     for _ in range(MAX_STEPS):
-        missing = np.swapaxes(rotation_part(linear @ solved), -1, -2) @ target
-        solved = rotation_part(solved @ missing)
-        if np.abs(missing - np.eye(3)).max() < ORTHONORMAL:
+        shown = np.swapaxes(rotation_part(linear @ solved), -1, -2)
+        missing = _matrix_to_vector(shown @ target)
+        if np.abs(missing).max() < ORTHONORMAL:
             break
+        nudged = rotation_part((linear @ solved)[:, None] @ _vector_to_matrix(NUDGE * np.eye(3)))
+        response = np.swapaxes(_matrix_to_vector(shown[:, None] @ nudged), -1, -2) / NUDGE
+        step = (np.linalg.pinv(response) @ missing[..., None])[..., 0]
+        solved = solved @ _vector_to_matrix(step / np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1))
+    else:
+        raise UserError(
+            f"Bone '{name}' cannot take its turns under the uneven scale of the bones above it: even that scale out, or set "
+            "the bone's Inherit Scale to None."
+        )
     return solved
+
+
+def _matrix_to_vector(matrices: Array) -> Array:
+    """(..., 3, 3) -> (..., 3) rotation vectors: axis times angle in radians."""
+    w, vector = np.split(matrix_to_quaternion(matrices), [1], axis=-1)
+    length = np.linalg.norm(vector, axis=-1, keepdims=True)
+    return vector * np.where(length > 1e-12, 2 * np.arctan2(length, w) / np.maximum(length, 1e-12), 2)
+
+
+def _vector_to_matrix(vectors: Array) -> Array:
+    """(..., 3) rotation vectors -> (..., 3, 3)."""
+    return axis_angle_to_matrix(vectors, np.linalg.norm(vectors, axis=-1))
 
 
 def _solve_location(bone: bpy.types.Bone, parent: Array | None, space: Array, head: Array) -> Array:

@@ -354,28 +354,9 @@ def odd_names() -> bpy.types.Object:
     return make_rig("Odd names", chain(names, None, [(0.1 * i, 0.05 * i * i, 0.3 * i) for i in range(len(names) + 1)]))
 
 
-RIGS: dict[str, Callable[[], bpy.types.Object]] = {
-    maker.__name__: maker
-    for maker in (
-        human,
-        quadruped,
-        bird,
-        snake,
-        spider,
-        two_roots,
-        skipped_bones,
-        euler_bones,
-        axis_angle_bones,
-        not_inheriting,
-        sheared,
-        armature_location,
-        driven_targets,
-        transformed,
-        connected,
-        no_mesh,
-        odd_names,
-    )
-}
+_MAKERS = [human, quadruped, bird, snake, spider, two_roots, skipped_bones, euler_bones, axis_angle_bones, not_inheriting]
+_MAKERS += [sheared, armature_location, driven_targets, transformed, connected, no_mesh, odd_names]
+RIGS: dict[str, Callable[[], bpy.types.Object]] = {maker.__name__: maker for maker in _MAKERS}
 
 
 def random_motion(rig: Rig, frames: int, seed: int, fps: float = 30.0, travel: float = 0.3) -> Motion:
