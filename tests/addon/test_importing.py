@@ -175,6 +175,7 @@ def test_a_rig_comes_back_from_its_file_with_its_motion(kind: str, tmp_path: Pat
     assert [bone.name for bone in found.data.bones if bone.name in NAMES] == list(NAMES)
     (action,) = actions_of(found)
     frames = action_frames(action)
+    assert frames[:3].tolist() == ([0, 1, 2] if kind == "fbx" else [1, 2, 3])  # FBX counts from the scene's first frame
     assert angles(pose_frames(found, action, NAMES, frames[:3]), 1) == pytest.approx([0, 0.6, 1.0], abs=2e-3)
     assert bpy.context.scene.render.fps == (30 if kind == "bvh" else 24)
     assert not any(o.type == "MESH" and o.name.startswith("Icosphere") for o in bpy.data.objects)

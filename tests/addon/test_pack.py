@@ -115,6 +115,8 @@ def test_the_rest_pose_is_rigid_and_in_world_axes() -> None:
     assert np.allclose(rig.rest[:, :3, :3] @ rig.rest[:, :3, :3].swapaxes(1, 2), np.eye(3), atol=1e-6)
     assert np.allclose(rig.heads[1], [1, 2 + 1, 3 - 1], atol=1e-4)  # (0, .01, .01) -> 100 (0, z, -y) + (1, 2, 3)
     assert np.allclose(rig.tails[2], [1, 2, 3 - 3], atol=1e-4)
+    along = rig.tails - rig.heads
+    assert np.allclose(rig.rest[:, :3, 1], along / np.linalg.norm(along, axis=1, keepdims=True), atol=1e-5)
 
 
 def test_turns_in_world_axes_are_the_armatures_turned() -> None:
@@ -191,6 +193,18 @@ def test_normals_point_outwards(world: Matrix) -> None:
     arms = surface.points - surface.points.mean(0)
     assert np.allclose(np.linalg.norm(surface.normals, axis=1), 1, atol=1e-5)
     assert ((surface.normals * arms).sum(1) > 0).all()
+
+
+def test_normals_stay_upright_on_stretched_meshes() -> None:
+    obj = three_bones()
+    bpy.data.objects.remove(skin_of(obj))
+    part = add_part(obj, "a", (0, 0, 0))
+    part.rotation_euler = (0.5, 0.6, 0.7)
+    obj.matrix_world = Matrix.Diagonal((1, 2, 5, 1))
+    surface = surface_of(obj, ("a", "b", "c"), points=200)
+    tree = shown([part])
+    faces = np.array([tree.find_nearest(point)[1] for point in surface.points])
+    assert np.median((surface.normals * faces).sum(1)) == pytest.approx(1, abs=1e-5)
 
 
 def test_base_colour_is_converted_for_display() -> None:
