@@ -11,6 +11,7 @@ from typing import Any
 import bpy
 import numpy as np
 from bpy.types import Image, Material, Mesh, Node, NodeSocket
+from numpy.typing import NDArray
 
 from ..backend.rotation import Array
 
@@ -26,14 +27,14 @@ class Spots:
     """
 
     mesh: Mesh
-    corners: Array
-    vertices: Array
+    corners: NDArray[np.int64]
+    vertices: NDArray[np.int64]
     share: Array
 
     def __len__(self) -> int:
         return len(self.share)
 
-    def subset(self, chosen: Array) -> Spots:
+    def subset(self, chosen: NDArray[np.bool_]) -> Spots:
         return Spots(self.mesh, self.corners[chosen], self.vertices[chosen], self.share[chosen])
 
     def mix(self, values: Array) -> Array:
@@ -170,7 +171,7 @@ def _texture(node: Node, spots: Spots) -> Array:
     image, vector = node.image, _linked(node.inputs["Vector"])
     uv = spots.uv(vector.uv_map if vector is not None and vector.bl_idname == "ShaderNodeUVMap" else "")
     pixels = image_pixels(image) if image is not None and uv is not None else None
-    if pixels is None or uv is None:
+    if image is None or pixels is None or uv is None:
         return np.tile(GREY, (len(spots), 1))
     height, width = pixels.shape[:2]
     texel = np.floor(uv * [width, height]).astype(np.int64) % [width, height]

@@ -182,13 +182,13 @@ def _colours(part: _Triangles, spots: Spots, slots: NDArray[np.int64]) -> tuple[
     return colours, opacity
 
 
-def strongest(weights: Array, keep: int = 4) -> tuple[NDArray[np.int64], Array]:
+def strongest(weights: Array, keep: int = 4) -> tuple[NDArray[np.int32], Array]:
     """(P, J) -> the joints (P, 4) with most weight and their weights (P, 4), made to sum to 1 again."""
     missing = max(0, keep - weights.shape[1])
     padded = np.pad(weights, ((0, 0), (0, missing)))
     order = np.argsort(-padded, axis=1, kind="stable")[:, :keep]
     best = np.take_along_axis(padded, order, axis=1)
-    return np.where(best > 0, order, 0), best / best.sum(1, keepdims=True)
+    return np.where(best > 0, order, 0).astype(np.int32), best / best.sum(1, keepdims=True)
 
 
 def _join(samples: Sequence[tuple[Surface, Array]]) -> Surface:
