@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpy
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from ..backend.errors import UserError
 from ..backend.motion import Motion
 from ..backend.rig import Reference, Rig
+from ..backend.rotation import Array
 from .job import Job, Snapshot
 from .keying import write_motion
 from .props import SIDES, CaptureParams
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ..backend.capture import Progress
 
 INSTALL = "install the AnyRig zip made for this system, which brings it along"
+# a pose bone's own channels and how many numbers each has
+CHANNELS = {"location": 3, "rotation_quaternion": 4, "rotation_euler": 3, "rotation_axis_angle": 4, "scale": 3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +134,7 @@ def _find(collection: bpy.types.bpy_prop_collection, uid: int) -> bpy.types.ID |
 
 @contextmanager
 def _all_or_none(objects: Sequence[bpy.types.Object]) -> Iterator[None]:
-    """Put animation data back as they were, and drop new actions, if the block raises."""
+    """Put animation and poses back as they were, and drop new actions, if the block raises."""
     before = [_Animation.of(obj) for obj in objects]
     actions = set(bpy.data.actions)
     try:
@@ -143,30 +146,37 @@ def _all_or_none(objects: Sequence[bpy.types.Object]) -> Iterator[None]:
         raise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Animation:
-    """Which action an object used. Held only while keys are written."""
+    """Which action an object used, and its bones' own channels, which playing another action overwrites.
+
+    Held only while keys are written.
+    """
 
     exists: bool
-    action: bpy.types.Action | None = None
-    slot: bpy.types.ID | None = None
-    fake_user: bool = False
+    action: bpy.types.Action | None
+    slot: Any
+    fake_user: bool
+    channels: dict[str, Array]
 
     @classmethod
     def of(cls, obj: bpy.types.Object) -> _Animation:
-        data = obj.animation_data
-        if data is None:
-            return cls(False)
-        return cls(True, data.action, getattr(data, "action_slot", None), bool(data.action and data.action.use_fake_user))
+        data, bones = obj.animation_data, obj.pose.bones
+        channels = {name: np.empty(width * len(bones), np.float32) for name, width in CHANNELS.items()}
+        for name, values in channels.items():
+            bones.foreach_get(name, values)
+        action = data and data.action
+        return cls(data is not None, action, getattr(data, "action_slot", None), bool(action and action.use_fake_user), channels)
 
     def restore(self, obj: bpy.types.Object) -> None:
-        if obj.animation_data is None:
-            return
         if not self.exists:
             obj.animation_data_clear()
-            return
-        obj.animation_data.action = self.action
+        elif obj.animation_data.action != self.action:
+            obj.animation_data.action = self.action
+            if self.slot is not None:
+                obj.animation_data.action_slot = self.slot
         if self.action is not None:
             self.action.use_fake_user = self.fake_user
-        if self.slot is not None:
-            obj.animation_data.action_slot = self.slot
+        for name, values in self.channels.items():
+            obj.pose.bones.foreach_set(name, values)
+        obj.update_tag()

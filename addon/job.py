@@ -64,12 +64,11 @@ class Snapshot:
 
 
 class Job:
-    """Runs a generator to its end once, by `start` or `drain`; afterwards `result`, `error` or `cancelled` is set."""
+    """Runs a generator to its end once, by `start` or `drain`; then there is a `result` or an `error`, unless `cancelled`."""
 
     def __init__(self, steps: Generator[Progress, None, Any]) -> None:
         self.result: Any = None
         self.error: str | None = None
-        self.cancelled = False
         self._steps = steps
         self._stop = threading.Event()
         self._ended = threading.Event()
@@ -106,6 +105,11 @@ class Job:
         return self._ended.is_set()
 
     @property
+    def cancelled(self) -> bool:
+        """Whether the user asked to stop: as long as nothing is written, also after the last step."""
+        return self._stop.is_set()
+
+    @property
     def progress(self) -> Snapshot:
         """The latest step, with the clock read now."""
         with self._lock:
@@ -114,10 +118,7 @@ class Job:
     def _run(self, report: Callable[[Snapshot], None] | None = None) -> None:
         try:
             with closing(self._steps):
-                result = self._step_all(report)
-            # a Cancel during the last step counts
-            self.cancelled = self._stop.is_set()
-            self.result = None if self.cancelled else result
+                self.result = self._step_all(report)
         except UserError as error:
             self.error = str(error)
         except Exception as error:  # the one broad except: whatever breaks must reach the panel, and the thread must end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import bpy
@@ -40,7 +41,7 @@ class ANYRIG_OT_capture(bpy.types.Operator):
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         """Starts the job and returns; the keys and their undo step come when it has ended."""
-        if bpy.app.background or context.window is None:
+        if not _has_window(context):
             return self.execute(context)
         try:
             capture = _load()
@@ -89,7 +90,12 @@ def finish(take: Take, ended: job.Job) -> None:
     _succeeded(take, ended.result)
 
 
-def _load() -> object:
+def _has_window(context: bpy.types.Context) -> bool:
+    # a background Blender has a window in its startup file, yet its timers never fire
+    return not bpy.app.background and context.window is not None
+
+
+def _load() -> ModuleType:
     """The capture module; it needs OpenCV, which a wrong zip may lack."""
     try:
         from . import capture
