@@ -63,7 +63,7 @@ class Motion:
         """(T, J, 3, 3) G as matrices."""
         return quaternion_to_matrix(self.turns)
 
-    def _arrays(self) -> dict[str, Array]:
+    def _arrays(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("names", "provenance")}
 
     def save(self, path: str | Path) -> None:

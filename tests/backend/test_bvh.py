@@ -1,5 +1,6 @@
 """BVH: a written file reads back as it was; any well-formed file is read; every bad one is refused with its line number."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,7 @@ def test_a_written_file_reads_back(tmp_path: Path, scale: float):
     assert np.abs(back.heads[index] - rig.heads @ axes.T).max() < 1e-6 * scale
     leaves = leaf_joints(rig.parents)
     assert np.abs(back.tails[index][leaves] - rig.tails[leaves] @ axes.T).max() < 1e-6 * scale
+    assert back.names == ("root", "Left Arm", "Knochen.Ä", "leaf", "50%20{x}", "tab\tname", "prop")  # depth first
     assert back.translates[index].tolist() == rig.translates.tolist()
     assert [back.names[back.parents[j]] for j in index[1:]] == [rig.names[p] for p in rig.parents[1:]]
     assert np.allclose(network_axes(back), np.eye(3))  # y is up in the file as it is for the network
@@ -107,6 +109,16 @@ def test_angles_are_continuous_through_every_turn(tmp_path: Path):
     assert np.abs(np.diff(angles, axis=0)).max() < 4
 
 
+def test_gimbal_lock_keeps_the_angle_of_the_frame_before(tmp_path: Path):
+    rig, about = make_rig(), np.eye(3)
+    local = np.tile(np.eye(3), (5, 7, 1, 1))
+    tilt = axis_angle_to_matrix(about[0], np.deg2rad([70.0, 80, 90, 90, 100]))
+    local[:, 0] = axis_angle_to_matrix(about[2], np.deg2rad(60.0)) @ tilt
+    write_bvh(tmp_path / "take.bvh", rig, make_motion(rig, local))
+    rows = [line.split() for line in (tmp_path / "take.bvh").read_text().splitlines()[-5:]]
+    assert np.allclose(np.array(rows, float)[:, 3:6], [[60, x, 0] for x in (70, 80, 90, 90, 100)], atol=1e-5)
+
+
 def test_frame_time_and_single_frame(tmp_path: Path):
     rig = make_rig()
     write_bvh(tmp_path / "a.bvh", rig, make_motion(rig, random_local(5, 7), times=2 + np.arange(5) / 23.976))
@@ -128,7 +140,9 @@ def test_a_varying_rate_is_resampled_to_the_median_rate(tmp_path: Path):
     local = np.tile(np.eye(3), (len(times), 7, 1, 1))
     local[:, 0] = axis_angle_to_matrix(np.array([0.0, 1, 0]), 5 * times)
     root = times[:, None] * np.array([1.0, 2, 3])
-    write_bvh(tmp_path / "a.bvh", rig, make_motion(rig, local, times=times), root)
+    motion = make_motion(rig, local, times=times)
+    signs = np.where(np.arange(len(times)) % 3, 1, -1)  # both signs of a quaternion are the same turn
+    write_bvh(tmp_path / "a.bvh", rig, replace(motion, turns=motion.turns * signs[:, None, None]), root)
     back, turned, heads, _ = read_back(tmp_path / "a.bvh", rig)
     steady = np.arange(21) / 20
     assert read_bvh(tmp_path / "a.bvh")[2] == pytest.approx(1 / 20)
@@ -221,6 +235,11 @@ def test_any_channel_order_and_positions_on_any_joint(tmp_path: Path):
     x, y = np.eye(3)[:2]
     local = [axis_angle_to_matrix(axis, np.deg2rad(angle)) for axis, angle in ((x, 30), (y, 90), (x, 60))]
     assert np.allclose(pose[1, 2, :3, :3], pose[1, 0, :3, :3] @ local[0] @ local[1] @ local[2])
+
+
+@pytest.mark.parametrize("name", ["Left Arm%20", "x%41", "100%", "%zz", "a%2", "%25%41"])
+def test_names_that_we_would_not_write_stay_as_they_are(tmp_path: Path, name: str):
+    assert read_bvh(write(tmp_path / "a.bvh", FOREIGN.replace("Spine", name)))[0].names[2] == name
 
 
 def test_bytes_of_other_systems(tmp_path: Path):

@@ -118,6 +118,16 @@ def test_angular_velocity_is_local_and_ignores_a_constant_error():
     assert row["angular_velocity_deg"] == pytest.approx(0, abs=1e-6)
 
 
+def test_angular_velocity_is_measured_in_the_joints_own_axes():
+    """A wrong but constant turn before the true one leaves L_t^T L_t+1 as it is; after it, it does not."""
+    rig, truth, wrong = rig_of(), turned(0, 10.0 * np.arange(FRAMES)), axis_angle_to_matrix(Z, np.deg2rad(90.0))
+    before, after = truth.copy(), truth.copy()
+    before[:, 0], after[:, 0] = wrong @ truth[:, 0], truth[:, 0] @ wrong
+    rows = [measure(rig, take(rig, local), pose_of(rig, truth), still(rig)) for local in (before, after)]
+    assert rows[0]["angular_velocity_deg"] == pytest.approx(0, abs=1e-6)
+    assert rows[1]["angular_velocity_deg"] > 3
+
+
 def test_predicted_positions_and_what_the_rig_does_are_told_apart():
     rig = rig_of()
     truth = turned(0, 0.0)

@@ -156,6 +156,11 @@ def test_rotation_part_of_a_shear_is_the_nearest_rotation(axis, angle, shear):
     assert np.abs(R.rotation_part(turn(axis, angle) @ stretch) - turn(axis, angle)).max() < 1e-9
 
 
+def test_rotation_part_of_a_sheared_bone_does_not_depend_on_its_stretch():
+    sheared = np.eye(3) + np.random.default_rng(3).uniform(-0.3, 0.3, size=(3, 3))
+    assert np.abs(R.rotation_part(sheared * np.array([1, 9, 0.2])) - R.rotation_part(sheared)).max() < 1e-12
+
+
 def test_rotation_part_of_a_mirror_is_proper():
     mirrored = R.quaternion_to_matrix(np.random.default_rng(2).normal(size=(20, 4))) * np.array([1, -1, 1])
     parts = R.rotation_part(mirrored)
