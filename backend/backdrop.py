@@ -1,0 +1,142 @@
+"""Backdrops that can be keyed frame by frame: one colour, or a picture that stays in place. OpenCV and numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .align import alignment, grey
+from .matte import difference, dot, shade_vectors, soft_matte
+from .rotation import Array
+
+_COLOURED = 22.0  # chroma above which a backdrop is told from the subject by its colour alone
+
+
+@dataclass(frozen=True, eq=False)
+class Uniform:
+    """One colour, smoothly shaded over the picture. backdrop: (H, W, 3) shade vectors; low, high: ends of the soft key."""
+
+    backdrop: Array
+    shade: tuple[float, float]
+    low: float
+    high: float
+
+    def key(self, image: Array) -> Array:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not backdrop."""
+        return soft_matte(difference(shade_vectors(image), self.backdrop, self.shade), self.low, self.high)
+
+
+@dataclass(frozen=True, eq=False)
+class Static:
+    """A background picture. backdrop: (H, W, 3) shade vectors; noise: (H, W) their usual distance from it."""
+
+    backdrop: Array
+    noise: Array
+    reference: Array | None  # grey picture to align frames to, where the camera trembles
+
+    def key(self, image: Array) -> Array:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not background."""
+        backdrop, noise = self.backdrop, self.noise
+        if self.reference is not None:
+            motion = alignment(self.reference, grey(image))
+            if motion is not None:
+                size = (image.shape[1], image.shape[0])
+                backdrop = cv2.warpAffine(backdrop, motion, size, borderMode=cv2.BORDER_REPLICATE)
+                noise = cv2.warpAffine(noise, motion, size, borderMode=cv2.BORDER_REPLICATE)
+        low = np.clip(3.0 * noise, 5.0, 16.0)
+        return soft_matte(difference(shade_vectors(image), backdrop, (0.9, 1.05)), low, low + 8.0)
+
+
+def find_uniform(samples: Array) -> Uniform | None:
+    """(N, H, W, 3) uint8 RGB samples -> the uniform backdrop, or None if there is none.
+
+    The colour is the median of the border; a quadratic surface through all pixels near it follows uneven light. It counts as
+    a backdrop if most of the border and a good part of the picture agree with it closely.
+    """
+    vectors = np.stack([shade_vectors(image) for image in samples])
+    height, width = vectors.shape[1:3]
+    band = np.zeros((height, width), bool)
+    margin = max(2, round(0.05 * min(height, width)))
+    band[:margin] = band[-margin:] = True
+    band[:, :margin] = band[:, -margin:] = True
+    colour = np.median(vectors[:, band], axis=(0, 1))
+    coloured = float(np.hypot(colour[1], colour[2])) > _COLOURED
+    shade = (0.6, 1.12) if coloured else (0.87, 1.06)
+    backdrop = _fit_surface(vectors, colour)
+    distance = np.stack([difference(frame, backdrop, shade) for frame in vectors])
+    near = distance < 12.0
+    border = np.median(near[:, band].mean(axis=1))
+    if border < 0.7 or np.median(near.mean(axis=(1, 2))) < 0.25:
+        return None
+    low = max(5.0, 1.2 * float(np.percentile(distance[near], 97)))
+    return Uniform(backdrop, shade, low, low + 9.0) if low < 11.0 else None
+
+
+def _fit_surface(vectors: Array, colour: Array) -> Array:
+    """(H, W, 3): the quadratic in x and y through the pixels that are near it, starting from one colour."""
+    height, width = vectors.shape[1:3]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    surface = np.broadcast_to(colour, vectors.shape[1:]).astype(np.float32)
+    step = max(1, height * width // 4000)
+    points = vectors.reshape(len(vectors), -1, 3)[:, ::step]
+    basis = np.broadcast_to(terms.reshape(-1, 6)[::step], (len(points), points.shape[1], 6))
+    for tolerance in (24.0, 18.0, 12.0, 12.0):
+        rest = points - surface.reshape(-1, 3)[::step]
+        inlier = dot(rest, rest) < tolerance**2
+        if inlier.sum() < 60:
+            break
+        solution = np.linalg.lstsq(basis[inlier], points[inlier], rcond=None)[0]
+        surface = (terms @ solution).astype(np.float32)
+    return surface
+
+
+def find_static(samples: Array) -> Static | None:
+    """(N, H, W, 3) uint8 RGB samples -> the background picture, or None if the camera moves or the subject never clears it.
+
+    The background is the median over time. A trembling hand is allowed for: samples are aligned to the middle one first.
+    """
+    middle = grey(samples[len(samples) // 2])
+    motions = [alignment(grey(sample), middle) for sample in samples]
+    if sum(motion is None for motion in motions) > 0.1 * len(samples):
+        return None
+    size = (middle.shape[1], middle.shape[0])
+    shift = max(_shift(motion, size) for motion in motions if motion is not None)
+    if shift > 0.05 * max(size):
+        return None
+    trembles = shift > 0.6
+    if trembles:
+        samples = np.stack([_moved(sample, motion) for sample, motion in zip(samples, motions, strict=True) if motion is not None])
+    picture = np.sort(samples, axis=0)[len(samples) // 2]
+    backdrop = shade_vectors(picture)
+    rest = np.stack([difference(shade_vectors(sample), backdrop, (0.9, 1.05)) for sample in samples])
+    # Where the subject often passes, a low percentile still sees the background alone.
+    noise = cv2.GaussianBlur(1.5 * np.percentile(rest, 40, axis=0).astype(np.float32), (0, 0), 2.0)
+    covered = (rest > np.clip(3.0 * noise, 5.0, 16.0)).mean(axis=0)
+    return None if _hidden(rest, covered) else Static(backdrop, noise, middle if trembles else None)
+
+
+def _moved(sample: Array, motion: Array) -> Array:
+    return cv2.warpAffine(sample, motion, (sample.shape[1], sample.shape[0]), borderMode=cv2.BORDER_REPLICATE)
+
+
+def _hidden(rest: Array, covered: Array) -> bool:
+    """Whether nothing moves, too much does, or part of the background never shows because the subject stays in one place.
+
+    A subject that stays shows as a rim: its limbs are seen to move, but inside their box the body is taken for background.
+    Then places differ from the median about as often as not, over and over.
+    """
+    share = (rest > 12.0).mean(axis=(1, 2))
+    if np.median(share) > 0.4 or share.max() < 5e-4:
+        return True
+    busy = covered > 0.3
+    seen = covered > 0.02
+    return bool(busy.sum() > 0.15 * seen.sum())
+
+
+def _shift(motion: Array, size: tuple[int, int]) -> float:
+    """How far the map moves the corner it moves most, in pixels."""
+    corners = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [*size, 1]], float)
+    return float(np.linalg.norm(corners @ motion.T - corners[:, :2], axis=1).max())

@@ -1,0 +1,204 @@
+"""Where the subject is: a matte and a box per frame, with a confidence. OpenCV and numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from .backdrop import Static, Uniform, find_static, find_uniform
+from .clip import Clip
+from .errors import UserError
+from .follow import follow
+from .matte import Box, Picker, shrink, work_size
+from .rotation import Array
+from .track import Track, complete
+from .video import Frame, frame_range, probe, read_frames
+
+_LONGEST = 640  # pixels of the longer side of the stored mattes
+_SAMPLES = 40
+
+# One frame's time and soft matte (zeros where the subject is not seen), and how sure the source is of it.
+_Seen = tuple[float, Array, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The subject of a clip, frame by frame.
+
+    times: (T,) seconds, as `video.read_frames` gives them. boxes: (T, 4) x0, y0, x1, y1 in the video's pixels (x1, y1 one
+    past the last). confidence: (T,) 0 to 1; 0 where the subject was lost, and the box and matte are interpolated.
+    source: "alpha", "matte", "uniform", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size: (width,
+    height) of the video, or None if the mattes are stored at full size.
+    """
+
+    times: Array
+    boxes: Array
+    confidence: Array
+    source: str
+    mattes: list[bytes]
+    size: tuple[int, int] | None = None
+
+    def matte(self, index: int) -> Array:
+        """(H, W) uint8, 0 to 255, at the video's size."""
+        stored = cv2.imdecode(np.frombuffer(self.mattes[index], np.uint8), cv2.IMREAD_GRAYSCALE)
+        if self.size is None or (stored.shape[1], stored.shape[0]) == self.size:
+            return stored
+        return cv2.resize(stored, self.size, interpolation=cv2.INTER_CUBIC)
+
+
+def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
+    """Yields (done, total) in frames and returns the Subject.
+
+    The first source that fits is taken: the alpha of the images; the user's matte; a uniform backdrop; a static background;
+    else motion against the background, refined by GrabCut. Raises UserError if the subject is never found or the matte does
+    not fit the video, and what `read_frames` raises.
+    """
+    info = probe(clip)
+    size = work_size(info.width, info.height, _LONGEST)
+    end = info.duration if clip.end is None else min(clip.end, info.duration)
+    expected = max(2, round((end - clip.start) * info.fps))
+    every = max(1, expected // _SAMPLES)
+    yield 0, expected
+    samples: list[Frame] = []
+    with closing(read_frames(clip, every)) as frames:
+        for frame in frames:
+            samples.append(_reduced(frame, size))
+            yield 0, expected
+    source, seen = _source(clip, samples, size, (info.width, info.height))
+    track = Track()
+    with closing(seen):
+        for time, matte, quality in seen:
+            track.append(time, matte, quality)
+            yield min(len(track.times), expected), expected
+    yield expected, expected
+    return _subject(clip, source, track, (info.width, info.height), size)
+
+
+def _reduced(frame: Frame, size: tuple[int, int]) -> Frame:
+    return replace(frame, image=shrink(frame.image, size), alpha=None if frame.alpha is None else shrink(frame.alpha, size))
+
+
+def _source(
+    clip: Clip, samples: list[Frame], size: tuple[int, int], full: tuple[int, int]
+) -> tuple[str, Generator[_Seen, None, None]]:
+    box = _scaled(clip.box, size, full)
+    if _has_alpha(samples):
+        return "alpha", _alpha(clip, size, box)
+    if clip.matte is not None:
+        return "matte", _given(clip, clip.matte, size, full, box)
+    images = np.stack([sample.image for sample in samples])
+    backdrop = find_uniform(images)
+    if backdrop is not None:
+        return "uniform", _keyed(clip, size, backdrop, images, box)
+    background = find_static(images)
+    if background is not None:
+        return "static", _keyed(clip, size, background, images, box)
+    return "grabcut", follow(clip, overlays(images), box, size)
+
+
+def _scaled(box: Box | None, size: tuple[int, int], full: tuple[int, int]) -> Box | None:
+    """The box in the work size's pixels."""
+    if box is None:
+        return None
+    if box[0] >= full[0] or box[1] >= full[1] or box[2] <= 0 or box[3] <= 0:
+        raise UserError(f"The subject box lies outside the picture of {full[0]} x {full[1]} pixels: draw it around the subject.")
+    x, y = size[0] / full[0], size[1] / full[1]
+    return box[0] * x, box[1] * y, box[2] * x, box[3] * y
+
+
+def _has_alpha(samples: list[Frame]) -> bool:
+    """Whether most samples have an alpha that tells a subject from its surroundings: an opaque channel says nothing."""
+    clear = [float((sample.alpha < 128).mean()) for sample in samples if sample.alpha is not None]
+    return sum(0.005 < share for share in clear) > 0.5 * len(samples) and min(clear) < 0.9999
+
+
+def _alpha(clip: Clip, size: tuple[int, int], box: Box | None) -> Generator[_Seen, None, None]:
+    picker = Picker(box)
+    with closing(read_frames(clip)) as frames:
+        for frame in frames:
+            # A frame stored without alpha, or opaque all over, does not say where the subject is.
+            alpha = np.zeros(size[::-1], np.uint8) if frame.alpha is None else shrink(frame.alpha, size)
+            yield frame.time, alpha if box is None else picker.pick(alpha), 1.0
+
+
+def _keyed(
+    clip: Clip, size: tuple[int, int], backdrop: Uniform | Static, images: Array, box: Box | None
+) -> Generator[_Seen, None, None]:
+    picker = Picker(box, fixed_parts(images, backdrop.key))
+    holes = 0.002 if isinstance(backdrop, Uniform) else 0.02
+    with closing(read_frames(clip)) as frames:
+        for frame in frames:
+            yield frame.time, picker.pick(backdrop.key(shrink(frame.image, size)), holes), 1.0
+
+
+def unchanging(images: Array) -> Array:
+    """(N, H, W, 3) samples -> (H, W) bool: pixels that keep their colour all the time."""
+    ordered = np.sort(images[:: max(1, len(images) // 16)], axis=0)
+    trim = len(ordered) // 8
+    return (ordered[-1 - trim].astype(np.int16) - ordered[trim]).max(axis=-1) <= 18
+
+
+def overlays(images: Array) -> Array:
+    """(N, H, W, 3) samples of a moving camera -> (H, W) bool: lettering and logos, which alone keep their outlines in place."""
+    picture = cv2.cvtColor(np.median(images[:: max(1, len(images) // 16)], axis=0).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+    outline = cv2.morphologyEx(picture, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 40
+    kernel = np.ones((5, 5), np.uint8)
+    fixed = cv2.morphologyEx((outline & unchanging(images)).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    return cv2.dilate(fixed, kernel) > 0
+
+
+def fixed_parts(images: Array, key: Callable[[Array], Array]) -> Array | None:
+    """(H, W) bool: logos and other things in front of the backdrop that never change; None if nothing but them is there."""
+    masks = np.stack([key(image) >= 96 for image in images[:: max(1, len(images) // 16)]])
+    always = masks.mean(axis=0) > 0.9
+    fixed = always & unchanging(images)
+    # Without anything else in most of the samples, what stands still is the subject.
+    moving = (masks & ~cv2.dilate(fixed.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)).mean(axis=(1, 2))
+    return fixed if fixed.any() and np.median(moving) > 5e-4 else None
+
+
+def _given(
+    clip: Clip, path: str, size: tuple[int, int], full: tuple[int, int], box: Box | None
+) -> Generator[_Seen, None, None]:
+    """The user's matte, for the whole file or for the trim range alone; resized if its proportions are the video's."""
+    first, count, total = frame_range(clip)
+    length = frame_range(Clip(path))[2]
+    if length not in (count, total):
+        raise UserError(
+            f"The matte '{path}' has {length} frames where the video has {total}"
+            + (f" ({count} within the trim range)" if count != total else "")
+            + ": give one matte per frame."
+        )
+    info = probe(Clip(path))
+    if abs(info.width / info.height / (full[0] / full[1]) - 1) > 0.03:
+        raise UserError(
+            f"The matte '{path}' has {info.width} x {info.height} pixels where the video has {full[0]} x {full[1]}: "
+            "give a matte of the same proportions."
+        )
+    picker = Picker(box)
+    with closing(read_frames(clip)) as frames, closing(_matte_frames(path, first if length == total else 0)) as mattes:
+        for frame, matte in zip(frames, mattes, strict=False):
+            matte = shrink(matte, size) if matte.shape[1] > size[0] else cv2.resize(matte, size)
+            yield frame.time, matte if box is None else picker.pick(matte), 1.0
+
+
+def _matte_frames(path: str, skipped: int) -> Generator[Array, None, None]:
+    with closing(read_frames(Clip(path))) as frames:
+        for frame in frames:
+            if frame.index >= skipped:
+                varied = frame.alpha is not None and bool(np.ptp(frame.alpha) > 0)
+                yield frame.alpha if varied and frame.alpha is not None else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+
+
+def _subject(clip: Clip, source: str, track: Track, full: tuple[int, int], size: tuple[int, int]) -> Subject:
+    done = complete(track)
+    if done is None:
+        hint = "draw the subject box around it" if clip.box is None else "draw the subject box again"
+        raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.")
+    boxes, confidence, mattes = done
+    scale = np.array([full[0] / size[0], full[1] / size[1]] * 2)
+    return Subject(np.array(track.times), boxes * scale, confidence, source, mattes, full)
