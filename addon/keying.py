@@ -121,7 +121,7 @@ def rotation_channel(bone: str, mode: str, rotations: Array) -> Channel:
     if mode == "QUATERNION":
         return Channel(bone, "rotation_quaternion", continuous(matrix_to_quaternion(rotations)))
     if mode == "AXIS_ANGLE":
-        return Channel(bone, "rotation_axis_angle", _axis_angles(continuous(matrix_to_quaternion(rotations))))
+        return Channel(bone, "rotation_axis_angle", _axis_angles(matrix_to_quaternion(rotations)))
     if mode in EULER_MODES:
         return Channel(bone, "rotation_euler", _eulers(rotations, mode))
     raise UserError(f"Bone '{bone}' has the unknown rotation mode '{mode}': set it to Quaternion.")
@@ -138,8 +138,9 @@ def _eulers(rotations: Array, mode: str) -> Array:
 def _axis_angles(quaternions: Array) -> Array:
     """(F, 4) wxyz -> (F, 4) angle in radians, then the axis.
 
-    (a, v), (-a, -v) and (a + 2 pi k, v) are the same rotation. The axis takes the side nearest to the frame before, and then
-    the angle the turn nearest to the frame before, so neither jumps where the rotation passes through zero or a full turn.
+    Quaternions of either sign, (a, v), (-a, -v) and (a + 2 pi k, v) are all the same rotation. The axis takes the side nearest
+    to the frame before, and then the angle the turn nearest to the frame before, so neither jumps where the rotation passes
+    through zero or a full turn.
     """
     result = np.empty((len(quaternions), 4))
     angle, axis = 0.0, np.array([0.0, 1.0, 0.0])
