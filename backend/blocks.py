@@ -138,11 +138,11 @@ class PlainAttention(nn.Module):
         Frames outside the clip are zero keys and zero values that take softmax weight. Windows are overlapping views of
         one padded copy of the keys: nothing is materialised.
         """
-        q = rope(split_heads(self.to_q(x), self.heads), -4)  # (B, T, H, J, d)
-        k = rope(split_heads(self.to_k(tokens), self.heads), -4)
-        v = split_heads(self.to_v(tokens), self.heads)
-        if radius == 0:
+        q = split_heads(self.to_q(x), self.heads)  # (B, T, H, J, d)
+        k, v = split_heads(self.to_k(tokens), self.heads), split_heads(self.to_v(tokens), self.heads)
+        if radius == 0:  # within one frame the turns of q and k cancel
             return self.to_out(merge_heads(attention(q, k, v)))
+        q, k = rope(q, -4), rope(k, -4)
         keys, values = (_frame_windows(y, radius) for y in (k, v))
         out = torch.stack([F.scaled_dot_product_attention(*rig) for rig in zip(q, keys, values, strict=True)])
         return self.to_out(merge_heads(out))

@@ -54,8 +54,8 @@ class Config:
 
 
 LITE = Config(
-    width=128, heads=4, image_width=432, name_width=128, ref_layers=2, layers=3, rest_layers=2, pose_layers=2, memory_layers=2,
-    decoder_layers=3, cross_layers=3, image_radius=0, dropout=0.0, aids=True, encoder="efficientnet-lite0", names="hashed", tips=True,
+    width=128, heads=4, image_width=432, name_width=128, ref_layers=2, layers=2, rest_layers=2, pose_layers=1, memory_layers=1,
+    decoder_layers=2, cross_layers=2, image_radius=0, dropout=0.0, aids=True, encoder="efficientnet-lite0", names="hashed", tips=True,
 )  # fmt: skip
 TINY = Config(
     width=32, heads=2, image_width=432, name_width=128, ref_layers=1, layers=1, rest_layers=1, pose_layers=1, memory_layers=1,

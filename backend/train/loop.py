@@ -33,8 +33,8 @@ class Plan:
 
     minutes: float
     batch: int = 8
-    frames: int = 8
-    pool: int = 600
+    frames: int = 6
+    pool: int = 1000
     warm: int = 64
     fresh: int = 1
     rate: float = 1e-3
@@ -74,8 +74,7 @@ class Run:
         while self.spent < self.plan.minutes * 60:
             for _ in range(self.plan.fresh):
                 self._put(pool, next(source))
-            chosen = self.rng.choice(len(pool), self.plan.batch, replace=False)
-            for key, value in self._step([pool[i] for i in chosen]).items():
+            for key, value in self._step(self._draw(pool)).items():
                 terms.setdefault(key, []).append(value)
             now = time.monotonic()
             self.spent, tick = self.spent + now - tick, now
@@ -114,6 +113,14 @@ class Run:
         seed = self.plan.seed + self.step  # a resumed run draws new samples
         windows = Windows(self.packs, self.plan.config, encoder.encode, self.plan.frames, seed, str(self.device))
         return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
+
+    def _draw(self, pool: Sequence[Sample]) -> list[Sample]:
+        """A batch of rigs with similar joint counts, so that little is padded."""
+        size = self.plan.batch
+        some = self.rng.choice(len(pool), min(4 * size, len(pool)), replace=False)
+        ordered = sorted((pool[i] for i in some), key=lambda sample: len(sample.body.skeleton))
+        start = int(self.rng.integers(len(ordered) - size + 1))
+        return ordered[start : start + size]
 
     def _put(self, pool: list[Sample], sample: Sample) -> None:
         if len(pool) < self.plan.pool:

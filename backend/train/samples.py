@@ -143,11 +143,11 @@ def _shoot(cloud: splat.Cloud, poses: NDArray[np.floating], azimuth: float, rng:
     camera = Camera(tuple((low + high) / 2), distance, azimuth, rng.uniform(-0.05, 0.35), fov, 640, 640)
     pixels = project(camera.projection, points.cpu().numpy().astype(float))
     squares = _squares(np.concatenate([pixels.min(1), pixels.max(1)], axis=-1), rng)
-    inside = np.stack([_crop_matrix(square) @ camera.projection for square in squares])
+    inside = inside_crops(camera.projection, squares).to(points.device)
     light = camera.rotation.T @ rng.normal([-0.3, 0.7, 0.6], 0.5)
     shading = splat.Shading(rng.uniform(0.25, 0.55), rng.uniform(0.3, 0.8), rng.uniform(0, 0.1))
     rgba = splat.render(
-        points, normals, cloud.colours, torch.tensor(inside, dtype=torch.float32, device=points.device),
+        points, normals, cloud.colours, inside,
         torch.tensor(light / np.linalg.norm(light), dtype=torch.float32, device=points.device), SIZE, SIZE, spacing=cloud.spacing,
         shading=shading,
     )  # fmt: skip
@@ -161,10 +161,19 @@ def _squares(boxes: Array, rng: np.random.Generator) -> Array:
     return crop_box(boxes + np.tile(shift, 2) * side, side)
 
 
-def _crop_matrix(square: Array) -> Array:
-    """(3, 3) from pixels to the crop's pixels, for homogeneous (u w, v w, w): u' = (u - x0) zoom."""
-    zoom = SIZE / (square[2] - square[0])
-    return np.array([[zoom, 0, -square[0] * zoom], [0, zoom, -square[1] * zoom], [0, 0, 1]])
+def inside_crops(projection: Array, squares: Array) -> Tensor:
+    """(T, 3, 4) projections straight into the pixels of the crops of squares (T, 4): (u w, v w, w) with u' = (u - x0) zoom."""
+    zoom = SIZE / (squares[:, 2] - squares[:, 0])
+    crop = np.zeros((len(squares), 3, 3))
+    crop[:, 0, 0] = crop[:, 1, 1] = zoom
+    crop[:, :2, 2] = -squares[:, :2] * zoom[:, None]
+    crop[:, 2, 2] = 1
+    return torch.tensor(crop @ projection, dtype=torch.float32)
+
+
+def develop(rgba: Tensor) -> Tensor:
+    """(T, H, W, 4) straight alpha on white -> (T, H, W, 3) uint8."""
+    return ((rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _developed(rgba: Tensor, rng: np.random.Generator) -> Tensor:
