@@ -22,7 +22,7 @@ from .job import Job, Snapshot
 from .keying import write_motion
 from .props import SIDES, CaptureParams
 from .rig import rig_from_armature
-from .view import render_views
+from .view import draw_capsules, render_meshes
 
 if TYPE_CHECKING:
     from ..backend.capture import Progress
@@ -34,11 +34,25 @@ CHANNELS = {"location": 3, "rotation_quaternion": 4, "rotation_euler": 3, "rotat
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One armature of a take. references: the pose from several sides, or from the one that the user chose."""
+    """One armature of a take.
+
+    pose: (J, 4, 4) the reference pose. azimuths: the sides to see it from, several or the one that the user chose.
+    references: the views of its meshes; none of an armature without, which the job draws as capsules.
+    """
 
     uid: int
     rig: Rig
+    pose: Array
+    azimuths: tuple[float, ...]
     references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the capture found for one armature, and the view of it that looked most like the video."""
+
+    motion: Motion
+    view: Reference
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,33 +73,37 @@ class Take:
 def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], params: CaptureParams) -> Take:
     """Read rigs and poses and render the reference views. Main thread; changes nothing.
 
-    Raises UserError: no armature, or what `rig_from_armature` and `render_views` raise.
+    Raises UserError: no armature, or what `rig_from_armature` and `render_meshes` raise.
     """
     if not objects:
         raise UserError("No armature is chosen: select one, or pick one in the AnyRig panel.")
     turn = 2 * np.pi / SIDES
-    azimuths = [index * turn for index in range(SIDES)] if params.azimuth is None else [params.azimuth]
+    azimuths = tuple(index * turn for index in range(SIDES)) if params.azimuth is None else (params.azimuth,)
     subjects = []
     for obj in objects:
         rig = rig_from_armature(obj)
-        references = render_views(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)
-        subjects.append(Subject(obj.session_uid, rig, tuple(references)))
+        pose, references = render_meshes(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)
+        subjects.append(Subject(obj.session_uid, rig, pose, azimuths, tuple(references)))
     scene = context.scene
     start = scene.frame_current if params.start_frame is None else params.start_frame
     return Take(params, tuple(subjects), scene.session_uid, start)
 
 
-def steps(take: Take) -> Generator[Progress, None, list[Motion]]:
+def steps(take: Take) -> Generator[Progress, None, list[Result]]:
     """The computation; safe on any thread. torch is loaded here, so that the window does not wait for it either."""
     try:
         from ..backend.capture import Target, capture
     except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load (Windows)
         raise UserError(f"PyTorch cannot be loaded ({error}): {INSTALL}.") from error
-    targets = [Target(subject.rig, subject.references) for subject in take.subjects]
-    return (yield from capture(targets, take.params.clip, take.params.settings))
+    targets = []
+    for subject in take.subjects:
+        references = subject.references or tuple(draw_capsules(subject.rig, subject.pose, subject.azimuths))
+        targets.append(Target(subject.rig, references))
+    motions = yield from capture(targets, take.params.clip, take.params.settings)
+    return [Result(motion, target.references[motion.provenance["view"]]) for motion, target in zip(motions, targets, strict=True)]
 
 
-def write(take: Take, motions: Sequence[Motion]) -> list[bpy.types.Action]:
+def write(take: Take, results: Sequence[Result]) -> list[bpy.types.Action]:
     """Key every armature; all of them or, when one raises UserError, none. Main thread."""
     scene = _find(bpy.data.scenes, take.scene_uid)
     if scene is None:
@@ -99,10 +117,9 @@ def write(take: Take, motions: Sequence[Motion]) -> list[bpy.types.Action]:
     fps = scene.render.fps / scene.render.fps_base
     actions = []
     with _all_or_none(objects):
-        for obj, subject, motion in zip(objects, take.subjects, motions, strict=True):
-            pose = subject.references[0].pose
-            action = write_motion(obj, subject.rig, motion, pose, name=take.name, start_frame=take.start_frame, fps=fps)
-            actions.append(action)
+        for obj, subject, result in zip(objects, take.subjects, results, strict=True):
+            where = {"name": take.name, "start_frame": take.start_frame, "fps": fps}
+            actions.append(write_motion(obj, subject.rig, result.motion, subject.pose, **where))
     return actions
 
 
@@ -111,7 +128,7 @@ def run_capture(
     objects: Sequence[bpy.types.Object],
     params: CaptureParams,
     report: Callable[[Snapshot], None] | None = None,
-) -> tuple[Take, list[Motion], list[bpy.types.Action]]:
+) -> tuple[Take, list[Result], list[bpy.types.Action]]:
     """Capture onto the armatures and wait for it; for background mode and scripts. `report` is told of every step.
 
     Raises UserError with what went wrong; the file is then as it was.
@@ -121,11 +138,6 @@ def run_capture(
     if job.error is not None:
         raise UserError(job.error)
     return take, job.result, write(take, job.result)
-
-
-def chosen_view(take: Take, motion: Motion) -> Reference:
-    """The reference of the first armature that the capture found to look most like the video."""
-    return take.subjects[0].references[int(motion.provenance.get("view", 0))]
 
 
 def _find(collection: bpy.types.bpy_prop_collection, uid: int) -> bpy.types.ID | None:

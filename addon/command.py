@@ -16,8 +16,7 @@ from . import job, prefs
 from .props import CaptureParams, armature_from_context
 
 if TYPE_CHECKING:
-    from ..backend.motion import Motion
-    from .capture import Take
+    from .capture import Result, Take
 
 ID = "anyrig"
 USAGE = f"blender -b FILE --command {ID}"
@@ -53,11 +52,11 @@ def _capture(arguments: list[str]) -> int:
     from . import capture
 
     line = _Line()
-    take, motions, _ = capture.run_capture(context, objects, _params(context, options), line.show)
+    take, results, _ = capture.run_capture(context, objects, _params(context, options), line.show)
     line.end()
-    for subject, motion in zip(take.subjects, motions, strict=True):
-        print(f"{subject.rig.name}: {len(motion)} frames of '{take.name}' keyed from frame {take.start_frame} on")
-    _save(options, take, motions)
+    for subject, result in zip(take.subjects, results, strict=True):
+        print(f"{subject.rig.name}: {len(result.motion)} frames of '{take.name}' keyed from frame {take.start_frame} on")
+    _save(options, take, results)
     return 0
 
 
@@ -67,8 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("pack", help="make rig packs for training", add_help=False)
     capture = commands.add_parser("capture", help="key the motion seen in a video onto armatures")
     capture.add_argument("--video", required=True, metavar="V", help="a video, or one picture of a numbered sequence")
-    capture.add_argument("--armature", action="append", default=[], metavar="NAME", help="repeat for several; default: the active one")
-    capture.add_argument("--reference", type=int, metavar="FRAME", help="frame of the reference pose (default: the pose as saved)")
+    capture.add_argument(
+        "--armature", action="append", default=[], metavar="NAME", help="repeat for several; default: the active one"
+    )
+    capture.add_argument(
+        "--reference", type=int, metavar="FRAME", help="frame of the reference pose (default: the pose as saved)"
+    )
     capture.add_argument("--start-frame", type=int, metavar="N", help="frame of the first key (default: the current frame)")
     capture.add_argument("--trim", type=float, nargs=2, metavar=("A", "B"), help="seconds of the video to use")
     capture.add_argument("--model", default="lite", metavar="M", help="lite, release, or a weights file (default: lite)")
@@ -106,14 +109,14 @@ def _armatures(context: bpy.types.Context, names: Sequence[str]) -> list[bpy.typ
     return [found]
 
 
-def _save(options: argparse.Namespace, take: Take, motions: Sequence[Motion]) -> None:
+def _save(options: argparse.Namespace, take: Take, results: Sequence[Result]) -> None:
     if options.bvh:
         from ..backend.bvh import write_bvh
 
         path = Path(options.bvh)
-        for subject, motion in zip(take.subjects, motions, strict=True):
-            alone = len(motions) == 1
-            write_bvh(path if alone else path.with_stem(f"{path.stem}-{subject.rig.name}"), subject.rig, motion)
+        for subject, result in zip(take.subjects, results, strict=True):
+            target = path if len(results) == 1 else path.with_stem(f"{path.stem}-{subject.rig.name}")
+            write_bvh(target, subject.rig, result.motion)
     if options.out:
         try:
             bpy.ops.wm.save_as_mainfile(filepath=str(Path(options.out).absolute()), copy=True)

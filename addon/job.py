@@ -200,11 +200,12 @@ def tick() -> float | None:
 
 
 def redraw() -> None:
-    """Tag every 3D view, where the panel is."""
+    """Tag the sidebars of all 3D views, where the panel is; the views themselves may be slow to draw."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            if area.type == "VIEW_3D":
-                area.tag_redraw()
+            for region in area.regions:
+                if area.type == "VIEW_3D" and region.type == "UI":
+                    region.tag_redraw()
 
 
 def abandon() -> None:

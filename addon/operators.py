@@ -12,8 +12,7 @@ from . import job, panels
 from .props import armature_from_context, params_from_context
 
 if TYPE_CHECKING:
-    from ..backend.motion import Motion
-    from .capture import Take
+    from .capture import Result, Take
 
 
 class ANYRIG_OT_capture(bpy.types.Operator):
@@ -33,10 +32,10 @@ class ANYRIG_OT_capture(bpy.types.Operator):
         """Blocks until the keys are there: background mode and scripts."""
         try:
             capture = _load()
-            take, motions, _ = capture.run_capture(context, [armature_from_context(context)], params_from_context(context))
+            take, results, _ = capture.run_capture(context, [armature_from_context(context)], params_from_context(context))
         except UserError as error:
             return self._refuse(error)
-        _succeeded(take, motions)
+        _succeeded(take, results)
         return {"FINISHED"}
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
@@ -120,9 +119,9 @@ def _push_undo() -> None:
         bpy.ops.ed.undo_push(message=ANYRIG_OT_capture.bl_label)
 
 
-def _succeeded(take: Take, motions: list[Motion]) -> None:
-    panels.show_view(_load().chosen_view(take, motions[0]).picture)
-    frames = len(motions[0])
+def _succeeded(take: Take, results: list[Result]) -> None:
+    panels.show_view(results[0].view.picture)
+    frames = len(results[0].motion)
     job.tell(f"'{take.name}': {frames} frames of video keyed from frame {take.start_frame} on.")
 
 

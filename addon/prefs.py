@@ -1,5 +1,8 @@
 """Preferences: what draws the reference views, the usual device, and which PyTorch is there."""
 
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -16,7 +19,7 @@ DEVICES = (
     ("cpu", "CPU", "The processor: works everywhere"),
 )
 # Inside the zip this file is bl_ext.REPOSITORY.anyrig.addon.prefs; preferences belong to the extension's root.
-ROOT = __package__.rpartition(".")[0]
+ROOT = (__package__ or "").rpartition(".")[0]
 
 
 class ANYRIG_Preferences(bpy.types.AddonPreferences):

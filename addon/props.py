@@ -1,5 +1,8 @@
 """What the panel edits, kept with the scene, and the plain parameters that a capture is started with."""
 
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -87,13 +90,14 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         name="Armature", description="The rig to animate; the active armature if empty", type=bpy.types.Object, poll=_is_armature
     )
     video: StringProperty(
-        name="Video", description="A video file, or one picture of a numbered sequence", subtype="FILE_PATH", update=_describe_video
+        name="Video",
+        description="A video file, or one picture of a numbered sequence",
+        subtype="FILE_PATH",
+        update=_describe_video,
     )
     video_text: StringProperty(name="Length and rate")
     trim_start: FloatProperty(name="Trim Start", description="Seconds into the video", min=0.0, subtype="TIME_ABSOLUTE")
-    trim_end: FloatProperty(
-        name="End", description="Seconds into the video; 0 is its end", min=0.0, subtype="TIME_ABSOLUTE"
-    )
+    trim_end: FloatProperty(name="End", description="Seconds into the video; 0 is its end", min=0.0, subtype="TIME_ABSOLUTE")
     reference: EnumProperty(
         name="Reference",
         description="The pose that shows the network what the rig looks like",
@@ -112,7 +116,11 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         ),
     )
     azimuth: FloatProperty(
-        name="Angle", description="0 is Blender's front view, 90 degrees looks from +X", subtype="ANGLE", soft_min=-3.141593, soft_max=3.141593
+        name="Angle",
+        description="0 is Blender's front view, 90 degrees looks from +X",
+        subtype="ANGLE",
+        soft_min=-3.141593,
+        soft_max=3.141593,
     )
     model: EnumProperty(
         name="Model",

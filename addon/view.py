@@ -31,11 +31,29 @@ def render_views(
     frame: int | None = None,
     engine: str = WORKBENCH,
 ) -> list[Reference]:
-    """The armature's visible meshes in one pose, seen from every azimuth (radians, world axes, as `camera.Camera` says).
+    """The armature in one pose, seen from every azimuth: its visible meshes, or capsules along its bones if there are none.
+
+    Arguments and errors are those of `render_meshes`; capsules need torch.
+    """
+    pose, references = render_meshes(obj, rig, azimuths, size, pitch, frame=frame, engine=engine)
+    return references or draw_capsules(rig, pose, azimuths, size, pitch)
+
+
+def render_meshes(
+    obj: bpy.types.Object,
+    rig: Rig,
+    azimuths: Sequence[float],
+    size: int = 320,
+    pitch: float = 0.1,
+    *,
+    frame: int | None = None,
+    engine: str = WORKBENCH,
+) -> tuple[Array, list[Reference]]:
+    """The pose (J, 4, 4), and the armature's visible meshes in it seen from every azimuth (radians, world axes: camera.Camera).
 
     frame: a frame of the current scene, or None for the pose as it stands, keyed or not. size: pixels of the square pictures.
-    engine: Workbench needs a working OpenGL or Vulkan driver, Cycles does not. An armature without visible meshes is drawn as
-    capsules along its bones. The projections map ARMATURE space to pixels. Raises UserError if a picture cannot be made.
+    engine: Workbench needs a working OpenGL or Vulkan driver, Cycles does not. There are no views of an armature without
+    visible meshes. The projections map ARMATURE space to pixels. Raises UserError if a picture cannot be made.
     """
     meshes = _visible(meshes_of(obj))
     with _evaluated([obj, *meshes], frame) as depsgraph:
@@ -45,17 +63,15 @@ def render_views(
             points = np.concatenate([np.zeros((0, 3)), *(studio.add(mesh, depsgraph) for mesh in meshes)])
             cameras = [_camera(points, azimuth, pitch, size) for azimuth in azimuths] if len(points) else []
             pictures = [studio.shoot(camera) for camera in cameras]
-    if not pictures:
-        return draw_capsules(rig, pose, azimuths, size, pitch)
     # armature space -> world by the object's own matrix, world -> pixels by the camera
-    return [
+    return pose, [
         Reference(pose, picture, camera.azimuth, camera.projection @ to_world)
         for picture, camera in zip(pictures, cameras, strict=True)
     ]
 
 
-def draw_capsules(rig: Rig, pose: Array, azimuths: Sequence[float], size: int, pitch: float) -> list[Reference]:
-    """The same views of a rig that has no mesh to show: capsules along the bones, drawn without Blender."""
+def draw_capsules(rig: Rig, pose: Array, azimuths: Sequence[float], size: int = 320, pitch: float = 0.1) -> list[Reference]:
+    """The same views of a rig that has no mesh to show: capsules along the bones. Uses torch and no bpy; any thread."""
     from ..backend import splat
 
     return splat.reference_views(rig, splat.capsules(rig), pose, azimuths, pitch, size)
@@ -180,6 +196,7 @@ class _Studio:
         # An even light from all sides: shape shows through the meshes' own shade, and no side is darker than another.
         if world.node_tree is None:  # before Blender 5.0
             world.use_nodes = True
+        assert world.node_tree is not None
         world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
 
     def _paint(self, material: bpy.types.Material | None) -> bpy.types.Material | None:

@@ -1,14 +1,14 @@
 """The command line: arguments, exit codes, what is printed, and the files it leaves."""
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-
-import anyrig.addon as addon
 from anyrig.addon import capture, command
 from anyrig.backend import capture as backend_capture
 from anyrig.backend.bvh import read_bvh
@@ -41,7 +41,8 @@ class Backend:
         yield backend_capture.Progress("Reading the motion", 1, 1)
         if self._fail is not None:
             raise self._fail
-        self.motions = [random_motion(target.rig, 6, seed, fps=24.0) for seed, target in enumerate(targets)]
+        motions = [random_motion(target.rig, 6, seed, fps=24.0) for seed, target in enumerate(targets)]
+        self.motions = [replace(motion, provenance={"view": 0}) for motion in motions]
         return self.motions
 
 
@@ -52,8 +53,8 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backend]:
         monkeypatch.setattr(backend_capture, "capture", stand_in)
         return stand_in
 
-    render_views = capture.render_views
-    monkeypatch.setattr(capture, "render_views", lambda *a, **o: render_views(*a, size=32, **o))
+    render_meshes = capture.render_meshes
+    monkeypatch.setattr(capture, "render_meshes", lambda *a, **o: render_meshes(*a, size=32, **o))
     return use
 
 
@@ -85,7 +86,9 @@ def test_help_is_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert "usage:" in capsys.readouterr().out
 
 
-def test_capture_keys_the_named_armatures_and_says_so(backend: Callable[..., Backend], capsys: pytest.CaptureFixture[str]) -> None:
+def test_capture_keys_the_named_armatures_and_says_so(
+    backend: Callable[..., Backend], capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second, third = human(), quadruped(), human()
     stand_in = backend()
     bpy.context.scene.render.fps = 24

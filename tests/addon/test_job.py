@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import bpy
 import pytest
-
 from anyrig.addon import job
 from anyrig.addon.job import Job, Snapshot
 from anyrig.backend.errors import UserError

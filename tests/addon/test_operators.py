@@ -6,16 +6,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
 import torch
-
-import anyrig.addon as addon
 from anyrig.addon import capture, job, operators, panels, prefs, props
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.backend import capture as backend_capture
@@ -24,7 +24,7 @@ from anyrig.backend.errors import UserError
 from anyrig.backend.motion import Motion
 from anyrig.backend.rotation import geodesic_angle
 from anyrig.backend.video import write_video
-from anyrig.tests.addon.fixtures import human, quadruped, random_motion, transformed
+from anyrig.tests.addon.fixtures import human, no_mesh, quadruped, random_motion, transformed
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Settings(model="tiny", device="cpu")
@@ -56,7 +56,7 @@ class Backend:
             if self._fail is not None:
                 raise self._fail
             motions = [random_motion(target.rig, self._frames, seed, fps=24.0) for seed, target in enumerate(targets)]
-            self.motions = [Motion(m.names, m.times, m.turns, m.positions, m.boxes, m.confidence, {"view": self._view}) for m in motions]
+            self.motions = [replace(motion, provenance={"view": self._view}) for motion in motions]
             return self.motions
         finally:
             self.closed += 1
@@ -77,10 +77,10 @@ def small_views(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views of 32 pixels: their size is tested in test_view."""
 
     def render(*arguments: Any, **options: Any) -> Any:
-        return render_views(*arguments, size=32, **options)
+        return render_meshes(*arguments, size=32, **options)
 
-    render_views = capture.render_views
-    monkeypatch.setattr(capture, "render_views", render)
+    render_meshes = capture.render_meshes
+    monkeypatch.setattr(capture, "render_meshes", render)
 
 
 def panel(video: str = "/clips/fox trot.v2.mp4", **values: Any) -> Any:
@@ -98,7 +98,10 @@ def params(**values: Any) -> props.CaptureParams:
 
 def animation_state() -> list[Any]:
     """What a failed or cancelled run must leave untouched."""
-    rows: list[Any] = [[(action.name, action.users, action.use_fake_user) for action in bpy.data.actions], bpy.data.objects.keys()]
+    rows: list[Any] = [
+        [(action.name, action.users, action.use_fake_user) for action in bpy.data.actions],
+        bpy.data.objects.keys(),
+    ]
     for obj in bpy.data.objects:
         data = obj.animation_data
         slot = getattr(data, "action_slot", None)
@@ -308,10 +311,10 @@ def test_several_armatures_in_one_pass(backend: Callable[..., Backend]) -> None:
     objects = [human(), quadruped()]
     stand_in = backend()
     bpy.context.scene.render.fps, bpy.context.scene.render.fps_base = 30, 1.25
-    _, motions, actions = capture.run_capture(bpy.context, objects, params())
+    _, results, actions = capture.run_capture(bpy.context, objects, params())
     assert len(stand_in.calls) == 1 and [target.rig.name for target in stand_in.calls[0][0]] == ["Human", "Quadruped"]
     assert [obj.animation_data.action for obj in objects] == actions
-    assert [motion.names for motion in motions] == [target.rig.names for target in stand_in.calls[0][0]]
+    assert [result.motion.names for result in results] == [target.rig.names for target in stand_in.calls[0][0]]
 
 
 @pytest.mark.parametrize("fail", [UserError("The subject was never seen: give a matte."), ValueError("shapes differ")])
@@ -345,6 +348,16 @@ def test_no_armature_is_keyed_when_one_cannot_be(backend: Callable[..., Backend]
     with pytest.raises(UserError, match="hips"):
         capture.run_capture(bpy.context, objects, params())
     assert animation_state() == before
+
+
+def test_armature_without_a_mesh_is_drawn_by_the_job(backend: Callable[..., Backend]) -> None:
+    obj = no_mesh()
+    stand_in = backend(view=3)
+    take = capture.gather(bpy.context, [obj], params())
+    assert take.subjects[0].references == ()
+    (result,) = job.Job(capture.steps(take)).drain().result
+    references = stand_in.calls[0][0][0].references
+    assert len(references) == 8 and result.view is references[3] and references[3].picture[..., 3].any()
 
 
 def test_missing_torch_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,7 +587,13 @@ def test_video_to_keys(registered: None, tmp_path: Path, monkeypatch: pytest.Mon
     # random weights, but no frozen ones: it is the video that was keyed
     assert np.abs(motion.turns[-1] - motion.turns[0]).max() > 1e-6
     assert motion.provenance["view"] in range(8)
-    assert recorder.stages == ["Loading the model", "Finding the subject", "Matching the view", "Reading the motion", "Solving rotations"]
+    assert recorder.stages == [
+        "Loading the model",
+        "Finding the subject",
+        "Matching the view",
+        "Reading the motion",
+        "Solving rotations",
+    ]
 
 
 class Recorder:

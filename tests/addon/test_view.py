@@ -3,12 +3,13 @@
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import bpy
+import cv2
 import numpy as np
 import pytest
-
 from anyrig.addon import view
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.backend.camera import project
@@ -129,10 +130,25 @@ def file_state() -> dict[str, Any]:
         if prop.type == "COLLECTION"
     }
     objects = {
-        obj.name: (obj.hide_render, obj.hide_viewport, obj.hide_get(), obj.select_get(), obj.mode, np.array(obj.matrix_world).tolist())
+        obj.name: (
+            obj.hide_render,
+            obj.hide_viewport,
+            obj.hide_get(),
+            obj.select_get(),
+            obj.mode,
+            np.array(obj.matrix_world).tolist(),
+        )
         for obj in scene.objects
     }
-    structs = (scene, scene.render, scene.render.image_settings, scene.view_settings, scene.display, scene.display.shading, scene.cycles)
+    structs = (
+        scene,
+        scene.render,
+        scene.render.image_settings,
+        scene.view_settings,
+        scene.display,
+        scene.display.shading,
+        scene.cycles,
+    )
     return {
         "data": collections,
         "objects": objects,
@@ -190,6 +206,18 @@ def test_file_is_left_as_it_was_after_an_error(furnished: bpy.types.Object, monk
     with pytest.raises(RuntimeError, match="no light"):
         view.render_views(furnished, rig, [0.0], size=32)
     assert file_state() == before
+
+
+def test_last_render_of_the_user_is_kept(furnished: bpy.types.Object, tmp_path: Path) -> None:
+    scene = bpy.context.scene
+    scene.render.engine, scene.render.resolution_y = "BLENDER_WORKBENCH", 40
+    bpy.ops.render.render()
+    pictures = []
+    for name in ("before.png", "after.png"):
+        bpy.data.images["Render Result"].save_render(str(tmp_path / name), scene=scene)
+        pictures.append(cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED))
+        view.render_views(furnished, rig_from_armature(furnished), [0.0], size=32)
+    assert pictures[0].shape[:2] == (40, 77) and np.array_equal(*pictures)
 
 
 def test_colours_are_the_materials_and_modifiers_are_applied() -> None:
