@@ -38,7 +38,7 @@ class Work:
     def steps(self) -> Generator[Progress, None, str]:
         try:
             for index in range(self._total):
-                self.gate.acquire()
+                assert self.gate.acquire(timeout=10)
                 self.stepped.append(threading.current_thread())
                 if self._fail is not None and index == 2:
                     raise self._fail

@@ -243,6 +243,8 @@ def test_without_a_visible_mesh_capsules_are_drawn(hide: str) -> None:
     before = file_state()
     references = view.render_views(obj, rig, [0.0, 1.0], size=96)
     assert file_state() == before
+    drawn = view.draw_capsules(rig, pose_of(obj, rig), [0.0, 1.0], size=96)
+    assert all(np.array_equal(left.picture, right.picture) for left, right in zip(references, drawn, strict=True))
     for reference, azimuth in zip(references, [0.0, 1.0], strict=True):
         assert reference.azimuth == azimuth and reference.picture.shape == (96, 96, 4)
         pixels = project(reference.projection, reference.pose[:, :3, 3]).astype(int)
