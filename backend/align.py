@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .rotation import Array
+from .video import Array
 
 _GRID = (6, 10)  # cells in which agreeing corners are counted
 _AGREED = 30.0  # of the `_spread` of corners that is needed: a quarter of what the whole picture gives
@@ -49,7 +49,8 @@ def _tracked(source: Array, target: Array, where: Array | None, guess: Array | N
     start = corners if guess is None else cv2.transform(corners, guess).astype(np.float32)
     flag = 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW
     moved, found, _ = cv2.calcOpticalFlowPyrLK(source, target, corners, start.copy(), flags=flag, **_TRACKING)
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(target, source, moved, corners.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_TRACKING)
+    flag = cv2.OPTFLOW_USE_INITIAL_FLOW
+    back, returned, _ = cv2.calcOpticalFlowPyrLK(target, source, moved, corners.copy(), flags=flag, **_TRACKING)
     good = (found & returned).ravel().astype(bool) & (np.linalg.norm(back - corners, axis=-1).ravel() < 0.7)
     return corners[good, 0], moved[good, 0]
 
@@ -99,7 +100,8 @@ class Chain:
     """Places each frame of a clip in the background's first frame. Frames are aligned to a key frame as long as that is in
     sight, so that errors add up per key frame and not per frame.
 
-    placed: (3, 3), maps the first frame's background to the last frame added.
+    placed: (3, 3), maps the first frame's background to the last frame added. guesses: how many steps up to it were not
+    taken from corners all over the picture.
     """
 
     key: Array | None = None
@@ -107,6 +109,7 @@ class Chain:
     last: Array | None = None
     placed: Array | None = None
     step: Array | None = None
+    guesses: int = 0
 
     def add(self, picture: Array, where: Array) -> Array:
         """Adds the next frame (grey); `where`: (H, W) bool, pixels that can be background. Returns its (3, 3) `placed`."""
@@ -116,11 +119,14 @@ class Chain:
         # key frame -> last frame -> this frame, if the camera goes on as it did
         known = self.placed @ np.linalg.inv(self.key_placed)
         guess = known if self.step is None else self.step @ known
-        motion = alignment(self.key, picture, where, guess[:2]) if _shift(guess, picture.shape) < 0.12 * max(picture.shape) else None
+        in_sight = _shift(guess, picture.shape) < 0.12 * max(picture.shape)
+        motion = alignment(self.key, picture, where, guess[:2]) if in_sight else None
         if motion is None:
             self.key, self.key_placed = self.last, self.placed
             motion = alignment(self.last, picture, where, None if self.step is None else self.step[:2])
-            motion = border_shift(self.last, picture, where) if motion is None else motion
+            if motion is None:
+                self.guesses += 1
+                motion = border_shift(self.last, picture, where)
         placed = self.placed if motion is None else np.vstack([motion, [0.0, 0.0, 1.0]]) @ self.key_placed
         self.step = placed @ np.linalg.inv(self.placed)
         self.last, self.placed = picture, placed

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 
 from .align import alignment, grey
-from .matte import difference, dot, shade_vectors, soft_matte
-from .rotation import Array
+from .matte import Picker, difference, dot, key, mask_box, shade_vectors, shrink, soft_matte, work_size
+from .video import Array
 
+_SHADE = (0.9, 1.05)  # of a static background: the cube root of how dark a shadow and how bright a reflection on it may be
+_RAMP = 11.0  # of a static background: from its tolerance to what is surely not background
 _COLOURED = 22.0  # chroma above which a backdrop is told from the subject by its colour alone
 
 
@@ -25,7 +27,18 @@ class Uniform:
 
     def key(self, image: Array) -> Array:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not backdrop."""
-        return soft_matte(difference(shade_vectors(image), self.backdrop, self.shade), self.low, self.high)
+        return without_frame(key(image, self.backdrop, self.shade, self.low, self.high))
+
+
+def without_frame(matte: Array) -> Array:
+    """Clears black bars and bright lines along the picture's edges: outermost rows and columns that differ nearly all along."""
+    for side in range(4):
+        turned = np.rot90(matte, side)
+        full = (turned >= 96).mean(axis=1) > 0.8
+        depth = int(np.argmin(full)) if not full.all() else 0
+        if depth:  # and the line's own blur
+            turned[: depth + 1] = 0
+    return matte
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +58,16 @@ class Static:
                 size = (image.shape[1], image.shape[0])
                 backdrop = cv2.warpAffine(backdrop, motion, size, borderMode=cv2.BORDER_REPLICATE)
                 noise = cv2.warpAffine(noise, motion, size, borderMode=cv2.BORDER_REPLICATE)
-        low = np.clip(3.0 * noise, 5.0, 16.0)
-        return soft_matte(difference(shade_vectors(image), backdrop, (0.9, 1.05)), low, low + 8.0)
+        low = _tolerance(noise)
+        return key(image, backdrop, _SHADE, low, low + _RAMP)
+
+    @property
+    def low(self) -> Array:
+        return _tolerance(self.noise)
+
+
+def _tolerance(noise: Array) -> Array:
+    return np.clip(2.0 * noise, 4.0, 14.0)
 
 
 def find_uniform(samples: Array) -> Uniform | None:
@@ -55,7 +76,18 @@ def find_uniform(samples: Array) -> Uniform | None:
     The colour is the median of the border; a quadratic surface through all pixels near it follows uneven light. It counts as
     a backdrop if most of the border and a good part of the picture agree with it closely.
     """
-    vectors = np.stack([shade_vectors(image) for image in samples])
+    height, width = samples.shape[1:3]
+    small = work_size(width, height, 320)
+    vectors = np.stack([shade_vectors(shrink(image, small)) for image in samples[:: max(1, len(samples) // 14)]])
+    backdrop = _find_surface(vectors)
+    if backdrop is None:
+        return None
+    surface, shade, low = backdrop
+    return Uniform(cv2.resize(surface, (width, height)), shade, low, low + 9.0)
+
+
+def _find_surface(vectors: Array) -> tuple[Array, tuple[float, float], float] | None:
+    """(N, H, W, 3) shade vectors -> the backdrop's (H, W, 3), its shade range and the tolerance, or None."""
     height, width = vectors.shape[1:3]
     band = np.zeros((height, width), bool)
     margin = max(2, round(0.05 * min(height, width)))
@@ -71,7 +103,7 @@ def find_uniform(samples: Array) -> Uniform | None:
     if border < 0.7 or np.median(near.mean(axis=(1, 2))) < 0.25:
         return None
     low = max(5.0, 1.2 * float(np.percentile(distance[near], 97)))
-    return Uniform(backdrop, shade, low, low + 9.0) if low < 11.0 else None
+    return (backdrop, shade, low) if low < 11.0 else None
 
 
 def _fit_surface(vectors: Array, colour: Array) -> Array:
@@ -96,7 +128,8 @@ def _fit_surface(vectors: Array, colour: Array) -> Array:
 def find_static(samples: Array) -> Static | None:
     """(N, H, W, 3) uint8 RGB samples -> the background picture, or None if the camera moves or the subject never clears it.
 
-    The background is the median over time. A trembling hand is allowed for: samples are aligned to the middle one first.
+    The background is what each pixel shows most steadily. A trembling hand is allowed for: samples are aligned to the
+    middle one first.
     """
     middle = grey(samples[len(samples) // 2])
     motions = [alignment(grey(sample), middle) for sample in samples]
@@ -108,32 +141,45 @@ def find_static(samples: Array) -> Static | None:
         return None
     trembles = shift > 0.6
     if trembles:
-        samples = np.stack([_moved(sample, motion) for sample, motion in zip(samples, motions, strict=True) if motion is not None])
-    picture = np.sort(samples, axis=0)[len(samples) // 2]
-    backdrop = shade_vectors(picture)
-    rest = np.stack([difference(shade_vectors(sample), backdrop, (0.9, 1.05)) for sample in samples])
+        pairs = zip(samples, motions, strict=True)
+        samples = np.stack([_moved(sample, motion) for sample, motion in pairs if motion is not None])
+    backdrop = shade_vectors(_steadiest(samples))
+    rest = np.stack([difference(shade_vectors(sample), backdrop, _SHADE) for sample in samples])
     # Where the subject often passes, a low percentile still sees the background alone.
-    noise = cv2.GaussianBlur(1.5 * np.percentile(rest, 40, axis=0).astype(np.float32), (0, 0), 2.0)
-    covered = (rest > np.clip(3.0 * noise, 5.0, 16.0)).mean(axis=0)
-    return None if _hidden(rest, covered) else Static(backdrop, noise, middle if trembles else None)
+    noise = cv2.GaussianBlur(1.8 * np.percentile(rest, 30, axis=0).astype(np.float32), (0, 0), 2.0)
+    found = Static(backdrop, noise, middle if trembles else None)
+    return found if _clears(rest, found.low) else None
 
 
 def _moved(sample: Array, motion: Array) -> Array:
     return cv2.warpAffine(sample, motion, (sample.shape[1], sample.shape[0]), borderMode=cv2.BORDER_REPLICATE)
 
 
-def _hidden(rest: Array, covered: Array) -> bool:
-    """Whether nothing moves, too much does, or part of the background never shows because the subject stays in one place.
+def _steadiest(samples: Array) -> Array:
+    """(N, H, W, 3) -> (H, W, 3) per channel the middle of the narrowest range that holds 40 % of the samples.
 
-    A subject that stays shows as a rim: its limbs are seen to move, but inside their box the body is taken for background.
-    Then places differ from the median about as often as not, over and over.
+    Unlike the median it is the background's also where the subject hides that more than half of the time.
     """
-    share = (rest > 12.0).mean(axis=(1, 2))
-    if np.median(share) > 0.4 or share.max() < 5e-4:
-        return True
-    busy = covered > 0.3
-    seen = covered > 0.02
-    return bool(busy.sum() > 0.15 * seen.sum())
+    ordered = np.sort(samples, axis=0)
+    held = max(1, round(0.4 * len(ordered)))
+    start = np.argmin(ordered[held - 1 :].astype(np.int16) - ordered[: len(ordered) - held + 1], axis=0)
+    return np.take_along_axis(ordered, start[None] + held // 2, axis=0)[0]
+
+
+def _clears(rest: Array, low: Array) -> bool:
+    """Whether something moves, not nearly everything, and it leaves its place, so that the background behind it shows.
+
+    Of a subject that stays in place only the limbs are seen to move; the body has become part of the background.
+    """
+    boxes = [mask_box(Picker(reach=0.5).pick(soft_matte(one, low, low + _RAMP))) for one in rest]
+    seen = np.array([box for box in boxes if box is not None])
+    share = (rest > 16.0).mean(axis=(1, 2))
+    if np.median(share) > 0.4 or len(seen) < max(2, 0.1 * len(rest)):
+        return False
+    extent = np.median(seen[:, 2:] - seen[:, :2], axis=0)
+    centre = (seen[:, 2:] + seen[:, :2]) / 2
+    travel = np.percentile(centre, 95, axis=0) - np.percentile(centre, 5, axis=0)
+    return bool((travel > 0.7 * extent).any())
 
 
 def _shift(motion: Array, size: tuple[int, int]) -> float:

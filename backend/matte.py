@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .rotation import Array
+from .video import Array
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 are one past the last pixel
 
@@ -22,15 +22,17 @@ def shrink(image: Array, size: tuple[int, int]) -> Array:
     return image if (image.shape[1], image.shape[0]) == size else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def shade_vectors(image: Array) -> Array:
-    """(H, W, 3) uint8 RGB -> (H, W, 3) float32 (L + 16, a, b).
+def shade_vectors(image: Array, smooth: bool = True) -> Array:
+    """(H, W, 3) uint8 RGB -> (H, W, 3) float32 (L + 16, a, b), less noisy where `smooth`.
 
     L* + 16, a* and b* are all proportional to the cube root of luminance (CIE 1976, above 0.9 % luminance): the same surface
     in shade or in stronger light lies on the line through the origin, which is what `difference` makes use of.
     """
-    lab = cv2.cvtColor(cv2.blur(image, (3, 3)), cv2.COLOR_RGB2Lab).astype(np.float32)
+    lab = cv2.cvtColor(cv2.blur(image, (3, 3)) if smooth else image, cv2.COLOR_RGB2Lab).astype(np.float32)
     # OpenCV stores 255/100 L and a + 128, b + 128 in 8 bits.
-    return (lab - np.float32([0, 128, 128])) * np.float32([100 / 255, 1, 1]) + np.float32([16, 0, 0])
+    lab *= np.array([100 / 255, 1, 1], np.float32)
+    lab += np.array([16, -128, -128], np.float32)
+    return lab
 
 
 def difference(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> Array:
@@ -47,8 +49,25 @@ def dot(a: Array, b: Array) -> Array:
 
 def soft_matte(distance: Array, low: float | Array, high: float | Array) -> Array:
     """Distances -> 0 (up to `low`) .. 255 (from `high`), single stray pixels removed."""
-    matte = np.clip((distance - low) / (high - low), 0.0, 1.0) * 255.0
+    matte = np.clip((distance - low) * (255.0 / (high - low)), 0.0, 255.0)
     return cv2.medianBlur(matte.astype(np.uint8), 3)
+
+
+def key(image: Array, backdrop: Array, shade: tuple[float, float], low: float | Array, high: float | Array) -> Array:
+    """(H, W) uint8 matte of what differs from the backdrop's shade vectors.
+
+    Smoothing against noise widens the subject by a pixel; the pixels themselves take it back.
+    """
+    matte = soft_matte(difference(shade_vectors(image), backdrop, shade), low, high)
+    box = mask_box(matte)
+    if box is None:
+        return matte
+    x0, y0, x1, y1 = (int(side) for side in box)
+    part = np.s_[y0:y1, x0:x1]
+    low, high = (side[part] if isinstance(side, np.ndarray) else side for side in (low, high))
+    sharp = difference(shade_vectors(image[part], smooth=False), backdrop[part], shade)
+    matte[part] = np.minimum(matte[part], np.clip((sharp - low) * (255.0 / (high - low)), 0.0, 255.0).astype(np.uint8))
+    return matte
 
 
 def mask_box(mask: Array) -> Box | None:
@@ -84,12 +103,14 @@ class Picker:
     """Chooses the subject's components frame after frame.
 
     box: where the user says the subject is on the first frame, in the matte's pixels. fixed: (H, W) bool, what never moves
-    or changes (logos). The last accepted mask makes the next choice prefer what is in the same place.
+    or changes (logos). reach: how far from the main component others may be, as a share of its diagonal. previous: the last
+    accepted mask, which makes the next choice prefer what is in the same place.
     """
 
     box: Box | None = None
     fixed: Array | None = None
     previous: Array | None = None
+    reach: float = 0.06
 
     def pick(self, matte: Array, holes: float = 0.005) -> Array:
         """A soft matte of everything that differs -> the subject's matte, zeros where it is not seen.
@@ -105,7 +126,8 @@ class Picker:
             return np.zeros_like(matte)
         chosen = kept[labels]
         self.previous = chosen
-        filled = fill_holes(chosen, holes * chosen.sum()) & ~chosen
+        body = chosen & (matte >= 96)
+        filled = fill_holes(body, holes * body.sum()) & ~body
         # The soft rim lies just outside the mask that was labelled.
         picked = np.where(cv2.dilate(chosen.astype(np.uint8), kernel) > 0, matte, 0)
         return np.where(filled, 255, picked).astype(np.uint8)
@@ -124,7 +146,7 @@ class Picker:
         main = int(np.argmax(score))
         if score[main] == 0:
             return kept
-        reach = 0.06 * np.hypot(boxes[main][2] - boxes[main][0], boxes[main][3] - boxes[main][1])
+        reach = self.reach * np.hypot(boxes[main][2] - boxes[main][0], boxes[main][3] - boxes[main][1])
         for label in np.flatnonzero(candidate & (areas >= 0.01 * areas[main])):
             part = areas[label] <= 0.4 * areas[main] or before[label] > 0.3
             kept[label] = part and gap(boxes[label], boxes[main]) <= reach

@@ -159,16 +159,20 @@ def fixed_parts(images: Array, key: Callable[[Array], Array]) -> Array | None:
     still = (masks.mean(axis=0) > 0.9) & unchanging(images)
     count, parts = cv2.connectedComponents(still.astype(np.uint8))
     joined = np.array([_joined(mask, still, parts, count) for mask in masks]).mean(axis=0)
-    fixed = still & (joined < 0.5)[parts]
+    # Lettering is full of gaps that a matte's components bridge.
+    kernel = np.ones((5, 5), np.uint8)
+    fixed = cv2.morphologyEx((still & (joined < 0.5)[parts]).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    fixed = cv2.dilate(fixed, np.ones((3, 3), np.uint8)) > 0
     # Without anything else in most of the samples, what stands still is the subject.
-    moving = (masks & ~cv2.dilate(fixed.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)).mean(axis=(1, 2))
+    moving = (masks & ~cv2.dilate(fixed.astype(np.uint8), kernel).astype(bool)).mean(axis=(1, 2))
     return fixed if fixed.any() and np.median(moving) > 5e-4 else None
 
 
 def _joined(mask: Array, still: Array, parts: Array, count: int) -> Array:
     """(count,) bool: which of the still parts hang together with a fair amount of changing mask in this sample."""
     number, regions = cv2.connectedComponents(mask.astype(np.uint8))
-    changing = np.bincount(regions[mask & ~still], minlength=number)
+    rim = cv2.dilate(still.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)  # flickers with the compression
+    changing = np.bincount(regions[mask & ~rim], minlength=number)
     around = np.zeros(count, np.int64)
     np.maximum.at(around, parts[mask & still], changing[regions[mask & still]])
     return around > 0.15 * np.bincount(parts.ravel(), minlength=count)

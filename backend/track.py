@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .matte import mask_box
-from .rotation import Array
+from .video import Array
 
 
 @dataclass

@@ -10,13 +10,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from .clip import Clip
 from .errors import UserError
-from .rotation import Array
+
+Array = NDArray[Any]  # of pictures, masks and what is computed from them
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".exr", ".hdr"})
 SEQUENCE_FPS = 24.0
