@@ -23,7 +23,7 @@ HEAD = 128  # hidden width of the position head, whatever the model's
 class Config:
     """Sizes of the network; the defaults are the released configuration. Kept inside the weights file.
 
-    aids: `lite`'s geometric aids, on a grid x grid map of image tokens. image_radius, joint_radius: frames to either side.
+    aids: `lite`'s geometric aids, on a grid x grid map of image tokens, and the layers that lift what they see to 3D. image_radius, joint_radius: frames to either side.
     """
 
     width: int = 256
@@ -42,6 +42,7 @@ class Config:
     dropout: float = 0.1
     aids: bool = False
     grid: int = 14
+    lift_layers: int = 2
     encoder: str = "dinov2-large"
     names: str = "t5-base"
     tips: bool = False
@@ -49,7 +50,7 @@ class Config:
     @property
     def margins(self) -> tuple[int, int]:
         """Frames to either side that one output frame of stage 1 and of stage 2 depends on (DESIGN section 5)."""
-        stage1 = self.image_radius + (self.joint_radius * self.layers if self.aids else 0)
+        stage1 = self.image_radius + (self.joint_radius * self.lift_layers if self.aids else 0)
         return stage1, self.joint_radius * (self.pose_layers + self.decoder_layers)
 
 
@@ -122,10 +123,11 @@ class ReferenceEncoder(nn.Module):
 
     def forward(self, anchor: Anchor) -> Tensor:
         x = self.pose_proj(sinusoids(anchor.position[:, :1])) + self.joint_t5proj(anchor.names)[:, None]
-        tokens = self.img_proj(anchor.tokens)[:, None]
-        if self.places is not None:
-            tokens = tokens + self.places.tokens()
-            x = x + self.places.sampled(tokens[:, 0], anchor.uv)[:, None]
+        if self.places is None:
+            tokens = self.img_proj(anchor.tokens)[:, None]
+        else:
+            tokens = (self.img_proj(self.places.norm(anchor.tokens)) + self.places.tokens())[:, None]
+            x = x + self.places.joints(tokens[:, 0], anchor.uv)[:, None]
         for i, block in enumerate(self.fusion_blocks):
             x = block(x, tokens, anchor.graph, local=i % 2 == 0)
         return self.final_norm(x)
@@ -137,6 +139,7 @@ class Places(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.grid = config.grid
+        self.norm = nn.LayerNorm(config.image_width)
         self.position_proj = nn.Linear(2 + 4 * 4, config.width)
         self.sample_proj = nn.Linear(config.width, config.width)
 
@@ -157,10 +160,15 @@ class Places(nn.Module):
         return self.encode(self.centres())
 
     def sampled(self, tokens: Tensor, uv: Tensor) -> Tensor:
-        """tokens (B, S, D) read bilinearly at uv (B, J, 2) -> (B, J, D), with the place itself."""
+        """tokens (B, S, D) read bilinearly at uv (B, J, 2) -> (B, J, D)."""
         image = tokens.transpose(1, 2).unflatten(-1, (self.grid, self.grid))
-        read = F.grid_sample(image.float(), uv[:, :, None].float(), padding_mode="border", align_corners=False)[..., 0]
-        return self.sample_proj(read.transpose(1, 2).to(tokens.dtype)) + self.encode(uv)
+        # grid_sample knows no mixed types
+        read = F.grid_sample(image.to(uv.dtype), uv[:, :, None], padding_mode="border", align_corners=False)[..., 0]
+        return read.transpose(1, 2).to(tokens.dtype)
+
+    def joints(self, tokens: Tensor, uv: Tensor) -> Tensor:
+        """What the picture shows at the joints, and where they are: (B, J, D)."""
+        return self.sample_proj(self.sampled(tokens, uv)) + self.encode(uv)
 
 
 class ImageBlock(nn.Module):
@@ -188,31 +196,29 @@ class TemporalModel(nn.Module):
         self.blocks_graph = nn.ModuleList(GraphAttention(width, config.heads) for _ in range(config.layers))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, HEAD), nn.ReLU(), nn.Linear(HEAD, 3))
         self.rope = Rope(width // config.heads)
-        self.blocks_time = self.readout = None
-        if config.aids:
-            blocks = (TemporalBlock(width, config.heads, config.joint_radius, config.dropout) for _ in range(config.layers))
-            self.blocks_time = nn.ModuleList(blocks)
-            self.readout = Readout(config)
+        self.readout = Readout(config) if config.aids else None
+        self.lift = Lift(config) if config.aids else None
 
     def forward(self, query: Tensor, image: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor | None]:
-        tokens = self.img_proj(image)
-        if self.readout is not None:
-            tokens = tokens + self.readout.places.tokens()
+        if self.readout is None:
+            tokens = self.img_proj(image)
+        else:
+            image = self.readout.places.norm(image)
+            tokens = self.img_proj(image) + self.readout.places.tokens()
         x = query.expand(-1, image.shape[1], -1, -1)
         for i, (block, graph) in enumerate(zip(self.blocks_img, self.blocks_graph, strict=True)):
             x = block(x, tokens, anchor.graph.mask, self.rope)
             x = x + graph(x, anchor.graph, local=i % 2 == 0)
-            if self.blocks_time is not None:
-                x = self.blocks_time[i](x)
-        position = self.head(x).to(anchor.position.dtype)
-        if self.readout is None:
-            return position, None
-        uv = self.readout(x, tokens, anchor)
-        return self.readout.place(position, x, uv, anchor), uv
+        if self.readout is None or self.lift is None:
+            return self.head(x).to(anchor.position.dtype), None
+        uv = self.readout(x, tokens, image, anchor)
+        moved = self.readout.moved(x, uv, anchor)
+        position = anchor.position[:, :1] + moved + self.head(self.lift(x, uv, moved, anchor)).to(moved.dtype)
+        return position - position[:, :, :1], uv
 
 
 class Readout(nn.Module):
-    """Aids 2 and 3: a joint's place in the frame by soft-argmax over the tokens, and what follows for its position."""
+    """Aids 2 and 3: a joint's place in the frame by soft-argmax over the tokens, and how far it has moved in the image plane."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -220,35 +226,55 @@ class Readout(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.to_q = nn.Linear(config.width, config.width)
         self.to_k = nn.Linear(config.width, config.width)
+        self.look = nn.Linear(config.image_width, 64, bias=False)
         self.spread = nn.Parameter(torch.tensor(-1.2))
+        self.likeness = nn.Parameter(torch.tensor(1.5))
         self.zoom = nn.Linear(config.width, 1)
         nn.init.zeros_(self.zoom.weight)
         nn.init.zeros_(self.zoom.bias)
 
-    def forward(self, x: Tensor, tokens: Tensor, anchor: Anchor) -> Tensor:
-        """-> uv (B, T, J, 2). The scores start as a bell around the joint's place in the reference."""
+    def forward(self, x: Tensor, tokens: Tensor, image: Tensor, anchor: Anchor) -> Tensor:
+        """-> uv (B, T, J, 2). The scores start as a bell around the joint's place in the reference, where the frame looks
+        like the reference does at the joint. image (B, T, S, C): the tokens before projection."""
         centres = self.places.centres()
         scores = self.to_q(self.norm(x)) @ self.to_k(tokens).transpose(-1, -2) * x.shape[-1] ** -0.5
+        shown = self.places.sampled(self.look(self.places.norm(anchor.tokens)), anchor.uv)
+        alike = F.normalize(shown, dim=-1)[:, None] @ F.normalize(self.look(image), dim=-1).transpose(-1, -2)
         distance = (anchor.uv[:, None, :, None] - centres).square().sum(-1)
-        scores = scores - distance / (2 * torch.exp(2 * self.spread))
+        scores = scores + self.likeness.exp() * alike - distance / (2 * torch.exp(2 * self.spread))
         with exact(scores):  # half precision would round the places to a grid of its own
             return scores.to(centres.dtype).softmax(-1) @ centres
 
-    def place(self, residual: Tensor, x: Tensor, uv: Tensor, anchor: Anchor) -> Tensor:
-        """The reference moved in the image plane as the joints moved in the picture, plus what the network adds.
+    def moved(self, x: Tensor, uv: Tensor, anchor: Anchor) -> Tensor:
+        """uv (B, T, J, 2) -> how far the joints have moved in the image plane since the reference, (B, T, J, 3) with z = 0.
 
         uv is y down and relative to the crop, whose half side is `unit` long in the reference and exp(zoom) times that in
         the clip: root-relative in-plane position = (u_j - u_root, -(v_j - v_root)) * half side.
         """
         mask = anchor.graph.mask[:, None, :, None]
         pooled = (self.norm(x) * mask).sum(2, keepdim=True) / mask.sum(2, keepdim=True)
-        unit = anchor.unit[:, None, None, None].to(residual.dtype)
-        half = unit * torch.exp(self.zoom(pooled).clamp(-1, 1).to(residual.dtype))
+        unit = anchor.unit[:, None, None, None].to(uv.dtype)
+        half = unit * torch.exp(self.zoom(pooled).clamp(-1, 1).to(uv.dtype))
         seen = (uv - uv[:, :, :1]) * half - (anchor.uv - anchor.uv[:, :1])[:, None] * unit
-        flip = torch.tensor([1.0, -1.0], dtype=residual.dtype, device=residual.device)
-        moved = torch.cat([seen.to(residual.dtype) * flip, torch.zeros_like(residual[..., :1])], dim=-1)
-        position = anchor.position[:, :1] + moved + residual
-        return position - position[:, :, :1]
+        return torch.stack([seen[..., 0], -seen[..., 1], torch.zeros_like(seen[..., 0])], dim=-1)
+
+
+class Lift(nn.Module):
+    """From places in the image plane to depth: joints over time and over the skeleton."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.input = nn.Linear(2 + 3 + 3, config.width)
+        blocks = (TemporalBlock(config.width, config.heads, config.joint_radius, config.dropout) for _ in range(config.lift_layers))
+        self.temporal = nn.ModuleList(blocks)
+        self.layers = nn.ModuleList(RestLayer(config) for _ in range(config.lift_layers))
+
+    def forward(self, x: Tensor, uv: Tensor, moved: Tensor, anchor: Anchor) -> Tensor:
+        reference = anchor.position[:, :1].expand_as(moved)
+        x = x + self.input(torch.cat([uv - anchor.uv[:, None], moved, reference], dim=-1))
+        for i, (temporal, layer) in enumerate(zip(self.temporal, self.layers, strict=True)):
+            x = layer(temporal(x), anchor.graph, local=i % 2 == 0)
+        return x
 
 
 class Video2Pose(nn.Module):
