@@ -146,6 +146,15 @@ def test_noisy_green_backdrop_with_a_logo_and_uneven_light(tmp_path: Path) -> No
     assert box_errors(subject, masks).max() <= 3
 
 
+def test_white_backdrop_that_darkens_to_one_side(tmp_path: Path) -> None:
+    x = np.linspace(0, 1, SIZE[1], dtype=np.float32)
+    back = np.broadcast_to((250 - 110 * x)[None, :, None], (*SIZE, 3))
+    masks = film(tmp_path / "shade.mp4", lambda frame: back, frames=20)
+    subject = subject_of(Clip(str(tmp_path / "shade.mp4")))
+    assert subject.source == "uniform"
+    assert iou(subject, masks).min() > 0.9
+
+
 def test_static_background(tmp_path: Path) -> None:
     back = photo()
     masks = film(tmp_path / "static.mp4", lambda frame: back, grain=2.0)
