@@ -157,7 +157,7 @@ def _train(options: argparse.Namespace) -> None:
     import torch
 
     from .train.loop import Plan, Run
-    from .train.packs import load_packs
+    from .packs import load_packs
     from .train.splits import split_packs
 
     torch.set_num_threads(1)  # on small machines a second thread waits more than it works; the samples have their own process
@@ -168,7 +168,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from .train.evaluate import evaluate
-    from .train.packs import load_packs
+    from .packs import load_packs
     from .train.splits import split_packs
 
     packs = load_packs(options.packs)

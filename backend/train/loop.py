@@ -19,7 +19,7 @@ from ..model import LITE, Config, Video2Pose2Rot
 from ..vision import Encoder
 from ..weights import encoder_of, pick_device, save_model
 from .losses import batch_of, losses, total
-from .packs import Pack
+from ..packs import Pack
 from .samples import Sample, Windows
 
 log = logging.getLogger(__name__)

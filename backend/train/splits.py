@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .packs import Pack
+from ..packs import Pack
 
 VALIDATION = 20
 

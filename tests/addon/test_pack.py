@@ -15,7 +15,7 @@ from anyrig.addon.surface import strongest, surface_of
 from anyrig.backend.errors import UserError
 from anyrig.backend.rotation import Array, geodesic_angle, rotation_part
 from anyrig.backend.surface import Surface
-from anyrig.backend.train.packs import Pack
+from anyrig.backend.packs import Pack
 from anyrig.tests.addon.fixtures import add_mesh, chain, make_rig
 from mathutils import Matrix
 from mathutils.bvhtree import BVHTree

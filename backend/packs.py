@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..rig import Rig
-from ..surface import Surface
+from .errors import UserError
+from .rig import Rig
+from .surface import Surface
 
 SURFACE_KEYS = ("points", "normals", "colours", "joints", "weights")
 
@@ -48,7 +48,7 @@ class Pack:
                 clips = {name: _affine(data[f"clip.{i}"]) for i, name in enumerate(head["clips"])}
         except OSError as error:
             raise UserError(f"Pack '{path}' cannot be read ({error}): check the path.") from error
-        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"'{path}' is not a rig pack ({error}): make it again with `anyrig pack`.") from error
         return cls(head["name"], Rig.from_json(head["rig"]), surface, clips, head["fps"])
 

@@ -1,0 +1,181 @@
+"""Training and measuring on a small pack made here."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anyrig.backend.camera import project
+from anyrig.backend.capsules import capsules
+from anyrig.backend.cli import main
+from anyrig.backend.errors import UserError
+from anyrig.backend.model import TINY, Video2Pose2Rot
+from anyrig.backend.packs import Pack, load_packs
+from anyrig.backend.rig import Rig
+from anyrig.backend.rotation import axis_angle_to_matrix
+from anyrig.backend.skeleton import forward_kinematics
+from anyrig.backend.train.evaluate import evaluate, film, references, static_joints
+from anyrig.backend.train.loop import Plan, Run
+from anyrig.backend.train.losses import batch_of, losses
+from anyrig.backend.train.samples import Sample, Windows
+from anyrig.backend.train.splits import split_packs
+from anyrig.backend.vision import Encoder, EfficientNetLite0
+from anyrig.backend.weights import load_model, save_model
+
+CPU = torch.device("cpu")
+
+
+def make_pack(name: str = "lizard", clips: int = 5, frames: int = 9) -> Pack:
+    """A body with a tail and two legs that swing; joint 3, the tail's end, keeps its local rotation."""
+    heads = np.array([[0, 0, 1.0], [0, -0.6, 1], [0, 0.5, 1], [0, 1.0, 1], [0.2, 0, 0.9], [-0.2, 0, 0.9]])
+    parents = np.array([-1, 0, 0, 2, 0, 0])
+    rest = np.tile(np.eye(4), (6, 1, 1))
+    rest[:, :3, 3] = heads
+    tails = heads + np.array([[0, 0, 0.1], [0, -0.4, 0.1], [0, 0.5, 0], [0, 0.4, 0], [0, 0, -0.8], [0, 0, -0.8]])
+    nothing = np.zeros(6, bool)
+    rig = Rig(name, tuple(f"bone {i}" for i in range(6)), parents, rest, tails, nothing, nothing)
+    moves = {}
+    for clip in range(clips):
+        angle = np.sin(np.arange(frames)[:, None] * 0.7 + np.arange(6) + clip) * 0.6
+        angle[:, (0, 3)] = 0.2 * clip, 0.0
+        local = axis_angle_to_matrix(np.broadcast_to([1.0, 0, 0], (frames, 6, 3)), angle)
+        turns, places = forward_kinematics(parents, heads - heads[np.maximum(parents, 0)], local)
+        pose = np.tile(np.eye(4, dtype=np.float32), (frames, 6, 1, 1))
+        pose[..., :3, :3], pose[..., :3, 3] = turns, places + heads[0]
+        moves[f"move {clip}"] = pose
+    return Pack(name, rig, capsules(rig, 1500), moves, 24.0)
+
+
+@pytest.fixture(scope="module")
+def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("encoder") / "model.safetensors"
+    save_model(path, Video2Pose2Rot(TINY), EfficientNetLite0().state_dict(), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    torch.manual_seed(0)
+    encoder = Encoder(EfficientNetLite0().state_dict())
+    source = iter(Windows([make_pack(), make_pack("newt")], TINY, encoder.encode, frames=4, seed=3))
+    return [next(source) for _ in range(3)]
+
+
+def test_samples_agree_with_themselves(samples: list[Sample]) -> None:
+    for sample in samples:
+        joints = len(sample.body.skeleton)
+        assert joints == 6 + 4  # four leaves, each with a tip
+        assert sample.tokens.shape == (5, 196, 432) and sample.tokens.isfinite().all()
+        assert sample.position.shape == (4, joints, 3) and sample.uv.shape == (4, joints, 2)
+        assert sample.uv.abs().max() < 1.3
+        # rotations and positions belong together: forward kinematics with the rest offsets gives the positions
+        skeleton = sample.body.skeleton
+        _, places = forward_kinematics(skeleton.parents, skeleton.offsets / sample.pairs.scale, sample.turns.numpy().astype(float))
+        assert np.abs(places - sample.position.numpy()).max() < 1e-5
+        # the reference pair too
+        assert sample.pairs.position.shape == (1, joints, 3) and np.abs(sample.pairs.position).max() < 3
+
+
+def test_samples_are_seeded() -> None:
+    def first(seed: int) -> Sample:
+        return next(iter(Windows([make_pack()], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], 3, seed)))
+
+    assert torch.equal(first(1).position, first(1).position)
+    assert torch.equal(first(1).tokens, first(1).tokens)
+    assert not torch.equal(first(1).position, first(2).position)
+
+
+def test_padding_does_not_change_the_losses(samples: list[Sample]) -> None:
+    torch.manual_seed(0)
+    model = Video2Pose2Rot(TINY).eval()
+    alone = batch_of(samples[:1], CPU)
+    terms = losses(model, alone, torch.ones(1, dtype=torch.bool))
+    assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place"}
+    truth = losses(model, replace(alone, position=model.video2pos(alone.image, alone.anchor)[0].detach()), torch.ones(1, dtype=torch.bool))
+    assert truth["position"] < 0.02 * terms["position"] + 1e-3
+
+
+def plan(minutes: float) -> Plan:
+    return Plan(minutes=minutes, batch=2, frames=3, pool=4, warm=3, workers=0, config=TINY, device="cpu", save_every=0.0)
+
+
+def test_a_run_learns_saves_and_resumes(encoder_file: Path, tmp_path: Path) -> None:
+    packs = [make_pack()]
+    run = Run(plan(0.03), packs, encoder_file, tmp_path)
+    path = run.train()
+    assert run.step > 0 and run.spent >= 0.03 * 60
+    again = Run(plan(0.06), packs, encoder_file, tmp_path)
+    assert (again.step, again.spent) == (run.step, run.spent)
+    for key, value in run.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[key])
+    model = load_model(str(path), CPU)
+    assert model.config == TINY and model.card["steps"] == run.step and model.card["clips"] == 5
+    finished = Run(plan(0.03), packs, encoder_file, tmp_path)
+    finished.train()
+    assert finished.step == run.step  # the budget is spent
+
+
+def test_a_step_lowers_the_loss(encoder_file: Path, tmp_path: Path, samples: list[Sample]) -> None:
+    run = Run(plan(1.0), [make_pack()], encoder_file, tmp_path)
+    values = [sum(run._step(samples[:2]).values()) for _ in range(40)]
+    assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5])
+
+
+def test_splits(tmp_path: Path) -> None:
+    packs = [make_pack("lizard", 8), make_pack("newt", 3), make_pack("toad", 3)]
+    lists = {
+        "seen": [{"file": "lizard", "clip": "move 0"}], "unseen": [{"file": "toad", "clip": "move 1"}],
+        "never_train_clips": [{"file": "newt", "clip": "move 2"}], "never_train_files": ["toad"],
+    }  # fmt: skip
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(lists))
+    parts = {name: {(p.name, clip) for p in part for clip in p.clips} for name, part in split_packs(packs, path).items()}
+    assert parts["seen"] == {("lizard", "move 0")} and parts["unseen"] == {("toad", "move 1")}
+    assert len(parts["validation"]) == 1
+    assert not parts["train"] & (parts["seen"] | parts["unseen"] | parts["validation"] | {("newt", "move 2")})
+    assert len(parts["train"] | parts["validation"]) == 7 + 2
+    lists["seen"].append({"file": "newt", "clip": "swim"})
+    path.write_text(json.dumps(lists))
+    with pytest.raises(UserError, match="swim"):
+        split_packs(packs, path)
+    with pytest.raises(UserError, match=r"none\.json"):
+        split_packs(packs, tmp_path / "none.json")
+
+
+def test_evaluate_and_its_command(encoder_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_pack("lizard", 2, 4).save(tmp_path / "lizard.npz")
+    out = tmp_path / "rows.json"
+    assert main(["evaluate", "--packs", str(tmp_path), "--model", str(encoder_file), "--device", "cpu", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    assert [(row["clip"], row["reference"]) for row in rows] == [(f"move {i}", kind) for i in range(2) for kind in ("rest", "action")]
+    keys = "species split clip frames joints reference angle_deg copy_angle_deg mpjpe_cm copy_mpjpe_cm mpjve_cm angular_velocity_deg"
+    assert {*keys.split(), "liveness", "heading_deg"} <= set(rows[0])
+    assert "angle_ratio" in capsys.readouterr().out
+    # the same again is the same to the last digit
+    assert list(evaluate(load_packs(tmp_path), load_packs(tmp_path), "train", load_model(str(encoder_file), CPU))) == rows
+
+
+def test_static_joints_and_references() -> None:
+    pack = make_pack()
+    assert static_joints(pack).tolist() == [False, False, False, True, False, False]
+    assert [kind for kind, _ in references(pack, "move 4")] == ["rest", "action"]
+    assert np.array_equal(references(pack, "move 4")[1][1], pack.clips["move 0"][0])
+
+
+def test_film_frames_the_subject() -> None:
+    from anyrig.backend import splat
+
+    pack = make_pack()
+    shot = film(splat.cloud_of(pack.surface, pack.rig.rest), pack.clips["move 1"], 0.7, 0.1)
+    ink = (shot.crops < 250).any(-1).float().mean((1, 2))
+    assert ((ink > 0.02) & (ink < 0.9)).all()
+    root = project(shot.projection, pack.clips["move 1"][:, 0, :3, 3])
+    assert ((root > shot.squares[:, :2]) & (root < shot.squares[:, 2:])).all()
+
+
+def test_train_command(encoder_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--packs", str(tmp_path), "--out", str(tmp_path / "run"), "--budget", "0.01"]) == 1
+    assert "rig packs" in capsys.readouterr().err
