@@ -12,12 +12,22 @@ from torch import Tensor
 
 from .blocks import Graph
 from .camera import project, view_yaw
+from .config import Config
 from .errors import UserError
-from .model import Anchor, Config
+from .model import Anchor
 from .names import hashed_embedding
 from .rig import Rig
 from .rotation import Array, matrix_to_rot6d
-from .skeleton import Skeleton, ancestor_mask, global_to_local, graph_relations, network_axes, pose_to_network, scale_of, skeleton_of
+from .skeleton import (
+    Skeleton,
+    ancestor_mask,
+    global_to_local,
+    graph_relations,
+    network_axes,
+    pose_to_network,
+    scale_of,
+    skeleton_of,
+)
 from .vision import to_crop
 
 IDENTITY = np.array([1.0, 0, 0, 0, 1, 0])

@@ -238,3 +238,17 @@ class AnchorAttention(nn.Module):
             q, k, v = (split_heads(y.transpose(1, 2), self.heads) for y in (q, k, value))
             value = merge_heads(attention(q, k, v)).transpose(1, 2)
         return self.out_proj(self.attn.out_proj(value))
+
+
+class GraphLayer(nn.Module):
+    """Pre-norm graph attention and feed-forward, over the joints of a frame."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.graph = GraphAttention(dim, heads)
+        self.ffn = feed_forward(dim, dropout)
+
+    def forward(self, x: Tensor, graph: Graph, local: bool) -> Tensor:
+        x = x + self.graph(self.norm(x), graph, local)
+        return x + self.ffn(self.ffn_norm(x))

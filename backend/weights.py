@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .config import TINY, Config
 from .errors import UserError
-from .model import TINY, Config, Video2Pose2Rot
+from .model import Video2Pose2Rot
 from .vision import EfficientNetLite0, Encoder, convert_file
 
 DATA = Path(__file__).parent / "data"

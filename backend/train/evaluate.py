@@ -18,12 +18,12 @@ from ..clip import Settings
 from ..inference import anchor_of, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
 from ..metrics import measure
 from ..motion import Motion
+from ..packs import Pack
 from ..rig import Reference, Rig
 from ..rotation import Array
 from ..skeleton import global_to_local, pose_to_network
 from ..vision import COARSE, SIZE
 from ..weights import Model
-from ..packs import Pack
 from .samples import Shot, develop, inside_crops
 
 VIEWS = np.radians(np.arange(0, 360, 45))

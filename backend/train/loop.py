@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..model import LITE, Config, Video2Pose2Rot
+from ..config import LITE, Config
+from ..model import Video2Pose2Rot
+from ..packs import Pack
 from ..vision import Encoder
 from ..weights import encoder_of, pick_device, save_model
 from .losses import batch_of, losses, total
-from ..packs import Pack
 from .samples import Sample, Windows
 
 log = logging.getLogger(__name__)

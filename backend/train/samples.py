@@ -15,11 +15,11 @@ from torch.utils.data import IterableDataset
 from .. import splat
 from ..anchors import Body, Pairs, body_of, pairs_of
 from ..camera import Camera, fit_distance, project, view_yaw
-from ..model import Config
+from ..config import Config
+from ..packs import Pack
 from ..rotation import Array
 from ..skeleton import global_to_local, network_axes, pose_to_network
 from ..vision import SIZE, crop_box, crop_side, to_crop
-from ..packs import Pack
 
 REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
 SIDE_ERROR = np.radians(30)  # between the video's and the reference's azimuth, as matching leaves it

@@ -12,9 +12,10 @@ from anyrig.backend.capsules import capsules
 from anyrig.backend.capture import Progress, Target, capture, capture_positions, clip_squares, match_view, solve
 from anyrig.backend.cli import drained, main
 from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.config import TINY
 from anyrig.backend.errors import UserError
 from anyrig.backend.inference import anchor_of, motion_of, run_pose2rot, run_video2pose, windows
-from anyrig.backend.model import TINY, Video2Pose2Rot
+from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.motion import Motion
 from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import axis_angle_to_matrix, geodesic_angle, quaternion_to_matrix

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from anyrig.backend.blocks import Graph
-from anyrig.backend.model import TINY, Anchor, Config, Video2Pose2Rot, pose2rot, video2pose
+from anyrig.backend.config import TINY, Config
+from anyrig.backend.model import Anchor, Video2Pose2Rot, pose2rot, video2pose
 from safetensors import safe_open
 from torch import Tensor
 

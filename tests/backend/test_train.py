@@ -10,8 +10,9 @@ import torch
 from anyrig.backend.camera import project
 from anyrig.backend.capsules import capsules
 from anyrig.backend.cli import main
+from anyrig.backend.config import TINY
 from anyrig.backend.errors import UserError
-from anyrig.backend.model import TINY, Video2Pose2Rot
+from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.packs import Pack, load_packs
 from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import axis_angle_to_matrix
@@ -21,7 +22,7 @@ from anyrig.backend.train.loop import Plan, Run
 from anyrig.backend.train.losses import batch_of, losses
 from anyrig.backend.train.samples import Sample, Windows
 from anyrig.backend.train.splits import split_packs
-from anyrig.backend.vision import Encoder, EfficientNetLite0
+from anyrig.backend.vision import EfficientNetLite0, Encoder
 from anyrig.backend.weights import load_model, save_model
 
 CPU = torch.device("cpu")
