@@ -282,7 +282,8 @@ def stage(folder: Path) -> None:
 
 def extension_tool(folder: Path) -> Path:
     """Blender's own extension builder, from the wheel installed in an environment."""
-    tools = sorted(folder.glob("[Ll]ib/**/bpy/*/scripts/addons_core/bl_pkg/cli/blender_ext.py"))
+    wheels = [folder / "lib/python3.11/site-packages/bpy", folder / "Lib/site-packages/bpy"]
+    tools = [tool for wheel in wheels for tool in wheel.glob("*/scripts/addons_core/bl_pkg/cli/blender_ext.py")]
     if not tools:
         raise BuildError(f"{folder} holds no blender_ext.py: delete the folder and run this again.")
     return tools[0]

@@ -1,0 +1,198 @@
+"""Moving pictures of a rig for the demo: an action seen by one camera that stands still, over a plain backdrop."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+from numpy.typing import NDArray
+
+from ..backend.camera import Camera, fit_distance
+from ..backend.errors import UserError
+from ..backend.rotation import Array
+
+if TYPE_CHECKING:
+    from ..backend.rig import Rig
+
+Picture = NDArray[np.uint8]
+FRAMING_SAMPLES = 24
+# A key needs one colour that the character has nowhere: the farthest of these is taken.
+BACKDROPS = ((40, 170, 70), (60, 90, 200), (200, 60, 160), (235, 235, 235), (30, 30, 34), (220, 190, 60))
+
+
+@contextmanager
+def stage(obj: bpy.types.Object, size: int) -> Iterator[bpy.types.Scene]:
+    """A scene with the armature, its visible meshes and a camera, that renders transparent PNGs with Workbench.
+
+    What the objects hang on (parents, constraint targets) is evaluated although it is not in the scene.
+    """
+    window, users = bpy.context.window, bpy.context.scene
+    scene = bpy.data.scenes.new("AnyRig demo")
+    # Blender renders a scene that no window shows without moving its animation on
+    window.scene = scene
+    scene.render.fps, scene.render.fps_base = users.render.fps, users.render.fps_base
+    camera = bpy.data.objects.new("AnyRig demo", bpy.data.cameras.new("AnyRig demo"))
+    colours = dict(show_base_colours(visible_meshes(obj)))
+    try:
+        for item in (obj, *visible_meshes(obj), camera):
+            scene.collection.objects.link(item)
+        scene.camera = camera
+        set_up(scene, size)
+        yield scene
+    finally:
+        for material, colour in colours.items():
+            material.diffuse_color = colour
+        window.scene = users
+        bpy.data.scenes.remove(scene)
+        bpy.data.cameras.remove(camera.data)
+
+
+def set_up(scene: bpy.types.Scene, size: int) -> None:
+    render, image, shading = scene.render, scene.render.image_settings, scene.display.shading
+    render.engine = "BLENDER_WORKBENCH"
+    render.resolution_x = render.resolution_y = size
+    render.resolution_percentage = 100
+    render.film_transparent = True
+    render.use_compositing = render.use_sequencer = False
+    image.file_format, image.color_mode, image.color_depth, image.compression = "PNG", "RGBA", "8", 0
+    scene.view_settings.view_transform = "Standard"
+    scene.display.render_aa = "5"
+    shading.light, shading.color_type = "STUDIO", "TEXTURE"
+    shading.show_cavity = shading.show_shadows = shading.show_specular_highlight = False
+
+
+def show_base_colours(meshes: Sequence[bpy.types.Object]) -> Iterator[tuple[bpy.types.Material, tuple[float, ...]]]:
+    """Workbench shows the viewport colour of a material without a texture; importers set only the shader's.
+
+    Yields every material changed with the viewport colour it had.
+    """
+    materials = {slot.material for mesh in meshes for slot in mesh.material_slots if slot.material and slot.material.use_nodes}
+    for material in materials:
+        shader = next((node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED"), None)
+        if shader and not shader.inputs["Base Color"].is_linked:
+            yield material, tuple(material.diffuse_color)
+            material.diffuse_color = (*shader.inputs["Base Color"].default_value[:3], 1.0)
+
+
+def visible_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
+    from .rig import meshes_of
+
+    return [mesh for mesh in meshes_of(obj) if not mesh.hide_render and not mesh.hide_viewport]
+
+
+def go_to(scene: bpy.types.Scene, frame: float) -> None:
+    scene.frame_set(math.floor(frame), subframe=float(frame - math.floor(frame)))
+
+
+def frame_motion(obj: bpy.types.Object, frames: Sequence[float], azimuth: float, pitch: float, size: int) -> Camera:
+    """A camera at `azimuth` and `pitch` (radians) that holds the rig's meshes, or bones, on all frames of its action."""
+    step = max(1, len(frames) // FRAMING_SAMPLES)
+    with stage(obj, size) as scene:
+        points = np.concatenate([points_at(scene, obj, frame) for frame in frames[::step]])
+    centre = (points.min(0) + points.max(0)) / 2
+    radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
+    x, y, z = (float(value) for value in centre)
+    return Camera((x, y, z), fit_distance(radius, Camera.fov, 1.05), azimuth, pitch, width=size, height=size)
+
+
+def points_at(scene: bpy.types.Scene, obj: bpy.types.Object, frame: float) -> Array:
+    """(P, 3) world positions of the posed meshes' corners, or of the bones' ends if there is no mesh."""
+    go_to(scene, frame)
+    graph = scene.view_layers[0].depsgraph
+    found = []
+    for mesh in visible_meshes(obj):
+        posed = mesh.evaluated_get(graph)
+        points = np.empty(3 * len(posed.data.vertices), np.float32)
+        posed.data.vertices.foreach_get("co", points)
+        found.append(to_world(posed.matrix_world, points.reshape(-1, 3)))
+    if not found or not sum(map(len, found)):
+        posed = obj.evaluated_get(graph)
+        found = [to_world(posed.matrix_world, np.array([end for bone in posed.pose.bones for end in (bone.head, bone.tail)]))]
+    return np.concatenate(found)
+
+
+def to_world(matrix: Matrix, points: Array) -> Array:
+    full = np.array(matrix)
+    return points @ full[:3, :3].T + full[:3, 3]
+
+
+def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Picture]:
+    """The rig on the given frames of its active action, (H, W, 4) uint8 RGBA each; capsules if it has no mesh."""
+    if not visible_meshes(obj):
+        return render_capsules(obj, rig, frames, camera)
+    pictures = []
+    with stage(obj, camera.width) as scene, tempfile.TemporaryDirectory() as folder:
+        place(scene.camera, camera)
+        for frame in frames:
+            go_to(scene, frame)
+            pictures.append(render_still(scene, Path(folder) / "frame.png"))
+    return pictures
+
+
+def render_capsules(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Picture]:
+    """The same pictures of a rig without a mesh, drawn without Blender."""
+    import torch
+
+    from ..backend import splat
+    from .rig import pose_of
+
+    poses, to_worlds = [], []
+    with stage(obj, camera.width) as scene:
+        for frame in frames:
+            go_to(scene, frame)
+            posed = obj.evaluated_get(scene.view_layers[0].depsgraph)
+            poses.append(pose_of(posed, rig))
+            to_worlds.append(np.array(posed.matrix_world))
+    cloud = splat.cloud_of(splat.capsules(rig), rig.rest)
+    light = torch.tensor(camera.rotation.T @ np.array([-0.45, 0.65, 0.6]), dtype=torch.float32)
+    pictures = []
+    for pose, world in zip(poses, to_worlds, strict=True):
+        points, normals = cloud.skin(torch.tensor(world @ pose, dtype=torch.float32)[None])
+        scale = float(np.cbrt(abs(np.linalg.det(world[:3, :3]))))
+        size = {"height": camera.height, "width": camera.width, "spacing": cloud.spacing * scale, "samples": 2}
+        projection = torch.tensor(camera.projection, dtype=torch.float32)
+        drawn = splat.render(points, normals, cloud.colours, projection, light, **size)[0]
+        pictures.append((drawn * 255).round().to(torch.uint8).numpy())
+    return pictures
+
+
+def render_still(scene: bpy.types.Scene, path: Path) -> Picture:
+    import cv2
+
+    scene.render.filepath = str(path)
+    bpy.ops.render.render(write_still=True, scene=scene.name)
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise UserError("Workbench did not render a picture: install an OpenGL driver (Debian: libegl1 libgl1-mesa-dri).")
+    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+
+
+def place(obj: bpy.types.Object, camera: Camera) -> None:
+    # camera.rotation takes world axes to (right, up, towards the viewer), the axes of Blender's camera object: its matrix
+    # in the world is the inverse rotation beside the position
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = camera.rotation.T, camera.position
+    obj.matrix_world = Matrix(matrix.tolist())
+    obj.data.sensor_fit, obj.data.angle = "AUTO", camera.fov
+    obj.data.clip_start, obj.data.clip_end = camera.distance * 1e-2, camera.distance * 1e2
+
+
+def plain_backdrop(pictures: Sequence[Picture]) -> tuple[int, int, int]:
+    """The backdrop colour that is farthest from every colour of the character."""
+    seen = np.concatenate([picture[::4, ::4][picture[::4, ::4, 3] > 128][:, :3] for picture in pictures[::5]])
+    if not len(seen):
+        return BACKDROPS[0]
+    return max(BACKDROPS, key=lambda colour: float(np.linalg.norm(seen - np.array(colour, float), axis=1).min()))
+
+
+def over(picture: Picture, colour: Sequence[int]) -> Picture:
+    """RGBA with straight alpha over one colour -> RGB."""
+    alpha = picture[..., 3:].astype(np.float32) / 255
+    return np.rint(picture[..., :3] * alpha + np.array(colour, np.float32) * (1 - alpha)).astype(np.uint8)
