@@ -17,6 +17,7 @@ from ..backend.rotation import Array
 from .gltf import complete, default_pose, read_nodes
 
 BONE_PATH = 'pose.bones["'
+SLIDE = 0.1
 CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
 
 
@@ -154,8 +155,38 @@ def _animated(action: Action) -> Iterator[tuple[Any, set[str]]]:
 
 
 def _bone_names(curves: Any) -> set[str]:
-    paths = {curve.data_path for curve in curves if curve.data_path.startswith(BONE_PATH)}
-    return {bpy.utils.unescape_identifier(path[len(BONE_PATH) : path.rindex('"]')]) for path in paths}
+    return {_bone_name(curve.data_path) for curve in curves if curve.data_path.startswith(BONE_PATH)}
+
+
+def _bone_name(path: str) -> str:
+    return bpy.utils.unescape_identifier(path[len(BONE_PATH) : path.rindex('"]')])
+
+
+def sliding_bones(obj: Object) -> set[str]:
+    """Bones that an action of this armature moves from their place, by more than SLIDE of the skeleton's extent.
+
+    Feet on baked targets and bodies that bob on a root still on the ground: a take must be able to move them too.
+    """
+    heads = np.array([bone.head_local for bone in obj.data.bones])
+    limit = SLIDE * float(np.ptp(heads, axis=0).max())
+    return {
+        _bone_name(curve.data_path)
+        for action in actions_of(obj)
+        for curve in _all_curves(action)
+        if curve.data_path.startswith(BONE_PATH) and curve.data_path.endswith("].location") and _range(curve) > limit
+    }
+
+
+def _all_curves(action: Action) -> list[Any]:
+    if not hasattr(action, "slots"):
+        return list(action.fcurves)
+    return [curve for layer in action.layers for strip in layer.strips for bag in strip.channelbags for curve in bag.fcurves]
+
+
+def _range(curve: Any) -> float:
+    keys = np.empty(2 * len(curve.keyframe_points), np.float32)
+    curve.keyframe_points.foreach_get("co", keys)
+    return float(np.ptp(keys[1::2])) if len(keys) else 0.0
 
 
 def action_label(action: Action) -> str:

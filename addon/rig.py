@@ -11,6 +11,7 @@ from mathutils import Matrix
 from ..backend.errors import UserError
 from ..backend.rig import Rig
 from ..backend.rotation import Array, axis_angle_to_matrix, matrix_to_quaternion, rotation_part
+from .importing import sliding_bones
 
 # Newton's method for a bone under an uneven scale (`_solve_rotation`): most steps, and radians for its derivatives.
 MAX_STEPS = 30
@@ -25,7 +26,8 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
     Joints are the bones that move a mesh, and their ancestors (no mesh at all: every deforming bone). `bones` restricts
     them to these names; a joint's parent is then its nearest ancestor that is a joint. Of several roots the one with most
     descendants is the root; the others become its children. They translate, unless they hang on a bone that moves the mesh
-    and was left out, or are connected: those stay where their parent puts them.
+    and was left out, or are connected: those stay where their parent puts them. Joints below the root that the armature's
+    own actions slide about translate too: nothing else tells a foot on a baked target from a foot on a leg.
     Rest matrices and tails are in armature space, `world` is the rotation of the object. Nothing in the file changes.
     Raises UserError: not an armature, in edit mode, no bones, a name in `bones` that does not exist, no joint left.
     """
@@ -36,14 +38,15 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
     parents = {bone.name: _nearest(bone, joints) for bone in joints.values()}
     order = _root_first(parents)
     index = {name: joint for joint, name in enumerate(order)}
-    extra = [parents[name] is None and joint > 0 for joint, name in enumerate(order)]
+    extra = {name for name in order[1:] if parents[name] is None and _is_free(joints[name], moving)}
+    extra |= {name for name in sliding_bones(obj) & set(order[1:]) if not joints[name].use_connect}
     return Rig(
         name=obj.name,
         names=tuple(order),
         parents=np.array([-1] + [index[parents[name] or order[0]] for name in order[1:]]),
         rest=np.array([joints[name].matrix_local for name in order], np.float64),
         tails=np.array([joints[name].tail_local for name in order], np.float64),
-        translates=np.array([e and _is_free(joints[name], moving) for e, name in zip(extra, order, strict=True)]),
+        translates=np.array([name in extra for name in order]),
         static=np.zeros(len(order), np.bool_),
         world=rotation_part(np.array(obj.matrix_world)),
     )

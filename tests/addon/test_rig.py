@@ -241,3 +241,19 @@ def test_a_renamed_bone_is_named() -> None:
     obj.data.bones["spine"].name = "backbone"
     with pytest.raises(UserError, match="Bone 'spine' is not in armature 'No mesh'"):
         pose_of(obj, rig)
+
+
+def test_a_joint_that_its_actions_slide_translates() -> None:
+    obj = RIGS["quadruped"]()
+    rig = rig_from_armature(obj)
+    free = next(i for i, name in enumerate(rig.names) if i > 0 and not obj.data.bones[name].use_connect)
+    name = rig.names[free]
+    extent = float(np.ptp(rig.heads, axis=0).max())
+    bone = obj.pose.bones[name]
+    for frame, place in ((1, 0.0), (10, 0.05 * extent)):
+        bone.location = (place, 0, 0)
+        bone.keyframe_insert("location", frame=frame)
+    assert not rig_from_armature(obj).translates[free]  # a shift of 5 % is not enough
+    bone.location = (0.3 * extent, 0, 0)
+    bone.keyframe_insert("location", frame=20)
+    assert np.flatnonzero(rig_from_armature(obj).translates).tolist() == [free]
