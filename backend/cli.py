@@ -20,7 +20,7 @@ from .errors import UserError
 from .inference import Take, motion_of
 from .metrics import summarise
 from .rig import Reference, Rig
-from .skeleton import network_axes, skeleton_of
+from .skeleton import skeleton_of
 from .splat import reference_views
 from .weights import load_model, pick_device
 
@@ -156,8 +156,8 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, reference: Reference, setti
 def _train(options: argparse.Namespace) -> None:
     import torch
 
-    from .train.loop import Plan, Run
     from .packs import load_packs
+    from .train.loop import Plan, Run
     from .train.splits import split_packs
 
     torch.set_num_threads(1)  # on small machines a second thread waits more than it works; the samples have their own process
@@ -167,8 +167,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from .train.evaluate import evaluate
     from .packs import load_packs
+    from .train.evaluate import evaluate
     from .train.splits import split_packs
 
     packs = load_packs(options.packs)
