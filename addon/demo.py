@@ -136,8 +136,8 @@ def run(options: argparse.Namespace, console: Console) -> None:
 
 def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """A character made in code walks; its video goes back onto it and onto a character of other build and bone names."""
-    walker = demo_character.make_character(demo_character.WALKER)
-    stalker = demo_character.make_character(demo_character.STALKER, walk=False)
+    walker = demo_character.make_character(demo_character.WALKER, demo_character.WALK_FRAMES)
+    stalker = demo_character.make_character(demo_character.STALKER)
     stalker.location.x = 1.5
     bpy.context.view_layer.update()
     console.say("Rendering the walk of a character made in code ...")

@@ -13,7 +13,7 @@ import numpy as np
 from mathutils import Matrix, Quaternion, Vector
 from numpy.typing import NDArray
 
-WALK_FRAMES = 48
+WALK_FRAMES = 48  # two cycles: the last pose is the first
 STEP = 2  # frames between two keys of the walk
 STRIDE = 24  # frames of one cycle
 AXES = {"x": Vector((1, 0, 0)), "y": Vector((0, 1, 0)), "z": Vector((0, 0, 1))}
@@ -100,9 +100,9 @@ def leg(shape: Shape, roles: tuple[str, str, str], side: str, parent: str, at: t
     return [Limb(*part) for part in zip(names, parents, points, points[1:], radii, (0, 1, 2), strict=False)]
 
 
-def make_character(shape: Shape, walk: bool = True, collection: bpy.types.Collection | None = None) -> bpy.types.Object:
-    """An armature object with its skinned mesh as a child and, if asked for, its walk as the active action."""
-    collection = collection or bpy.context.scene.collection
+def make_character(shape: Shape, walk: int = 0) -> bpy.types.Object:
+    """An armature object in the current scene, its skinned mesh as a child; `walk` frames of walking as its active action."""
+    collection = bpy.context.scene.collection
     limbs = limbs_of(shape)
     armature = bpy.data.objects.new(shape.name, bpy.data.armatures.new(shape.name))
     collection.objects.link(armature)
@@ -110,7 +110,7 @@ def make_character(shape: Shape, walk: bool = True, collection: bpy.types.Collec
     collection.objects.link(make_skin(armature, shape, limbs))
     bpy.context.view_layer.update()
     if walk:
-        key_walk(armature, shape)
+        key_walk(armature, shape, walk)
     return armature
 
 
@@ -150,7 +150,8 @@ def make_skin(armature: bpy.types.Object, shape: Shape, limbs: list[Limb]) -> bp
 def make_material(name: str, colour: tuple[float, float, float]) -> bpy.types.Material:
     material = bpy.data.materials.new(name)
     material.diffuse_color = (*colour, 1.0)
-    material.use_nodes = True
+    if material.node_tree is None:  # Blender 5 makes every material with nodes
+        material.use_nodes = True
     shader = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
     shader.inputs["Base Color"].default_value = (*colour, 1.0)
     return material
@@ -188,12 +189,12 @@ def capsule_faces(circles: int, sides: int) -> list[NDArray[np.int64]]:
     return faces
 
 
-def key_walk(armature: bpy.types.Object, shape: Shape) -> bpy.types.Action:
-    """Key a walk on the spot, frames 0 to WALK_FRAMES, and leave the armature at frame 0 of it."""
+def key_walk(armature: bpy.types.Object, shape: Shape, frames: int) -> bpy.types.Action:
+    """Key a walk on the spot, frames 0 to `frames`."""
     data = armature.animation_data_create()
     data.action = bpy.data.actions.new(f"{shape.name} walk")
     roots = armature.pose.bones[shape.bone("hips")]
-    for frame in range(0, WALK_FRAMES + 1, STEP):
+    for frame in range(0, frames + 1, STEP):
         phase = 2 * math.pi * frame / STRIDE
         for role, turns in walk_pose(phase).items():
             bone = armature.pose.bones[shape.bone(role)]

@@ -73,7 +73,7 @@ def show_base_colours(meshes: Sequence[bpy.types.Object]) -> Iterator[tuple[bpy.
 
     Yields every material changed with the viewport colour it had.
     """
-    materials = {slot.material for mesh in meshes for slot in mesh.material_slots if slot.material and slot.material.use_nodes}
+    materials = {slot.material for mesh in meshes for slot in mesh.material_slots if slot.material and slot.material.node_tree}
     for material in materials:
         shader = next((node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED"), None)
         if shader and not shader.inputs["Base Color"].is_linked:
