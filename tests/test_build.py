@@ -1,0 +1,222 @@
+"""build.py: finding Python, environments, judging test runs, and what the zip holds."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("anyrig_build", ROOT / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["anyrig_build"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+build = load()
+Counts = build.Counts
+
+
+# ---- Python and environments
+
+
+def test_the_first_python_that_works_is_taken(tmp_path: Path):
+    false = tmp_path / "python3.11"
+    false.write_text("#!/bin/sh\nexit 1\n")
+    false.chmod(0o755)
+    assert build.find_python([["no-such-python"], [str(false)], [sys.executable]]) == [sys.executable]
+
+
+def test_no_python_at_all_is_one_clear_sentence():
+    with pytest.raises(build.BuildError, match=r"Python 3\.11 with its venv module was not found"):
+        build.find_python([["no-such-python"]])
+
+
+def test_this_python_is_a_candidate_first_and_one_from_the_path_next():
+    candidates = list(build.python_candidates())
+    assert candidates[:2] == [[sys.executable], ["python3.11"]]
+
+
+@pytest.mark.parametrize("version", build.VERSIONS)
+def test_every_environment_is_pinned(version: str):
+    wanted = build.requirements(version)
+    assert all("==" in requirement for requirement in wanted)
+    assert any(requirement.startswith(f"bpy=={version}.") for requirement in wanted)
+    assert {"torch", "scipy", "opencv-python-headless", "safetensors", "numpy", "pytest"} <= {w.split("==")[0] for w in wanted}
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would have run, in a repository of its own."""
+    made: list[list[str]] = []
+
+    def run(command: list[str], env: dict[str, str] | None = None) -> None:
+        made.append(list(command))
+        if command[-3:-1] == ["-m", "venv"]:
+            python = build.environment_python(Path(command[-1]))
+            python.parent.mkdir(parents=True)
+            python.touch()
+
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "run", run)
+    monkeypatch.setattr(build, "ensure_libraries", lambda: None)
+    monkeypatch.setattr(build, "check_bpy", lambda python, version: None)
+    return made
+
+
+def test_an_environment_is_made_once_and_again_when_its_list_changes(calls: list[list[str]], monkeypatch: pytest.MonkeyPatch):
+    build.environment("4.5")
+    assert [call[-3:-1] == ["-m", "venv"] for call in calls] == [True, False]
+    assert calls[1][1:4] == ["-m", "pip", "install"] and "bpy==4.5.15" in calls[1]
+    build.environment("4.5")
+    assert len(calls) == 2
+    monkeypatch.setattr(build, "requirements", lambda version: ["bpy==4.5.16"])
+    build.environment("4.5")
+    assert len(calls) == 3 and calls[2][-1] == "bpy==4.5.16"
+
+
+def test_an_install_that_fails_is_tried_again(calls: list[list[str]], monkeypatch: pytest.MonkeyPatch):
+    def broken(python: Path, version: str) -> None:
+        raise build.BuildError("bpy does not start")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "check_bpy", broken)
+        with pytest.raises(build.BuildError):
+            build.environment("4.5")
+    build.environment("4.5")
+    assert sum(call[1:4] == ["-m", "pip", "install"] for call in calls) == 2
+
+
+def test_a_bpy_that_does_not_start_is_named(tmp_path: Path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ImportError: libSM.so.6: cannot open' >&2\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(build.BuildError, match=r"Blender 4\.2 does not start .*libSM\.so\.6"):
+        build.check_bpy(python, "4.2")
+
+
+def test_missing_libraries_become_the_command_to_run(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(build, "loads", lambda library: library != "libXi.so.6")
+    monkeypatch.setattr(build, "found", lambda pattern: "egl_vendor" not in pattern)
+    assert build.missing_packages() == ["libxi6", "libegl-mesa0"]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(build.BuildError, match="sudo apt-get install -y --no-install-recommends libxi6 libegl-mesa0"):
+        build.ensure_libraries()
+
+
+def test_a_library_that_is_not_there_does_not_load():
+    assert not build.loads("libno-such-library.so.1")
+    assert not build.found("/no/such/*.json")
+
+
+def test_a_command_that_fails_raises():
+    with pytest.raises(build.BuildError, match="exit code 3"):
+        build.run([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_the_shim_runs_a_module_of_the_package():
+    code = [sys.executable, "-c", build.SHIM, str(ROOT), "anyrig.backend.__main__", "--help"]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "capture" in done.stdout
+
+
+# ---- test runs
+
+
+REPORT = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
+
+
+@pytest.mark.parametrize(
+    ("code", "report", "expected"),
+    [
+        (0, REPORT.format(5, 0, 0, 1), Counts(4, 0, 1)),
+        (1, REPORT.format(5, 1, 1, 0), Counts(3, 2, 0)),
+        (-11, REPORT.format(5, 0, 0, 0), Counts(5, 1, 0)),
+        (5, REPORT.format(0, 0, 0, 0), Counts(0, 1, 0)),
+        (0, None, Counts(0, 1, 0)),
+    ],
+)
+def test_a_run_is_judged_by_its_report_and_by_its_exit_code(code: int, report: str | None, expected: tuple):
+    assert build.judge(code, report, "tests") == expected
+
+
+def run_pytest(folder: Path, source: str, start: list[str]) -> tuple:
+    (folder / "test_it.py").write_text(source)
+    return build.pytest(start, ["--rootdir", str(folder), "-c", os.devnull, str(folder / "test_it.py")])
+
+
+def test_a_real_run_is_counted(tmp_path: Path):
+    start = [sys.executable, "-m", "pytest"]
+    assert run_pytest(tmp_path, "def test_a(): pass\ndef test_b(): assert 0\n", start) == Counts(1, 1, 0)
+
+
+def test_a_run_that_dies_fails(tmp_path: Path):
+    start = [sys.executable, "-m", "pytest"]
+    assert run_pytest(tmp_path, "import os\ndef test_a(): os.abort()\n", start) == Counts(0, 1, 0)
+
+
+def test_the_backends_tests_cannot_import_bpy(tmp_path: Path):
+    start = [sys.executable, "-c", build.PYTEST_WITHOUT_BPY]
+    assert run_pytest(tmp_path, "def test_a():\n    import bpy\n", start) == Counts(0, 1, 0)
+
+
+# ---- the zip
+
+
+@pytest.fixture(scope="module")
+def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "environment", lambda version: Path(sys.executable))
+        patch.setattr(build, "extension_tool", lambda folder, find=build.extension_tool: find(Path(sys.prefix)))
+        first = build.package(tmp_path_factory.mktemp("one"))
+        second = build.package(tmp_path_factory.mktemp("two"))
+    assert first.read_bytes() == second.read_bytes()
+    return first
+
+
+def names_in(path: Path) -> set[str]:
+    with zipfile.ZipFile(path) as archive:
+        return {name for name in archive.namelist() if not name.endswith("/")}
+
+
+def test_the_zip_holds_what_the_extension_needs_and_nothing_else(zipped: Path):
+    names = names_in(zipped)
+    assert {"__init__.py", "blender_manifest.toml", "LICENSE", "addon/__init__.py", "backend/capture.py"} <= names
+    strange = [name for name in names if name.startswith(("addon/demo", "backend/train", "tests")) or "__pycache__" in name]
+    assert not strange
+    assert names == {*build.staged_files(), "__init__.py"}
+    assert {name.split("/")[0] for name in names} == {"__init__.py", "blender_manifest.toml", "LICENSE", "addon", "backend"}
+
+
+def test_every_module_and_weight_of_the_repository_is_staged_or_left_out_on_purpose():
+    left = {path.relative_to(ROOT).as_posix() for part in ("addon", "backend") for path in (ROOT / part).rglob("*.py")}
+    left |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "backend" / "data").rglob("*") if path.is_file()}
+    assert all(name.startswith(("addon/demo", "backend/train/")) for name in left - set(build.staged_files()))
+
+
+INSTALL = """
+import bpy
+done = bpy.ops.extensions.package_install_files(filepath={path!r}, repo="user_default", enable_on_install=True)
+assert "bl_ext.user_default.anyrig" in bpy.context.preferences.addons, done
+assert bpy.types.Scene.anyrig and bpy.ops.anyrig.capture.poll() is False
+bpy.ops.preferences.addon_disable(module="bl_ext.user_default.anyrig")
+assert not hasattr(bpy.types.Scene, "anyrig")
+print("installed and removed")
+"""
+
+
+def test_blender_installs_and_enables_the_zip(zipped: Path, tmp_path: Path):
+    env = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path)}
+    code = [sys.executable, "-c", INSTALL.format(path=str(zipped))]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0 and "installed and removed" in done.stdout, done.stderr
