@@ -250,11 +250,12 @@ def _keys(discs: _Discs, limit: Tensor, dx: int, dy: int, count: int) -> Tensor:
 
 def _close_holes(buffer: Tensor, gap: Tensor) -> Tensor:
     """(T, H, W) keys: a pixel that is empty, or lies `gap` behind at least 5 of its 8 neighbours, takes the nearest one's key."""
-    padded = torch.nn.functional.pad(buffer, (1, 1, 1, 1), value=EMPTY)
-    # the bits above EMPTY's are those of a NaN: never nearer than anything
-    depth = (padded >> 32).int().view(torch.float32)
-    depth = torch.where(padded == EMPTY, torch.inf, depth)
-    height, width = buffer.shape[1:]
+    frames, height, width = buffer.shape
+    # not pad(): it takes its value as a double, which cannot hold EMPTY
+    padded = buffer.new_full((frames, height + 2, width + 2), EMPTY)
+    padded[:, 1:-1, 1:-1] = buffer
+    # EMPTY's upper half are the bits of a NaN, and NaN is never less than anything; as an own depth it must be far away
+    depth = torch.where(padded == EMPTY, torch.inf, (padded >> 32).int().view(torch.float32))
     here = depth[:, 1:-1, 1:-1] - gap
     nearer = torch.zeros_like(buffer, dtype=torch.int8)
     for dy, dx in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)):
