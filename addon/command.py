@@ -74,8 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     capture.add_argument("--start-frame", type=int, metavar="N", help="frame of the first key (default: the current frame)")
     capture.add_argument("--trim", type=float, nargs=2, metavar=("A", "B"), help="seconds of the video to use")
-    capture.add_argument("--model", default="lite", metavar="M", help="lite, release, or a weights file (default: lite)")
+    capture.add_argument("--model", default="lite", metavar="M", help="lite, or a weights file (default: lite)")
     capture.add_argument("--device", default=None, metavar="D", help="auto, cuda, mps or cpu (default: as in the preferences)")
+    capture.add_argument("--heading", choices=("rig", "view"), default="rig", help="face as the reference does, or as seen (default: rig)")
     capture.add_argument("--engine", choices=("workbench", "cycles"), help="what draws the rig (default: as in the preferences)")
     capture.add_argument("--out", metavar="FILE.blend", help="save a copy of the file with the keys")
     capture.add_argument("--bvh", metavar="OUT.bvh", help="write the motion as BVH; several armatures: OUT-NAME.bvh")
@@ -87,7 +88,7 @@ def _params(context: bpy.types.Context, options: argparse.Namespace) -> CaptureP
     engines = {"workbench": prefs.WORKBENCH, "cycles": prefs.CYCLES}
     return CaptureParams(
         clip=Clip(options.video, start=start, end=end),
-        settings=Settings(model=options.model, device=options.device or prefs.default_device(context)),
+        settings=Settings(model=options.model, device=options.device or prefs.default_device(context), heading=options.heading),
         reference_frame=options.reference,
         start_frame=options.start_frame,
         engine=engines.get(options.engine, prefs.engine(context)),

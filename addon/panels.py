@@ -74,6 +74,7 @@ def _draw_inputs(layout: bpy.types.UILayout, context: bpy.types.Context) -> None
     layout.prop(props, "view")
     if props.view == "AZIMUTH":
         layout.prop(props, "azimuth")
+    layout.prop(props, "heading")
     layout.prop(props, "model")
     if props.model == "FILE":
         layout.prop(props, "model_file")

@@ -45,7 +45,7 @@ def params_from_context(context: bpy.types.Context) -> CaptureParams:
     device = prefs.default_device(context) if props.device == "DEFAULT" else props.device
     return CaptureParams(
         clip=clip,
-        settings=Settings(model=model, device=device),
+        settings=Settings(model=model, device=device, heading=props.heading.lower()),
         reference_frame=props.reference_frame if props.reference == "FRAME" else None,
         azimuth=props.azimuth if props.view == "AZIMUTH" else None,
         start_frame=props.start_frame if props.start == "FRAME" else None,
@@ -122,11 +122,18 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         soft_min=-3.141593,
         soft_max=3.141593,
     )
+    heading: EnumProperty(
+        name="Heading",
+        description="Which way the character faces",
+        items=(
+            ("RIG", "As Reference", "On average as in the reference pose; turns within the take are kept"),
+            ("VIEW", "As Seen", "As seen in the video by a camera on the chosen side"),
+        ),
+    )
     model: EnumProperty(
         name="Model",
         items=(
             ("lite", "Lite", "Comes with the add-on; works offline, on any device"),
-            ("release", "Release", "The published video2pose2rot weights; a large download, best on a graphics card"),
             ("FILE", "File", "Weights from a file of your own"),
         ),
     )
