@@ -13,9 +13,9 @@ import numpy as np
 from bpy.types import Object
 
 from ..backend.errors import UserError
+from ..backend.packs import Pack
 from ..backend.rig import Rig
 from ..backend.rotation import Array, rotation_part
-from ..backend.packs import Pack
 from .importing import action_frames, action_label, actions_of, import_rig, pose_frames
 from .rig import rig_from_armature
 from .surface import surface_of

@@ -541,7 +541,7 @@ def test_panel_shows_inputs_then_progress_then_the_view(window: Press, backend: 
     backend()
     drawn = draw()
     names = [name for kind, name in drawn if kind == "prop"]
-    assert names == ["armature", "video", "trim_start", "trim_end", "reference", "view", "model", "device", "start"]
+    assert names == ["armature", "video", "trim_start", "trim_end", "reference", "view", "heading", "model", "device", "start"]
     assert ("operator", "anyrig.capture") in drawn and ("label", "2.00 s") in drawn and ("label", "Active: Human") in drawn
     window.press()
     drawn = draw()
