@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import bpy
 import numpy as np
 
+from ..backend.camera import side_azimuths
 from ..backend.errors import UserError
 from ..backend.motion import Motion
 from ..backend.rig import Reference, Rig
 from ..backend.rotation import Array
 from .job import Job, Snapshot
 from .keying import write_motion
-from .props import SIDES, CaptureParams
+from .props import CaptureParams
 from .rig import rig_from_armature
 from .view import draw_capsules, render_meshes
 
@@ -77,8 +78,7 @@ def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], para
     """
     if not objects:
         raise UserError("No armature is chosen: select one, or pick one in the AnyRig panel.")
-    turn = 2 * np.pi / SIDES
-    azimuths = tuple(index * turn for index in range(SIDES)) if params.azimuth is None else (params.azimuth,)
+    azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
     subjects = []
     for obj in objects:
         rig = rig_from_armature(obj)

