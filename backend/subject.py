@@ -163,9 +163,10 @@ def fixed_parts(images: Array, key: Callable[[Array], Array]) -> Array | None:
     kernel = np.ones((5, 5), np.uint8)
     fixed = cv2.morphologyEx((still & (joined < 0.5)[parts]).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     fixed = cv2.dilate(fixed, np.ones((3, 3), np.uint8)) > 0
-    # Without anything else in most of the samples, what stands still is the subject.
+    # Without anything else in most of the samples, or with little beside it (the head of an animal that stands and looks
+    # around), what stands still is the subject.
     moving = (masks & ~cv2.dilate(fixed.astype(np.uint8), kernel).astype(bool)).mean(axis=(1, 2))
-    return fixed if fixed.any() and np.median(moving) > 5e-4 else None
+    return fixed if fixed.any() and np.median(moving) > max(5e-4, 0.3 * fixed.mean()) else None
 
 
 def _joined(mask: Array, still: Array, parts: Array, count: int) -> Array:

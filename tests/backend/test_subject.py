@@ -146,6 +146,21 @@ def test_noisy_green_backdrop_with_a_logo_and_uneven_light(tmp_path: Path) -> No
     assert box_errors(subject, masks).max() <= 3
 
 
+def test_an_animal_that_only_moves_its_head_is_no_logo(tmp_path: Path) -> None:
+    body = np.zeros(SIZE, np.uint8)
+    cv2.ellipse(body, (150, 90), (70, 30), 0, 0, 360, 255, -1)
+    cv2.rectangle(body, (95, 90), (110, 165), 255, -1)
+    cv2.rectangle(body, (190, 90), (205, 165), 255, -1)
+    masks = []
+    for frame in range(24):
+        mask = body.copy()
+        cv2.circle(mask, (228, round(75 + 14 * np.sin(0.5 * frame))), 15, 255, -1)
+        masks.append(mask.astype(np.float32) / 255)
+    pictures = (np.where(mask[..., None] > 0.5, 60, 232).repeat(3, axis=2).astype(np.uint8) for mask in masks)
+    write_video(tmp_path / "idle.mp4", pictures, 25.0)
+    assert iou(subject_of(Clip(str(tmp_path / "idle.mp4"))), masks).min() > 0.9
+
+
 def test_white_backdrop_that_darkens_to_one_side(tmp_path: Path) -> None:
     x = np.linspace(0, 1, SIZE[1], dtype=np.float32)
     back = np.broadcast_to((250 - 110 * x)[None, :, None], (*SIZE, 3))
