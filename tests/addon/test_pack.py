@@ -13,9 +13,9 @@ from anyrig.addon.pack import make_pack, pack_command, pack_files, world_poses, 
 from anyrig.addon.rig import rig_from_armature
 from anyrig.addon.surface import strongest, surface_of
 from anyrig.backend.errors import UserError
+from anyrig.backend.packs import Pack
 from anyrig.backend.rotation import Array, geodesic_angle, rotation_part
 from anyrig.backend.surface import Surface
-from anyrig.backend.packs import Pack
 from anyrig.tests.addon.fixtures import add_mesh, chain, make_rig
 from mathutils import Matrix
 from mathutils.bvhtree import BVHTree
