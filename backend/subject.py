@@ -163,20 +163,23 @@ def fixed_parts(images: Array, key: Callable[[Array], Array]) -> Array | None:
     kernel = np.ones((5, 5), np.uint8)
     fixed = cv2.morphologyEx((still & (joined < 0.5)[parts]).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     fixed = cv2.dilate(fixed, np.ones((3, 3), np.uint8)) > 0
-    # Without anything else in most of the samples, or with little beside it (the head of an animal that stands and looks
-    # around), what stands still is the subject.
+    # Without anything else in most of the samples, what stands still is the subject.
     moving = (masks & ~cv2.dilate(fixed.astype(np.uint8), kernel).astype(bool)).mean(axis=(1, 2))
-    return fixed if fixed.any() and np.median(moving) > max(5e-4, 0.3 * fixed.mean()) else None
+    return fixed if fixed.any() and np.median(moving) > 5e-4 else None
 
 
 def _joined(mask: Array, still: Array, parts: Array, count: int) -> Array:
-    """(count,) bool: which of the still parts hang together with a fair amount of changing mask in this sample."""
+    """(count,) bool: which of the still parts hang together with a fair amount of changing mask in this sample.
+
+    A little is enough for a part that is most of all there is: an animal that stands and turns its head, a fish's trunk.
+    """
     number, regions = cv2.connectedComponents(mask.astype(np.uint8))
     rim = cv2.dilate(still.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)  # flickers with the compression
     changing = np.bincount(regions[mask & ~rim], minlength=number)
     around = np.zeros(count, np.int64)
     np.maximum.at(around, parts[mask & still], changing[regions[mask & still]])
-    return around > 0.15 * np.bincount(parts.ravel(), minlength=count)
+    areas = np.bincount(parts.ravel(), minlength=count)
+    return around > np.where(areas > 0.5 * mask.sum(), 0.02, 0.15) * areas
 
 
 def _given(
