@@ -43,8 +43,10 @@ def evaluate(packs: Sequence[Pack], everything: Sequence[Pack], split: str, mode
         for clip, poses in pack.clips.items():
             rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
             shot = film(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
+            frames = torch.cat([model.encoder.encode(part) for part in shot.crops.split(16)])
             for kind, pose in references(whole[pack.name], clip):
-                motion = predict(model, pack.rig, splat.reference_views(pack.rig, pack.surface, pose, side_azimuths()), shot, pack.fps)
+                views = splat.reference_views(pack.rig, pack.surface, pose, side_azimuths())
+                motion = predict(model, pack.rig, views, frames, shot.squares, pack.fps)
                 row = measure(rig, motion, poses.astype(np.float64), pose)
                 yield {"species": pack.name, "split": split, "clip": clip, "reference": kind, "view_deg": _view_error(motion, shot), **row}
 
@@ -87,9 +89,8 @@ def film(cloud: splat.Cloud, poses: NDArray[np.float32], azimuth: float, pitch: 
 
 
 @torch.inference_mode()
-def predict(model: Model, rig: Rig, views: Sequence[Reference], shot: Shot, fps: float) -> Motion:
-    """A capture without a video file: matched view, both stages, heading."""
-    frames = torch.cat([model.encoder.encode(part) for part in shot.crops.split(16)])
+def predict(model: Model, rig: Rig, views: Sequence[Reference], frames: Tensor, squares: Array, fps: float) -> Motion:
+    """A capture without a video file: tokens (T, S, C) of the frames -> matched view, both stages, heading."""
     pictures = model.encoder.encode(np.stack([reference_crop(view) for view in views]))
     clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
     view = match_view(pictures[..., COARSE], clear[..., COARSE])
@@ -98,7 +99,7 @@ def predict(model: Model, rig: Rig, views: Sequence[Reference], shot: Shot, fps:
     rot6d: Tensor = torch.cat(list(run_pose2rot(model.network, anchor, position)), dim=1)
     take = split_takes([rig], [views[view]], scales, position, rot6d, model.config.tips)[0]
     count = len(frames)
-    return motion_of(take, np.arange(count) / fps, np.tile(shot.squares[0], (count, 1)), np.ones(count), Settings(), {"view": view})
+    return motion_of(take, np.arange(count) / fps, squares, np.ones(count), Settings(), {"view": view})
 
 
 def _view_error(motion: Motion, shot: Shot) -> float:
