@@ -58,16 +58,18 @@ def _size(rig: Rig) -> float:
 def _segments(rig: Rig) -> _Segments:
     size = _size(rig)
     heads, tails, parents = rig.heads, rig.tails, rig.parents
-    children = [np.flatnonzero((parents == joint) & ~rig.translates) for joint in range(len(parents))]
+    children = [np.flatnonzero((parents == joint) & ~rig.translates).tolist() for joint in range(len(parents))]
     rows: list[tuple[Array, Array, int, int, int]] = []
     for joint, below in enumerate(children):
         before = joint if parents[joint] < 0 or rig.translates[joint] else int(parents[joint])
         reached = [child for child in below if np.linalg.norm(heads[child] - tails[joint]) < 0.02 * size]
         # a tail that leads to no child and yet is not a tip is a guess of some importer: the children say where the bone goes
-        if reached or not len(below):
+        if reached or not below:
             rows.append((heads[joint], tails[joint], joint, before, reached[0] if reached else joint))
         rows += [(heads[joint], heads[child], joint, before, child) for child in below if child not in reached]
     rows = [row for row in rows if np.linalg.norm(row[1] - row[0]) > SHORTEST * size]
+    if _stands_below(rig, size):
+        rows = [row for row in rows if row[2] != 0] or rows
     if not rows:
         rows = [(heads[0], heads[0] + [0, 0, 0.1 * size], 0, 0, 0)]
     start, end, joint, before, after = (np.array(column) for column in zip(*rows, strict=True))
@@ -78,6 +80,18 @@ def _segments(rig: Rig) -> _Segments:
     thick = np.where(first | ~side, radii[joint], np.minimum(radii[joint], 1.2 * radii[after]))
     thin = np.where(side, np.minimum(thick, radii[after]), 0.7 * thick)
     return _Segments(start, end, thick, thin, joint, before, after)
+
+
+def _stands_below(rig: Rig, size: float) -> bool:
+    """Whether the root is a handle near the floor, with a body above it and feet beside it, and no part of the body."""
+    heights, tips = rig.heads @ rig.world[2], rig.tails @ rig.world[2]
+    others, children = np.minimum(heights, tips)[1:], heights[(rig.parents == 0) & ~rig.translates]
+    if not len(children):
+        return False
+    floor, top = min(heights.min(), others.min()), heights.max()
+    low = heights[0] < floor + 0.3 * (top - floor)
+    feet = bool((others < floor + 0.1 * (top - floor)).any())
+    return bool(low and feet and children.max() > heights[0] + 0.15 * size)
 
 
 def _radii(rig: Rig, size: float) -> Array:

@@ -19,9 +19,11 @@ from .surface import Surface
 
 __all__ = ["Cloud", "Shading", "capsules", "cloud_of", "point_spacing", "reference_view", "reference_views", "render", "skin"]
 
-REACH = 1.3  # disc radius over point spacing: 1 - exp(-pi 1.3^2) = 99.5 % of a randomly sampled surface is covered
+REACH = 1.5  # disc radius over point spacing: 1 - exp(-pi 1.5^2) = 99.9 % of a randomly sampled surface is covered
 SMALLEST, LARGEST = 0.75, 8.0  # radii in pixels; half a pixel's diagonal, 0.71, always reaches the nearest pixel centre
-STEEPEST = 4.0  # discs seen more edge-on than this are drawn as if at this slope, or they would slip between the pixels
+STEEPEST = 8.0  # discs seen more edge-on than this are drawn as if at this slope, or they would slip between the pixels
+BEND = 0.25  # how far the edge of a disc lies behind its centre, in radii
+NEAREST = 1e-30  # depth keys stay positive
 NEIGHBOURS = 6
 EMPTY = torch.iinfo(torch.int64).max
 GAMMA = 2.2  # sRGB's curve, nearly
@@ -74,7 +76,8 @@ class Cloud:
 def cloud_of(surface: Surface, rest: Array, device: torch.device | str = "cpu") -> Cloud:
     """`surface` and the rest matrices (J, 4, 4) of its rig -> tensors. Raises UserError if it names joints that are not there."""
     if len(surface) and not 0 <= surface.joints.min() <= surface.joints.max() < len(rest):
-        raise UserError(f"The surface is bound to joint {surface.joints.max()}, but the rig has {len(rest)}: make the pack again.")
+        joint = surface.joints.max()
+        raise UserError(f"The surface is bound to joint {joint}, but the rig has {len(rest)}: make the pack again.")
     values = {key: torch.tensor(getattr(surface, key), device=device) for key in ("points", "normals", "colours", "weights")}
     return Cloud(
         joints=torch.tensor(surface.joints, dtype=torch.int64, device=device),
@@ -115,7 +118,8 @@ class _Discs:
 
     source: index into the flattened (T, P). pixel: index of the central pixel in the padded pictures. shift_x, shift_y: from the
     point to the centre of that pixel. slope_x, slope_y: depth gained per pixel, in pixels. unit: the size of a pixel at the
-    point, in units of depth.
+    point, in units of depth. bend: how fast the disc recedes from its centre, so that of two discs in one plane the pixel goes to
+    the nearer centre and the borders between colours stay clean.
     """
 
     source: Tensor
@@ -126,6 +130,7 @@ class _Discs:
     slope_y: Tensor
     depth: Tensor
     unit: Tensor
+    bend: Tensor
     radius: Tensor
 
 
@@ -151,15 +156,15 @@ def render(
     samples: 2 draws at twice the size and averages, for smooth edges. Points behind the camera or off the picture are left out.
     """
     frames = len(points)
-    spacing = point_spacing(points[0], normals[0]) if spacing is None else spacing
+    apart = point_spacing(points[0], normals[0]) if spacing is None else spacing
     zoom = points.new_tensor([samples, samples, 1.0])[:, None]
     projection = (projection.to(points) * zoom).expand(frames, 3, 4)
     size = (height * samples, width * samples)
-    discs, border, eye = _discs(points, normals, projection, spacing, size, LARGEST * samples)
+    discs, border, eye = _discs(points, normals, projection, apart, size, LARGEST * samples)
     buffer = _draw(discs, frames * (size[0] + 2 * border) * (size[1] + 2 * border), size[1] + 2 * border)
     buffer = buffer.view(frames, size[0] + 2 * border, size[1] + 2 * border)
     buffer = buffer[:, border : border + size[0], border : border + size[1]].contiguous()
-    gap = 2 * spacing.median() if len(spacing) else spacing.sum()
+    gap = 2 * apart.median() if len(apart) else apart.sum()
     for _ in range(2):
         buffer = _close_holes(buffer, gap)
     shades = _shade(points, normals, colours, eye, light.to(points).expand(frames, 3), shading or Shading())
@@ -199,8 +204,10 @@ def _discs(
     stride = width + 2 * border
     pixel = (order // points.shape[1]) * (stride * (height + 2 * border))
     pixel = pixel + (row.long() + border) * stride + column.long() + border
+    unit, radius = pick(depth / focal), pick(radius)
+    shift_x, shift_y = column + 0.5 - u, row + 0.5 - v
     discs = _Discs(
-        order, pixel, column + 0.5 - u, row + 0.5 - v, pick(slope_x), pick(slope_y), pick(depth_key), pick(depth / focal), pick(radius)
+        order, pixel, shift_x, shift_y, pick(slope_x), pick(slope_y), pick(depth_key), unit, BEND * unit / radius, radius
     )
     return discs, border, eye
 
@@ -240,12 +247,11 @@ def _keys(discs: _Discs, limit: Tensor, dx: int, dy: int, count: int) -> Tensor:
     """What the first `count` discs write into the pixel (dx, dy) away from their centre: a key, or EMPTY outside of the disc."""
     x, y = discs.shift_x[:count] + dx, discs.shift_y[:count] + dy
     rise = x * discs.slope_x[:count] + y * discs.slope_y[:count]
-    depth = torch.addcmul(discs.depth[:count], rise, discs.unit[:count]).clamp_min_(1e-30)
-    keys = (depth.view(torch.int32).long() << 32) | discs.source[:count]
-    if dx == dy == 0:
-        return keys
     distance = torch.addcmul(torch.addcmul(x * x, y, y), rise, rise)
-    return torch.where(distance <= limit[:count], keys, EMPTY)
+    depth = torch.addcmul(discs.depth[:count], rise, discs.unit[:count])
+    depth = torch.addcmul(depth, distance, discs.bend[:count]).clamp_min_(NEAREST)
+    keys = (depth.view(torch.int32).long() << 32) | discs.source[:count]
+    return keys if dx == dy == 0 else torch.where(distance <= limit[:count], keys, EMPTY)
 
 
 def _close_holes(buffer: Tensor, gap: Tensor) -> Tensor:
@@ -323,9 +329,7 @@ def reference_views(
     ]
 
 
-def reference_view(
-    rig: Rig, surface: Surface, pose: Array, azimuth: float, pitch: float = 0.1, size: int = 320
-) -> Reference:
+def reference_view(rig: Rig, surface: Surface, pose: Array, azimuth: float, pitch: float = 0.1, size: int = 320) -> Reference:
     """`reference_views` from a single azimuth."""
     return reference_views(rig, surface, pose, [azimuth], pitch, size)[0]
 
