@@ -45,7 +45,9 @@ def capsules(rig: Rig, count: int = 6000, seed: int = 0) -> Surface:
     points, normals, owner = points[kept], normals[kept], owner[kept]
     joints, weights = _bind(segments, points, owner)
     colours = _colours(rig)[segments.joint[owner]] + rng.normal(0, 0.012, (count, 1))
-    return Surface(points, normals, np.clip(colours, 0, 1), joints, weights)
+    colours = np.clip(colours, 0, 1).astype(np.float32)
+    joints, weights = joints.astype(np.int32), weights.astype(np.float32)
+    return Surface(points.astype(np.float32), normals.astype(np.float32), colours, joints, weights)
 
 
 def _size(rig: Rig) -> float:
@@ -88,10 +90,10 @@ def _stands_below(rig: Rig, size: float) -> bool:
     others, children = np.minimum(heights, tips)[1:], heights[(rig.parents == 0) & ~rig.translates]
     if not len(children):
         return False
-    floor, top = min(heights.min(), others.min()), heights.max()
+    floor, top, rise = min(heights.min(), others.min()), heights.max(), children.max() - heights[0]
     low = heights[0] < floor + 0.3 * (top - floor)
-    feet = bool((others < floor + 0.1 * (top - floor)).any())
-    return bool(low and feet and children.max() > heights[0] + 0.15 * size)
+    feet = others.min() < heights[0] + rise / 2  # on a stalk that stands on the floor nothing is lower than the first bone's end
+    return bool(low and feet and rise > 0.15 * size)
 
 
 def _radii(rig: Rig, size: float) -> Array:

@@ -310,6 +310,12 @@ def test_a_handle_below_the_body_gets_no_capsule() -> None:
     assert not ((np.abs(points[:, 0]) < 0.04) & (points[:, 2] < 0.6)).any()
 
 
+def test_a_stalk_on_the_floor_keeps_its_first_bone() -> None:
+    heads = [[0, 0, 0.5 * i] for i in range(3)]
+    points = capsules(make_rig(heads, [-1, 0, 1], [[0, 0, 0.5 * i] for i in range(1, 4)]), 1000).points
+    assert (points[:, 2] < 0.25).mean() > 0.1
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_cuda_draws_what_the_cpu_draws() -> None:
     rig = biped()
