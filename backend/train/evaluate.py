@@ -40,13 +40,16 @@ def evaluate(packs: Sequence[Pack], everything: Sequence[Pack], split: str, mode
     for pack in packs:
         rig = replace(pack.rig, static=static_joints(whole[pack.name]))
         cloud = splat.cloud_of(pack.surface, pack.rig.rest)
+        seen: dict[bytes, tuple[list[Reference], Tensor]] = {}  # most clips of a pack share their references
         for clip, poses in pack.clips.items():
             rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
             shot = film(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
             frames = torch.cat([model.encoder.encode(part) for part in shot.crops.split(16)])
             for kind, pose in references(whole[pack.name], clip):
-                views = splat.reference_views(pack.rig, pack.surface, pose, side_azimuths())
-                motion = predict(model, pack.rig, views, frames, shot.squares, pack.fps)
+                if pose.tobytes() not in seen:
+                    views = splat.reference_views(pack.rig, pack.surface, pose, side_azimuths(), size=SIZE)
+                    seen[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
+                motion = predict(model, pack.rig, *seen[pose.tobytes()], frames, shot.squares, pack.fps)
                 row = measure(rig, motion, poses.astype(np.float64), pose)
                 yield {"species": pack.name, "split": split, "clip": clip, "reference": kind, "view_deg": _view_error(motion, shot), **row}
 
@@ -82,16 +85,18 @@ def film(cloud: splat.Cloud, poses: NDArray[np.float32], azimuth: float, pitch: 
     for part in np.array_split(np.arange(len(poses)), -(-len(poses) // 16)):
         rgba = splat.render(
             points[part], normals[part], cloud.colours, inside_crops(camera.projection, squares[part]), torch.tensor(light, dtype=torch.float32),
-            SIZE, SIZE, spacing=cloud.spacing, samples=2,
+            SIZE, SIZE, spacing=cloud.spacing,
         )  # fmt: skip
         crops.append(develop(rgba))
     return Shot(torch.cat(crops), camera.projection, squares, azimuth)
 
 
 @torch.inference_mode()
-def predict(model: Model, rig: Rig, views: Sequence[Reference], frames: Tensor, squares: Array, fps: float) -> Motion:
-    """A capture without a video file: tokens (T, S, C) of the frames -> matched view, both stages, heading."""
-    pictures = model.encoder.encode(np.stack([reference_crop(view) for view in views]))
+def predict(
+    model: Model, rig: Rig, views: Sequence[Reference], pictures: Tensor, frames: Tensor, squares: Array, fps: float
+) -> Motion:
+    """A capture without a video file: tokens of the views (V, S, C) and of the frames (T, S, C) -> matched view, both stages,
+    heading."""
     clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
     view = match_view(pictures[..., COARSE], clear[..., COARSE])
     anchor, scales = anchor_of(model, [rig], [views[view]], pictures[view : view + 1])
