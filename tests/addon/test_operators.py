@@ -265,7 +265,7 @@ def test_operator_keys_what_the_backend_returns(registered: None, backend: Calla
     (targets, clip, settings), motion = stand_in.calls[0], stand_in.motions[0]
     assert clip.path == "/clips/fox trot.v2.mp4" and settings == Settings() and len(targets) == 1
     references = targets[0].references
-    assert [reference.azimuth for reference in references] == pytest.approx([n * math.pi / 4 for n in range(8)])
+    assert [reference.azimuth for reference in references] == pytest.approx([n * math.pi / 8 for n in range(16)])
     assert all(np.array_equal(reference.pose, before) for reference in references)
     for index in range(len(motion)):
         scene.frame_set(12 + index)
@@ -357,7 +357,7 @@ def test_armature_without_a_mesh_is_drawn_by_the_job(backend: Callable[..., Back
     assert take.subjects[0].references == ()
     (result,) = job.Job(capture.steps(take)).drain().result
     references = stand_in.calls[0][0][0].references
-    assert len(references) == 8 and result.view is references[3] and references[3].picture[..., 3].any()
+    assert len(references) == 16 and result.view is references[3] and references[3].picture[..., 3].any()
 
 
 def test_missing_torch_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -586,7 +586,7 @@ def test_video_to_keys(registered: None, tmp_path: Path, monkeypatch: pytest.Mon
         assert geodesic_angle(rig.turns(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
     # random weights, but no frozen ones: it is the video that was keyed
     assert np.abs(motion.turns[-1] - motion.turns[0]).max() > 1e-6
-    assert motion.provenance["view"] in range(8)
+    assert motion.provenance["view"] in range(16)
     assert recorder.stages == [
         "Loading the model",
         "Finding the subject",
