@@ -162,6 +162,7 @@ def _train(options: argparse.Namespace) -> None:
 
     from .packs import load_packs
     from .train.loop import Plan, Run
+    from .train.peers import joined
     from .train.splits import split_packs
 
     torch.set_num_threads(options.threads)
@@ -169,7 +170,8 @@ def _train(options: argparse.Namespace) -> None:
     plan = Plan(
         minutes=options.budget, pool=options.pool, fresh=options.fresh, workers=options.workers, seed=options.seed, device=options.device
     )
-    print(Run(plan, packs, options.encoder, options.out, options.start).train())
+    with joined(pick_device(options.device)):
+        print(Run(plan, packs, options.encoder, options.out, options.start).train())
 
 
 def _evaluate(options: argparse.Namespace) -> None:

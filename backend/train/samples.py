@@ -23,7 +23,7 @@ from ..vision import SIZE, crop_box, crop_side, to_crop
 
 REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
 FIRST_SHARE = 1 / 3  # the first frame of a clip: a pose that characters are left in
-SIDE_ERROR = np.radians(15)  # between the video's and the reference's azimuth, as matching leaves it
+SIDE_ERROR = np.radians(12)  # standard deviation, between the video's and the reference's azimuth, as matching leaves it
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ class Windows(IterableDataset[Sample]):
         azimuth = rng.uniform(-np.pi, np.pi)
         look = _look(actor.cloud, rng)
         shot = _shoot(look, poses, azimuth, rng)
-        still = _shoot(look, reference[None], azimuth + rng.uniform(-1, 1) * SIDE_ERROR, rng)
+        still = _shoot(look, reference[None], azimuth + rng.normal(0, SIDE_ERROR), rng)
         pairs = pairs_of(actor.pack.rig, reference[None], [still.azimuth], still.projection, still.squares[0], self.config)
         turns, position = pose_to_network(actor.pack.rig, poses.astype(np.float64), self.config.tips)
         local = global_to_local(actor.body.skeleton.parents, turns)

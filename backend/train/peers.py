@@ -1,0 +1,51 @@
+"""Processes that train one model together, as torchrun starts them; or this process alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Meet the other processes, if torchrun started this one, and part at the end."""
+    if "RANK" not in os.environ:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def average(network: nn.Module, number: float) -> float:
+    """Replace every gradient by its mean over the processes, in one exchange; -> the mean of `number`.
+
+    A gradient that this process has not got counts as zero.
+    """
+    if count() == 1:
+        return number
+    parameters = list(network.parameters())
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([*(g.flatten() for g in grads), grads[0].new_tensor([number])])
+    dist.all_reduce(flat)
+    flat /= count()
+    for parameter, grad in zip(parameters, flat[:-1].split([g.numel() for g in grads]), strict=True):
+        parameter.grad = grad.view_as(parameter)
+    return flat[-1].item()
