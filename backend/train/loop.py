@@ -1,4 +1,4 @@
-"""The training loop: a pool of samples that a worker keeps renewing, a schedule over the time budget, checkpoints."""
+"""The training loop: a pool of samples that keeps being renewed, a schedule over the budget, checkpoints, curves."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,45 +18,69 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..config import LITE, Config
+from ..errors import UserError
 from ..model import Video2Pose2Rot
 from ..packs import Pack
 from ..vision import Encoder
 from ..weights import encoder_of, load_model, pick_device, save_model
 from . import peers
+from .curves import draw_curves
 from .losses import batch_of, losses, total
 from .samples import Sample, Windows
+from .watch import Watch
 
 log = logging.getLogger(__name__)
+
+WARM_UP = 200  # steps
+LOG_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run goes. minutes: the budget, which drives the learning rate and the mixed-pose schedule; a resumed run keeps the
-    minutes already spent. pool: samples made before the first step and kept; fresh: how many of them a step replaces, on average
-    (a small machine learns more from samples seen again than from waiting for new ones); mixed: share of the budget until
-    stage 2 sees predicted positions alone (SPEC-V2 section 8)."""
+    """How a run goes. minutes, steps: the budget, whichever is spent first; it drives the learning rate and the mixed-pose
+    schedule, and a resumed run keeps what it has spent. pool: samples made before the first step and kept; fresh: how many of
+    them a step replaces, on average (a small machine learns more from samples seen again than from waiting for new ones);
+    mixed: share of the budget until stage 2 sees predicted positions alone (SPEC-V2 section 8); average: of the weights, per
+    step; watched: windows of each held-out set that the curves are measured on."""
 
-    minutes: float
+    minutes: float = math.inf
+    steps: float = math.inf
     batch: int = 8
     frames: int = 6
     pool: int = 640
     fresh: float = 0.25
-    rate: float = 3e-3
+    rate: float = 2.5e-3
     decay: float = 1e-2
-    mixed: float = 0.4
+    mixed: float = 0.3
     average: float = 0.998
     seed: int = 0
     workers: int = 1
+    watched: int = 32
     save_every: float = 120.0
     device: str = "auto"
     config: Config = field(default=LITE)
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(min(self.minutes, self.steps)):
+            raise UserError("A training run needs an end: give its budget in minutes or in steps.")
+
+    def progress(self, spent: float, step: int) -> float:
+        """Share of the budget that `spent` seconds and `step` steps are."""
+        return max(spent / (60 * self.minutes), step / self.steps)
+
 
 class Run:
-    """One training run in a folder: `last.pt` to resume from, `model.safetensors` to use, `log.jsonl` to plot."""
+    """One training run in a folder: `last.pt` to resume from, `model.safetensors` to use, `log.jsonl` and `curves.png` to read.
 
-    def __init__(self, plan: Plan, packs: Sequence[Pack], encoder: str | Path, folder: Path, start: str | None = None) -> None:
-        self.plan, self.packs, self.folder = plan, packs, folder
+    held: names of sets -> packs of clips that are never trained on, measured at every checkpoint.
+    Under torchrun every process makes one Run in the same folder; each draws its own samples, the first one writes.
+    """
+
+    def __init__(
+        self, plan: Plan, packs: Sequence[Pack], encoder: str | Path, folder: Path, start: str | None = None,
+        held: Mapping[str, Sequence[Pack]] | None = None,
+    ) -> None:  # fmt: skip
+        self.plan, self.packs, self.folder, self.held = plan, packs, folder, held or {}
         self.device = pick_device(plan.device)
         self.encoder_state = encoder_of(encoder)
         torch.manual_seed(plan.seed)
@@ -64,42 +90,51 @@ class Run:
         self.average = Video2Pose2Rot(plan.config).to(self.device).eval()
         self.average.load_state_dict(self.network.state_dict())
         self.optimisers = _optimisers(self.network, plan)
+        # every process starts from the same weights, then draws its own samples and noise
+        self.rng = np.random.default_rng([plan.seed, peers.rank()])
+        torch.manual_seed(plan.seed + 1 + peers.rank())
         self.step, self.spent = 0, 0.0
+        self.pool: list[int] = []  # numbers of the samples in the pool
+        self.drawn = 0  # samples made so far
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        # every process starts from the same weights, then draws its own samples and noise
-        self.rng = np.random.default_rng([plan.seed, self.step, peers.rank()])
-        torch.manual_seed(plan.seed + 1000 * (self.step + 1) + peers.rank())
 
     def train(self) -> Path:
         """Train until the budget is spent; -> the model file."""
+        if self._finished():
+            return self.folder / "model.safetensors"
         source = self._samples()
-        pool = [next(source) for _ in range(self.plan.pool)] if self.spent < self.plan.minutes * 60 else []
+        samples = [next(source) for _ in range(self.plan.pool)]
+        watch = Watch(self.held, self.plan.config, self._encoder(), self.plan.frames, self.plan.watched if peers.rank() == 0 else 0)
         terms: dict[str, list[float]] = {}
-        tick = saved = time.monotonic()
-        while self.spent < self.plan.minutes * 60:
-            for _ in range(self.rng.poisson(self.plan.fresh)):
-                pool[int(self.rng.integers(len(pool)))] = next(source)
+        tick, saved = time.monotonic(), self.spent
+        while not self._finished():
+            self._renew(samples, source)
             now = time.monotonic()
-            for key, value in self._step(self._draw(pool), now - tick).items():
+            for key, value in self._step(self._draw(samples), now - tick).items():
                 terms.setdefault(key, []).append(value)
             tick = now
-            if self.step % 50 == 0:
+            if self.step % LOG_EVERY == 0:
                 self._log(terms)
                 terms = {}
-            if now - saved > self.plan.save_every:
-                self.save()
-                saved = now
-        return self.save()
+            if self.spent - saved > self.plan.save_every:
+                self._checkpoint(watch)
+                saved = self.spent
+        return self._checkpoint(watch)
+
+    def _finished(self) -> bool:
+        return self.plan.progress(self.spent, self.step) >= 1
 
     def save(self) -> Path:
-        """Write the checkpoint and the averaged model, from the first process alone; each file is replaced whole."""
+        """Write the checkpoint and the averaged model; each file is replaced whole."""
         path = self.folder / "model.safetensors"
+        chance = {"rng": self.rng.bit_generator.state, "torch": torch.get_rng_state(), "pool": self.pool, "drawn": self.drawn}
+        processes = peers.gathered(chance)
         if peers.rank() > 0:
             return path
         state = {
-            "network": self.network.state_dict(), "average": self.average.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers], "step": self.step, "spent": self.spent,
+            "network": self.network.state_dict(), "average": self.average.state_dict(), "step": self.step, "spent": self.spent,
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers], "processes": processes,
         }  # fmt: skip
         partial = self.folder / "last.partial"
         torch.save(state, partial)
@@ -109,18 +144,31 @@ class Run:
 
     def card(self) -> dict[str, object]:
         """Where the weights come from."""
-        plan = {key: value for key, value in asdict(self.plan).items() if key != "config"}
+        plan = {k: v for k, v in asdict(self.plan).items() if k != "config" and v != math.inf}
         return {"rigs": len(self.packs), "clips": sum(len(p.clips) for p in self.packs), "steps": self.step,
-                "minutes": round(self.spent / 60, 1), "device": str(self.device), "plan": plan}  # fmt: skip
+                "minutes": round(self.spent / 60, 1), "device": str(self.device), "processes": peers.count(), "plan": plan}  # fmt: skip
+
+    def _encoder(self) -> Encoder:
+        return Encoder(self.encoder_state, self.device, torch.bfloat16 if self.device.type != "mps" else torch.float32)
 
     def _samples(self) -> Iterator[Sample]:
+        """The samples of the pool, those of a resumed run again, and then new ones for ever."""
         # worker processes cannot share a CUDA context that this one opened: there, samples are made in line
         workers = self.plan.workers if self.device.type == "cpu" else 0
-        dtype = torch.bfloat16 if self.device.type != "mps" else torch.float32
-        encoder = Encoder(self.encoder_state, self.device, dtype)
-        seed = self.plan.seed + self.step + 7919 * peers.rank()  # a resumed run draws new samples
-        windows = Windows(self.packs, self.plan.config, encoder.encode, self.plan.frames, seed, str(self.device))
+        if not self.pool:
+            self.pool = list(range(self.plan.pool))
+            self.drawn = self.plan.pool
+        encode = self._encoder().encode
+        seed = self.plan.seed + 7919 * peers.rank()
+        numbers = _Numbers(tuple(self.pool), self.drawn)
+        windows = Windows(self.packs, self.plan.config, encode, self.plan.frames, seed, str(self.device), numbers)
         return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
+
+    def _renew(self, samples: list[Sample], source: Iterator[Sample]) -> None:
+        for _ in range(self.rng.poisson(self.plan.fresh)):
+            place = int(self.rng.integers(len(samples)))
+            samples[place], self.pool[place] = next(source), self.drawn
+            self.drawn += 1
 
     def _draw(self, pool: Sequence[Sample]) -> list[Sample]:
         """A batch of rigs with similar joint counts, so that little is padded."""
@@ -133,15 +181,14 @@ class Run:
 
     def _step(self, samples: Sequence[Sample], elapsed: float = 0.0) -> dict[str, float]:
         """One update; elapsed: seconds since the last one began."""
-        progress = min(self.spent / (self.plan.minutes * 60), 1.0)
-        share = min(1.0, (self.step + 1) / 200) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
+        progress = min(self.plan.progress(self.spent, self.step), 1.0)
+        share = min(1.0, (self.step + 1) / WARM_UP) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * share
-        batch = batch_of(samples, self.device)
         mixed = 0.1 + 0.9 * min(progress / self.plan.mixed, 1.0)
         predicted = torch.from_numpy(self.rng.random(len(samples)) < mixed).to(self.device)
-        terms = losses(self.network, batch, predicted)
+        terms = losses(self.network, batch_of(samples, self.device), predicted)
         self.network.zero_grad(set_to_none=True)
         total(terms).backward()
         self.spent = peers.average(self.network, self.spent + elapsed)  # one clock, so that all stop after the same step
@@ -158,25 +205,55 @@ class Run:
         for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
             slow.lerp_(fast, 1 - keep)
 
+    def _checkpoint(self, watch: Watch) -> Path:
+        path = self.save()
+        if peers.rank() == 0:
+            self._write({"step": self.step, "seconds": round(self.spent, 1), "watch": watch.measure(self.average)})
+            draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
+        return path
+
     def _log(self, terms: dict[str, list[float]]) -> None:
         if peers.rank() > 0:
             return
         means = {key: float(np.mean(values)) for key, values in terms.items()}
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.step, "seconds": round(self.spent, 1), **means}) + "\n")
+        speed = self.step * self.plan.batch * peers.count() / max(self.spent, 1e-9)
+        self._write({"step": self.step, "seconds": round(self.spent, 1), "samples_per_second": round(speed, 2), **means})
         shown = "  ".join(f"{key} {value:.4f}" for key, value in means.items())
-        log.info("step %d, %.1f of %.0f min: %s", self.step, self.spent / 60, self.plan.minutes, shown)
+        log.info("step %d, %.1f min, %.1f samples/s: %s", self.step, self.spent / 60, speed, shown)
+
+    def _write(self, line: dict[str, object]) -> None:
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def _resume(self) -> None:
         path = self.folder / "last.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         self.step, self.spent = state["step"], state["spent"]
+        if len(state["processes"]) != peers.count():  # other processes than then: other samples, from where they stopped
+            self.drawn = max(chance["drawn"] for chance in state["processes"]) + self.plan.pool
+            self.pool = list(range(self.drawn - self.plan.pool, self.drawn))
+            return
+        chance = state["processes"][peers.rank()]
+        self.rng.bit_generator.state = chance["rng"]
+        torch.set_rng_state(chance["torch"].cpu())
+        self.pool, self.drawn = list(chance["pool"]), chance["drawn"]
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The numbers of a pool, then those from `after` on; can be gone through again by every worker."""
+
+    pool: tuple[int, ...]
+    after: int
+
+    def __iter__(self) -> Iterator[int]:
+        return chain(self.pool, count(self.after))
 
 
 def _optimisers(network: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -49,3 +50,12 @@ def average(network: nn.Module, number: float) -> float:
     for parameter, grad in zip(parameters, flat[:-1].split([g.numel() for g in grads]), strict=True):
         parameter.grad = grad.view_as(parameter)
     return flat[-1].item()
+
+
+def gathered(value: object) -> list[Any]:
+    """The value of every process, by rank."""
+    if count() == 1:
+        return [value]
+    values: list[Any] = [None] * count()
+    dist.all_gather_object(values, value)
+    return values

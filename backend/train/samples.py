@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -60,21 +61,27 @@ def actor_of(pack: Pack, config: Config, device: torch.device | str = "cpu") -> 
 
 
 class Windows(IterableDataset[Sample]):
-    """Endless samples. `encode` turns (B, 224, 224, 3) uint8 crops into tokens; every worker draws from its own seed."""
+    """Samples by number: each is made from the seed and its own number alone, so that a run can make any of them again.
+
+    `encode` turns (B, 224, 224, 3) uint8 crops into tokens. `numbers`: which samples, in which order; 0, 1, 2, ... if not given.
+    """
 
     def __init__(
-        self, packs: Sequence[Pack], config: Config, encode: Callable[[Tensor], Tensor], frames: int, seed: int, device: str = "cpu"
-    ) -> None:
+        self, packs: Sequence[Pack], config: Config, encode: Callable[[Tensor], Tensor], frames: int, seed: int, device: str = "cpu",
+        numbers: Iterable[int] | None = None,
+    ) -> None:  # fmt: skip
         self.packs, self.config, self.encode = packs, config, encode
-        self.frames, self.seed, self.device = frames, seed, device
+        self.frames, self.seed, self.device, self.numbers = frames, seed, device, numbers
 
     def __iter__(self) -> Iterator[Sample]:
         worker = torch.utils.data.get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         if worker is not None:
             torch.set_num_threads(1)
-        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         actors = [actor_of(pack, self.config, self.device) for pack in self.packs]
-        while True:
+        # the loader takes one sample from each worker in turn: together they keep the order of the numbers
+        for number in islice(count() if self.numbers is None else self.numbers, first, None, step):
+            rng = np.random.default_rng([self.seed, number])
             yield self.sample(actors[rng.integers(len(actors))], rng)
 
     def sample(self, actor: Actor, rng: np.random.Generator) -> Sample:

@@ -1,9 +1,14 @@
 """Training and measuring on a small pack made here."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -26,6 +31,8 @@ from anyrig.backend.vision import EfficientNetLite0, Encoder
 from anyrig.backend.weights import load_model, save_model
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+TRAIN = ["-m", "backend", "train"]
 
 
 def make_pack(name: str = "lizard", clips: int = 5, frames: int = 9) -> Pack:
@@ -117,6 +124,97 @@ def test_a_run_learns_saves_and_resumes(encoder_file: Path, tmp_path: Path) -> N
     finished = Run(plan(0.03), packs, encoder_file, tmp_path)
     finished.train()
     assert finished.step == run.step  # the budget is spent
+
+
+def steps(count: int) -> Plan:
+    return Plan(steps=count, batch=2, frames=3, pool=3, fresh=0.5, workers=0, watched=2, config=TINY, device="cpu", save_every=1e9)
+
+
+def test_a_resumed_run_is_the_same_to_the_bit(encoder_file: Path, tmp_path: Path) -> None:
+    packs = [make_pack()]
+    whole = Run(steps(8), packs, encoder_file, tmp_path / "whole")
+    whole.train()
+    part = Run(steps(8), packs, encoder_file, tmp_path / "parts")
+    part._finished = lambda: part.step >= 3  # stopped in the middle of its schedule
+    part.train()
+    rest = Run(steps(8), packs, encoder_file, tmp_path / "parts")
+    assert rest.step == 3
+    rest.train()
+    assert rest.step == whole.step == 8
+    for key, value in whole.network.state_dict().items():
+        assert torch.equal(value, rest.network.state_dict()[key]), key
+    for key, value in whole.average.state_dict().items():
+        assert torch.equal(value, rest.average.state_dict()[key]), key
+
+
+def test_a_run_draws_its_curves(encoder_file: Path, tmp_path: Path) -> None:
+    Run(steps(3), [make_pack()], encoder_file, tmp_path, held={"validation": [make_pack("newt")], "none": []}).train()
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert set(line["watch"]) == {"validation"}
+    assert set(line["watch"]["validation"]) == {"mpjpe_cm", "copy_mpjpe_cm", "angle_deg", "copy_angle_deg", "liveness"}
+    picture = cv2.imread(str(tmp_path / "curves.png"))
+    assert picture is not None and picture.std() > 5
+
+
+def test_a_killed_run_goes_on(encoder_file: Path, tmp_path: Path) -> None:
+    """Killed while it writes: whatever is on disk can be resumed from."""
+    make_pack().save(tmp_path / "lizard.npz")
+    command = [*TRAIN, "--packs", str(tmp_path), "--out", str(tmp_path / "run"), "--encoder", str(encoder_file), "--steps", "100000"]
+    command += ["--pool", "2", "--batch", "2", "--workers", "0", "--save-every", "0"]
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT) as process:
+        wait_for(tmp_path / "run" / "last.pt", process)
+        process.kill()
+    plan = Plan(steps=100000, batch=2, pool=2, workers=0, device="cpu")
+    assert Run(plan, [make_pack()], encoder_file, tmp_path / "run").step >= 1
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_two_processes_train_one_model(encoder_file: Path, tmp_path: Path) -> None:
+    make_pack().save(tmp_path / "lizard.npz")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *TRAIN]
+    options = ["--packs", str(tmp_path), "--out", str(tmp_path / "run"), "--encoder", str(encoder_file), "--steps", "3"]
+    small = ["--pool", "2", "--batch", "2", "--workers", "0", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *launch, *options, *small], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert state["step"] == 3 and len(state["processes"]) == 2
+    first, second = (chance["rng"]["state"]["state"] for chance in state["processes"])
+    assert first != second  # each draws its own samples
+    assert load_model(str(tmp_path / "run" / "model.safetensors"), CPU).card["processes"] == 2
+
+
+AVERAGE = """
+import sys, torch
+from backend.train import peers
+with peers.joined(torch.device("cpu")):
+    layer = torch.nn.Linear(1, 1, bias=False)
+    layer.weight.grad = torch.full((1, 1), 1.0 + 2 * peers.rank())
+    number = peers.average(layer, 10.0 * peers.rank())
+    with open(sys.argv[1] + str(peers.rank()), "w") as file:
+        file.write(f"{layer.weight.grad.item()} {number}")
+"""
+
+
+def test_gradients_and_clocks_are_averaged(tmp_path: Path) -> None:
+    """Every process ends with the mean of the gradients, and of the clocks."""
+    script = tmp_path / "average.py"
+    script.write_text(AVERAGE)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path / "result")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *launch], cwd=ROOT, env=environment, capture_output=True, timeout=300, check=True)
+    assert [(tmp_path / f"result{rank}").read_text() for rank in range(2)] == ["2.0 5.0", "2.0 5.0"]
+
+
+def test_a_run_needs_an_end() -> None:
+    with pytest.raises(UserError, match="minutes or in steps"):
+        Plan()
 
 
 def test_a_step_lowers_the_loss(encoder_file: Path, tmp_path: Path, samples: list[Sample]) -> None:

@@ -1,0 +1,68 @@
+"""Held-out windows that a run is measured on as it goes, next to copying the reference pose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from ..config import Config
+from ..kinematics import geodesic_angle, rot6d_to_matrix
+from ..metrics import CENTIMETRES
+from ..model import Video2Pose2Rot
+from ..packs import Pack
+from ..vision import Encoder
+from .losses import Batch, batch_of
+from .samples import Sample, Windows
+
+SEED = 20_000  # of the windows: the same ones in every run
+BATCH = 8
+
+
+class Watch:
+    """`count` windows of each of the sets, always the same ones."""
+
+    def __init__(self, sets: Mapping[str, Sequence[Pack]], config: Config, encoder: Encoder, frames: int, count: int) -> None:
+        self.device = encoder.device
+        self.windows: dict[str, list[Sample]] = {}
+        for name, packs in sets.items():
+            source = iter(Windows(packs, config, encoder.encode, frames, SEED, str(encoder.device))) if packs else iter(())
+            self.windows[name] = sorted(islice(source, count), key=lambda sample: len(sample.body.skeleton))
+
+    @torch.inference_mode()
+    def measure(self, network: Video2Pose2Rot) -> dict[str, dict[str, float]]:
+        """-> per set: mpjpe_cm, angle_deg, the same for copying (copy_*), and liveness, all over joints that move."""
+        return {name: _measured(network, windows, self.device) for name, windows in self.windows.items() if windows}
+
+
+def _measured(network: Video2Pose2Rot, windows: Sequence[Sample], device: torch.device) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for start in range(0, len(windows), BATCH):
+        for key, value in _sums(network, batch_of(windows[start : start + BATCH], device)).items():
+            sums[key] = sums.get(key, 0.0) + value.item()
+    joints, turning = sums["joints"], sums["turning"]
+    return {
+        "mpjpe_cm": CENTIMETRES * sums["distance"] / joints, "copy_mpjpe_cm": CENTIMETRES * sums["copy_distance"] / joints,
+        "angle_deg": sums["angle"] / turning, "copy_angle_deg": sums["copy_angle"] / turning,
+        "liveness": sums["travel"] / max(sums["true_travel"], 1e-6),
+    }  # fmt: skip
+
+
+def _sums(network: Video2Pose2Rot, batch: Batch) -> dict[str, Tensor]:
+    """Sums over the batch's frames and joints, with what they are divided by."""
+    anchor = batch.anchor
+    position, rot6d = network(batch.image, anchor)
+    turns, copied = rot6d_to_matrix(rot6d), rot6d_to_matrix(anchor.rot6d[:, :1]).expand_as(batch.turns)
+    seen = batch.weight.expand(position.shape[:3])
+    turning = batch.rotates.expand(position.shape[:3])
+    return {
+        "joints": seen.sum(), "turning": turning.sum(),
+        "distance": ((position - batch.position).norm(dim=-1) * seen).sum(),
+        "copy_distance": ((anchor.position[:, :1] - batch.position).norm(dim=-1) * seen).sum(),
+        "angle": (geodesic_angle(turns, batch.turns).rad2deg() * turning).sum(),
+        "copy_angle": (geodesic_angle(copied, batch.turns).rad2deg() * turning).sum(),
+        "travel": (position.diff(dim=1).norm(dim=-1) * seen[:, 1:]).sum(),
+        "true_travel": (batch.position.diff(dim=1).norm(dim=-1) * seen[:, 1:]).sum(),
+    }  # fmt: skip
