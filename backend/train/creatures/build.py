@@ -1,0 +1,257 @@
+"""From a body, its motions and its skin to a pack: rest pose, bone axes, helper bones, several roots, order, facing, size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...packs import Pack
+from ...rig import Rig
+from ...rotation import Array
+from ...surface import Surface
+from .body import Body, Bone
+from .motions import TAU
+from .naming import names_of
+from .parts import Rng, chance
+from .score import Score, X, Y, Z, rotations, solve
+from .skin import Skin
+
+BITS = 2.0**14  # rounding the matrices to this part of one halves what they take once compressed
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A rig in the making: J joints, their matrices (J, 4, 4) at rest and (F, J, 4, 4) in clips, body frame.
+
+    source: (J,) the body's bone, or -1 for a helper. tails: (J, 3) at rest. twists: joint -> the joint whose twist it shares.
+    """
+
+    bones: tuple[Bone, ...]
+    source: NDArray[np.int64]
+    parents: NDArray[np.int64]
+    rest: Array
+    tails: Array
+    translates: NDArray[np.bool_]
+    clips: dict[str, Array]
+    twists: dict[int, int]
+
+
+def rest_pose(body: Body, rng: Rng) -> tuple[Array, Array]:
+    """Turns away from neutral (J, 3, 3) and places (J, 3): arms in a T, an A or down, legs straight or bent, wings spread or folded."""
+    score = Score(body, 1)
+    raise_ = np.radians(rng.choice([95, 80, 45, 30, 5, 0], p=[0.25, 0.15, 0.2, 0.1, 0.15, 0.15]))
+    for arm in body.of("arm"):
+        upper = arm.joints[-3] if len(arm.joints) > 2 else arm.joints[0]
+        score.bend(upper, (-Y if arm.side == "L" else Y), raise_ * (1.2 if body.plan == "biped" else 0.3))
+    hip = body.heads[0, 2]
+    score.shift[:, 2] = hip * rng.choice([0.04, 0.0, -0.04, -0.1], p=[0.35, 0.35, 0.2, 0.1])
+    for leg in body.legs:
+        score.plant(leg)
+    fold = rng.choice([0.0, 0.5, 0.9])
+    for wing in body.of("wing"):
+        score.bend(wing.joints[0], (Z if wing.side == "L" else -Z), 1.15 * fold)
+    if chance(rng, 0.3):
+        noise = rng.normal(0, np.radians(4), (len(body.bones), 3)) * np.minimum(body.limits, 1)[:, None]
+        noise[0] = 0
+        score.bends[0] += noise
+    turns, places = solve(score)
+    return turns[0], places[0]
+
+
+def figure_of(body: Body, rng: Rng, rest: tuple[Array, Array], takes: dict[str, tuple[Array, Array]]) -> Figure:
+    """The body's own bones. rest: turns and places as `rest_pose` returns; takes: clip name -> the same with frames in front."""
+    axes, along = _axes(body, rng)
+    # a point of bone j at x in its own axes is at p + G N x, with N the bone's axes in the neutral pose: P = [G N | p]
+    matrices = {name: _affine(turns @ axes, places) for name, (turns, places) in takes.items()}
+    still = _affine(rest[0] @ axes, rest[1])
+    length = np.linalg.norm(body.tails - body.heads, axis=1)
+    if along:
+        tails = rest[1] + (rest[0] @ (body.tails - body.heads)[..., None])[..., 0]
+    else:  # as Blender's importers do it: a bone always goes along its own y, wherever the next joint is
+        tails = rest[1] + still[:, :3, 1] * length[:, None]
+    if chance(rng, 0.15):
+        tails = rest[1] + still[:, :3, 1] * 0.01 * body.size
+    count = len(body.bones)
+    return Figure(
+        body.bones, np.arange(count), body.parents.astype(np.int64), still, tails, np.zeros(count, np.bool_), matrices, {}
+    )
+
+
+def _axes(body: Body, rng: Rng) -> tuple[Array, bool]:
+    """(J, 3, 3) the bones' axes in the neutral pose, and whether their y lies along the bone, as in Blender."""
+    kind = rng.choice(["y", "y", "y", "x", "z", "world", "random"])
+    if kind == "world":
+        return np.tile(np.eye(3), (len(body.bones), 1, 1)), False
+    if kind == "random":
+        return rotations(rng.normal(0, 1.5, (len(body.bones), 3))), False
+    along = body.tails - body.heads
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    hint = rotations(rng.normal(0, 0.4, 3)) @ np.where(np.abs(along[:, 1:2]) > 0.9, Z, Y)[..., None]
+    side = np.cross(along, hint[..., 0])
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    roll = rng.choice([0, 0, np.pi / 2, np.pi, rng.uniform(-3, 3)]) + (rng.normal(0, 1, len(along)) if chance(rng, 0.2) else 0)
+    turned = (
+        np.cos(roll)[..., None] * side.T.T + np.sin(roll)[..., None] * np.cross(along, side)
+        if np.ndim(roll)
+        else (np.cos(roll) * side + np.sin(roll) * np.cross(along, side))
+    )
+    third = np.cross(turned, along)
+    columns = {"y": (turned, along, third), "x": (along, third, turned), "z": (third, turned, along)}[str(kind)]
+    return np.stack(columns, axis=-1), kind == "y"
+
+
+def _affine(rotation: Array, place: Array) -> Array:
+    matrix = np.zeros((*place.shape[:-1], 4, 4))
+    matrix[..., :3, :3], matrix[..., :3, 3], matrix[..., 3, 3] = rotation, place, 1
+    return matrix
+
+
+def dress(figure: Figure, body: Body, rng: Rng) -> Figure:
+    """Quirks that rigs have: a handle on the floor, feet that hang on it, twist bones, ends of chains, another order."""
+    if chance(rng, 0.45):
+        figure = _with_handle(figure, rng)
+    if body.legs and chance(rng, 0.35):
+        figure = _with_loose_feet(figure, body)
+    if chance(rng, 0.25):
+        figure = _with_twists(figure, body, rng)
+    if chance(rng, 0.25):
+        figure = _with_ends(figure, body)
+    return _shuffled(figure, rng) if chance(rng, 0.4) else figure
+
+
+def _append(figure: Figure, bone: Bone, parent: int, rest: Array, tail: Array, clips: dict[str, Array]) -> Figure:
+    return replace(
+        figure,
+        bones=(*figure.bones, bone), source=np.append(figure.source, -1), parents=np.append(figure.parents, parent),
+        rest=np.concatenate([figure.rest, rest[None]]), tails=np.concatenate([figure.tails, tail[None]]),
+        translates=np.append(figure.translates, False),
+        clips={name: np.concatenate([pose, clips[name][:, None]], axis=1) for name, pose in figure.clips.items()},
+    )  # fmt: skip
+
+
+def _reordered(figure: Figure, order: NDArray[np.int64]) -> Figure:
+    """order: (J,) the old joint at every new place."""
+    place = np.argsort(order)
+    parents = figure.parents[order]
+    return Figure(
+        tuple(figure.bones[joint] for joint in order), figure.source[order], np.where(parents < 0, -1, place[np.maximum(parents, 0)]),
+        figure.rest[order], figure.tails[order], figure.translates[order], {name: pose[:, order] for name, pose in figure.clips.items()},
+        {int(place[joint]): int(place[other]) for joint, other in figure.twists.items()},
+    )  # fmt: skip
+
+
+def _with_handle(figure: Figure, rng: Rng) -> Figure:
+    """A root on the floor that stays there; what was the root moves over it, as in the rigs of many games."""
+    rest = np.eye(4)
+    rest[:3, :3] = np.eye(3) if chance(rng, 0.5) else rotations(np.pi / 2 * X)
+    clips = {name: np.tile(rest, (len(pose), 1, 1)) for name, pose in figure.clips.items()}
+    bone = replace(figure.bones[0], part="root", role="root", index=0, alone=True, limb="")
+    if figure.bones[0].role == "root":
+        bone = replace(bone, role="armature")
+    figure = _append(figure, bone, -1, rest, 0.1 * rest[:3, 1], clips)
+    last = len(figure.bones) - 1
+    figure.parents[0], figure.translates[0] = last, True
+    return _reordered(figure, np.array([last, *range(last)]))
+
+
+def _with_loose_feet(figure: Figure, body: Body) -> Figure:
+    """Feet hang on the root and are moved by themselves, as targets of IK."""
+    place = {int(bone): joint for joint, bone in enumerate(figure.source) if bone >= 0}
+    for leg in body.legs:
+        if len(leg.joints) > leg.first + 2:
+            foot = place[leg.joints[leg.first + 2]]
+            figure.parents[foot], figure.translates[foot] = 0, True
+    return figure
+
+
+def _with_twists(figure: Figure, body: Body, rng: Rng) -> Figure:
+    """A second bone from the middle of upper arms and thighs, that turns about them a little and takes half of their skin."""
+    roles = [role for role in ("upper_arm", "forearm", "thigh", "upper_leg") if chance(rng, 0.6)]
+    for joint, source in enumerate(figure.source.tolist()):
+        bone = figure.bones[joint]
+        if source < 0 or bone.role not in roles or not bone.side:
+            continue
+        middle = np.eye(4)
+        # where the bone goes in its own axes is the same in every pose: R^-1 (tail - head), from the neutral lengths at rest
+        child = next((k for k, above in enumerate(figure.parents) if above == joint and not figure.translates[k]), -1)
+        end = figure.rest[child, :3, 3] if child >= 0 else figure.tails[joint]
+        middle[:3, 3] = 0.5 * figure.rest[joint, :3, :3].T @ (end - figure.rest[joint, :3, 3])
+        axis = middle[:3, 3] / max(np.linalg.norm(middle[:3, 3]), 1e-9)
+        clips = {}
+        for name, pose in figure.clips.items():
+            angle = rng.uniform(0, 0.35) * np.sin(TAU * (rng.uniform(0.5, 2) * np.linspace(0, 1, len(pose)) + rng.random()))
+            roll = _affine(rotations(angle[:, None] * axis), np.zeros((len(pose), 3)))
+            clips[name] = pose[:, joint] @ middle @ roll
+        helper = replace(bone, role=f"{bone.role}_twist", index=0, alone=True)
+        figure = _append(figure, helper, joint, figure.rest[joint] @ middle, end, clips)
+        figure.twists[len(figure.bones) - 1] = joint
+    return figure
+
+
+def _with_ends(figure: Figure, body: Body) -> Figure:
+    """A bone without skin at the end of every chain that ends freely, as exporters leave them."""
+    for joint in np.setdiff1d(np.arange(len(figure.bones)), figure.parents).tolist():
+        source = int(figure.source[joint])
+        if source < 0 or body.bones[source].part in ("wheel", "jaw"):
+            continue
+        end = np.eye(4)
+        end[:3, 3] = figure.rest[joint, :3, :3].T @ (figure.tails[joint] - figure.rest[joint, :3, 3])
+        clips = {name: pose[:, joint] @ end for name, pose in figure.clips.items()}
+        helper = replace(figure.bones[joint], role=f"{figure.bones[joint].role}_end", index=0, alone=True)
+        tail = figure.tails[joint] + 0.5 * (figure.tails[joint] - figure.rest[joint, :3, 3])
+        figure = _append(figure, helper, joint, figure.rest[joint] @ end, tail, clips)
+    return figure
+
+
+def _shuffled(figure: Figure, rng: Rng) -> Figure:
+    """Another order in which parents still come first."""
+    order, ready = [], [0]
+    while ready:
+        joint = ready.pop(int(rng.integers(len(ready))))
+        order.append(joint)
+        ready += np.flatnonzero(figure.parents == joint).tolist()
+    return _reordered(figure, np.array(order))
+
+
+def surface_of(figure: Figure, body: Body, skin: Skin, rest: tuple[Array, Array]) -> Surface:
+    """The neutral skin in the rest pose, with the figure's joints."""
+    # neutral to rest, by bone: x -> G (x - h) + p, with h the neutral head; the weighted mean of these moves the point
+    moved = (rest[0][skin.joints] @ (skin.points[:, None] - body.heads[skin.joints])[..., None])[..., 0] + rest[1][skin.joints]
+    normals = np.einsum("pk,pkij,pj->pi", skin.weights, rest[0][skin.joints], skin.normals)
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    place = np.zeros(len(body.bones), np.int64)
+    own = figure.source >= 0
+    place[figure.source[own]] = np.flatnonzero(own)
+    joints, weights = place[skin.joints], skin.weights.copy()
+    for twist, bone in figure.twists.items():
+        mine = np.flatnonzero(place[skin.owner] == bone)
+        share = np.clip(2 * skin.along[mine] - 0.5, 0, 1) * weights[mine, 0]
+        joints[mine, 3], weights[mine, 3] = twist, share
+        weights[mine, 0] -= share
+    points = (skin.weights[..., None] * moved).sum(1)
+    return Surface(
+        *(np.asarray(part, np.float32) for part in (points, normals, skin.colours)),
+        joints.astype(np.int32),
+        weights.astype(np.float32),
+    )
+
+
+def pack_of(name: str, figure: Figure, surface: Surface, rng: Rng, style: str | None, fps: float) -> Pack:
+    """Turned to where the rig faces, and scaled; joint matrices as a pack has them."""
+    yaw = rng.choice([0, np.pi / 2, -np.pi / 2, np.pi, rng.uniform(-np.pi, np.pi)], p=[0.76, 0.06, 0.06, 0.06, 0.06])
+    world, scale = rotations(yaw * Z), float(np.exp(rng.uniform(-0.5, 1.5)))
+
+    # a point x of the body frame is at s W x in the world; a bone's axes turn with W and keep their length
+    def placed(matrices: Array) -> Array:
+        return _affine(world @ matrices[..., :3, :3], scale * matrices[..., :3, 3] @ world.T)
+
+    rig = Rig(
+        name, names_of(figure.bones, rng, style), figure.parents, placed(figure.rest), scale * figure.tails @ world.T, figure.translates,
+        np.zeros(len(figure.bones), np.bool_),
+    )  # fmt: skip
+    clips = {clip: (np.round(placed(pose) * BITS) / BITS).astype(np.float32) for clip, pose in figure.clips.items()}
+    turn = world.T.astype(np.float32)
+    moved = replace(surface, points=np.float32(scale) * surface.points @ turn, normals=surface.normals @ turn)
+    return Pack(name, rig, moved, clips, fps)

@@ -1,0 +1,155 @@
+"""A motion as it is written down, layer upon layer, and how it becomes turns and places: forward kinematics and planted feet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ...rotation import Array, axis_angle_to_matrix
+from ...skeleton import forward_kinematics
+from .body import Body, Chain
+
+X, Y, Z = np.eye(3)
+FREE = np.radians(359.0)  # a limit beyond this is none
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Where a planted foot goes. shift: (F, 3) away from its neutral place. pitch: (F,) radians about x, toes down positive."""
+
+    shift: Array
+    pitch: Array
+
+
+@dataclass(eq=False)
+class Score:
+    """F frames of a body. Layers add to it; `solve` plays it.
+
+    bends: (F, J, 3) rotation vectors of the joints away from neutral, radians, body frame.
+    shift: (F, 3) the root's displacement. steps: legs, by their place in body.chains, whose feet are planted.
+    """
+
+    body: Body
+    frames: int
+    bends: Array = field(init=False)
+    shift: Array = field(init=False)
+    steps: dict[int, Step] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.bends = np.zeros((self.frames, len(self.body.bones), 3))
+        self.shift = np.zeros((self.frames, 3))
+
+    @property
+    def time(self) -> Array:
+        """(F,) 0 to 1."""
+        return np.linspace(0, 1, self.frames)
+
+    def bend(self, joint: int, axis: ArrayLike, angle: ArrayLike) -> None:
+        """Add a turn about an axis (3,): angle () or (F,) radians."""
+        self.bends[:, joint] += np.broadcast_to(angle, self.frames)[:, None] * np.asarray(axis, float)
+
+    def plant(self, chain: Chain, shift: ArrayLike = 0.0, pitch: ArrayLike = 0.0) -> None:
+        """Keep a leg's foot at its neutral place, or (F, 3) away from it."""
+        step = Step(np.broadcast_to(shift, (self.frames, 3)), np.broadcast_to(pitch, self.frames))
+        self.steps[self.body.chains.index(chain)] = step
+
+
+def solve(score: Score) -> tuple[Array, Array]:
+    """Turns away from neutral (F, J, 3, 3) and joint positions (F, J, 3), body frame. Bends are held within the limits."""
+    body = score.body
+    local = rotations(limited(score.bends, body.limits))
+    root = body.heads[0] + score.shift
+    turns, places = forward_kinematics(body.parents, body.offsets, local)
+    for index, step in score.steps.items():
+        _plant(body, body.chains[index], step, turns, places + root[:, None], local)
+    turns, places = forward_kinematics(body.parents, body.offsets, local)
+    return turns, places + root[:, None]
+
+
+def limited(bends: Array, limits: Array) -> Array:
+    """Rotation vectors (..., J, 3) pressed below limits (J,): nearly untouched while small, never beyond."""
+    angle = np.linalg.norm(bends, axis=-1, keepdims=True)
+    limit = np.where(limits < FREE, limits, np.inf)[:, None]
+    with np.errstate(invalid="ignore"):
+        pressed = np.where(np.isfinite(limit), limit * np.tanh(angle / limit), angle)
+    return bends * np.where(angle > 1e-9, pressed / np.maximum(angle, 1e-9), 1.0)
+
+
+def rotations(bends: Array) -> Array:
+    """Rotation vectors (..., 3), radians -> (..., 3, 3)."""
+    angle = np.linalg.norm(bends, axis=-1)
+    axis = np.where(angle[..., None] > 1e-12, bends, X)
+    return axis_angle_to_matrix(axis, angle)
+
+
+def knee_axis(body: Body, chain: Chain) -> Array:
+    """(3,) a positive turn of the shin about it folds the knee further; in the neutral pose the knee is bent a little."""
+    thigh, shin = chain.joints[chain.first : chain.first + 2]
+    axis = np.cross(body.tails[thigh] - body.heads[thigh], body.tails[shin] - body.heads[shin])
+    return axis / np.linalg.norm(axis)
+
+
+def _plant(body: Body, chain: Chain, step: Step, turns: Array, places: Array, local: Array) -> None:
+    """Set the local turns of thigh, shin and foot, so that the foot's end comes to where the step says."""
+    thigh, shin = chain.joints[chain.first : chain.first + 2]
+    foot = chain.joints[chain.first + 2] if len(chain.joints) > chain.first + 2 else -1
+    above = turns[:, body.parents[thigh]]
+    hip = places[:, thigh]
+    ankle = body.tails[shin] + step.shift
+    if foot >= 0:
+        # the foot stands level but for its pitch and looks where the root looks, so the ankle is its end less the turned foot
+        stand = _heading(turns[:, 0]) @ rotations(step.pitch[:, None] * X)
+        length = body.tails[foot] - body.heads[foot]
+        ankle = body.tails[foot] + step.shift - stand @ length
+    upper, lower = reach(body, thigh, shin, hip, ankle, above)
+    local[:, thigh] = above.swapaxes(-1, -2) @ upper
+    local[:, shin] = upper.swapaxes(-1, -2) @ lower
+    if foot >= 0:
+        local[:, foot] = lower.swapaxes(-1, -2) @ stand
+
+
+def reach(body: Body, thigh: int, shin: int, hip: Array, ankle: Array, above: Array) -> tuple[Array, Array]:
+    """Two-bone IK: hip and wanted ankle (F, 3), the parent's turns (F, 3, 3) -> turns away from neutral of both bones.
+
+    The knee stays on the side of the line from hip to ankle on which it is in the neutral pose, turned with the parent.
+    """
+    first, second = body.tails[thigh] - body.heads[thigh], body.tails[shin] - body.heads[shin]
+    one, two = np.linalg.norm(first), np.linalg.norm(second)
+    line = first + second
+    pole = first - line * (first @ line) / (line @ line)
+    along, distance = _unit(ankle - hip)
+    distance = np.clip(distance, 1.05 * abs(one - two) + 0.02 * (one + two), 0.997 * (one + two))
+    aside = (above @ pole[:, None])[..., 0]
+    aside = _unit(aside - along * (aside * along).sum(-1, keepdims=True))[0]
+    # with the hip at 0 and the ankle at (d, 0) the knee (x, y) solves x^2 + y^2 = one^2, (d - x)^2 + y^2 = two^2
+    x = (one**2 - two**2 + distance**2) / (2 * distance)
+    y = np.sqrt(np.maximum(one**2 - x**2, 0))
+    knee = along * x + aside * y
+    # the hinge is thigh x shin in both poses: (x e + y q) x ((d - x) e - y q) = -d y e x q, along q x e
+    hinge = np.cross(aside, along)
+    neutral = np.cross(first, second)
+    neutral = np.broadcast_to(neutral / np.linalg.norm(neutral), hinge.shape)
+    rest = [_frame(np.broadcast_to(bone, hinge.shape), neutral) for bone in (first, second)]
+    posed = [_frame(knee, hinge), _frame(along * distance - knee, hinge)]
+    # T maps the neutral frame N of a bone to its posed frame P: T = P N^T
+    return posed[0] @ rest[0].swapaxes(-1, -2), posed[1] @ rest[1].swapaxes(-1, -2)
+
+
+def _unit(vectors: Array) -> tuple[Array, Array]:
+    """(F, 3) -> unit vectors (F, 3), lengths (F, 1)."""
+    length = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    return vectors / length, length
+
+
+def _frame(bone: Array, hinge: Array) -> Array:
+    """(F, 3, 3) with columns along the bone, the hinge and their cross product."""
+    along = _unit(bone)[0]
+    return np.stack([along, hinge, np.cross(along, hinge)], axis=-1)
+
+
+def _heading(turns: Array) -> Array:
+    """(F, 3, 3) the turn about z by which the root's x axis has turned."""
+    side = turns[:, :, 0]
+    return rotations(np.arctan2(side[:, 1], side[:, 0])[:, None] * Z)
