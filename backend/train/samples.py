@@ -8,7 +8,6 @@ from itertools import count, islice
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -21,6 +20,7 @@ from ..packs import Pack
 from ..rotation import Array
 from ..skeleton import global_to_local, network_axes, pose_to_network
 from ..vision import SIZE, crop_box, crop_side, to_crop
+from .spoil import developed
 
 REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
 FIRST_SHARE = 1 / 3  # the first frame of a clip: a pose that characters are left in
@@ -126,14 +126,27 @@ def _reference_pose(actor: Actor, rng: np.random.Generator) -> Array:
 
 
 def _look(cloud: splat.Cloud, rng: np.random.Generator) -> splat.Cloud:
-    """Other colours: a random gain and tint, at times one random colour."""
+    """Other colours: a random gain and tint, at times one random colour, stripes or spots."""
     colours = cloud.colours
+    if rng.random() < 0.15:
+        colours = _patterned(cloud, rng)
     if rng.random() < 0.15:
         colours = colours * 0.15 + torch.tensor(rng.uniform(0.1, 0.8, 3), dtype=colours.dtype, device=colours.device)
     elif rng.random() < 0.6:
         mix = np.eye(3) + rng.normal(0, 0.15, (3, 3))
         colours = (colours @ torch.tensor(mix, dtype=colours.dtype, device=colours.device)) * rng.uniform(0.6, 1.3)
     return replace(cloud, colours=colours.clamp(0.02, 0.98))
+
+
+def _patterned(cloud: splat.Cloud, rng: np.random.Generator) -> Tensor:
+    """Stripes or spots of another colour, fixed to the skin: where a few waves through the resting body are above a level."""
+    points = cloud.points - cloud.points.mean(0)
+    size = points.abs().max().item()
+    waves = torch.tensor(rng.normal(0, rng.uniform(2, 12) / size, (int(rng.integers(1, 4)), 3)), dtype=points.dtype, device=points.device)
+    phase = torch.tensor(rng.uniform(0, 2 * np.pi, len(waves)), dtype=points.dtype, device=points.device)
+    inked = (points @ waves.T + phase).sin().mean(-1) > rng.uniform(-0.2, 0.5)
+    ink = torch.tensor(rng.uniform(0.05, 0.95, 3), dtype=points.dtype, device=points.device)
+    return torch.where(inked[:, None], ink, cloud.colours)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +176,7 @@ def _shoot(cloud: splat.Cloud, poses: NDArray[np.floating], azimuth: float, rng:
         torch.tensor(light / np.linalg.norm(light), dtype=torch.float32, device=points.device), SIZE, SIZE, spacing=cloud.spacing,
         shading=shading,
     )  # fmt: skip
-    return Shot(_developed(rgba, rng), camera.projection, squares, azimuth)
+    return Shot(developed(rgba, rng), camera.projection, squares, azimuth)
 
 
 def _squares(boxes: Array, rng: np.random.Generator) -> Array:
@@ -186,20 +199,4 @@ def inside_crops(projection: Array, squares: Array) -> Tensor:
 def develop(rgba: Tensor) -> Tensor:
     """(T, H, W, 4) straight alpha on white -> (T, H, W, 3) uint8."""
     return ((rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _developed(rgba: Tensor, rng: np.random.Generator) -> Tensor:
-    """On white, with a camera's softness, exposure and noise: (T, H, W, 4) -> (T, H, W, 3) uint8."""
-    image = (rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).movedim(-1, 1)
-    if rng.random() < 0.7:
-        tap = torch.tensor([1.0, rng.uniform(0.8, 6), 1.0], device=image.device)
-        tap = (tap / tap.sum()).expand(3, 1, 3)
-        image = F.conv2d(F.conv2d(image, tap[:, :, None], padding=(0, 1), groups=3), tap[..., None], padding=(1, 0), groups=3)
-        image[..., (0, -1)] = image[..., (1, -2)]
-        image[..., (0, -1), :] = image[..., (1, -2), :]
-    matte = (rgba[..., 3:] > 0).movedim(-1, 1)
-    if rng.random() < 0.5:
-        noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.03), image.shape).astype(np.float32)).to(image.device)
-        image = image + noise * matte
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).contiguous()
 
