@@ -23,7 +23,7 @@ from .skin import skin_of
 
 __all__ = ["PLANS", "creature", "creatures", "write_creatures"]
 
-POINTS = (2600, 3600)
+POINTS = (3000, 4000)
 FRAMES = (24, 41)
 ROOM = 7000  # joints times frames over all clips: keeps a saved pack under half a megabyte
 
@@ -75,5 +75,7 @@ def _takes(body: Body, rng: Rng) -> dict[str, tuple[Array, Array]]:
     for name, action in chosen:
         score = Score(body, int(rng.integers(FRAMES[0], most)))
         action(score, rng)
+        # some move a little, some throw themselves about; the root, which alone may turn right over, keeps its turn
+        score.bends[:, 1:] *= np.exp(rng.normal(0.08, 0.4))
         takes[name] = solve(score)
     return takes

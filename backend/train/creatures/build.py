@@ -88,15 +88,11 @@ def _axes(body: Body, rng: Rng) -> tuple[Array, bool]:
         return rotations(rng.normal(0, 1.5, (len(body.bones), 3))), False
     along = body.tails - body.heads
     along /= np.linalg.norm(along, axis=1, keepdims=True)
-    hint = rotations(rng.normal(0, 0.4, 3)) @ np.where(np.abs(along[:, 1:2]) > 0.9, Z, Y)[..., None]
-    side = np.cross(along, hint[..., 0])
+    side = np.cross(along, np.where(np.abs(along[:, 1:2]) > 0.9, Z, Y))
     side /= np.linalg.norm(side, axis=1, keepdims=True)
-    roll = rng.choice([0, 0, np.pi / 2, np.pi, rng.uniform(-3, 3)]) + (rng.normal(0, 1, len(along)) if chance(rng, 0.2) else 0)
-    turned = (
-        np.cos(roll)[..., None] * side.T.T + np.sin(roll)[..., None] * np.cross(along, side)
-        if np.ndim(roll)
-        else (np.cos(roll) * side + np.sin(roll) * np.cross(along, side))
-    )
+    roll = np.full(len(along), rng.choice([0, 0, np.pi / 2, np.pi, rng.uniform(-3, 3)]))
+    roll += rng.normal(0, 1, len(along)) * chance(rng, 0.2)
+    turned = np.cos(roll)[:, None] * side + np.sin(roll)[:, None] * np.cross(along, side)
     third = np.cross(turned, along)
     columns = {"y": (turned, along, third), "x": (along, third, turned), "z": (third, turned, along)}[str(kind)]
     return np.stack(columns, axis=-1), kind == "y"

@@ -53,7 +53,9 @@ def sway(score: Score, rng: Rng, vigour: float = 1.0) -> None:
     wide = {"tail": 0.16, "ear": 0.12, "antenna": 0.2, "tentacle": 0.25, "fin": 0.3, "abdomen": 0.08}
     for chain in score.body.of(*wide):
         axis = rng.normal(0, 1, 3) * ([1, 0.3, 1] if chain.part == "tail" else [1, 1, 1])
-        swing = vigour * wide[chain.part] * rng.uniform(0.5, 1.5) / max(np.linalg.norm(axis), 0.3)
+        swing = (
+            vigour * wide[chain.part] * rng.uniform(0.5, 1.5) / max(np.linalg.norm(axis), 0.3) / (1 + 0.15 * len(chain.joints))
+        )
         wave(
             score,
             chain.joints,

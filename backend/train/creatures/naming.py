@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from .body import Bone
@@ -81,15 +82,16 @@ def _mixamo(rng: Rng) -> Namer:
 
 def _rigify(rng: Rng) -> Namer:
     prefix = str(rng.choice(["DEF-", "DEF-", "ORG-", ""]))
+    seen: Counter[str] = Counter()
 
     def name(bone: Bone, number: int) -> str:
         role = {"pelvis": "spine", "neck": "spine", "collar": "shoulder"}.get(bone.role, bone.role)
+        side = f".{bone.side}" if bone.side else ""
         if bone.role == "finger" and int(bone.limb) < 5:
-            role = ("thumb", "f_index", "f_middle", "f_ring", "f_pinky")[int(bone.limb)]
-            return f"{prefix}{role}.{bone.index + 1:02d}{'.' + bone.side if bone.side else ''}"
-        limb = f"{bone.limb}_" if bone.limb else ""
-        count = f".{bone.index:03d}" if bone.index else ""
-        return f"{prefix}{limb}{role}{'.' + bone.side if bone.side else ''}{count}"
+            return f"{prefix}{('thumb', 'f_index', 'f_middle', 'f_ring', 'f_pinky')[int(bone.limb)]}.{bone.index + 1:02d}{side}"
+        base = f"{prefix}{bone.limb + '_' if bone.limb and not bone.limb.isdigit() else ''}{role}{side}"
+        seen[base] += 1
+        return f"{base}.{seen[base] - 1:03d}" if seen[base] > 1 else base
 
     return name
 
