@@ -17,7 +17,7 @@ from ..skeleton import global_to_local, pose_to_network
 from .splits import split_packs
 
 LIMIT = 3.0  # degrees: the limit that the splits were made with
-SHOTS = 16
+SHOTS = 32
 SHARED = 0.6  # of the smaller rig's joints, that must have a namesake
 
 
@@ -35,9 +35,9 @@ class Leak:
 def leaks(train: Sequence[Pack], packs: Sequence[Pack], splits: Path, limit: float = LIMIT) -> list[Leak]:
     """Clips of `train` within `limit` degrees of a seen or unseen test clip; `packs` hold the clips that `splits` names.
 
-    Two clips are compared at 16 frames spread evenly over each, so that their pace does not matter, by the mean angle between
+    Two clips are compared at 32 frames spread evenly over each, so that their pace does not matter, by the mean angle between
     the local rotations (turns away from rest, root included, network axes) of the joints that the rigs have in common. Every
-    one of 16 starting points in the training clip is tried, as loops may begin anywhere. Joints are paired by their names
+    one of 32 starting points in the training clip is tried, as loops may begin anywhere. Joints are paired by their names
     (as names.clean_name reads them, or the plain text where that leaves nothing) if most of the smaller rig's have a namesake;
     otherwise by their order if both rigs are the same tree; other rigs cannot be copies of each other and are passed over.
     A clip is not compared with itself (same file, same clip). Raises UserError as `split_packs` does.
@@ -87,7 +87,7 @@ def _keys(rig: Rig) -> list[str]:
 
 
 def _shots(rig: Rig, poses: NDArray[np.floating]) -> Array:
-    """(F, J, 4, 4) -> (16, J, 3, 3) local rotations at frames spread over the clip."""
-    frames = np.linspace(0, len(poses) - 1, SHOTS).round().astype(int)
+    """(F, J, 4, 4) -> (32, J, 3, 3) local rotations at frames spread over the clip as over a loop."""
+    frames = np.arange(SHOTS) * len(poses) // SHOTS
     turns, _ = pose_to_network(rig, poses[frames].astype(np.float64), tips=False)
     return global_to_local(rig.parents, turns)

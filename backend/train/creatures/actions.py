@@ -32,6 +32,7 @@ from .parts import Rng, chance
 from .score import Score, X, Y, Z
 
 Action = Callable[[Score, Rng], None]
+QUICKEST = 12  # frames to a cycle of a gait
 
 
 def stand(score: Score) -> None:
@@ -67,13 +68,14 @@ def _lean(score: Score, rng: Rng, wide: float) -> None:
 
 def _travel(score: Score, rng: Rng, gait: str, cycles: float, vigour: float) -> None:
     stand(score)
+    cycles = min(cycles, score.frames / QUICKEST)
     clock = step(score, rng, gait, cycles, vigour, rng.normal(0, 0.15))
     bob(score, rng, clock, vigour)
     swing_arms(score, rng, clock, rng.uniform(0.2, 0.6) * vigour)
     _gallop(score, rng, gait, clock)
     body = score.body
-    if not body.of("neck", "arm", "wing") and body.plan == "centipede":
-        wave(score, body.of("tail")[0].joints, Z, rng.uniform(0.05, 0.18), cycles, 0.12, rng.random())
+    if body.of("segment"):
+        wave(score, body.of("segment")[0].joints, Z, rng.uniform(0.03, 0.14), cycles, 0.12, rng.random())
     for tail in body.of("tail", "ear", "antenna", "abdomen"):
         wave(
             score,
@@ -130,7 +132,7 @@ def slither(score: Score, rng: Rng) -> None:
     """One wave from head to tail end: the front part of the body counts backwards from the root."""
     cycles, lag, swing = rng.uniform(1, 2.2), rng.uniform(0.07, 0.14), rng.uniform(0.16, 0.34)
     start, axis = rng.random(), Z if chance(rng, 0.85) else X
-    tail = [joint for chain in score.body.of("tail", "tentacle", "abdomen") for joint in chain.joints]
+    tail = [joint for chain in score.body.of("tail", "tentacle", "abdomen", "segment") for joint in chain.joints]
     wave(score, tuple(tail), axis, swing, cycles, lag, start - lag)
     for chain in score.body.of("spine", "neck"):
         wave(score, chain.joints, axis, -swing, cycles, -lag, start)
@@ -220,7 +222,7 @@ def _strike(score: Score, rng: Rng, blow: np.ndarray) -> None:
         sign = 1.0 if arm.side == "L" else -1.0
         upper = arm.joints[-3] if len(arm.joints) > 2 else arm.joints[0]
         score.bend(upper, [-raise_, -sign * aside, 0], blow)
-        score.bend(arm.joints[-2], -X, np.maximum(0.9 - 1.6 * blow, 0) * rng.uniform(0.5, 1.2) * (np.abs(blow) > 0.02))
+        score.bend(arm.joints[-2], -X, np.maximum(0.9 - 1.6 * blow, 0) * rng.uniform(0.5, 1.2) * np.clip(4 * np.abs(blow), 0, 1))
     curl = rng.uniform(0.15, 0.5) * rng.choice([0, 0, 1])
     for tail in score.body.of("tail", "tentacle"):
         wave(score, tail.joints, X, 0.0, 1, 0, 0)
@@ -339,7 +341,7 @@ def dance(score: Score, rng: Rng) -> None:
     score.shift += hip * np.column_stack([0.12 * sine, 0.03 * double, -0.06 - 0.05 * double])
     score.bend(0, Z, 0.18 * sine)
     score.bend(0, Y, 0.1 * sine)
-    for chain in score.body.of("spine", "neck", "head", "tail", "abdomen", "tentacle", "ear"):
+    for chain in score.body.of("spine", "neck", "head", "tail", "abdomen", "tentacle", "ear", "segment"):
         wave(score, chain.joints, rng.normal(0, 1, 3) * [0.6, 0.7, 0.7], rng.uniform(0.05, 0.25), beat, 0.06, rng.random())
     for arm in score.body.of("arm"):
         sign = 1.0 if arm.side == "L" else -1.0

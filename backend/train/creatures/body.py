@@ -19,7 +19,7 @@ SIDES = (("L", 1.0), ("R", -1.0))
 LIMITS = {
     "root": 360, "wheel": 360, "spine": 35, "neck": 50, "head": 70, "jaw": 40, "ear": 45, "horn": 4, "antenna": 50, "tail": 50,
     "leg": 125, "arm": 150, "finger": 95, "wing": 85, "fin": 60, "tentacle": 65, "abdomen": 40, "turret": 130, "barrel": 35,
-    "joint": 100, "plate": 15,
+    "joint": 100, "plate": 15, "segment": 16,
 }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def centipede(rng: Rng) -> Body:
     length, thick = rng.uniform(1.0, 1.8), rng.uniform(0.05, 0.09)
     line = curve([0, -0.5 * length, height], [0, 1, 0], length, rows)
     root = sketch.grow("root", "body", line[:2], [thick, thick], -1)[0]
-    rest = sketch.grow("tail", "body", line[1:], [thick, 0.6 * thick], root)
+    rest = sketch.grow("segment", "body", line[1:], [thick, 0.6 * thick], root)
     head = add_head(sketch, rng, root, line[0], [0, -1, 0.1], rng.uniform(0.12, 0.18), ears=0)
     _feelers(sketch, rng, head, line[0] + [0, -0.12, 0.04], rng.uniform(0.15, 0.4))
     segments = [root, *rest]

@@ -50,7 +50,7 @@ def tremble(score: Score, rng: Rng, degrees: float) -> None:
 def sway(score: Score, rng: Rng, vigour: float = 1.0) -> None:
     """Tails, ears, feelers, tentacles and fins swing slowly by themselves."""
     cycles = rng.uniform(0.8, 2.2)
-    wide = {"tail": 0.16, "ear": 0.12, "antenna": 0.2, "tentacle": 0.25, "fin": 0.3, "abdomen": 0.08}
+    wide = {"tail": 0.16, "ear": 0.12, "antenna": 0.2, "tentacle": 0.25, "fin": 0.3, "abdomen": 0.08, "segment": 0.05}
     for chain in score.body.of(*wide):
         axis = rng.normal(0, 1, 3) * ([1, 0.3, 1] if chain.part == "tail" else [1, 1, 1])
         swing = (

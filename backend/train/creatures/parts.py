@@ -28,6 +28,8 @@ def add_head(sketch: Sketch, rng: Rng, parent: int, start: Array, direction: Arr
     level = abs(along[2]) < 0.7
     blunt = rng.uniform(0.5, 0.9) if level else rng.uniform(0.8, 1.05)
     thick = size * rng.uniform(0.36, 0.5)
+    if not level:  # a ball on the neck rather than a tube
+        size, thick, blunt = 0.7 * size, thick * rng.uniform(0.6, 0.8), rng.uniform(1.0, 1.5)
     head = sketch.grow("head", "head", np.stack([start, start + along * size]), [thick, thick * blunt], parent)[0]
     if chance(rng, 0.35):
         _add_jaw(sketch, rng, head, start, along, size, level)

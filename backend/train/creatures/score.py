@@ -12,6 +12,8 @@ from ...skeleton import forward_kinematics
 from .body import Body, Chain
 
 X, Y, Z = np.eye(3)
+STRAIN = 0.5
+FOLDED = 0.42  # the least distance from hip to ankle, in leg lengths: a knee bent by 130 degrees
 FREE = np.radians(359.0)  # a limit beyond this is none
 
 
@@ -103,11 +105,25 @@ def _plant(body: Body, chain: Chain, step: Step, turns: Array, places: Array, lo
         stand = _heading(turns[:, 0]) @ rotations(step.pitch[:, None] * X)
         length = body.tails[foot] - body.heads[foot]
         ankle = body.tails[foot] + step.shift - stand @ length
+    ankle = _unstrained(body, thigh, shin, ankle, above, places)
     upper, lower = reach(body, thigh, shin, hip, ankle, above)
     local[:, thigh] = above.swapaxes(-1, -2) @ upper
     local[:, shin] = upper.swapaxes(-1, -2) @ lower
     if foot >= 0:
         local[:, foot] = lower.swapaxes(-1, -2) @ stand
+
+
+def _unstrained(body: Body, thigh: int, shin: int, ankle: Array, above: Array, places: Array) -> Array:
+    """(F, 3) the ankle's place, kept near to where it would be if the leg hung unmoved on its parent.
+
+    Further than STRAIN of the way from hip to ankle the foot slips, so the leg turns by 30 degrees at most: an ankle in line
+    with the knee's side would turn the knee about.
+    """
+    parent = body.parents[thigh]
+    carried = places[:, parent] + above @ (body.tails[shin] - body.heads[parent])
+    way, length = _unit(ankle - carried)
+    most = STRAIN * np.linalg.norm(body.tails[shin] - body.heads[thigh])
+    return carried + way * most * np.tanh((length / most) ** 4) ** 0.25
 
 
 def reach(body: Body, thigh: int, shin: int, hip: Array, ankle: Array, above: Array) -> tuple[Array, Array]:
@@ -120,7 +136,7 @@ def reach(body: Body, thigh: int, shin: int, hip: Array, ankle: Array, above: Ar
     line = first + second
     pole = first - line * (first @ line) / (line @ line)
     along, distance = _unit(ankle - hip)
-    distance = np.clip(distance, 1.05 * abs(one - two) + 0.02 * (one + two), 0.997 * (one + two))
+    distance = np.clip(distance, max(1.05 * abs(one - two), FOLDED * (one + two)), 0.997 * (one + two))
     aside = (above @ pole[:, None])[..., 0]
     aside = _unit(aside - along * (aside * along).sum(-1, keepdims=True))[0]
     # with the hip at 0 and the ankle at (d, 0) the knee (x, y) solves x^2 + y^2 = one^2, (d - x)^2 + y^2 = two^2
