@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import logging
+import math
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -80,7 +80,22 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--threads", type=int, default=1, help="of the network, on a CPU; more pay only on an idle machine (default: 1)")
     train.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS", help="between checkpoints (default: 120)")
     train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--without", action="append", default=[], metavar="PART", help="leave out a part of the method (see `ablate`)")
     train.set_defaults(run=_train)
+    ablate = commands.add_parser("ablate", help="train once whole and once without each part of the method, and compare on validation clips")
+    ablate.add_argument("--packs", required=True, type=Path)
+    ablate.add_argument("--splits", type=Path)
+    ablate.add_argument("--out", required=True, type=Path)
+    ablate.add_argument("--steps", required=True, type=int, help="of every run")
+    ablate.add_argument("--part", action="append", help="only this part (repeatable); default: all")
+    ablate.add_argument("--encoder", default="lite")
+    ablate.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    ablate.add_argument("--pool", type=int, default=640)
+    ablate.add_argument("--batch", type=int, default=8)
+    ablate.add_argument("--workers", type=int, default=1)
+    ablate.add_argument("--threads", type=int, default=1)
+    ablate.add_argument("--seed", type=int, default=0)
+    ablate.set_defaults(run=_ablate)
     measure = commands.add_parser("evaluate", help="measure a model on rig packs, next to copying the reference pose")
     measure.add_argument("--packs", required=True, type=Path)
     measure.add_argument("--splits", type=Path)
@@ -174,20 +189,40 @@ def _train(options: argparse.Namespace) -> None:
     parts = split_packs(load_packs(options.packs), options.splits)
     plan = Plan(
         minutes=options.budget, steps=options.steps, batch=options.batch, rate=options.rate, pool=options.pool, fresh=options.fresh,
-        workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device,
+        workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device, without=tuple(options.without),
     )  # fmt: skip
     with joined(pick_device(options.device)):
         held = {"validation": parts["validation"]}
         print(Run(plan, parts["train"], options.encoder, options.out, options.start, held).train())
 
 
+def _ablate(options: argparse.Namespace) -> None:
+    import torch
+
+    from .packs import load_packs
+    from .train.ablations import PARTS
+    from .train.compare import compare
+    from .train.loop import Plan
+
+    torch.set_num_threads(options.threads)
+    plan = Plan(
+        steps=options.steps, batch=options.batch, pool=options.pool, workers=options.workers, seed=options.seed, device=options.device
+    )
+    rows = []
+    for row in compare(plan, load_packs(options.packs), options.splits, options.encoder, options.out, options.part or PARTS):
+        rows.append(row)
+        print(f"without {row['without'] or 'nothing':<10} {_line(row)}", flush=True)
+    (options.out / "ablations.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from .packs import load_packs
+    from .train.ablations import trained
     from .train.evaluate import evaluate
     from .train.splits import split_packs
 
     packs = load_packs(options.packs)
-    model = load_model(options.model, pick_device(options.device))
+    model = trained(load_model(options.model, pick_device(options.device)))
     rows: list[dict] = []
     parts = split_packs(packs, options.splits)
     for split in options.split or (["seen", "unseen"] if options.splits else ["train"]):

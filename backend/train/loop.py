@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..model import Video2Pose2Rot
 from ..packs import Pack
 from ..vision import Encoder
 from ..weights import encoder_of, load_model, pick_device, save_model
-from . import peers
+from . import ablations, peers
 from .curves import draw_curves
 from .losses import batch_of, losses, total
 from .samples import Sample, Windows
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 WARM_UP = 200  # steps
 LOG_EVERY = 50  # steps
+PAIR_COUNTS = (1, 1, 1, 1, 2, 3)  # reference pairs that a step shows
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Plan:
     schedule, and a resumed run keeps what it has spent. pool: samples made before the first step and kept; fresh: how many of
     them a step replaces, on average (a small machine learns more from samples seen again than from waiting for new ones);
     mixed: share of the budget until stage 2 sees predicted positions alone (SPEC-V2 section 8); average: of the weights, per
-    step; watched: windows of each held-out set that the curves are measured on."""
+    step; watched: windows of each held-out set that the curves are measured on; without: parts of the method that are left out
+    (ablations.py)."""
 
     minutes: float = math.inf
     steps: float = math.inf
@@ -58,9 +60,11 @@ class Plan:
     watched: int = 32
     save_every: float = 120.0
     device: str = "auto"
+    without: tuple[str, ...] = ()
     config: Config = field(default=LITE)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "config", ablations.config_without(self.config, self.without))
         if not math.isfinite(min(self.minutes, self.steps)):
             raise UserError("A training run needs an end: give its budget in minutes or in steps.")
 
@@ -161,7 +165,7 @@ class Run:
         encode = self._encoder().encode
         seed = self.plan.seed + 7919 * peers.rank()
         numbers = _Numbers(tuple(self.pool), self.drawn)
-        windows = Windows(self.packs, self.plan.config, encode, self.plan.frames, seed, str(self.device), numbers)
+        windows = Windows(self.packs, self.plan.config, encode, self.plan.frames, seed, str(self.device), numbers, ablations.side_error(self.plan.without))
         return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
 
     def _renew(self, samples: list[Sample], source: Iterator[Sample]) -> None:
@@ -188,7 +192,9 @@ class Run:
                 group["lr"] = group["peak"] * share
         mixed = 0.1 + 0.9 * min(progress / self.plan.mixed, 1.0)
         predicted = torch.from_numpy(self.rng.random(len(samples)) < mixed).to(self.device)
-        terms = losses(self.network, batch_of(samples, self.device), predicted)
+        batch = batch_of(samples, self.device, int(self.rng.choice(PAIR_COUNTS)))
+        batch = replace(batch, anchor=ablations.masked(batch.anchor, self.plan.without))
+        terms = losses(self.network, batch, predicted, cut="gradient" in self.plan.without)
         self.network.zero_grad(set_to_none=True)
         total(terms).backward()
         self.spent = peers.average(self.network, self.spent + elapsed)  # one clock, so that all stop after the same step
@@ -208,7 +214,7 @@ class Run:
     def _checkpoint(self, watch: Watch) -> Path:
         path = self.save()
         if peers.rank() == 0:
-            self._write({"step": self.step, "seconds": round(self.spent, 1), "watch": watch.measure(self.average)})
+            self._write({"step": self.step, "seconds": round(self.spent, 1), "watch": watch.measure(self.average, self.plan.without)})
             draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
         return path
 

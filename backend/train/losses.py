@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,11 @@ class Batch:
     rotates: Tensor
 
 
-def batch_of(samples: Sequence[Sample], device: torch.device | str) -> Batch:
-    """Pad to the rig with most joints."""
+def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int = 1) -> Batch:
+    """Pad to the rig with most joints; pairs: how many of the samples' reference pairs the network sees."""
     tokens = torch.stack([sample.tokens for sample in samples]).to(device, torch.float32)
     anchor = collate([s.body for s in samples], [s.pairs for s in samples], tokens[:, 0])
+    anchor = replace(anchor, position=anchor.position[:, :pairs], rot6d=anchor.rot6d[:, :pairs])
     joints = anchor.names.shape[1]
 
     def stack(values: list[Tensor]) -> Tensor:
@@ -51,13 +52,13 @@ def batch_of(samples: Sequence[Sample], device: torch.device | str) -> Batch:
     )  # fmt: skip
 
 
-def losses(model: Video2Pose2Rot, batch: Batch, predicted: Tensor) -> dict[str, Tensor]:
+def losses(model: Video2Pose2Rot, batch: Batch, predicted: Tensor, cut: bool = False) -> dict[str, Tensor]:
     """The terms of WEIGHTS, unweighted. predicted (B,) bool: whose second stage reads predicted positions (mixed poses);
-    the others read the true ones with a little noise. Gradients flow through both stages."""
+    the others read the true ones with a little noise. Gradients flow through both stages, unless they are cut between them."""
     with torch.autocast(batch.image.device.type, torch.bfloat16):
         position, uv = model.video2pos(batch.image, batch.anchor)
         noisy = batch.position + torch.randn_like(batch.position) * 0.02
-        entry = torch.where(predicted[:, None, None, None], position, noisy)
+        entry = torch.where(predicted[:, None, None, None], position.detach() if cut else position, noisy)
         rot6d = model.pos2rot(entry, batch.anchor)
     turns = rot6d_to_matrix(rot6d.float())
     weight, rotates = batch.weight, batch.rotates

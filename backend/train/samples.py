@@ -17,13 +17,15 @@ from ..anchors import Body, Pairs, body_of, pairs_of
 from ..camera import Camera, fit_distance, project, view_yaw
 from ..config import Config
 from ..packs import Pack
-from ..rotation import Array
+from ..rotation import Array, axis_angle_to_matrix, matrix_to_rot6d, rot6d_to_matrix
 from ..skeleton import global_to_local, network_axes, pose_to_network
 from ..vision import SIZE, crop_box, crop_side, to_crop
 from .spoil import developed
 
 REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
 FIRST_SHARE = 1 / 3  # the first frame of a clip: a pose that characters are left in
+NOISY_SHARE = 0.2  # of the reference pairs: not quite what the picture shows, as users' are
+PAIRS = 3  # reference pairs of a sample; most steps use the first alone
 SIDE_ERROR = np.radians(12)  # standard deviation, between the video's and the reference's azimuth, as matching leaves it
 
 
@@ -68,10 +70,10 @@ class Windows(IterableDataset[Sample]):
 
     def __init__(
         self, packs: Sequence[Pack], config: Config, encode: Callable[[Tensor], Tensor], frames: int, seed: int, device: str = "cpu",
-        numbers: Iterable[int] | None = None,
+        numbers: Iterable[int] | None = None, side_error: float = SIDE_ERROR,
     ) -> None:  # fmt: skip
         self.packs, self.config, self.encode = packs, config, encode
-        self.frames, self.seed, self.device, self.numbers = frames, seed, device, numbers
+        self.frames, self.seed, self.device, self.numbers, self.side_error = frames, seed, device, numbers, side_error
 
     def __iter__(self) -> Iterator[Sample]:
         worker = torch.utils.data.get_worker_info()
@@ -86,12 +88,14 @@ class Windows(IterableDataset[Sample]):
 
     def sample(self, actor: Actor, rng: np.random.Generator) -> Sample:
         poses = _window(actor.clips[rng.integers(len(actor.clips))], self.frames, rng)
-        reference = _reference_pose(actor, rng)
+        references = np.stack([_reference_pose(actor, rng) for _ in range(PAIRS)])
         azimuth = rng.uniform(-np.pi, np.pi)
         look = _look(actor.cloud, rng)
         shot = _shoot(look, poses, azimuth, rng)
-        still = _shoot(look, reference[None], azimuth + rng.normal(0, SIDE_ERROR), rng)
-        pairs = pairs_of(actor.pack.rig, reference[None], [still.azimuth], still.projection, still.squares[0], self.config)
+        still = _shoot(look, references[:1], azimuth + rng.normal(0, self.side_error), rng)
+        pairs = pairs_of(actor.pack.rig, references, [still.azimuth] * PAIRS, still.projection, still.squares[0], self.config)
+        if rng.random() < NOISY_SHARE:
+            pairs = _disturbed(pairs, rng)
         turns, position = pose_to_network(actor.pack.rig, poses.astype(np.float64), self.config.tips)
         local = global_to_local(actor.body.skeleton.parents, turns)
         yaw = view_yaw(still.azimuth)
@@ -123,6 +127,16 @@ def _reference_pose(actor: Actor, rng: np.random.Generator) -> Array:
         return np.array(actor.pack.rig.rest)
     clip = actor.clips[rng.integers(len(actor.clips))]
     return clip[0 if choice < REST_SHARE + FIRST_SHARE else rng.integers(len(clip))].astype(np.float64)
+
+
+def _disturbed(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+    """A pair that is a few millimetres of a 1 m cube and about a degree off, joint by joint."""
+    axes = rng.normal(size=(*pairs.rot6d.shape[:2], 3))
+    axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
+    noise = axis_angle_to_matrix(axes, rng.normal(0, np.radians(1.5), axes.shape[:2]))
+    turns = rot6d_to_matrix(pairs.rot6d) @ noise
+    position = pairs.position + rng.normal(0, 0.005, pairs.position.shape)
+    return replace(pairs, position=position - position[:, :1], rot6d=matrix_to_rot6d(turns))
 
 
 def _look(cloud: splat.Cloud, rng: np.random.Generator) -> splat.Cloud:

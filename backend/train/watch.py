@@ -11,9 +11,10 @@ from torch import Tensor
 from ..config import Config
 from ..kinematics import geodesic_angle, rot6d_to_matrix
 from ..metrics import CENTIMETRES
-from ..model import Video2Pose2Rot
+from ..model import Anchor, Video2Pose2Rot
 from ..packs import Pack
 from ..vision import Encoder
+from .ablations import masked
 from .losses import Batch, batch_of
 from .samples import Sample, Windows
 
@@ -32,16 +33,23 @@ class Watch:
             self.windows[name] = sorted(islice(source, count), key=lambda sample: len(sample.body.skeleton))
 
     @torch.inference_mode()
-    def measure(self, network: Video2Pose2Rot) -> dict[str, dict[str, float]]:
-        """-> per set: mpjpe_cm, angle_deg, the same for copying (copy_*), and liveness, all over joints that move."""
-        return {name: _measured(network, windows, self.device) for name, windows in self.windows.items() if windows}
+    def measure(self, network: Video2Pose2Rot, without: Sequence[str] = ()) -> dict[str, dict[str, float]]:
+        """-> per set: mpjpe_cm, angle_deg, the same for copying (copy_*), and liveness, all over joints that move.
+
+        without: parts of the method that the network does not get to see (ablations.py).
+        """
+        return {name: self._measured(network, windows, without) for name, windows in self.windows.items() if windows}
+
+    def _measured(self, network: Video2Pose2Rot, windows: Sequence[Sample], without: Sequence[str]) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for start in range(0, len(windows), BATCH):
+            batch = batch_of(windows[start : start + BATCH], self.device)
+            for key, value in _sums(network, batch, masked(batch.anchor, without)).items():
+                sums[key] = sums.get(key, 0.0) + value.item()
+        return _means(sums)
 
 
-def _measured(network: Video2Pose2Rot, windows: Sequence[Sample], device: torch.device) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for start in range(0, len(windows), BATCH):
-        for key, value in _sums(network, batch_of(windows[start : start + BATCH], device)).items():
-            sums[key] = sums.get(key, 0.0) + value.item()
+def _means(sums: Mapping[str, float]) -> dict[str, float]:
     joints, turning = sums["joints"], sums["turning"]
     return {
         "mpjpe_cm": CENTIMETRES * sums["distance"] / joints, "copy_mpjpe_cm": CENTIMETRES * sums["copy_distance"] / joints,
@@ -50,10 +58,10 @@ def _measured(network: Video2Pose2Rot, windows: Sequence[Sample], device: torch.
     }  # fmt: skip
 
 
-def _sums(network: Video2Pose2Rot, batch: Batch) -> dict[str, Tensor]:
-    """Sums over the batch's frames and joints, with what they are divided by."""
+def _sums(network: Video2Pose2Rot, batch: Batch, shown: Anchor) -> dict[str, Tensor]:
+    """Sums over the batch's frames and joints, with what they are divided by; the network is shown another anchor."""
     anchor = batch.anchor
-    position, rot6d = network(batch.image, anchor)
+    position, rot6d = network(batch.image, shown)
     turns, copied = rot6d_to_matrix(rot6d), rot6d_to_matrix(anchor.rot6d[:, :1]).expand_as(batch.turns)
     seen = batch.weight.expand(position.shape[:3])
     turning = batch.rotates.expand(position.shape[:3])

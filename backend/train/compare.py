@@ -1,0 +1,29 @@
+"""One table of what each part of the method is worth: runs that differ in one part alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..metrics import summarise
+from ..packs import Pack
+from ..weights import load_model, pick_device
+from .ablations import trained
+from .evaluate import evaluate
+from .loop import Plan, Run
+from .splits import split_packs
+
+
+def compare(
+    plan: Plan, packs: Sequence[Pack], splits: Path | None, encoder: str, folder: Path, parts: Sequence[str]
+) -> Iterator[dict[str, float | str]]:
+    """Train by `plan` with everything, then without each of `parts`, each in its own folder (finished ones are not trained
+    again), and measure on the validation clips: rows of metrics.summarise with `without`."""
+    split = split_packs(packs, splits)
+    for part in ("", *parts):
+        without = (part,) if part else ()
+        run = Run(replace(plan, without=without), split["train"], encoder, folder / (part or "whole"))
+        model = trained(load_model(str(run.train()), pick_device(plan.device)))
+        rows = list(evaluate(split["validation"], packs, "validation", model, plan.seed))
+        yield {"without": part, **summarise(rows)}
