@@ -25,6 +25,7 @@ __all__ = ["PLANS", "creature", "creatures", "write_creatures"]
 
 POINTS = (3000, 4000)
 FRAMES = (24, 41)
+WEIGHTS = {"Death": 2.0, "Jump": 1.6, "Attack": 1.6, "Idle": 1.5}  # what most characters come with
 ROOM = 7000  # joints times frames over all clips: keeps a saved pack under half a megabyte
 
 
@@ -69,13 +70,15 @@ def _takes(body: Body, rng: Rng) -> dict[str, tuple[Array, Array]]:
     first = rng.permutation(len(about))[: max(1, count // 3)]
     chosen = [about[k] for k in first]
     rest = [pair for pair in [*about, *other] if pair not in chosen]
-    chosen += [rest[k] for k in rng.permutation(len(rest))[: count - len(chosen)]]
+    # Efraimidis and Spirakis: the largest of u^(1 / weight) draw without replacement
+    keys = [rng.random() ** (1 / WEIGHTS.get(name, 1.0)) for name, _ in rest]
+    chosen += [rest[k] for k in np.argsort(keys)[::-1][: count - len(chosen)]]
     most = min(FRAMES[1], max(FRAMES[0] + 1, ROOM // (len(chosen) * len(body.bones))))
     takes = {}
     for name, action in chosen:
         score = Score(body, int(rng.integers(FRAMES[0], most)))
         action(score, rng)
         # some move a little, some throw themselves about; the root, which alone may turn right over, keeps its turn
-        score.bends[:, 1:] *= np.exp(rng.normal(0.08, 0.4))
+        score.bends[:, 1:] *= np.exp(rng.normal(0.0, 0.5))
         takes[name] = solve(score)
     return takes

@@ -32,7 +32,7 @@ from .parts import Rng, chance
 from .score import Score, X, Y, Z
 
 Action = Callable[[Score, Rng], None]
-QUICKEST = 12  # frames to a cycle of a gait
+QUICKEST = 14  # frames to a cycle of a gait
 
 
 def stand(score: Score) -> None:
@@ -98,10 +98,10 @@ def _gallop(score: Score, rng: Rng, gait: str, clock: np.ndarray) -> None:
     if gait not in ("gallop", "bound", "hop"):
         return
     length = score.body.size
-    score.shift[:, 2] += rng.uniform(0.02, 0.06) * length * np.sin(TAU * clock)
+    score.shift[:, 2] += rng.uniform(0.01, 0.035) * length * np.sin(TAU * clock)
     if gait == "hop":
         return
-    score.bend(0, X, rng.uniform(0.08, 0.25) * np.sin(TAU * (clock + 0.2)))
+    score.bend(0, X, rng.uniform(0.05, 0.14) * np.sin(TAU * (clock + 0.2)))
     for chain in score.body.of("spine", "neck"):
         wave(score, chain.joints, X, rng.uniform(0.1, 0.3) / len(chain.joints) ** 0.5, 1.0, 0.0, 0.0)
         for joint in chain.joints:
@@ -264,7 +264,7 @@ def jump(score: Score, rng: Rng) -> None:
     """Down, up with the feet off the ground, and down again."""
     stand(score)
     body = score.body
-    high, hip = rng.uniform(0.25, 0.6) * body.size, body.heads[0, 2]
+    high, hip = rng.uniform(0.3, 0.8) * body.size, body.heads[0, 2]
     crouch = pulse(score.time, 0.0, 0.18, 0.34) + pulse(score.time, 0.66, 0.8, 1.0)
     air = np.clip((score.time - 0.3) / 0.4, 0, 1)
     height = 4 * high * air * (1 - air)

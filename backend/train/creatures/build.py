@@ -108,7 +108,7 @@ def dress(figure: Figure, body: Body, rng: Rng) -> Figure:
     """Quirks that rigs have: a handle on the floor, feet that hang on it, twist bones, ends of chains, another order."""
     if chance(rng, 0.45):
         figure = _with_handle(figure, rng)
-    if body.legs and chance(rng, 0.35):
+    if body.legs and chance(rng, 0.45):
         figure = _with_loose_feet(figure, body)
     if chance(rng, 0.25):
         figure = _with_twists(figure, body, rng)

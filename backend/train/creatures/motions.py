@@ -150,7 +150,7 @@ def bob(score: Score, rng: Rng, clock: Array, vigour: float) -> None:
     body = score.body
     length = np.median([leg_length(body, leg) for leg in body.legs])
     rise = length * rng.uniform(0.02, 0.07) * vigour
-    score.shift[:, 2] += rise * np.cos(TAU * 2 * clock + rng.uniform(-0.5, 0.5)) - rise - 0.02 * length
+    score.shift[:, 2] += rise * np.cos(TAU * 2 * clock + rng.uniform(-0.5, 0.5)) - rise - 0.05 * vigour * length
     yaw, roll, nod = rng.uniform(0.02, 0.14) * vigour, rng.uniform(0.0, 0.09) * vigour, rng.uniform(0.0, 0.08) * vigour
     score.bend(0, Z, yaw * np.sin(TAU * clock))
     score.bend(0, Y, roll * np.cos(TAU * clock))

@@ -134,7 +134,7 @@ def add_wings(
     deep = chord * np.interp(np.linspace(0, 1, bones + 1), [0, 0.5, 1], [0.8, 1, 0.35])
     for side, sign in SIDES:
         points = mirror(curve(root, [1, sweep, rise], span, bones, [0, rng.uniform(0, 0.1), -rise]), sign)
-        sketch.grow("wing", roles, points, deep, parent, side, limb, row, flat=(1.0, 0.12), across=(0.0, 1.0, 0.0))
+        sketch.grow("wing", roles, points, deep, parent, side, limb, row, flat=(1.0, 0.16), across=(0.0, 1.0, 0.0))
 
 
 def crawl_leg(hip: Array, out: ArrayLike, reach: float, knee: float, coxa: bool, tarsus: bool) -> tuple[Array, list[str]]:

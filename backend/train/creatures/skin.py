@@ -86,7 +86,7 @@ def _sample(tubes: _Tubes, count: int, rng: Rng) -> tuple[Array, Array, NDArray[
     # areas, less pi: of the hemisphere at the head, of the side and of the hemisphere at the tail; ovals as their mean radius
     mean = around[:, -1] / RING
     areas = np.stack([2 * tubes.thick**2, (tubes.thick + tubes.thin) * tubes.length, 2 * tubes.thin**2], axis=1) * mean[:, None]
-    areas += 0.004 * areas.sum() / len(areas)  # thin bones are seen too
+    areas[:, 1] += 0.2 * areas.sum() / len(areas)  # thin bones need points too, or their outlines are rough
     where = (np.arange(count) + rng.random(count)) / count * areas.sum()
     owner, kind = np.divmod(np.minimum(np.searchsorted(np.cumsum(areas), where), areas.size - 1), 3)
     thick, thin = tubes.thick[owner], tubes.thin[owner]
