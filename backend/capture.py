@@ -127,6 +127,15 @@ def solve(model: Model, takes: Sequence[Take], clock: Clock | None = None) -> Ge
     return split_takes(rigs, references, scales, position, rot6d, model.config.tips)
 
 
+def result_of(work: Generator[Progress, None, T]) -> T:
+    """Run a generator of Progress to its end in silence; -> what it returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
+
+
 def clip_squares(boxes: Array) -> Array:
     """Boxes (T, 4) -> the squares (T, 4) to cut out: around each box, of a size that changes slowly, so that scale is kept."""
     squares = crop_box(boxes)

@@ -100,6 +100,8 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
     measure.add_argument("--packs", required=True, type=Path)
     measure.add_argument("--splits", type=Path)
     measure.add_argument("--split", action="append", choices=("train", "validation", "seen", "unseen"), help="default: seen and unseen")
+    measure.add_argument("--stage", choices=("all", "pose2rot"), default="all", help="pose2rot: the second stage alone, from true positions")
+    measure.add_argument("--noise", type=float, default=0.0, metavar="CM", help="on those positions, per axis, cm of a 1 m cube")
     measure.add_argument("--model", default="lite")
     measure.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     measure.add_argument("--seed", type=int, default=0)
@@ -219,6 +221,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .packs import load_packs
     from .train.ablations import trained
     from .train.evaluate import evaluate
+    from .train.second import second_stage
     from .train.splits import split_packs
 
     packs = load_packs(options.packs)
@@ -228,7 +231,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     for split in options.split or (["seen", "unseen"] if options.splits else ["train"]):
         clips = 2 * sum(len(pack.clips) for pack in parts[split])
         mine = []
-        for row in evaluate(parts[split], packs, split, model, options.seed):
+        if options.stage == "pose2rot":
+            source = second_stage(parts[split], packs, model, options.noise, options.seed)
+        else:
+            source = evaluate(parts[split], packs, split, model, options.seed)
+        for row in source:
             mine.append(row)
             _bar(Progress(f"Measuring {split}", len(mine), clips))
             options.json.write_text(json.dumps(rows + mine, indent=1), encoding="utf-8")

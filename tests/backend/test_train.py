@@ -24,6 +24,7 @@ from anyrig.backend.train.evaluate import evaluate, film, references, static_joi
 from anyrig.backend.train.loop import Plan, Run
 from anyrig.backend.train.losses import batch_of, losses
 from anyrig.backend.train.samples import Sample, Windows
+from anyrig.backend.train.second import second_stage
 from anyrig.backend.train.splits import split_packs
 from anyrig.backend.vision import EfficientNetLite0, Encoder
 from anyrig.backend.weights import load_model, save_model
@@ -256,3 +257,19 @@ def test_film_frames_the_subject(make_pack: MakePack) -> None:
 def test_train_command(encoder_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--packs", str(tmp_path), "--out", str(tmp_path / "run"), "--budget", "0.01"]) == 1
     assert "rig packs" in capsys.readouterr().err
+
+
+def test_the_second_stage_alone(encoder_file: Path, tmp_path: Path, make_pack: MakePack, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anchored inverse kinematics recovers the turns from true positions with tips, and loses them in noise."""
+    packs = [make_pack("lizard", 2, 4)]
+    packs[0].save(tmp_path / "lizard.npz")
+    model = load_model(str(encoder_file), CPU)
+    exact, noisy = (list(second_stage(packs, packs, model, noise)) for noise in (0.0, 5.0))
+    assert len(exact) == 4 and {row["noise_cm"] for row in noisy} == {5.0}
+    for clean, rough in zip(exact, noisy, strict=True):
+        assert clean["mpjpe_cm"] < 1e-4 < 3 < rough["mpjpe_cm"] < 12
+        assert clean["ik_angle_deg"] < 0.5 * clean["copy_angle_deg"] and clean["ik_angle_deg"] < rough["ik_angle_deg"]
+    out = tmp_path / "rows.json"
+    options = ["--model", str(encoder_file), "--device", "cpu", "--stage", "pose2rot", "--noise", "1", "--json", str(out)]
+    assert main(["evaluate", "--packs", str(tmp_path), *options]) == 0
+    assert json.loads(out.read_text())[0]["noise_cm"] == 1.0 and "ik_angle_deg" in capsys.readouterr().out
