@@ -1,4 +1,4 @@
-"""`blender -b FILE --command anyrig capture|pack ...`: the add-on without a window."""
+"""`blender -b FILE --command anyrig capture|pack|render ...`: the add-on without a window."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 a sentence on stderr says what is wrong with the input, 2 wrong arguments."""
     if arguments[:1] == ["pack"]:
         return _guarded(_pack, arguments[1:])
+    if arguments[:1] == ["render"]:
+        return _guarded(_render, arguments[1:])
     return _guarded(_capture, arguments)
 
 
@@ -45,6 +47,12 @@ def _pack(arguments: list[str]) -> int:
     return pack_command(arguments, print)
 
 
+def _render(arguments: list[str]) -> int:
+    from .render import render_command
+
+    return render_command(arguments, print)
+
+
 def _capture(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     context = bpy.context
@@ -62,8 +70,9 @@ def _capture(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|pack")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|pack|render")
     commands.add_parser("pack", help="make rig packs for training", add_help=False)
+    commands.add_parser("render", help="make videos of rigs, with ground, sky and shadows, for measuring", add_help=False)
     capture = commands.add_parser("capture", help="key the motion seen in a video onto armatures")
     capture.add_argument("--video", required=True, metavar="V", help="a video, or one picture of a numbered sequence")
     capture.add_argument(

@@ -255,7 +255,7 @@ def pose_frames(obj: Object, action: Action, joints: Sequence[str], frames: Sequ
     world = np.array(obj.matrix_world, dtype=np.float64)
     poses = np.empty((len(frames), len(joints), 4, 4))
     flat = np.empty(16 * len(obj.pose.bones), np.float32)
-    with _undisturbed(obj):
+    with undisturbed(obj):
         assign_action(obj, action)
         reset_pose(obj)
         for i, frame in enumerate(frames):
@@ -277,7 +277,7 @@ def reset_pose(obj: Object) -> None:
 
 
 @contextmanager
-def _undisturbed(obj: Object) -> Iterator[None]:
+def undisturbed(obj: Object) -> Iterator[None]:
     """Puts the frame, the active action, the NLA, the object's place and the pose back afterwards."""
     scene = bpy.context.scene
     frame, subframe = scene.frame_current, scene.frame_subframe

@@ -22,7 +22,7 @@ def split_packs(packs: Sequence[Pack], splits: Path | None, seed: int = 0) -> di
     every clip is for training. Validation clips are drawn from the training clips of packs that have at least four.
     Raises UserError if the file is missing or names clips that no pack has.
     """
-    lists = _read(splits) if splits else {"seen": [], "unseen": [], "never_train_clips": [], "never_train_files": []}
+    lists = read_lists(splits) if splits else {"seen": [], "unseen": [], "never_train_clips": [], "never_train_files": []}
     test = {name: {(entry["file"], entry["clip"]) for entry in lists[name]} for name in ("seen", "unseen", "never_train_clips")}
     have = {(pack.name, clip) for pack in packs for clip in pack.clips}
     for name in ("seen", "unseen"):
@@ -45,7 +45,8 @@ def _only(packs: Sequence[Pack], keys: set[tuple[str, str]]) -> list[Pack]:
     return [pack for pack in kept if pack.clips]
 
 
-def _read(path: Path) -> dict[str, list]:
+def read_lists(path: Path) -> dict[str, list]:
+    """The lists of a splits file, as `split_packs` describes them. Raises UserError."""
     try:
         lists = json.loads(path.read_text(encoding="utf-8"))
         return {name: lists[name] for name in ("seen", "unseen", "never_train_clips", "never_train_files")}
