@@ -18,7 +18,7 @@ from .splits import split_packs
 
 LIMIT = 3.0  # degrees: the limit that the splits were made with
 SHOTS = 32
-SHARED = 0.6  # of the smaller rig's joints, that must have a namesake
+SHARED = (0.6, 0.3)  # of the smaller and of the larger rig's joints, that must have a namesake
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ def leaks(train: Sequence[Pack], packs: Sequence[Pack], splits: Path, limit: flo
 
     Two clips are compared at 32 frames spread evenly over each, so that their pace does not matter, by the mean angle between
     the local rotations (turns away from rest, root included, network axes) of the joints that the rigs have in common. Every
-    one of 32 starting points in the training clip is tried, as loops may begin anywhere. Joints are paired by their names
-    (as names.clean_name reads them, or the plain text where that leaves nothing) if most of the smaller rig's have a namesake;
-    otherwise by their order if both rigs are the same tree; other rigs cannot be copies of each other and are passed over.
+    one of 32 starting points in the training clip is tried, as loops may begin anywhere. Joints are paired by their names (as
+    names.clean_name reads them) if most of the smaller rig's and a third of the larger one's have a namesake, as three joints
+    of thirty may be alike by chance; otherwise by their order if both rigs are the same tree. Other rigs are passed over.
     A clip is not compared with itself (same file, same clip). Raises UserError as `split_packs` does.
     """
     parts = split_packs(packs, splits)
@@ -73,7 +73,8 @@ def paired(left: Rig, right: Rig) -> NDArray[np.int64]:
     """(N, 2) joints of two rigs that stand for each other; N = 0 if the rigs cannot be compared."""
     places = {name: joint for joint, name in enumerate(_keys(right))}
     pairs = [(joint, places[name]) for joint, name in enumerate(_keys(left)) if name in places]
-    if len(pairs) >= max(3, SHARED * min(len(left.names), len(right.names))):
+    least, most = sorted((len(left.names), len(right.names)))
+    if len(pairs) >= max(3, SHARED[0] * least, SHARED[1] * most):
         return np.array(pairs)
     if np.array_equal(left.parents, right.parents):
         return np.tile(np.arange(len(left.parents))[:, None], (1, 2))

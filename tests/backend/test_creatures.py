@@ -172,6 +172,7 @@ def test_planted_feet_stand_still(plan: str) -> None:
     stand(score)
     score.shift[:, 2] = -0.08 * body.heads[0, 2] * np.linspace(0, 1, 9)
     turns, places = solve(score)
+    assert np.allclose(places[0], body.heads, atol=0.02 * body.size)  # unmoved, the legs are as they were
     for leg in body.legs:
         assert np.ptp(_foot(body, leg, turns, places), axis=0).max() < 1e-6
         thigh, shin = leg.joints[leg.first : leg.first + 2]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .body import Body
+from .body import Body, upper_arm
 from .gaits import gaits_of, step
 from .motions import (
     TAU,
@@ -220,9 +220,13 @@ def _strike(score: Score, rng: Rng, blow: np.ndarray) -> None:
     raise_, aside = rng.uniform(0.8, 2.0), rng.uniform(-0.5, 0.6)
     for arm in chosen:
         sign = 1.0 if arm.side == "L" else -1.0
-        upper = arm.joints[-3] if len(arm.joints) > 2 else arm.joints[0]
+        upper = upper_arm(arm)
         score.bend(upper, [-raise_, -sign * aside, 0], blow)
-        score.bend(arm.joints[-2], -X, np.maximum(0.9 - 1.6 * blow, 0) * rng.uniform(0.5, 1.2) * np.clip(4 * np.abs(blow), 0, 1))
+        score.bend(
+            arm.joints[max(len(arm.joints) - 2, 0)],
+            -X,
+            np.maximum(0.9 - 1.6 * blow, 0) * rng.uniform(0.5, 1.2) * np.clip(4 * np.abs(blow), 0, 1),
+        )
     curl = rng.uniform(0.15, 0.5) * rng.choice([0, 0, 1])
     for tail in score.body.of("tail", "tentacle"):
         wave(score, tail.joints, X, 0.0, 1, 0, 0)
@@ -276,7 +280,7 @@ def jump(score: Score, rng: Rng) -> None:
     score.bend(0, X, rng.uniform(0.05, 0.35) * (crouch - 0.6 * np.sin(np.pi * air)))
     for arm in body.of("arm"):
         score.bend(
-            arm.joints[-3] if len(arm.joints) > 2 else arm.joints[0],
+            upper_arm(arm),
             X,
             0.8 * crouch - rng.uniform(0.8, 2.2) * np.sin(np.pi * air),
         )
@@ -345,9 +349,9 @@ def dance(score: Score, rng: Rng) -> None:
         wave(score, chain.joints, rng.normal(0, 1, 3) * [0.6, 0.7, 0.7], rng.uniform(0.05, 0.25), beat, 0.06, rng.random())
     for arm in score.body.of("arm"):
         sign = 1.0 if arm.side == "L" else -1.0
-        score.bend(arm.joints[-3] if len(arm.joints) > 2 else arm.joints[0], -sign * Y, rng.uniform(0, 1.4))
+        score.bend(upper_arm(arm), -sign * Y, rng.uniform(0, 1.4))
         wave(score, arm.joints, rng.normal(0, 0.7, 3), rng.uniform(0.2, 0.6), beat, 0.1, rng.random())
-        score.bend(arm.joints[-2], -X, rng.uniform(0.2, 1.4))
+        score.bend(arm.joints[max(len(arm.joints) - 2, 0)], -X, rng.uniform(0.2, 1.4))
     flap(score, rng, beat, 0.3)
     tremble(score, rng, 3)
 

@@ -101,6 +101,11 @@ class Body:
         return [chain for chain in self.of("leg") if chain.first >= 0]
 
 
+def upper_arm(arm: Chain) -> int:
+    """The first of the last three joints: a collar bone before them does not swing."""
+    return arm.joints[max(len(arm.joints) - 3, 0)]
+
+
 def leg_length(body: Body, leg: Chain) -> float:
     """Thigh plus shin."""
     thigh, shin = leg.joints[leg.first : leg.first + 2]

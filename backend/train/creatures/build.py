@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from ...packs import Pack
 from ...rig import Rig
 from ...rotation import Array
 from ...surface import Surface
-from .body import Body, Bone
+from .body import Body, Bone, upper_arm
 from .motions import TAU
 from .naming import names_of
 from .parts import Rng, chance
@@ -43,7 +44,7 @@ def rest_pose(body: Body, rng: Rng) -> tuple[Array, Array]:
     score = Score(body, 1)
     raise_ = np.radians(rng.choice([95, 80, 45, 30, 5, 0], p=[0.25, 0.15, 0.2, 0.1, 0.15, 0.15]))
     for arm in body.of("arm"):
-        upper = arm.joints[-3] if len(arm.joints) > 2 else arm.joints[0]
+        upper = upper_arm(arm)
         score.bend(upper, (-Y if arm.side == "L" else Y), raise_ * (1.2 if body.plan == "biped" else 0.3))
     hip = body.heads[0, 2]
     score.shift[:, 2] = hip * rng.choice([0.04, 0.0, -0.04, -0.1], p=[0.35, 0.35, 0.2, 0.1])
@@ -117,7 +118,7 @@ def dress(figure: Figure, body: Body, rng: Rng) -> Figure:
     return _shuffled(figure, rng) if chance(rng, 0.4) else figure
 
 
-def _append(figure: Figure, bone: Bone, parent: int, rest: Array, tail: Array, clips: dict[str, Array]) -> Figure:
+def _append(figure: Figure, bone: Bone, parent: int, rest: Array, tail: Array, clips: Mapping[str, Array]) -> Figure:
     return replace(
         figure,
         bones=(*figure.bones, bone), source=np.append(figure.source, -1), parents=np.append(figure.parents, parent),
@@ -226,9 +227,11 @@ def surface_of(figure: Figure, body: Body, skin: Skin, rest: tuple[Array, Array]
         share = np.clip(2 * skin.along[mine] - 0.5, 0, 1) * weights[mine, 0]
         joints[mine, 3], weights[mine, 3] = twist, share
         weights[mine, 0] -= share
-    points = (skin.weights[..., None] * moved).sum(1)
+    points = np.asarray((skin.weights[..., None] * moved).sum(1), np.float32)
     return Surface(
-        *(np.asarray(part, np.float32) for part in (points, normals, skin.colours)),
+        points,
+        np.asarray(normals, np.float32),
+        np.asarray(skin.colours, np.float32),
         joints.astype(np.int32),
         weights.astype(np.float32),
     )

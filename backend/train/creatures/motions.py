@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...rotation import Array
-from .body import Chain, leg_length
+from .body import Chain, leg_length, upper_arm
 from .parts import Rng
 from .score import Score, X, Y, Z, knee_axis
 
@@ -114,11 +114,10 @@ def swing_arms(score: Score, rng: Rng, clock: Array, wide: float) -> None:
     elbow = rng.uniform(0.1, 1.2) * min(wide / 0.4, 1.5)
     for arm in score.body.of("arm"):
         lean = np.sin(TAU * (clock + 0.5 * (arm.side == "R") + 0.75))
-        upper, rest = (arm.joints[-3], arm.joints[-2:]) if len(arm.joints) > 2 else (arm.joints[0], arm.joints[1:])
-        score.bend(upper, X, wide * lean)
-        for joint in rest[:1]:
+        score.bend(upper_arm(arm), X, wide * lean)
+        for joint in arm.joints[-2:-1]:
             score.bend(joint, -X, elbow * (1 - 0.4 * lean))
-        score.bend(rest[-1], X, 0.15 * np.sin(TAU * (clock + 0.5 * (arm.side == "R"))))
+        score.bend(max(arm.joints), X, 0.15 * np.sin(TAU * (clock + 0.5 * (arm.side == "R"))))
 
 
 def flap(score: Score, rng: Rng, cycles: float, swing: float) -> None:

@@ -157,7 +157,7 @@ def crawl_leg(hip: Array, out: ArrayLike, reach: float, knee: float, coxa: bool,
 
 
 def add_crawl_legs(
-    sketch: Sketch, rng: Rng, parents: Sequence[int], hips: Sequence[Array], angles: Sequence[float], reach: Sequence[float], radius: float, labels: Sequence[str],
+    sketch: Sketch, rng: Rng, parents: Sequence[int], hips: Sequence[Array], angles: Sequence[float], reach: Array, radius: float, labels: Sequence[str],
     knee: float, coxa: bool, tarsus: bool,
 ) -> None:  # fmt: skip
     """Pairs of such legs from front to back; angles: radians from straight sideways, positive backwards."""

@@ -99,7 +99,7 @@ def _plant(body: Body, chain: Chain, step: Step, turns: Array, places: Array, lo
     foot = chain.joints[chain.first + 2] if len(chain.joints) > chain.first + 2 else -1
     above = turns[:, body.parents[thigh]]
     hip = places[:, thigh]
-    ankle = body.tails[shin] + step.shift
+    ankle, stand = body.tails[shin] + step.shift, np.eye(3)
     if foot >= 0:
         # the foot stands level but for its pitch and looks where the root looks, so the ankle is its end less the turned foot
         stand = _heading(turns[:, 0]) @ rotations(step.pitch[:, None] * X)
