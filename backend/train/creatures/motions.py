@@ -54,7 +54,11 @@ def sway(score: Score, rng: Rng, vigour: float = 1.0) -> None:
     for chain in score.body.of(*wide):
         axis = rng.normal(0, 1, 3) * ([1, 0.3, 1] if chain.part == "tail" else [1, 1, 1])
         swing = (
-            vigour * wide[chain.part] * rng.uniform(0.5, 1.5) / max(np.linalg.norm(axis), 0.3) / (1 + 0.15 * len(chain.joints))
+            vigour
+            * wide[chain.part]
+            * rng.uniform(0.5, 1.5)
+            / max(float(np.linalg.norm(axis)), 0.3)
+            / (1 + 0.15 * len(chain.joints))
         )
         wave(
             score,
