@@ -80,6 +80,8 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--threads", type=int, default=1, help="of the network, on a CPU; more pay only on an idle machine (default: 1)")
     train.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS", help="between checkpoints (default: 120)")
     train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--varied", type=float, default=0.5, metavar="SHARE", help="of samples whose rig is changed (default: 0.5)")
+    train.add_argument("--creatures", type=float, default=0.25, metavar="SHARE", help="of samples of procedural creatures (default: 0.25)")
     train.add_argument("--without", action="append", default=[], metavar="PART", help="leave out a part of the method (see `ablate`)")
     train.set_defaults(run=_train)
     ablate = commands.add_parser("ablate", help="train once whole and once without each part of the method, and compare on validation clips")
@@ -191,7 +193,8 @@ def _train(options: argparse.Namespace) -> None:
     parts = split_packs(load_packs(options.packs), options.splits)
     plan = Plan(
         minutes=options.budget, steps=options.steps, batch=options.batch, rate=options.rate, pool=options.pool, fresh=options.fresh,
-        workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device, without=tuple(options.without),
+        workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device,
+        varied=options.varied, creatures=options.creatures, without=tuple(options.without),
     )  # fmt: skip
     with joined(pick_device(options.device)):
         held = {"validation": parts["validation"]}

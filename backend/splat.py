@@ -73,8 +73,11 @@ class Cloud:
         return points, torch.nn.functional.normalize(normals, dim=-1)
 
 
-def cloud_of(surface: Surface, rest: Array, device: torch.device | str = "cpu") -> Cloud:
-    """`surface` and the rest matrices (J, 4, 4) of its rig -> tensors. Raises UserError if it names joints that are not there."""
+def cloud_of(surface: Surface, rest: Array, device: torch.device | str = "cpu", spacing: Tensor | None = None) -> Cloud:
+    """`surface` and the rest matrices (J, 4, 4) of its rig -> tensors; spacing (P,) if it is known already.
+
+    Raises UserError if the surface names joints that are not there.
+    """
     if len(surface) and not 0 <= surface.joints.min() <= surface.joints.max() < len(rest):
         joint = surface.joints.max()
         raise UserError(f"The surface is bound to joint {joint}, but the rig has {len(rest)}: make the pack again.")
@@ -82,7 +85,7 @@ def cloud_of(surface: Surface, rest: Array, device: torch.device | str = "cpu") 
     return Cloud(
         joints=torch.tensor(surface.joints, dtype=torch.int64, device=device),
         inverse_rest=torch.tensor(np.linalg.pinv(rest), dtype=torch.float32, device=device),
-        spacing=point_spacing(values["points"], values["normals"]),
+        spacing=point_spacing(values["points"], values["normals"]) if spacing is None else spacing,
         **values,
     )
 

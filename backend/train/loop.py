@@ -26,7 +26,7 @@ from ..weights import encoder_of, load_model, pick_device, save_model
 from . import ablations, peers
 from .curves import draw_curves
 from .losses import batch_of, losses, total
-from .samples import Sample, Windows
+from .samples import Recipe, Sample, Windows
 from .watch import Watch
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ class Plan:
     schedule, and a resumed run keeps what it has spent. pool: samples made before the first step and kept; fresh: how many of
     them a step replaces, on average (a small machine learns more from samples seen again than from waiting for new ones);
     mixed: share of the budget until stage 2 sees predicted positions alone (SPEC-V2 section 8); average: of the weights, per
-    step; watched: windows of each held-out set that the curves are measured on; without: parts of the method that are left out
+    step; watched: windows of each held-out set that the curves are measured on; varied, creatures: shares of the
+    samples (samples.Recipe); without: parts of the method that are left out
     (ablations.py)."""
 
     minutes: float = math.inf
@@ -59,6 +60,8 @@ class Plan:
     workers: int = 1
     watched: int = 32
     save_every: float = 120.0
+    varied: float = 0.5
+    creatures: float = 0.25
     device: str = "auto"
     without: tuple[str, ...] = ()
     config: Config = field(default=LITE)
@@ -67,6 +70,9 @@ class Plan:
         object.__setattr__(self, "config", ablations.config_without(self.config, self.without))
         if not math.isfinite(min(self.minutes, self.steps)):
             raise UserError("A training run needs an end: give its budget in minutes or in steps.")
+
+    def recipe(self) -> Recipe:
+        return Recipe(self.frames, ablations.side_error(self.without), self.varied, self.creatures)
 
     def progress(self, spent: float, step: int) -> float:
         """Share of the budget that `spent` seconds and `step` steps are."""
@@ -165,7 +171,7 @@ class Run:
         encode = self._encoder().encode
         seed = self.plan.seed + 7919 * peers.rank()
         numbers = _Numbers(tuple(self.pool), self.drawn)
-        windows = Windows(self.packs, self.plan.config, encode, self.plan.frames, seed, str(self.device), numbers, ablations.side_error(self.plan.without))
+        windows = Windows(self.packs, self.plan.config, encode, self.plan.recipe(), seed, str(self.device), numbers)
         return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
 
     def _renew(self, samples: list[Sample], source: Iterator[Sample]) -> None:

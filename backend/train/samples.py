@@ -20,6 +20,8 @@ from ..packs import Pack
 from ..rotation import Array, axis_angle_to_matrix, matrix_to_rot6d, rot6d_to_matrix
 from ..skeleton import global_to_local, network_axes, pose_to_network
 from ..vision import SIZE, crop_box, crop_side, to_crop
+from .augment import vary
+from .creatures import creature
 from .spoil import developed
 
 REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
@@ -62,6 +64,19 @@ def actor_of(pack: Pack, config: Config, device: torch.device | str = "cpu") -> 
     return Actor(pack, body_of(pack.rig, config), splat.cloud_of(pack.surface, pack.rig.rest, device), list(pack.clips.values()))
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What samples are made of. frames: of a window. side_error: standard deviation in radians of the azimuth between video and
+    reference. varied: share of windows whose rig is changed first (augment.py). creatures: share of windows of procedural
+    creatures, of which there are `kinds`."""
+
+    frames: int = 6
+    side_error: float = SIDE_ERROR
+    varied: float = 0.0
+    creatures: float = 0.0
+    kinds: int = 100_000
+
+
 class Windows(IterableDataset[Sample]):
     """Samples by number: each is made from the seed and its own number alone, so that a run can make any of them again.
 
@@ -69,11 +84,11 @@ class Windows(IterableDataset[Sample]):
     """
 
     def __init__(
-        self, packs: Sequence[Pack], config: Config, encode: Callable[[Tensor], Tensor], frames: int, seed: int, device: str = "cpu",
-        numbers: Iterable[int] | None = None, side_error: float = SIDE_ERROR,
+        self, packs: Sequence[Pack], config: Config, encode: Callable[[Tensor], Tensor], recipe: Recipe, seed: int, device: str = "cpu",
+        numbers: Iterable[int] | None = None,
     ) -> None:  # fmt: skip
-        self.packs, self.config, self.encode = packs, config, encode
-        self.frames, self.seed, self.device, self.numbers, self.side_error = frames, seed, device, numbers, side_error
+        self.packs, self.config, self.encode, self.recipe = packs, config, encode, recipe
+        self.seed, self.device, self.numbers = seed, device, numbers
 
     def __iter__(self) -> Iterator[Sample]:
         worker = torch.utils.data.get_worker_info()
@@ -84,15 +99,27 @@ class Windows(IterableDataset[Sample]):
         # the loader takes one sample from each worker in turn: together they keep the order of the numbers
         for number in islice(count() if self.numbers is None else self.numbers, first, None, step):
             rng = np.random.default_rng([self.seed, number])
-            yield self.sample(actors[rng.integers(len(actors))], rng)
+            yield self.sample(self._actor(actors, rng), rng)
+
+    def _actor(self, actors: Sequence[Actor], rng: np.random.Generator) -> Actor:
+        """One of the packs, changed or not, or a creature that nobody has seen."""
+        if rng.random() < self.recipe.creatures or not actors:
+            actor = actor_of(creature(int(rng.integers(self.recipe.kinds))), self.config, self.device)
+        else:
+            actor = actors[rng.integers(len(actors))]
+        if rng.random() >= self.recipe.varied:
+            return actor
+        pack = vary(actor.pack, rng)
+        cloud = splat.cloud_of(pack.surface, pack.rig.rest, self.device, actor.cloud.spacing)
+        return Actor(pack, body_of(pack.rig, self.config), cloud, list(pack.clips.values()))
 
     def sample(self, actor: Actor, rng: np.random.Generator) -> Sample:
-        poses = _window(actor.clips[rng.integers(len(actor.clips))], self.frames, rng)
+        poses = _window(actor.clips[rng.integers(len(actor.clips))], self.recipe.frames, rng)
         references = np.stack([_reference_pose(actor, rng) for _ in range(PAIRS)])
         azimuth = rng.uniform(-np.pi, np.pi)
         look = _look(actor.cloud, rng)
         shot = _shoot(look, poses, azimuth, rng)
-        still = _shoot(look, references[:1], azimuth + rng.normal(0, self.side_error), rng)
+        still = _shoot(look, references[:1], azimuth + rng.normal(0, self.recipe.side_error), rng)
         pairs = pairs_of(actor.pack.rig, references, [still.azimuth] * PAIRS, still.projection, still.squares[0], self.config)
         if rng.random() < NOISY_SHARE:
             pairs = _disturbed(pairs, rng)

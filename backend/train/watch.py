@@ -16,7 +16,7 @@ from ..packs import Pack
 from ..vision import Encoder
 from .ablations import masked
 from .losses import Batch, batch_of
-from .samples import Sample, Windows
+from .samples import Recipe, Sample, Windows
 
 SEED = 20_000  # of the windows: the same ones in every run
 BATCH = 8
@@ -29,7 +29,7 @@ class Watch:
         self.device = encoder.device
         self.windows: dict[str, list[Sample]] = {}
         for name, packs in sets.items():
-            source = iter(Windows(packs, config, encoder.encode, frames, SEED, str(encoder.device))) if packs else iter(())
+            source = iter(Windows(packs, config, encoder.encode, Recipe(frames), SEED, str(encoder.device))) if packs else iter(())
             self.windows[name] = sorted(islice(source, count), key=lambda sample: len(sample.body.skeleton))
 
     @torch.inference_mode()

@@ -14,7 +14,7 @@ from anyrig.backend.model import Anchor, Video2Pose2Rot
 from anyrig.backend.packs import Pack
 from anyrig.backend.train.ablations import PARTS, Without, config_without, masked, side_error
 from anyrig.backend.train.losses import Batch, batch_of, losses, total
-from anyrig.backend.train.samples import SIDE_ERROR, Windows
+from anyrig.backend.train.samples import SIDE_ERROR, Recipe, Windows
 from anyrig.backend.vision import EfficientNetLite0, Encoder
 from anyrig.backend.weights import save_model
 
@@ -23,7 +23,7 @@ from anyrig.backend.weights import save_model
 def batch(make_pack: Callable[..., Pack]) -> Batch:
     torch.manual_seed(0)
     encoder = Encoder(EfficientNetLite0().state_dict())
-    source = iter(Windows([make_pack()], TINY, encoder.encode, frames=3, seed=3))
+    source = iter(Windows([make_pack()], TINY, encoder.encode, Recipe(3), seed=3))
     return batch_of([next(source) for _ in range(2)], "cpu", pairs=2)
 
 

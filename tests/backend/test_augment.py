@@ -14,7 +14,7 @@ from anyrig.backend.skeleton import forward_kinematics, pose_to_network, skeleto
 from anyrig.backend.splat import skin
 from anyrig.backend.surface import Surface
 from anyrig.backend.train import augment, renames
-from anyrig.backend.train.samples import Windows
+from anyrig.backend.train.samples import Recipe, Windows
 
 NAMES = ("Root", "Body", "Head", "Thigh.L", "Shin.L", "Thigh.R", "Shin.R", "Foot.L", "Foot.R", "Tail1", "Tail2")
 PARENTS = np.array([-1, 0, 1, 1, 3, 1, 5, 0, 0, 1, 9])
@@ -328,7 +328,7 @@ def test_windows_can_be_sampled_from_what_vary_makes() -> None:
         orders.add(pack.rig.parents.tobytes())
         names.add(pack.rig.names)
     assert len(shapes) > 2 and len(orders) > 10 and len(names) > 10
-    source = iter(Windows([pack], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], 3, 0))
+    source = iter(Windows([pack], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], Recipe(3), 0))
     sample = next(source)
     assert sample.position.isfinite().all() and sample.turns.isfinite().all()
     assert sample.position.shape[1] == len(sample.body.skeleton)

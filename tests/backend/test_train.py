@@ -23,7 +23,7 @@ from anyrig.backend.skeleton import forward_kinematics
 from anyrig.backend.train.evaluate import evaluate, film, references, static_joints
 from anyrig.backend.train.loop import Plan, Run
 from anyrig.backend.train.losses import batch_of, losses
-from anyrig.backend.train.samples import Sample, Windows
+from anyrig.backend.train.samples import Recipe, Sample, Windows
 from anyrig.backend.train.second import second_stage
 from anyrig.backend.train.splits import split_packs
 from anyrig.backend.vision import EfficientNetLite0, Encoder
@@ -47,7 +47,7 @@ def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def samples(make_pack: MakePack) -> list[Sample]:
     torch.manual_seed(0)
     encoder = Encoder(EfficientNetLite0().state_dict())
-    source = iter(Windows([make_pack(), make_pack("newt")], TINY, encoder.encode, frames=4, seed=3))
+    source = iter(Windows([make_pack(), make_pack("newt")], TINY, encoder.encode, Recipe(4), seed=3))
     return [next(source) for _ in range(3)]
 
 
@@ -68,11 +68,26 @@ def test_samples_agree_with_themselves(samples: list[Sample]) -> None:
 
 def test_samples_are_seeded(make_pack: MakePack) -> None:
     def first(seed: int) -> Sample:
-        return next(iter(Windows([make_pack()], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], 3, seed)))
+        return next(iter(Windows([make_pack()], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], Recipe(3), seed)))
 
     assert torch.equal(first(1).position, first(1).position)
     assert torch.equal(first(1).tokens, first(1).tokens)
     assert not torch.equal(first(1).position, first(2).position)
+
+
+def test_samples_of_varied_rigs_and_creatures_agree_too(make_pack: MakePack) -> None:
+    encode = lambda crops: crops.float().mean((1, 2, 3))[:, None, None]  # noqa: E731
+    sizes = set()
+    for recipe in (Recipe(3, varied=1.0), Recipe(3, creatures=1.0, kinds=50), Recipe(3, varied=1.0, creatures=1.0, kinds=50)):
+        source = iter(Windows([make_pack()], TINY, encode, recipe, 1))
+        for sample in (next(source) for _ in range(3)):
+            skeleton = sample.body.skeleton
+            sizes.add(len(skeleton))
+            bones = sample.position - sample.position[:, np.maximum(skeleton.parents, 0)]
+            lengths = bones.norm(dim=-1)[:, ~skeleton.translates]
+            assert (lengths - lengths[:1]).abs().max() < 1e-4  # bones keep their length
+            assert sample.position.isfinite().all() and sample.uv.abs().max() < 2
+    assert len(sizes) > 3
 
 
 def test_padding_does_not_change_the_losses(samples: list[Sample]) -> None:
