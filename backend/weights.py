@@ -56,13 +56,15 @@ def load_model(name: str, device: torch.device) -> Model:
     """
     if name == "tiny":
         return _tiny(device)
-    path = _file_of(name)
-    tensors, metadata = _read(path)
-    config = _config(path, metadata)
-    half = {key: value.float() for key, value in tensors.items()}
-    encoder = {key: value for key, value in half.items() if key.startswith("encoder.")}
-    network = _network(path, config, {key: value for key, value in half.items() if not key.startswith("encoder.")})
-    return Model(name, network.to(device).eval(), Encoder(encoder, device), json.loads(metadata.get("card", "{}")))
+    network, encoder, card = _parts(_file_of(name), device)
+    if not encoder:
+        raise UserError(f"Model '{name}' needs the image encoder '{network.config.encoder}', which is not in its file: choose lite.")
+    return Model(name, network, Encoder(encoder, device), card)
+
+
+def load_network(name: str, device: torch.device) -> Video2Pose2Rot:
+    """The network of `lite` or of a model file, whatever its encoder. Raises UserError as `load_model` does."""
+    return _parts(_file_of(name), device)[0]
 
 
 def save_model(path: Path, network: Video2Pose2Rot, encoder: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
@@ -83,6 +85,16 @@ def encoder_of(source: str | Path) -> dict[str, Tensor]:
     tensors, _ = _read(_file_of(str(source)))
     inner = {key.removeprefix("encoder."): value.float() for key, value in tensors.items() if key.startswith("encoder.")}
     return inner or {key: value.float() for key, value in tensors.items()}
+
+
+def _parts(path: Path, device: torch.device) -> tuple[Video2Pose2Rot, dict[str, Tensor], dict[str, object]]:
+    """-> the network on `device`, the encoder's tensors (none if they are not in the file), the card."""
+    tensors, metadata = _read(path)
+    config = _config(path, metadata)
+    whole = {key: value.float() for key, value in tensors.items()}
+    encoder = {key: value for key, value in whole.items() if key.startswith("encoder.")}
+    network = _network(path, config, {key: value for key, value in whole.items() if key not in encoder})
+    return network.to(device).eval(), encoder, json.loads(metadata.get("card", "{}"))
 
 
 def _file_of(name: str) -> Path:

@@ -22,10 +22,12 @@ from ..errors import UserError
 from ..model import Video2Pose2Rot
 from ..packs import Pack
 from ..vision import Encoder
-from ..weights import encoder_of, load_model, pick_device, save_model
+from ..weights import encoder_of, load_network, pick_device, save_model
 from . import ablations, peers
 from .curves import draw_curves
+from .dataset import ReleaseWindows
 from .losses import batch_of, losses, total
+from .release import Release
 from .samples import Recipe, Sample, Windows
 from .watch import Watch
 
@@ -80,23 +82,23 @@ class Plan:
 
 
 class Run:
-    """One training run in a folder: `last.pt` to resume from, `model.safetensors` to use, `log.jsonl` and `curves.png` to read.
+    """One training run on rig packs, or on the public release's data set, in a folder: `last.pt` to resume from, `model.safetensors` to use, `log.jsonl` and `curves.png` to read.
 
     held: names of sets -> packs of clips that are never trained on, measured at every checkpoint.
     Under torchrun every process makes one Run in the same folder; each draws its own samples, the first one writes.
     """
 
     def __init__(
-        self, plan: Plan, packs: Sequence[Pack], encoder: str | Path, folder: Path, start: str | None = None,
+        self, plan: Plan, source: Sequence[Pack] | Release, encoder: str | Path, folder: Path, start: str | None = None,
         held: Mapping[str, Sequence[Pack]] | None = None,
     ) -> None:  # fmt: skip
-        self.plan, self.packs, self.folder, self.held = plan, packs, folder, held or {}
+        self.plan, self.source, self.folder, self.held = plan, source, folder, held or {}
         self.device = pick_device(plan.device)
-        self.encoder_state = encoder_of(encoder)
+        self.encoder_state = {} if isinstance(source, Release) else encoder_of(encoder)
         torch.manual_seed(plan.seed)
         self.network = Video2Pose2Rot(plan.config).to(self.device).train()
         if start is not None:
-            self.network.load_state_dict(load_model(start, self.device).network.state_dict())
+            self.network.load_state_dict(load_network(start, self.device).state_dict())
         self.average = Video2Pose2Rot(plan.config).to(self.device).eval()
         self.average.load_state_dict(self.network.state_dict())
         self.optimisers = _optimisers(self.network, plan)
@@ -115,7 +117,8 @@ class Run:
             return self.folder / "model.safetensors"
         source = self._samples()
         samples = [next(source) for _ in range(self.plan.pool)]
-        watch = Watch(self.held, self.plan.config, self._encoder(), self.plan.frames, self.plan.watched if peers.rank() == 0 else 0)
+        held = self.held if peers.rank() == 0 else {}
+        watch = Watch(held, self.plan.config, self._encoder, self.plan.frames, self.plan.watched)
         terms: dict[str, list[float]] = {}
         tick, saved = time.monotonic(), self.spent
         while not self._finished():
@@ -155,8 +158,7 @@ class Run:
     def card(self) -> dict[str, object]:
         """Where the weights come from."""
         plan = {k: v for k, v in asdict(self.plan).items() if k != "config" and v != math.inf}
-        return {"rigs": len(self.packs), "clips": sum(len(p.clips) for p in self.packs), "steps": self.step,
-                "minutes": round(self.spent / 60, 1), "device": str(self.device), "processes": peers.count(), "plan": plan}  # fmt: skip
+        return {**_extent(self.source), "steps": self.step, "minutes": round(self.spent / 60, 1), "device": str(self.device), "processes": peers.count(), "plan": plan}  # fmt: skip
 
     def _encoder(self) -> Encoder:
         return Encoder(self.encoder_state, self.device, torch.bfloat16 if self.device.type != "mps" else torch.float32)
@@ -168,10 +170,13 @@ class Run:
         if not self.pool:
             self.pool = list(range(self.plan.pool))
             self.drawn = self.plan.pool
-        encode = self._encoder().encode
         seed = self.plan.seed + 7919 * peers.rank()
         numbers = _Numbers(tuple(self.pool), self.drawn)
-        windows = Windows(self.packs, self.plan.config, encode, self.plan.recipe(), seed, str(self.device), numbers)
+        if isinstance(self.source, Release):
+            windows = ReleaseWindows(self.source, self.plan.config, self.plan.frames, seed, numbers)
+        else:
+            encode = self._encoder().encode
+            windows = Windows(self.source, self.plan.config, encode, self.plan.recipe(), seed, str(self.device), numbers)
         return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
 
     def _renew(self, samples: list[Sample], source: Iterator[Sample]) -> None:
@@ -255,6 +260,13 @@ class Run:
         self.rng.bit_generator.state = chance["rng"]
         torch.set_rng_state(chance["torch"].cpu())
         self.pool, self.drawn = list(chance["pool"]), chance["drawn"]
+
+
+def _extent(source: Sequence[Pack] | Release) -> dict[str, object]:
+    """How much there was to learn from, for the card."""
+    if isinstance(source, Release):
+        return {"dataset": source.folder.name, "views": len(source.group("train"))}
+    return {"rigs": len(source), "clips": sum(len(pack.clips) for pack in source)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -25,12 +25,15 @@ BATCH = 8
 class Watch:
     """`count` windows of each of the sets, always the same ones."""
 
-    def __init__(self, sets: Mapping[str, Sequence[Pack]], config: Config, encoder: Encoder, frames: int, count: int) -> None:
-        self.device = encoder.device
+    def __init__(
+        self, sets: Mapping[str, Sequence[Pack]], config: Config, encoder: Callable[[], Encoder], frames: int, count: int
+    ) -> None:
         self.windows: dict[str, list[Sample]] = {}
         for name, packs in sets.items():
-            source = iter(Windows(packs, config, encoder.encode, Recipe(frames), SEED, str(encoder.device))) if packs else iter(())
-            self.windows[name] = sorted(islice(source, count), key=lambda sample: len(sample.body.skeleton))
+            if packs:
+                eye = encoder()
+                source = iter(Windows(packs, config, eye.encode, Recipe(frames), SEED, str(eye.device)))
+                self.windows[name] = sorted(islice(source, count), key=lambda sample: len(sample.body.skeleton))
 
     @torch.inference_mode()
     def measure(self, network: Video2Pose2Rot, without: Sequence[str] = ()) -> dict[str, dict[str, float]]:
@@ -38,15 +41,17 @@ class Watch:
 
         without: parts of the method that the network does not get to see (ablations.py).
         """
-        return {name: self._measured(network, windows, without) for name, windows in self.windows.items() if windows}
+        return {name: _measured(network, windows, without) for name, windows in self.windows.items()}
 
-    def _measured(self, network: Video2Pose2Rot, windows: Sequence[Sample], without: Sequence[str]) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        for start in range(0, len(windows), BATCH):
-            batch = batch_of(windows[start : start + BATCH], self.device)
-            for key, value in _sums(network, batch, masked(batch.anchor, without)).items():
-                sums[key] = sums.get(key, 0.0) + value.item()
-        return _means(sums)
+
+def _measured(network: Video2Pose2Rot, windows: Sequence[Sample], without: Sequence[str]) -> dict[str, float]:
+    device = next(network.parameters()).device
+    sums: dict[str, float] = {}
+    for start in range(0, len(windows), BATCH):
+        batch = batch_of(windows[start : start + BATCH], device)
+        for key, value in _sums(network, batch, masked(batch.anchor, without)).items():
+            sums[key] = sums.get(key, 0.0) + value.item()
+    return _means(sums)
 
 
 def _means(sums: Mapping[str, float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from anyrig.backend.train.creatures.naming import STYLES
 from anyrig.backend.train.creatures.score import Score, limited, solve
 from anyrig.backend.train.creatures.skin import skin_of
 from anyrig.backend.train.leaks import leaks, paired
-from anyrig.backend.train.samples import Windows
+from anyrig.backend.train.samples import Recipe, Windows
 
 SEEDS = range(6)
 CASES = [(plan, seed) for plan in PLANS for seed in SEEDS]
@@ -237,7 +237,7 @@ def test_creatures_go_through_files(tmp_path: Path) -> None:
 
 
 def test_a_training_sample_can_be_drawn() -> None:
-    windows = Windows([made("quadruped", 1)], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], 3, 0)
+    windows = Windows([made("quadruped", 1)], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], Recipe(3), 0)
     sample = next(iter(windows))
     assert sample.position.isfinite().all() and sample.turns.isfinite().all() and sample.uv.abs().max() < 1.5
     assert sample.tokens.shape[0] == 4

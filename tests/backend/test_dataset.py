@@ -12,6 +12,7 @@ import pytest
 import torch
 from anyrig.backend.bvh import write_bvh
 from anyrig.backend.camera import Y_UP
+from anyrig.backend.cli import main
 from anyrig.backend.config import TINY, Config
 from anyrig.backend.errors import UserError
 from anyrig.backend.metrics import summarise
@@ -21,9 +22,11 @@ from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import axis_angle_to_matrix, matrix_to_quaternion, matrix_to_rot6d, rot6d_to_matrix, yaw_to_matrix
 from anyrig.backend.skeleton import forward_kinematics, graph_relations, local_to_global
 from anyrig.backend.train.dataset import ReleaseWindows, evaluate_release, sample_of, score
+from anyrig.backend.train.loop import Plan, Run
 from anyrig.backend.train.losses import batch_of, losses, total
 from anyrig.backend.train.plain_pickle import load_object_npy, load_pickle
 from anyrig.backend.train.release import INFO, SCALES, Release, View
+from anyrig.backend.weights import load_model, load_network
 
 CONFIG = Config(
     width=32, heads=2, image_width=8, name_width=6, ref_layers=1, layers=1, rest_layers=1, pose_layers=1, memory_layers=1,
@@ -401,3 +404,19 @@ def test_the_truth_scores_zero(written: Path) -> None:
     assert row["travel_cm"] == pytest.approx(row["true_travel_cm"], rel=1e-3)
     moved = sample.position.double().numpy() + [0.01, 0, 0]
     assert score(sample, moved, sample.turns.double().numpy())["mpjpe_cm"] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_run_trains_on_them_and_is_measured(written: Path, tmp_path: Path) -> None:
+    plan = Plan(steps=2, batch=2, frames=3, pool=2, workers=0, device="cpu", config=CONFIG)
+    run = Run(plan, Release(written), "none", tmp_path)
+    path = run.train()
+    again = load_network(str(path), torch.device("cpu"))
+    assert torch.equal(again.pos2rot.decoder.head[3].weight, run.average.pos2rot.decoder.head[3].weight.half().float())
+    assert Run(plan, Release(written), "none", tmp_path).card()["views"] == 12
+    with pytest.raises(UserError, match="image encoder"):
+        load_model(str(path), torch.device("cpu"))
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"seen": {"Cat#Clip1": 90}}))
+    options = ["--splits", str(splits), "--split", "seen", "--model", str(path), "--device", "cpu", "--json", str(tmp_path / "rows.json")]
+    assert main(["evaluate", "--dataset", str(written), *options]) == 0
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 1

@@ -288,3 +288,27 @@ def test_the_second_stage_alone(encoder_file: Path, tmp_path: Path, make_pack: M
     options = ["--model", str(encoder_file), "--device", "cpu", "--stage", "pose2rot", "--noise", "1", "--json", str(out)]
     assert main(["evaluate", "--packs", str(tmp_path), *options]) == 0
     assert json.loads(out.read_text())[0]["noise_cm"] == 1.0 and "ik_angle_deg" in capsys.readouterr().out
+
+
+def test_creatures_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["creatures", "-o", str(tmp_path), "--count", "2", "--seed", "4"]) == 0
+    packs = load_packs(tmp_path)
+    assert len(packs) == 2 and all(pack.clips for pack in packs)
+    assert "2/2" in capsys.readouterr().out
+    copy = {"file": packs[0].name, "clip": next(iter(packs[0].clips))}
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"seen": [copy], "unseen": [], "never_train_clips": [], "never_train_files": []}))
+    folder = tmp_path / "again"
+    assert main(["creatures", "-o", str(folder), "--count", "2", "--seed", "4", "--packs", str(tmp_path), "--splits", str(splits)]) == 0
+    assert "0 clips come too close" in capsys.readouterr().out  # a clip is no copy of itself
+
+
+def test_nothing_to_train_or_measure_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--out", str(tmp_path / "run"), "--steps", "1"]) == 1
+    assert "nothing to train on" in capsys.readouterr().err
+    assert main(["evaluate", "--json", str(tmp_path / "rows.json")]) == 1
+    assert "nothing to measure on" in capsys.readouterr().err
+    make = ["--packs", str(tmp_path), "--split", "dreams", "--json", str(tmp_path / "rows.json"), "--model", "tiny"]
+    assert main(["creatures", "-o", str(tmp_path), "--count", "1"]) == 0
+    assert main(["evaluate", *make]) == 1
+    assert "no split 'dreams'" in capsys.readouterr().err
