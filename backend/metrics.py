@@ -15,6 +15,7 @@ from .rotation import Array, geodesic_angle, matrix_to_yaw
 from .skeleton import Skeleton, global_to_local, network_axes, pose_to_network, scale_of, skeleton_of
 
 CENTIMETRES = 50.0  # 1 = half the side of the unit cube, and the cube is one metre wide (SPEC-V2 section 2)
+FACING = 15.0  # degrees within which a take faces the right way
 STILL = 1e-3  # centimetres a frame, or degrees: less than this is nothing
 RATIOS = {
     "angle_ratio": ("angle_deg", "copy_angle_deg"),
@@ -31,7 +32,9 @@ def measure(rig: Rig, motion: Motion, truth: Array, reference: Array) -> dict[st
     frame. Positions are relative to the root, heads only (the root counts, with distance zero), over joints that are not
     static; `mpjpe_cm` takes the predicted ones, `fk_mpjpe_cm` and all that concerns movement take what the rig will do:
     forward kinematics of the turns. Travel is centimetres per joint and frame over all joints, `liveness` the predicted
-    over the true. `heading_deg` is the mean |yaw| between the true root and the predicted one.
+    over the true. `heading_deg` is the mean |yaw| between the true root and the predicted one, `heading_share` the share of frames
+    where it is at most FACING degrees. Jerk is the mean length of the heads' third difference, `jerk_ratio` the predicted over
+    the true: above 1 the take trembles more than the truth.
 
     Raises UserError if the shapes do not belong together.
     """
@@ -68,6 +71,8 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     means["clips"] = len(rows)
     means["frames"] = sum(int(row["frames"]) for row in rows)
     means["liveness"] = _ratio(means["travel_cm"], means["true_travel_cm"])
+    if "jerk_cm" in means:
+        means["jerk_ratio"] = _ratio(means["jerk_cm"], means["true_jerk_cm"])
     return means | {name: _ratio(means[top], means[bottom]) for name, (top, bottom) in RATIOS.items()}
 
 
@@ -76,9 +81,7 @@ def jerk_ratio(predicted: Array, true: Array) -> float:
 
     Above 1 the prediction trembles more than the truth. Centimetres make the threshold of stillness the one of `measure`.
     """
-    if len(predicted) < 4:
-        return 1.0
-    return _ratio(*(float(np.linalg.norm(np.diff(values, 3, axis=0), axis=-1).mean()) for values in (predicted, true)))
+    return _ratio(_jerk(predicted), _jerk(true))
 
 
 def _check(rig: Rig, motion: Motion, truth: Array, reference: Array) -> None:
@@ -102,6 +105,7 @@ def _angles(rig: Rig, turns: Array, true: Array, copy: Array) -> dict[str, float
         "root_angle_deg": _degrees(local[:, 0], true_local[:, 0]),
         "angular_velocity_deg": _degrees(_steps(local), _steps(true_local)),
         "heading_deg": float(np.rad2deg(np.abs(yaw).mean())),
+        "heading_share": float((np.rad2deg(np.abs(yaw)) <= FACING).mean()),
     }
 
 
@@ -117,6 +121,9 @@ def _distances(
         "travel_cm": travel,
         "true_travel_cm": true_travel,
         "liveness": _ratio(travel, true_travel),
+        "jerk_cm": unit * _jerk(heads),
+        "true_jerk_cm": unit * _jerk(true),
+        "jerk_ratio": jerk_ratio(unit * heads, unit * true),
     }
 
 
@@ -136,6 +143,10 @@ def _steps(local: Array) -> Array:
 
 def _degrees(left: Array, right: Array) -> float:
     return float(np.rad2deg(geodesic_angle(left, right).mean())) if left.size else 0.0
+
+
+def _jerk(values: Array) -> float:
+    return _mean_length(np.diff(values, 3, axis=0))
 
 
 def _mean_length(vectors: Array) -> float:

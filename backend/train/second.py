@@ -40,8 +40,8 @@ def second_stage(
                 take = _take(pack, poses.astype(np.float64), _unseen(pose, azimuth), noise_cm, rng, model.config.tips)
                 solved = result_of(solve(model, [take]))[0]
                 row = measure(rig, _motion(solved, pack.fps), poses.astype(np.float64), pose)
-                geometric = measure(rig, _motion(_geometric(take, model.config.tips), pack.fps), poses.astype(np.float64), pose)
-                yield {"species": pack.name, "clip": clip, "reference": kind, "noise_cm": noise_cm, **row, "ik_angle_deg": geometric["angle_deg"]}
+                beside = measure(rig, _motion(geometric(take, model.config.tips), pack.fps), poses.astype(np.float64), pose)
+                yield {"species": pack.name, "clip": clip, "reference": kind, "noise_cm": noise_cm, **row, "ik_angle_deg": beside["angle_deg"]}
 
 
 def _unseen(pose: Array, azimuth: float) -> Reference:
@@ -64,7 +64,7 @@ def _take(pack: Pack, poses: Array, reference: Reference, noise_cm: float, rng: 
     return Take(pack.rig, reference, seen, None, reference.azimuth)
 
 
-def _geometric(take: Take, tips: bool) -> Take:
+def geometric(take: Take, tips: bool) -> Take:
     """The take with rotations by inverse kinematics alone, anchored by its reference."""
     skeleton = skeleton_of(take.rig, tips)
     yaw = view_yaw(take.azimuth)

@@ -1,0 +1,1 @@
+"""The method before this one (V1), to compare with."""
