@@ -148,9 +148,8 @@ def clouded(pack: Pack, clip: str) -> Iterator[CloudActor]:
 
 def _paint(material: bpy.types.Material) -> None:
     """The points' colours. Discs overlap, and a ray that leaves one through its neighbour's back must not end there."""
-    if material.node_tree is None:  # before Blender 5.0
-        material.use_nodes = True
-    nodes, links = material.node_tree.nodes, material.node_tree.links
+    tree = studio.node_tree(material)
+    nodes, links = tree.nodes, tree.links
     kinds = ("VertexColor", "NewGeometry", "LightPath", "Math", "BsdfTransparent", "MixShader")
     source, geometry, path, less, clear, mix = (nodes.new(f"ShaderNode{kind}") for kind in kinds)
     shader, output = nodes["Principled BSDF"], nodes["Material Output"]
@@ -292,7 +291,8 @@ class Wanted:
 
 def clips_of_split(split: str, splits: Path | None, packs: Path | None) -> frozenset[tuple[str, str]]:
     """(pack, clip) of a split. Raises UserError if what it is drawn from is missing."""
-    if splits is None or (split == "validation" and packs is None):
+    drawn = split == "validation"
+    if splits is None or (drawn and packs is None):
         raise UserError("A split needs --splits FILE, and validation also --packs DIR: it is drawn from the clips of all packs.")
     try:
         from ..backend.train.splits import read_lists, split_packs
@@ -300,7 +300,7 @@ def clips_of_split(split: str, splits: Path | None, packs: Path | None) -> froze
         raise UserError(
             "The installed add-on knows no splits: run this from the repository, or choose clips with --clip."
         ) from error
-    if split != "validation":
+    if packs is None or not drawn:
         return frozenset((entry["file"], entry["clip"]) for entry in read_lists(splits)[split])
     return frozenset((pack.name, clip) for pack in split_packs(load_packs(packs), splits)[split] for clip in pack.clips)
 

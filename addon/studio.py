@@ -148,7 +148,7 @@ def _object(scene: bpy.types.Scene, data: bpy.types.ID) -> bpy.types.Object:
 def _sky(scene: bpy.types.Scene, weather: Weather) -> bpy.types.World:
     world = scene.world = bpy.data.worlds.new(NAME)
     world.color = (0.35, 0.5, 0.75)  # what Workbench shows
-    tree = _tree(world)
+    tree = node_tree(world)
     sky = tree.nodes.new("ShaderNodeTexSky")
     known = {item.identifier for item in sky.bl_rna.properties["sky_type"].enum_items}
     sky.sky_type = next(kind for kind in PHYSICAL if kind in known)
@@ -161,7 +161,8 @@ def _sky(scene: bpy.types.Scene, weather: Weather) -> bpy.types.World:
     return world
 
 
-def _tree(owner: bpy.types.World | bpy.types.Material) -> Any:
+def node_tree(owner: bpy.types.World | bpy.types.Material) -> Any:
+    """The nodes of a new world or material."""
     if owner.node_tree is None:  # before Blender 5.0
         owner.use_nodes = True
     return owner.node_tree
@@ -193,7 +194,7 @@ def _ground(scene: bpy.types.Scene, camera: Camera, floor: float, weather: Weath
     image.pixels.foreach_set(picture.astype(np.float32).ravel())
     mesh.materials.append(paint)
     paint.diffuse_color = picture[0, 0]
-    _cover(_tree(paint), image)
+    _cover(node_tree(paint), image)
     return [ground, mesh, paint, image]
 
 

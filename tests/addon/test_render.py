@@ -180,6 +180,12 @@ def test_unfit_input_is_a_sentence(
     assert message in printed.err + printed.out
 
 
+def test_wrong_arguments_are_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["render"]) == 2 and command.main(["render", "--help"]) == 0
+    printed = capsys.readouterr()
+    assert "required" in printed.err and "--samples" in printed.out
+
+
 def test_a_rig_without_a_mesh_is_named() -> None:
     obj = make_rig("Bare", [BoneSpec("only", None, (0, 0, 0), (0, 0, 1))], mesh=False)
     obj.animation_data_create().action = bpy.data.actions.new("sit")
