@@ -21,7 +21,7 @@ from .model import Anchor, Video2Pose2Rot
 from .motion import Motion
 from .rig import Reference, Rig
 from .rotation import Array, continuous, matrix_to_quaternion, matrix_to_yaw, rot6d_to_matrix, yaw_to_matrix
-from .skeleton import local_to_global, network_axes, pose_to_network, skeleton_of
+from .skeleton import local_to_global, network_axes, pose_to_network, posed_heads, skeleton_of
 from .vision import crop, crop_box
 from .weights import Model
 
@@ -130,6 +130,10 @@ def motion_of(take: Take, times: Array, boxes: Array, confidence: Array, setting
     rig, count = take.rig, len(take.rig.names)
     axes = network_axes(rig)
     turns = local_to_global(rig.parents, rot6d_to_matrix(take.rot6d[:, :count]))
+    seen = take.position[:, :count]
+    # what stage 1 saw, and where the rotations put it: their mean is nearer the truth than either (MPJPE on the validation clips
+    # 0.80 of copying, against 0.84 for each)
+    position = (seen + posed_heads(skeleton_of(rig, tips=False), turns, seen)) / 2
     azimuth = take.azimuth
     if settings.heading == "rig":
         reference = pose_to_network(rig, take.reference.pose, tips=False)[0][0]
@@ -139,7 +143,7 @@ def motion_of(take: Take, times: Array, boxes: Array, confidence: Array, setting
     back = yaw_to_matrix(np.array(azimuth))  # Y(a)^T
     # camera -> network: G -> Y^T G; network -> armature: p -> A^T p and G -> A^T G A (skeleton.network_axes)
     turns = axes.T @ (back @ turns) @ axes
-    positions = take.position[:, :count] @ (axes.T @ back).T
+    positions = position @ (axes.T @ back).T
     quaternions = continuous(matrix_to_quaternion(turns))
     spread = np.broadcast_to(confidence[:, None], (len(times), count))
     return Motion(rig.names, times, quaternions, positions, boxes, spread, {**provenance, "azimuth": azimuth})

@@ -12,7 +12,7 @@ from .errors import UserError
 from .motion import Motion
 from .rig import Rig
 from .rotation import Array, geodesic_angle, matrix_to_yaw
-from .skeleton import Skeleton, global_to_local, network_axes, pose_to_network, scale_of, skeleton_of
+from .skeleton import global_to_local, network_axes, pose_to_network, posed_heads, scale_of, skeleton_of
 
 CENTIMETRES = 50.0  # 1 = half the side of the unit cube, and the cube is one metre wide (SPEC-V2 section 2)
 FACING = 15.0  # degrees within which a take faces the right way
@@ -59,7 +59,7 @@ def fk_heads(rig: Rig, motion: Motion) -> Array:
     Bones keep their rest length: only joints that translate take the predicted position, and their children follow.
     """
     axes = network_axes(rig)
-    return _fk(skeleton_of(rig, tips=False), axes @ motion.matrices @ axes.T, motion.positions @ axes.T)
+    return posed_heads(skeleton_of(rig, tips=False), axes @ motion.matrices @ axes.T, motion.positions @ axes.T)
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -125,15 +125,6 @@ def _distances(
         "true_jerk_cm": unit * _jerk(true),
         "jerk_ratio": jerk_ratio(unit * heads, unit * true),
     }
-
-
-def _fk(skeleton: Skeleton, turns: Array, predicted: Array) -> Array:
-    heads = np.zeros_like(predicted)
-    for joint in range(1, len(skeleton)):
-        parent = skeleton.parents[joint]
-        hung = heads[:, parent] + turns[:, parent] @ skeleton.offsets[joint]
-        heads[:, joint] = predicted[:, joint] if skeleton.translates[joint] else hung
-    return heads
 
 
 def _steps(local: Array) -> Array:

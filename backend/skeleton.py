@@ -116,6 +116,19 @@ def forward_kinematics(parents: NDArray[np.integer], offsets: Array, local: Arra
     return turns, positions
 
 
+def posed_heads(skeleton: Skeleton, turns: Array, predicted: Array) -> Array:
+    """G (T, J, 3, 3) and predicted positions (T, J, 3) -> (T, J, 3) heads relative to the root, as a rig puts them.
+
+    Bones keep their rest length: only joints that translate take the predicted position, and their children follow.
+    """
+    heads = np.zeros_like(predicted)
+    for joint in range(1, len(skeleton)):
+        parent = skeleton.parents[joint]
+        hung = heads[:, parent] + turns[:, parent] @ skeleton.offsets[joint]
+        heads[:, joint] = predicted[:, joint] if skeleton.translates[joint] else hung
+    return heads
+
+
 def scale_of(rest: Array, reference: Array) -> float:
     """The unit of the normalised positions: max |coordinate| over root-relative rest and reference (J, 3), unrotated.
 

@@ -23,6 +23,7 @@ from .compare import compare
 from .creatures import write_creatures
 from .dataset import evaluate_release
 from .evaluate import evaluate
+from .footage import evaluate_footage
 from .leaks import leaks
 from .loop import Plan, Run
 from .peers import joined
@@ -81,6 +82,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(measure: argparse.ArgumentParser) -> None:
     measure.add_argument("--packs", type=Path)
     measure.add_argument("--dataset", type=Path, help="or a folder in the layout of the public release's data set")
+    measure.add_argument("--footage", type=Path, help="videos of `anyrig render`: end to end, instead of from point splats")
     measure.add_argument("--splits", type=Path)
     measure.add_argument("--split", action="append", help="default: seen and unseen; of packs also train and validation")
     measure.add_argument("--stage", choices=("all", "pose2rot"), default="all", help="pose2rot: the second stage alone, from true positions")
@@ -159,11 +161,13 @@ def _pack_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator
     for split in options.split or (["seen", "unseen"] if options.splits else ["train"]):
         if split not in parts:
             raise UserError(f"There is no split '{split}': choose among {', '.join(parts)}.")
+        count = 2 * sum(len(pack.clips) for pack in parts[split])
         if options.stage == "pose2rot":
-            rows = second_stage(parts[split], packs, model, options.noise, options.seed)
+            yield split, count, second_stage(parts[split], packs, model, options.noise, options.seed)
+        elif options.footage:
+            yield split, count, evaluate_footage(options.footage, parts[split], packs, split, model)
         else:
-            rows = evaluate(parts[split], packs, split, model, options.seed)
-        yield split, 2 * sum(len(pack.clips) for pack in parts[split]), rows
+            yield split, count, evaluate(parts[split], packs, split, model, options.seed)
 
 
 def _dataset_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator[dict]]]:
