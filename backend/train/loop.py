@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..config import LITE, Config
 from ..errors import UserError
@@ -27,6 +27,7 @@ from . import ablations, peers
 from .curves import draw_curves
 from .dataset import ReleaseWindows
 from .losses import batch_of, losses, total
+from .provenance import provenance
 from .release import Release
 from .samples import Recipe, Sample, Windows
 from .watch import Watch
@@ -158,26 +159,28 @@ class Run:
     def card(self) -> dict[str, object]:
         """Where the weights come from."""
         plan = {k: v for k, v in asdict(self.plan).items() if k != "config" and v != math.inf}
-        return {**_extent(self.source), "steps": self.step, "minutes": round(self.spent / 60, 1), "device": str(self.device), "processes": peers.count(), "plan": plan}  # fmt: skip
+        effort = {"steps": self.step, "minutes": round(self.spent / 60, 1), "device": str(self.device), "processes": peers.count()}
+        return {**_extent(self.source), **effort, **provenance(self.device), "plan": plan}
 
     def _encoder(self) -> Encoder:
         return Encoder(self.encoder_state, self.device, torch.bfloat16 if self.device.type != "mps" else torch.float32)
 
     def _samples(self) -> Iterator[Sample]:
         """The samples of the pool, those of a resumed run again, and then new ones for ever."""
-        # worker processes cannot share a CUDA context that this one opened: there, samples are made in line
-        workers = self.plan.workers if self.device.type == "cpu" else 0
         if not self.pool:
             self.pool = list(range(self.plan.pool))
             self.drawn = self.plan.pool
         seed = self.plan.seed + 7919 * peers.rank()
         numbers = _Numbers(tuple(self.pool), self.drawn)
+        workers = self.plan.workers
         if isinstance(self.source, Release):
-            windows = ReleaseWindows(self.source, self.plan.config, self.plan.frames, seed, numbers)
-        else:
-            encode = self._encoder().encode
-            windows = Windows(self.source, self.plan.config, encode, self.plan.recipe(), seed, str(self.device), numbers)
-        return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
+            return _loaded(ReleaseWindows(self.source, self.plan.config, self.plan.frames, seed, numbers), workers)
+        encode, device = self._encoder().encode, str(self.device)
+        if self.device.type == "cpu" or not workers:
+            return _loaded(Windows(self.source, self.plan.config, encode, self.plan.recipe(), seed, device, numbers), workers)
+        # worker processes cannot share the GPU that this one holds: they draw the pictures, and the GPU reads them here
+        crops = _loaded(Windows(self.source, self.plan.config, torch.nn.Identity(), self.plan.recipe(), seed, "cpu", numbers), workers)
+        return (replace(sample, tokens=encode(sample.tokens.to(torch.uint8)).to("cpu", torch.float16)) for sample in crops)
 
     def _renew(self, samples: list[Sample], source: Iterator[Sample]) -> None:
         for _ in range(self.rng.poisson(self.plan.fresh)):
@@ -262,6 +265,10 @@ class Run:
         self.pool, self.drawn = list(chance["pool"]), chance["drawn"]
 
 
+def _loaded(windows: IterableDataset[Sample], workers: int) -> Iterator[Sample]:
+    return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
+
+
 def _extent(source: Sequence[Pack] | Release) -> dict[str, object]:
     """How much there was to learn from, for the card."""
     if isinstance(source, Release):
@@ -289,7 +296,7 @@ def _optimisers(network: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
         wide = value.dim() == 2 and min(value.shape) >= 16 and "_emb" not in name
         (matrices if wide else others).append(value)
     muon = torch.optim.Muon(matrices, lr=plan.rate, weight_decay=plan.decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW(others, lr=plan.rate / 3, weight_decay=0.0, betas=(0.9, 0.98))
+    adam = torch.optim.AdamW(others, lr=plan.rate / 3, weight_decay=0.0, betas=(0.9, 0.98), fused=others[0].device.type == "cuda")
     for optimiser in (muon, adam):
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]

@@ -119,6 +119,7 @@ def test_a_run_learns_saves_and_resumes(encoder_file: Path, tmp_path: Path, make
         assert torch.equal(value, again.network.state_dict()[key])
     model = load_model(str(path), CPU)
     assert model.config == TINY and model.card["steps"] == run.step and model.card["clips"] == 5
+    assert {"commit", "hardware", "date", "torch"} <= set(model.card)
     finished = Run(plan(0.03), packs, encoder_file, tmp_path)
     finished.train()
     assert finished.step == run.step  # the budget is spent
@@ -143,6 +144,21 @@ def test_a_resumed_run_is_the_same_to_the_bit(encoder_file: Path, tmp_path: Path
         assert torch.equal(value, rest.network.state_dict()[key]), key
     for key, value in whole.average.state_dict().items():
         assert torch.equal(value, rest.average.state_dict()[key]), key
+
+
+def test_pictures_from_workers_become_the_same_tokens(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:
+    """On a GPU worker processes draw and the run encodes; the samples are those that a CPU makes in one place."""
+    run = Run(replace(steps(2), workers=1), [make_pack()], encoder_file, tmp_path)
+    direct = next(run._samples())
+    run.device = FakeGpu("cpu")
+    split = next(run._samples())
+    assert torch.equal(direct.tokens, split.tokens) and torch.equal(direct.position, split.position)
+
+
+class FakeGpu(str):
+    """The CPU's name, the type of a GPU."""
+
+    type = "cuda"
 
 
 def test_a_run_draws_its_curves(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:
