@@ -53,6 +53,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS", help="between checkpoints (default: 120)")
     train.add_argument("--varied", type=float, default=0.5, metavar="SHARE", help="of samples whose rig is changed (default: 0.5)")
     train.add_argument("--creatures", type=float, default=0.25, metavar="SHARE", help="of samples of procedural creatures (default: 0.25)")
+    train.add_argument("--geodesic", action="store_true", help="the rotation loss is the angle between rotations")
     train.add_argument("--without", action="append", default=[], metavar="PART", help="leave out a part of the method (see `ablate`)")
     _add_run(train)
     train.set_defaults(run=_train)
@@ -108,7 +109,7 @@ def _train(options: argparse.Namespace) -> None:
     plan = Plan(
         minutes=options.budget, steps=options.steps, batch=options.batch, rate=options.rate, pool=options.pool, fresh=options.fresh,
         workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device, varied=options.varied,
-        creatures=options.creatures, without=tuple(options.without),
+        creatures=options.creatures, geodesic=options.geodesic, without=tuple(options.without),
     )  # fmt: skip
     source: Sequence[Pack] | Release
     held: Mapping[str, Sequence[Pack]] = {}

@@ -46,7 +46,7 @@ class Plan:
     them a step replaces, on average (a small machine learns more from samples seen again than from waiting for new ones);
     mixed: share of the budget until stage 2 sees predicted positions alone (SPEC-V2 section 8); average: of the weights, per
     step; watched: windows of each held-out set that the curves are measured on; varied, creatures: shares of the
-    samples (samples.Recipe); without: parts of the method that are left out
+    samples (samples.Recipe); geodesic: the rotation loss is the angle; without: parts of the method that are left out
     (ablations.py)."""
 
     minutes: float = math.inf
@@ -65,6 +65,7 @@ class Plan:
     save_every: float = 120.0
     varied: float = 0.5
     creatures: float = 0.25
+    geodesic: bool = False
     device: str = "auto"
     without: tuple[str, ...] = ()
     config: Config = field(default=LITE)
@@ -208,7 +209,7 @@ class Run:
         predicted = torch.from_numpy(self.rng.random(len(samples)) < mixed).to(self.device)
         batch = batch_of(samples, self.device, int(self.rng.choice(PAIR_COUNTS)))
         batch = replace(batch, anchor=ablations.masked(batch.anchor, self.plan.without))
-        terms = losses(self.network, batch, predicted, cut="gradient" in self.plan.without)
+        terms = losses(self.network, batch, predicted, "gradient" in self.plan.without, self.plan.geodesic)
         self.network.zero_grad(set_to_none=True)
         total(terms).backward()
         self.spent = peers.average(self.network, self.spent + elapsed)  # one clock, so that all stop after the same step

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..anchors import collate
-from ..kinematics import local_to_global, pick, rot6d_to_matrix
+from ..kinematics import geodesic_angle, local_to_global, pick, rot6d_to_matrix
 from ..model import Anchor, Video2Pose2Rot
 from .samples import Sample
 
@@ -52,9 +52,10 @@ def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int =
     )  # fmt: skip
 
 
-def losses(model: Video2Pose2Rot, batch: Batch, predicted: Tensor, cut: bool = False) -> dict[str, Tensor]:
+def losses(model: Video2Pose2Rot, batch: Batch, predicted: Tensor, cut: bool = False, geodesic: bool = False) -> dict[str, Tensor]:
     """The terms of WEIGHTS, unweighted. predicted (B,) bool: whose second stage reads predicted positions (mixed poses);
-    the others read the true ones with a little noise. Gradients flow through both stages, unless they are cut between them."""
+    the others read the true ones with a little noise. Gradients flow through both stages, unless they are cut between them.
+    geodesic: rotations are judged by the angle between them, in radians, instead of entry by entry."""
     with torch.autocast(batch.image.device.type, torch.bfloat16):
         position, uv = model.video2pos(batch.image, batch.anchor)
         noisy = batch.position + torch.randn_like(batch.position) * 0.02
@@ -62,11 +63,12 @@ def losses(model: Video2Pose2Rot, batch: Batch, predicted: Tensor, cut: bool = F
         rot6d = model.pos2rot(entry, batch.anchor)
     turns = rot6d_to_matrix(rot6d.float())
     weight, rotates = batch.weight, batch.rotates
+    apart = geodesic_angle(turns, batch.turns) if geodesic else _huber(turns - batch.turns, 0.3).sum(-1)
     terms = {
         "position": _mean(_huber(position - batch.position, 0.1), weight),
         "speed": _mean(_huber(position.diff(dim=1) - batch.position.diff(dim=1), 0.1), weight),
-        "rotation": _mean(_huber(turns - batch.turns, 0.3).sum(-1), rotates),
-        "root": _mean(_huber(turns - batch.turns, 0.3).sum(-1)[:, :, :1], rotates[:, :, :1]),
+        "rotation": _mean(apart, rotates),
+        "root": _mean(apart[:, :, :1], rotates[:, :, :1]),
         "turning": _mean(_huber(turns.diff(dim=1) - batch.turns.diff(dim=1), 0.3).sum(-1), rotates),
         "chain": _mean(_huber(_chained(turns, batch) - batch.position, 0.1), weight),
     }

@@ -22,7 +22,7 @@ from anyrig.backend.inference import Take, motion_of
 from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.packs import Pack, load_packs
 from anyrig.backend.rig import Reference
-from anyrig.backend.rotation import matrix_to_rot6d
+from anyrig.backend.rotation import geodesic_angle, matrix_to_rot6d, rot6d_to_matrix
 from anyrig.backend.skeleton import forward_kinematics, network_axes
 from anyrig.backend.train.evaluate import evaluate, film, references, static_joints
 from anyrig.backend.train.loop import Plan, Run
@@ -102,6 +102,18 @@ def test_padding_does_not_change_the_losses(samples: list[Sample]) -> None:
     assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place"}
     truth = losses(model, replace(alone, position=model.video2pos(alone.image, alone.anchor)[0].detach()), torch.ones(1, dtype=torch.bool))
     assert truth["position"] < 0.02 * terms["position"] + 1e-3
+
+
+def test_the_geodesic_loss_is_an_angle(samples: list[Sample]) -> None:
+    torch.manual_seed(0)
+    model, batch, predicted = Video2Pose2Rot(TINY), batch_of(samples[:2], CPU), torch.ones(2, dtype=torch.bool)
+    terms, plain = (losses(model, batch, predicted, geodesic=choice) for choice in (True, False))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rot6d = model.pos2rot(model.video2pos(batch.image, batch.anchor)[0], batch.anchor)
+    angle = torch.from_numpy(geodesic_angle(rot6d_to_matrix(rot6d.double().numpy()), batch.turns.double().numpy()))
+    weight = batch.rotates.expand(angle.shape)
+    assert terms["rotation"].item() == pytest.approx(((angle * weight).sum() / weight.sum()).item(), rel=1e-3)
+    assert terms["position"] == plain["position"] and terms["rotation"] != plain["rotation"]
 
 
 def plan(minutes: float) -> Plan:
