@@ -1,4 +1,4 @@
-"""`blender -b FILE --command anyrig capture|pack|render ...`: the add-on without a window."""
+"""`blender -b FILE --command anyrig capture|pack|render|sheet ...`: the add-on without a window."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
         return _guarded(_pack, arguments[1:])
     if arguments[:1] == ["render"]:
         return _guarded(_render, arguments[1:])
+    if arguments[:1] == ["sheet"]:
+        return _guarded(_sheet, arguments[1:])
     return _guarded(_capture, arguments)
 
 
@@ -53,6 +55,12 @@ def _render(arguments: list[str]) -> int:
     return render_command(arguments, print)
 
 
+def _sheet(arguments: list[str]) -> int:
+    from .sheet import sheet_command
+
+    return sheet_command(arguments, print)
+
+
 def _capture(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     context = bpy.context
@@ -70,9 +78,10 @@ def _capture(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|pack|render")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|pack|render|sheet")
     commands.add_parser("pack", help="make rig packs for training", add_help=False)
     commands.add_parser("render", help="make videos of rigs, with ground, sky and shadows, for measuring", add_help=False)
+    commands.add_parser("sheet", help="show packs beside what Blender makes of their files", add_help=False)
     capture = commands.add_parser("capture", help="key the motion seen in a video onto armatures")
     capture.add_argument("--video", required=True, metavar="V", help="a video, or one picture of a numbered sequence")
     capture.add_argument(
