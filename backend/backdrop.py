@@ -100,10 +100,18 @@ def _find_surface(vectors: Array) -> tuple[Array, tuple[float, float], float] | 
     distance = np.stack([difference(frame, backdrop, shade) for frame in vectors])
     near = distance < 12.0
     border = np.median(near[:, band].mean(axis=1))
-    if border < 0.7 or np.median(near.mean(axis=(1, 2))) < 0.25:
+    if border < 0.7 or np.median(near.mean(axis=(1, 2))) < 0.25 or _banded(vectors, backdrop, shade):
         return None
     low = max(5.0, 1.2 * float(np.percentile(distance[near], 97)))
     return (backdrop, shade, low) if low < 11.0 else None
+
+
+def _banded(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> bool:
+    """Whether rows at the sides of the picture differ as one from the backdrop, as sky and ground do from what is fit to both."""
+    margin = max(2, round(0.08 * backdrop.shape[1]))
+    middle = np.median(vectors[:, :, np.r_[:margin, -margin:0]], axis=(0, 2))
+    expected = np.median(backdrop[:, np.r_[:margin, -margin:0]], axis=1)
+    return bool(np.percentile(difference(middle, expected, shade), 80) > 2.5)
 
 
 def _fit_surface(vectors: Array, colour: Array) -> Array:
@@ -143,7 +151,7 @@ def find_static(samples: Array) -> Static | None:
     if trembles:
         pairs = zip(samples, motions, strict=True)
         samples = np.stack([_moved(sample, motion) for sample, motion in pairs if motion is not None])
-    backdrop = shade_vectors(_steadiest(samples))
+    backdrop = shade_vectors(steadiest(samples))
     rest = np.stack([difference(shade_vectors(sample), backdrop, _SHADE) for sample in samples])
     # Where the subject often passes, a low percentile still sees the background alone.
     noise = cv2.GaussianBlur(1.8 * np.percentile(rest, 30, axis=0).astype(np.float32), (0, 0), 2.0)
@@ -155,7 +163,7 @@ def _moved(sample: Array, motion: Array) -> Array:
     return cv2.warpAffine(sample, motion, (sample.shape[1], sample.shape[0]), borderMode=cv2.BORDER_REPLICATE)
 
 
-def _steadiest(samples: Array) -> Array:
+def steadiest(samples: Array) -> Array:
     """(N, H, W, 3) -> (H, W, 3) per channel the middle of the narrowest range that holds 40 % of the samples.
 
     Unlike the median it is the background's also where the subject hides that more than half of the time.

@@ -14,6 +14,7 @@ from .clip import Clip
 from .errors import UserError
 from .follow import follow
 from .matte import Box, Picker, shrink, work_size
+from .scenery import Scenery, find_scenery
 from .track import Track, complete
 from .video import Array, Frame, frame_range, probe, read_frames
 
@@ -93,6 +94,9 @@ def _source(
     backdrop = find_uniform(images)
     if backdrop is not None:
         return "uniform", _keyed(clip, size, backdrop, images, box)
+    scenery = find_scenery(images)
+    if scenery is not None:
+        return "scenery", _keyed(clip, size, scenery, images, box)
     background = find_static(images)
     if background is not None:
         return "static", _keyed(clip, size, background, images, box)
@@ -125,7 +129,7 @@ def _alpha(clip: Clip, size: tuple[int, int], box: Box | None) -> Generator[_See
 
 
 def _keyed(
-    clip: Clip, size: tuple[int, int], backdrop: Uniform | Static, images: Array, box: Box | None
+    clip: Clip, size: tuple[int, int], backdrop: Uniform | Static | Scenery, images: Array, box: Box | None
 ) -> Generator[_Seen, None, None]:
     picker = Picker(box, fixed_parts(images, backdrop.key))
     holes = 0.002 if isinstance(backdrop, Uniform) else 0.02
@@ -182,9 +186,7 @@ def _joined(mask: Array, still: Array, parts: Array, count: int) -> Array:
     return around > np.where(areas > 0.5 * mask.sum(), 0.02, 0.15) * areas
 
 
-def _given(
-    clip: Clip, path: str, size: tuple[int, int], full: tuple[int, int], box: Box | None
-) -> Generator[_Seen, None, None]:
+def _given(clip: Clip, path: str, size: tuple[int, int], full: tuple[int, int], box: Box | None) -> Generator[_Seen, None, None]:
     """The user's matte, for the whole file or for the trim range alone; resized if its proportions are the video's."""
     first, count, total = frame_range(clip)
     length = frame_range(Clip(path))[2]
