@@ -179,7 +179,7 @@ def _clears(rest: Array, low: Array) -> bool:
 
     Of a subject that stays in place only the limbs are seen to move; the body has become part of the background.
     """
-    boxes = [mask_box(Picker(reach=0.5).pick(soft_matte(one, low, low + _RAMP))) for one in rest]
+    boxes = [mask_box(Picker(reach=3.0).pick(soft_matte(one, low, low + _RAMP))) for one in rest]
     seen = np.array([box for box in boxes if box is not None])
     share = (rest > 16.0).mean(axis=(1, 2))
     if np.median(share) > 0.4 or len(seen) < max(2, 0.1 * len(rest)):

@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 
 from .backdrop import steadiest
-from .matte import Picker, difference, fill_holes, mask_box, shade_vectors, soft_matte
+from .matte import Picker, difference, fill_holes, mask_box, shade_vectors, shrink, soft_matte, work_size
 from .video import Array
 
 _SIDE = 0.14  # of the width: columns at either side that show each row's background
 _SHADE = (0.95, 1.04)  # cube root of luminance: how much a band may vary by its own texture
 _RAMP = 9.0
+_ROUGHEST = 8.0  # tolerance above which rows are not of one colour
+_REFINED = 240  # pixels of the longer side on which GrabCut works
 _DARKEST, _LIGHTEST = 0.1, 0.8  # of a shadow's core: its light, as a share of that around it
 _PENUMBRA = 0.016  # of the width: how far a shadow's soft rim may reach
 _ALIKE = 0.14  # relative difference of colours that shadow and ground in it may have
@@ -60,7 +62,8 @@ class Shadow:
         dim = np.clip(ratio @ self.core / (self.core @ self.core), 0.35, 1.0)
         expected = np.where(share[..., None] < 1.0, 1.0 - share[..., None] * lost, dim[..., None] * self.core)
         error = np.abs(ratio - expected).max(axis=-1) / expected.mean(axis=-1)
-        alike = (here & (share > 0.15) & (error < _ALIKE)).astype(np.uint8)
+        # light thrown back by the subject tints what is darkest
+        alike = (here & (share > 0.15) & (error < np.where(dim < 0.8, 1.6 * _ALIKE, _ALIKE))).astype(np.uint8)
         alike = cv2.morphologyEx(cv2.medianBlur(alike, 5), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
         core = alike & (share > 0.75)
         return cv2.morphologyEx(core.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), alike
@@ -148,16 +151,59 @@ class Scenery:
 
     def key(self, image: Array) -> Array:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is neither background nor shadow."""
-        matte = self._differing(image)
-        return matte if self.shadow is None else without_shadow(matte, image, self.shadow)
+        return self._keyed(image)[0]
 
-    def _differing(self, image: Array) -> Array:
-        return soft_matte(difference(shade_vectors(image), self.backdrop, _SHADE), self.low, self.low + _RAMP)
+    def pick(self, image: Array, picker: Picker, holes: float) -> Array:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the subject that the picker chooses, its outline made better."""
+        matte, dark = self._keyed(image)
+        return _refined(image, picker.pick(matte, holes), dark)
+
+    def _keyed(self, image: Array) -> tuple[Array, Array]:
+        """The soft matte, and (H, W) bool what is in shadow alone."""
+        matte = soft_matte(difference(shade_vectors(image), self.backdrop, _SHADE), self.low, self.low + _RAMP)
+        if self.shadow is None:
+            return matte, np.zeros(matte.shape, bool)
+        dark = self.shadow.mask(image, matte >= 64)
+        return _without(matte, dark), dark
 
 
-def without_shadow(matte: Array, image: Array, shadow: Shadow) -> Array:
-    """Clears cast shadows and the slivers of their rims from a soft matte (H, W) uint8."""
-    dark = shadow.mask(image, matte >= 64)
+def _refined(image: Array, matte: Array, dark: Array) -> Array:
+    """The subject's matte (H, W) uint8, with what GrabCut takes for it nearby by its colours and outlines.
+
+    dark: (H, W) bool, shadows. What lies beside them may be more of them, so it is not sure to be the subject.
+    """
+    mask = matte >= 128
+    box = mask_box(mask)
+    if box is None or mask.mean() > 0.7:
+        return matte
+    part = _around(box, 8 + round(0.06 * max(box[2] - box[0], box[3] - box[1])), mask.shape)
+    size = work_size(mask[part].shape[1], mask[part].shape[0], _REFINED)
+    labels = _labels(shrink(matte[part], size) >= 128, shrink(dark[part].astype(np.uint8), size))
+    if not (labels == cv2.GC_BGD).any() or not (labels == cv2.GC_FGD).any():
+        return matte
+    picture = np.ascontiguousarray(shrink(image[part], size)[..., ::-1])
+    cv2.grabCut(picture, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
+    cut = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    cut = fill_holes(cut, 0.02 * cut.sum()).astype(np.uint8) * 255
+    refined = np.zeros_like(matte)
+    refined[part] = cv2.resize(cut, mask[part].shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return refined
+
+
+def _labels(mask: Array, dark: Array) -> Array:
+    """GrabCut's labels for a mask (H, W) bool beside shadows (H, W) uint8."""
+    reach = 2 * round(0.035 * max(mask.shape)) + 3
+    solid, wide = mask.astype(np.uint8), np.ones((reach, reach), np.uint8)
+    labels = np.full(mask.shape, cv2.GC_BGD, np.uint8)
+    labels[cv2.dilate(solid, wide) > 0] = cv2.GC_PR_BGD
+    labels[mask] = cv2.GC_PR_FGD
+    beside = cv2.dilate(dark, wide) > 0
+    labels[(cv2.erode(solid, np.ones((3, 3), np.uint8)) > 0) & ~beside] = cv2.GC_FGD
+    return labels
+
+
+def _without(matte: Array, dark: Array) -> Array:
+    """Clears shadows (H, W) bool and the slivers of their rims from a soft matte (H, W) uint8."""
     if not dark.any():
         return matte
     cleared = np.where(dark, 0, matte).astype(np.uint8)
@@ -176,7 +222,10 @@ def find_scenery(samples: Array) -> Scenery | None:
     if not _stands_still(images):
         return None
     steady = steadiest(images)
-    found = Scenery(*_with_picture(images, steady, *_bands(shade_vectors(steady))))
+    backdrop, low = _bands(shade_vectors(steady))
+    if np.median(low) > _ROUGHEST:
+        return None
+    found = Scenery(*_with_picture(images, steady, backdrop, low))
     masks = np.stack([found.key(image) >= 96 for image in images])
     found = replace(found, shadow=find_shadow(images, found.backdrop, masks))
     return found if _plausible(np.stack([found.key(image) for image in images])) else None

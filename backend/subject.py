@@ -31,7 +31,7 @@ class Subject:
 
     times: (T,) seconds, as `video.read_frames` gives them. boxes: (T, 4) x0, y0, x1, y1 in the video's pixels (x1, y1 one
     past the last). confidence: (T,) 0 to 1; 0 where the subject was lost, and the box and matte are interpolated.
-    source: "alpha", "matte", "uniform", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size: (width,
+    source: "alpha", "matte", "uniform", "scenery", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size: (width,
     height) of the video, or None if the mattes are stored at full size.
     """
 
@@ -53,8 +53,8 @@ class Subject:
 def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
     """Yields (done, total) in frames and returns the Subject.
 
-    The first source that fits is taken: the alpha of the images; the user's matte; a uniform backdrop; a static background;
-    else motion against the background, refined by GrabCut. Raises UserError if the subject is never found or the matte does
+    The first source that fits is taken: the alpha of the images; the user's matte; a uniform backdrop; open scenery, sky and
+    ground, before which the subject may stay in place; a static background; else motion against it, refined by GrabCut. Raises UserError if the subject is never found or the matte does
     not fit the video, and what `read_frames` raises.
     """
     info = probe(clip)
@@ -135,7 +135,11 @@ def _keyed(
     holes = 0.002 if isinstance(backdrop, Uniform) else 0.02
     with closing(read_frames(clip)) as frames:
         for frame in frames:
-            yield frame.time, picker.pick(backdrop.key(shrink(frame.image, size)), holes), 1.0
+            image = shrink(frame.image, size)
+            if isinstance(backdrop, Scenery):
+                yield frame.time, backdrop.pick(image, picker, holes), 1.0
+            else:
+                yield frame.time, picker.pick(backdrop.key(image), holes), 1.0
 
 
 def unchanging(images: Array) -> Array:

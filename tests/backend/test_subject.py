@@ -7,8 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from anyrig.backend.backdrop import find_uniform
 from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
+from anyrig.backend.scenery import find_scenery
 from anyrig.backend.subject import Subject, find_subject
 from anyrig.backend.video import write_video
 
@@ -326,6 +328,75 @@ def test_nothing_to_be_found(tmp_path: Path, box: tuple[float, float, float, flo
     write_video(tmp_path / "blank.mp4", [np.full((*SIZE, 3), 200, np.uint8)] * 6, 25.0)
     with pytest.raises(UserError, match="No subject was found in .*blank.mp4': draw the subject box .*, or give a matte file"):
         subject_of(Clip(str(tmp_path / "blank.mp4"), box=box))
+
+
+def outdoors(seed: int = 6, ground: tuple[float, float, float] = (150, 122, 92)) -> np.ndarray:
+    """Sky that pales towards a horizon, and ground with faint patches of its own."""
+    height, width = SIZE
+    horizon = round(0.3 * height)
+    y = np.linspace(0, 1, horizon, dtype=np.float32)[:, None, None]
+    back = (
+        np.broadcast_to(np.float32(ground), (height, width, 3)) * np.linspace(0.92, 1.06, height, dtype=np.float32)[:, None, None]
+    )
+    back = back + 0.06 * (noise_texture(np.random.default_rng(seed), SIZE, 8, 0, 255).mean(axis=-1, keepdims=True) - 127)
+    back[:horizon] = np.float32([120, 160, 210]) * (1 - y) + np.float32([205, 203, 190]) * y
+    return back
+
+
+def cast(back: np.ndarray, x: float, y: float) -> np.ndarray:
+    """The background with a soft shadow on the ground that sky light alone reaches: darker and bluish, in linear light."""
+    shape = np.zeros(SIZE, np.float32)
+    cv2.ellipse(shape, (round(x - 38), round(y + 42)), (62, 13), 0, 0, 360, 1.0, -1)
+    left = 1 - cv2.GaussianBlur(shape, (0, 0), 1.0)[..., None] * (1 - np.float32([0.2, 0.25, 0.34]))
+    return 255 * ((back / 255) ** 2.2 * left) ** (1 / 2.2)
+
+
+def outdoor_film(path: Path, swing: float, colours: tuple[tuple[float, float, float], ...]) -> list[np.ndarray]:
+    """A walker in place whose legs and tail go `swing` of a walk's way, upper and lower half in `colours`; sensor noise."""
+    rng, back = np.random.default_rng(3), outdoors()
+    masks, pictures = [], []
+    for frame in range(24):
+        x, y = 175 + swing * 2 * np.sin(0.5 * frame), 92.0
+        masks.append(walker(round(swing * frame), x, y))
+        if 0 < swing < 1:  # the head alone nods
+            cv2.circle(masks[-1], (round(x + 40), round(78 + 3 * np.sin(0.5 * frame))), 11, 1.0, -1, cv2.LINE_AA)
+        half = np.where(np.arange(SIZE[0])[:, None, None] < 92, *np.float32(colours))
+        skin = half * np.linspace(0.9, 1.1, SIZE[1], dtype=np.float32)[None, :, None]
+        picture = masks[-1][..., None] * skin + (1 - masks[-1][..., None]) * cast(back, x, y)
+        pictures.append(np.clip(picture + 1.5 * rng.standard_normal(picture.shape), 0, 255).astype(np.uint8))
+    write_video(path, pictures, 25.0)
+    return masks
+
+
+@pytest.mark.parametrize(
+    ("swing", "colours"),
+    [
+        pytest.param(1.0, ((70, 90, 160), (60, 70, 120)), id="in place"),
+        pytest.param(0.4, ((70, 90, 160), (60, 70, 120)), id="nodding"),
+        pytest.param(0.0, ((70, 90, 160), (60, 70, 120)), id="motionless"),
+        pytest.param(1.0, ((122, 82, 48), (105, 66, 36)), id="browns near the ground's"),
+        pytest.param(1.0, ((215, 205, 190), (120, 70, 40)), id="pale and brown"),
+    ],
+)
+def test_subject_in_place_outdoors(tmp_path: Path, swing: float, colours: tuple[tuple[float, float, float], ...]) -> None:
+    masks = outdoor_film(tmp_path / "outdoors.mp4", swing, colours)
+    subject = subject_of(Clip(str(tmp_path / "outdoors.mp4")))
+    assert subject.source == "scenery"
+    assert iou(subject, masks).min() > 0.8
+    assert np.median(box_errors(subject, masks)) <= 6, "the shadow is no part of the subject"
+
+
+def test_sky_and_ground_are_no_uniform_backdrop() -> None:
+    sandy = outdoors(ground=(196, 186, 168))  # the haze above the horizon has nearly the ground's colour
+    sandy[: round(0.12 * SIZE[0])] = (178, 190, 200)
+    assert find_uniform(np.repeat(sandy[None].astype(np.uint8), 4, axis=0)) is None
+
+
+def test_scenery_is_not_seen_in_other_pictures() -> None:
+    assert find_scenery(np.stack([painted(walker(k, 175, 92), 175, 92, photo()) for k in range(8)])) is None
+    pans = [painted(walker(k, 175, 92), 175, 92, panning(k)) for k in range(8)]
+    assert find_scenery(np.stack(pans)) is None
+    assert find_scenery(np.repeat(outdoors()[None].astype(np.uint8), 4, axis=0)) is None, "nobody is there"
 
 
 def test_large_videos_keep_small_mattes(tmp_path: Path) -> None:
