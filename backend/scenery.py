@@ -137,7 +137,7 @@ def _commonest(points: Array, weights: Array, least: float) -> Array | None:
 
 def _picture(vectors: Array) -> Array:
     """Shade vectors (matte.shade_vectors) back to uint8 RGB."""
-    lab = (vectors - np.float32([16, -128, -128])) * np.float32([255 / 100, 1, 1])
+    lab = (vectors - np.array([16, -128, -128], np.float32)) * np.array([255 / 100, 1, 1], np.float32)
     return cv2.cvtColor(np.clip(np.rint(lab), 0, 255).astype(np.uint8), cv2.COLOR_Lab2RGB)
 
 
