@@ -242,67 +242,6 @@ def judge(code: int, report: str | None, what: str) -> Counts:
     return Counts(passed, failed, skipped)
 
 
-# ---- package
-
-
-def staged_files() -> dict[str, Path]:
-    """Path inside the zip -> file in the repository. Training, the demo and anything untracked by these rules stay out."""
-    files = {"blender_manifest.toml": ROOT / "blender_manifest.toml", "LICENSE": ROOT / "LICENSE"}
-    for path in sorted(ROOT.glob("addon/**/*.py")):
-        if not path.name.startswith("demo"):
-            files[path.relative_to(ROOT).as_posix()] = path
-    for path in sorted([*ROOT.glob("backend/**/*.py"), *ROOT.glob("backend/data/**/*")]):
-        if path.is_file() and "__pycache__" not in path.parts and "train" not in path.relative_to(ROOT).parts:
-            files[path.relative_to(ROOT).as_posix()] = path
-    return files
-
-
-def manifest_version() -> str:
-    import tomllib
-
-    return tomllib.loads((ROOT / "blender_manifest.toml").read_text(encoding="utf-8"))["version"]
-
-
-def stage(folder: Path) -> None:
-    """Copy what belongs into the zip; fixed times make its bytes the same wherever it is built."""
-    for name, source in staged_files().items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    (folder / "__init__.py").write_text(
-        '"""AnyRig: keys the motion seen in a video onto any armature."""\n\n'
-        "from .addon import register, unregister\n\n"
-        '__all__ = ["register", "unregister"]\n',
-        encoding="utf-8",
-    )
-    for path in folder.rglob("*"):
-        os.utime(path, (1704067200, 1704067200))
-        path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def extension_tool(folder: Path) -> Path:
-    """Blender's own extension builder, from the wheel installed in an environment."""
-    wheels = [folder / "lib/python3.11/site-packages/bpy", folder / "Lib/site-packages/bpy"]
-    tools = [tool for wheel in wheels for tool in wheel.glob("*/scripts/addons_core/bl_pkg/cli/blender_ext.py")]
-    if not tools:
-        raise BuildError(f"{folder} holds no blender_ext.py: delete the folder and run this again.")
-    return tools[0]
-
-
-def package(out: Path) -> Path:
-    """Build and validate anyrig-VERSION.zip in `out`."""
-    python = environment(VERSIONS[0])
-    tool = extension_tool(ROOT / ".venv" / VERSIONS[0])
-    target = out.resolve() / f"anyrig-{manifest_version()}.zip"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        stage(Path(folder))
-        run([str(python), str(tool), "build", "--source-dir", folder, "--output-filepath", str(target)])
-    run([str(python), str(tool), "validate", str(target)])
-    say(f"{target} is {target.stat().st_size / 1e6:.1f} MB")
-    return target
-
-
 # ---- command line
 
 
@@ -311,14 +250,18 @@ def demo(arguments: Sequence[str]) -> int:
     return subprocess.run([str(python), "-c", SHIM, str(ROOT), "anyrig.addon.demo", *arguments]).returncode
 
 
+def package(arguments: Sequence[str]) -> int:
+    """In the environment, whose bpy wheel holds Blender's own extension builder."""
+    return subprocess.run([str(environment(VERSIONS[0])), str(ROOT / "package.py"), *arguments]).returncode
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="build.py", description="Tests, tries and packages AnyRig.")
     commands = top.add_subparsers(dest="command", required=True)
     tests = commands.add_parser("test", help="lint and every test, on Blender 5.0, 4.5 and 4.2")
     tests.add_argument("--version", action="append", choices=VERSIONS, help="only this Blender; may be repeated")
     commands.add_parser("demo", add_help=False, help="the main job on an example or on your files; `demo --help` tells more")
-    zips = commands.add_parser("package", help="an installable zip")
-    zips.add_argument("--out", type=Path, default=ROOT / "dist")
+    commands.add_parser("package", add_help=False, help="an installable zip; `package --help` tells more")
     return top
 
 
@@ -327,11 +270,10 @@ def main(arguments: Sequence[str]) -> int:
         return subprocess.run([*find_python(), str(Path(__file__).resolve()), *arguments]).returncode
     if arguments[:1] == ["demo"]:
         return demo(arguments[1:])
+    if arguments[:1] == ["package"]:
+        return package(arguments[1:])
     options = parser().parse_args(arguments)
-    if options.command == "test":
-        return test(options.version or VERSIONS)
-    package(options.out)
-    return 0
+    return test(options.version or VERSIONS)
 
 
 if __name__ == "__main__":
