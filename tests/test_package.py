@@ -269,6 +269,18 @@ def test_wheels_that_are_not_there_are_one_sentence(
     assert "torch==2.13.0+cpu" in capfd.readouterr().err
 
 
+def test_a_table_that_lacks_a_wheel_makes_no_zip(
+    wheelhouse: str, small: dict[str, Path], no_pip_settings: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pyproject = package.load_pyproject()
+    common = pyproject["tool"]["anyrig"]["wheels"]["common"]
+    common[:] = [each for each in common if not each.startswith("filelock")]
+    monkeypatch.setattr(package, "load_pyproject", lambda: pyproject)
+    with pytest.raises(package.PackageError, match="torch.* needs filelock: put it into"):
+        package.package(tmp_path / "out", LINUX, [wheelhouse])
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_torch_with_cuda_on_a_mac_is_refused():
     with pytest.raises(package.PackageError, match="no torch with cuda for macos-arm64"):
         package.wheel_requirements(Bundle("macos-arm64", "3.11", "cuda"), package.load_pyproject())
