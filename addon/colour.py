@@ -167,16 +167,35 @@ def _mix(node: Node, spots: Spots) -> Array:
 
 
 def _texture(node: Node, spots: Spots) -> Array:
-    """(P, 4) nearest texels, the image repeated. Texture transforms other than the choice of a UV map are left out."""
+    """(P, 4) of the image, repeated, between its texels as the node says: small palettes are painted on their borders too.
+
+    Texture transforms other than the choice of a UV map are left out.
+    """
     image, vector = node.image, _linked(node.inputs["Vector"])
     uv = spots.uv(vector.uv_map if vector is not None and vector.bl_idname == "ShaderNodeUVMap" else "")
     pixels = image_pixels(image) if image is not None and uv is not None else None
     if image is None or pixels is None or uv is None:
         return np.tile(GREY, (len(spots), 1))
     height, width = pixels.shape[:2]
-    texel = np.floor(uv * [width, height]).astype(np.int64) % [width, height]
-    rgba = pixels[texel[:, 1], texel[:, 0]].astype(np.float64)
-    if not image.is_float and image.colorspace_settings.name == "sRGB":
+    place = uv * [width, height]
+    coded = not image.is_float and image.colorspace_settings.name == "sRGB"
+    if node.interpolation == "Closest":
+        return _texels(pixels, np.floor(place).astype(np.int64), coded)
+    # texel i has its centre at i + 0.5
+    low = np.floor(place - 0.5).astype(np.int64)
+    x, y = (place - 0.5 - low).T[..., None]
+    below, above = (
+        _texels(pixels, low + [0, row], coded) * (1 - x) + _texels(pixels, low + [1, row], coded) * x for row in (0, 1)
+    )
+    return below * (1 - y) + above * y
+
+
+def _texels(pixels: Array, texel: NDArray[np.int64], coded: bool) -> Array:
+    """(P, 4) linear values of texels (P, 2), column and row; `coded` for pixels stored as sRGB."""
+    height, width = pixels.shape[:2]
+    column, row = (texel % [width, height]).T
+    rgba = pixels[row, column].astype(np.float64)
+    if coded:
         rgba[:, :3] = display_to_linear(rgba[:, :3])
     return rgba
 

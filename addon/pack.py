@@ -21,6 +21,7 @@ from .rig import rig_from_armature
 from .surface import surface_of
 
 _log = logging.getLogger(__name__)
+POSES = 6  # looked at for parts that are hidden at rest: mouths, armpits
 
 
 def make_pack(obj: Object, name: str) -> Pack:
@@ -37,7 +38,15 @@ def make_pack(obj: Object, name: str) -> Pack:
         poses = pose_frames(obj, action, rig.names, action_frames(action))
         clips[action.name if label in clips else label] = world_poses(rig, moved, world, poses).astype(np.float32)
     render = bpy.context.scene.render
-    return Pack(name, moved, surface_of(obj, rig.names), clips, render.fps / render.fps_base)
+    surface = surface_of(obj, rig.names, deforms=some_deforms(moved, list(clips.values())))
+    return Pack(name, moved, surface, clips, render.fps / render.fps_base)
+
+
+def some_deforms(rig: Rig, clips: Sequence[Array]) -> Array:
+    """(K, J, 4, 4): how far joints moved from rest on K <= POSES frames, spread over the clips."""
+    poses = np.concatenate([rig.rest[None], *clips])
+    chosen = np.unique(np.linspace(0, len(poses) - 1, POSES + 1).round().astype(int))[1:]
+    return poses[chosen] @ np.linalg.inv(rig.rest)
 
 
 def world_rig(rig: Rig, world: Array, name: str) -> Rig:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 import bpy
 import numpy as np
-from bpy.types import Object, Scene
+from bpy.types import Material, Object, Scene
 from numpy.typing import NDArray
 
 from ..backend.camera import Camera, fit_distance
 from ..backend.errors import UserError
 from ..backend.packs import Pack
 from ..backend.rotation import Array
+from .colour import Spots, colour_at, display_to_linear
 from .demo_render import go_to, place, render_still, show_base_colours, stage, to_world, visible_meshes
 from .importing import action_frames, assign_action, import_rig, reset_pose, undisturbed
 from .render import FOV, MARGIN, labelled
@@ -107,18 +108,37 @@ def everything(obj: Object, size: int) -> Iterator[tuple[Scene, list[Object]]]:
     """A scene with every mesh of the open file, whether or not the armature moves it, and those meshes."""
     shown = bpy.context.scene.objects
     meshes = [item for item in shown if item.type == "MESH" and not item.hide_render and not item.hide_viewport]
-    known = visible_meshes(obj)
-    colours = dict(show_base_colours([mesh for mesh in meshes if mesh not in known]))
+    known, colours = visible_meshes(obj), {}
+    others = [mesh for mesh in meshes if mesh not in known]
     try:
         with stage(obj, size) as scene:
-            for mesh in meshes:
-                if mesh not in known:
-                    scene.collection.objects.link(mesh)
+            colours = dict((*show_base_colours(others), *show_painted(meshes)))
+            for mesh in others:
+                scene.collection.objects.link(mesh)
             scene.display.shading.studio_light = "paint.sl"  # the light of the reference pictures (view.py)
             yield scene, meshes
     finally:
         for material, colour in colours.items():
             material.diffuse_color = colour
+
+
+def show_painted(meshes: Sequence[Object]) -> Iterator[tuple[Material, tuple[float, ...]]]:
+    """Workbench shows no vertex colours: a material that has them, and no texture, gets their mean for the viewport.
+
+    Yields every material changed with the viewport colour it had.
+    """
+    for mesh in meshes:
+        for index, slot in enumerate(mesh.material_slots):
+            nodes = slot.material.node_tree.nodes if slot.material and slot.material.node_tree else ()
+            kinds = {node.type for node in nodes}
+            faces = [face for face in mesh.data.polygons if face.material_index == index]
+            if "VERTEX_COLOR" not in kinds or "TEX_IMAGE" in kinds or not faces:
+                continue
+            yield slot.material, tuple(slot.material.diffuse_color)
+            corners = np.array([face.loop_indices[:3] for face in faces])
+            vertices = np.array([face.vertices[:3] for face in faces])
+            found = colour_at(slot.material, Spots(mesh.data, corners, vertices, np.full(corners.shape, 1 / 3)))[0]
+            slot.material.diffuse_color = (*display_to_linear(found.mean(0)), 1.0)
 
 
 @contextmanager
@@ -160,7 +180,7 @@ def camera_on(points: Array, azimuth: float, size: int) -> Camera:
 def _skin(cloud: Cloud, pose: Array) -> Array:
     import torch
 
-    return cloud.skin(torch.as_tensor(np.asarray(pose), dtype=torch.float32)[None])[0][0].double().numpy()
+    return cloud.skin(torch.tensor(pose, dtype=torch.float32)[None])[0][0].double().numpy()
 
 
 def draw(cloud: Cloud, pose: Array, camera: Camera) -> Picture:
@@ -169,7 +189,7 @@ def draw(cloud: Cloud, pose: Array, camera: Camera) -> Picture:
 
     from ..backend import splat
 
-    points, normals = cloud.skin(torch.as_tensor(np.asarray(pose), dtype=torch.float32)[None])
+    points, normals = cloud.skin(torch.tensor(pose, dtype=torch.float32)[None])
     light = torch.tensor(camera.rotation.T @ np.array([-0.45, 0.65, 0.6]), dtype=torch.float32)
     projection = torch.tensor(camera.projection, dtype=torch.float32)
     rgba = splat.render(points, normals, cloud.colours, projection, light, camera.height, camera.width, spacing=cloud.spacing)

@@ -16,8 +16,12 @@ from ..backend.rotation import Array
 from ..backend.surface import Surface
 from .colour import Spots, colour_at
 from .rig import meshes_of
+from .spread import evenly, exposed, thickness, trees
 
 POINTS = 8000
+ROUND = 0.94  # cosine of the angle, 20 degrees, up to which shading normals pass for a bent surface's own
+CANDIDATES = 10  # for each point that is kept
+KEYS = ("points", "normals", "colours", "joints", "weights")
 OPAQUE = 0.5  # fainter points are left out
 
 
@@ -64,10 +68,13 @@ def joint_of_bone(armature: Object, names: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def surface_of(armature: Object, names: Sequence[str], points: int = POINTS, seed: int = 0) -> Surface:
-    """About `points` points spread evenly by area over the armature's meshes at rest.
+def surface_of(
+    armature: Object, names: Sequence[str], points: int = POINTS, seed: int = 0, deforms: Array | None = None
+) -> Surface:
+    """About `points` points over what can be seen of the armature's meshes, at rest; closer together on thin parts.
 
     World axes. `joints` index `names`, a rig's joints. Modifiers are applied, the armature's own at rest.
+    deforms: (K, J, 4, 4) the joints' movements away from rest, in world axes, of poses in which more may be seen.
     Raises UserError if there is no mesh to sample.
     """
     joints = joint_of_bone(armature, names)
@@ -79,12 +86,39 @@ def surface_of(armature: Object, names: Sequence[str], points: int = POINTS, see
             raise UserError(
                 f"Armature '{armature.name}' moves no mesh: parent one to it with weights, or choose another armature."
             )
-        chosen = _spread(np.concatenate([part.area for part in parts]), points, np.random.default_rng(seed))
+        area = np.concatenate([part.area for part in parts])
+        chosen = _spread(area, points * CANDIDATES, np.random.default_rng(seed))
         starts = np.cumsum([0, *(len(part.area) for part in parts)])
         samples = [_sample(part, chosen[(chosen >= a) & (chosen < b)] - a, seed) for part, a, b in zip(parts, starts, starts[1:])]
         for part in parts:
             part.obj.to_mesh_clear()
-    return _join(samples)
+    whole = _join(samples)
+    opaque = len(whole) / len(chosen)
+    return _thinned(whole, parts, float(area.sum()) * opaque, round(points * opaque), seed, deforms)
+
+
+def _thinned(whole: Surface, parts: Sequence[_Triangles], area: float, count: int, seed: int, deforms: Array | None) -> Surface:
+    """`count` of the candidates: those seen at rest or in one of the poses, evenly spread for the body's thickness."""
+    random = np.random.default_rng([seed, 1])
+    triangles = [part.vertices for part in parts]
+    tree = trees([part.positions for part in parts], triangles)
+    points, normals = whole.points.astype(np.float64), whole.normals.astype(np.float64)
+    seen = exposed(tree, points, normals, random)
+    for deform in () if deforms is None else deforms:
+        hidden = np.flatnonzero(~seen)
+        blend = np.einsum("pk,pkij->pij", whole.weights[hidden], deform[whole.joints[hidden]])
+        posed = trees([_moved(np.einsum("vj,jab->vab", part.weights, deform), part.positions) for part in parts], triangles)
+        turned = _unit(np.einsum("pij,pj->pi", blend[:, :3, :3], normals[hidden]))
+        seen[hidden] = exposed(posed, _moved(blend, points[hidden]), turned, random)
+    kept = np.flatnonzero(seen) if seen.sum() > count else np.arange(len(whole))
+    depth = thickness(tree, points[kept], normals[kept])
+    kept = kept[evenly(points[kept], normals[kept], depth, area * len(kept) / len(whole), count, random)]
+    return Surface(**{key: getattr(whole, key)[kept] for key in KEYS})
+
+
+def _moved(matrices: Array, points: Array) -> Array:
+    """Affine matrices (P, 4, 4) on points (P, 3)."""
+    return np.einsum("pij,pj->pi", matrices[:, :3, :3], points) + matrices[:, :3, 3]
 
 
 def _shown(armature: Object) -> list[Object]:
@@ -119,7 +153,7 @@ def _triangles(obj: Object, armature: Object, joints: dict[str, int], count: int
         obj=evaluated,
         mesh=mesh,
         positions=positions,
-        normals=normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30),
+        normals=_unit(normals),
         corners=_read(mesh.loop_triangles, "loops", 3, np.int32),
         vertices=vertices,
         area=np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1) / 2,
@@ -166,10 +200,26 @@ def _sample(part: _Triangles, chosen: NDArray[np.int64], seed: int) -> tuple[Sur
     share = np.column_stack([1 - r, r * (1 - s), r * s])
     spots = Spots(part.mesh, part.corners[chosen], part.vertices[chosen], share)
     colours, opacity = _colours(part, spots, part.material[chosen])
-    normals = spots.mix(part.normals[spots.corners])
+    normals = _lying(spots.mix(part.normals[spots.corners]), part.positions[spots.vertices])
     joints, weights = strongest(spots.mix(part.weights[spots.vertices]))
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
     return Surface(spots.mix(part.positions[spots.vertices]), normals, colours, joints, weights), opacity
+
+
+def _lying(shading: Array, corners: Array) -> Array:
+    """Shading normals (P, 3) of points in triangles (P, 3, 3) -> unit normals that discs can lie by.
+
+    A box that is shaded smoothly has normals between its sides: discs along them would stand out of it. Where the two are far
+    apart the triangle's own normal counts, on the side of the shading normal.
+    """
+    edges = corners[:, 1:] - corners[:, :1]
+    flat = _unit(np.cross(edges[:, 0], edges[:, 1]))
+    smooth = _unit(shading)
+    along = (flat * smooth).sum(1, keepdims=True)
+    return np.where(np.abs(along) < ROUND, flat * np.where(along < 0, -1.0, 1.0), smooth)
+
+
+def _unit(vectors: Array) -> Array:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
 
 
 def _colours(part: _Triangles, spots: Spots, slots: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -195,5 +245,4 @@ def _join(samples: Sequence[tuple[Surface, Array]]) -> Surface:
     """All points but the faint ones; a character that is faint all over is kept."""
     opacity = np.concatenate([values for _, values in samples])
     keep = opacity >= OPAQUE if (opacity >= OPAQUE).any() else opacity >= 0
-    keys = ("points", "normals", "colours", "joints", "weights")
-    return Surface(*(np.concatenate([getattr(surface, key) for surface, _ in samples])[keep] for key in keys))
+    return Surface(*(np.concatenate([getattr(surface, key) for surface, _ in samples])[keep] for key in KEYS))

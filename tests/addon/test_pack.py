@@ -324,3 +324,37 @@ def test_the_command_packs_what_it_can_and_names_the_rest(tmp_path: Path) -> Non
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'fox': rename one"):
         list(pack_files(["a/fox.glb", "b/fox.fbx"], tmp_path))
+
+
+def textured(uv: tuple[float, float], interpolation: str) -> Array:
+    """The colour of a cube that shows one place of a picture with a black and a white column."""
+    obj = three_bones()
+    bpy.data.objects.remove(skin_of(obj))
+    part = add_part(obj, "a", (0, 0, 0))
+    for loop in part.data.uv_layers[0].data:
+        loop.uv = uv
+    shader = paint(part)
+    image = bpy.data.images.new("Texture", 2, 1)
+    image.pixels[:] = [0, 0, 0, 1, 1, 1, 1, 1]
+    texture = shader.id_data.nodes.new("ShaderNodeTexImage")
+    texture.image, texture.interpolation = image, interpolation
+    shader.id_data.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
+    return surface_of(obj, ("a", "b", "c"), 50).colours
+
+
+def test_between_texels_their_light_is_mixed() -> None:
+    assert np.allclose(textured((0.5, 0.5), "Linear"), 0.73536, atol=0.003)  # half the light, for display
+    assert np.allclose(textured((0.51, 0.5), "Closest"), 1)
+    assert np.allclose(textured((0.49, 0.5), "Closest"), 0)
+
+
+def test_normals_of_a_box_shaded_smoothly_are_those_of_its_sides() -> None:
+    obj = three_bones()
+    bpy.data.objects.remove(skin_of(obj))
+    part = add_part(obj, "a", (0, 0, 0))
+    part.data.shade_smooth()
+    bpy.context.view_layer.update()
+    surface = surface_of(obj, ("a", "b", "c"), 500)
+    tree = shown([part])
+    faces = np.array([tree.find_nearest(point)[1] for point in surface.points])
+    assert ((surface.normals * faces).sum(1) > 0.93).all()
