@@ -74,6 +74,8 @@ def profile(tmp_path: Path) -> Path:
 # what Blender itself leaves once anything was installed
 BLENDERS = {"extensions/.cache", "extensions/.cache/compat.dat"}
 BLENDERS |= {"extensions/user_default/.blender_ext", "extensions/user_default/.blender_ext/cache"}
+# ... or brought wheels: the folders that they were in, empty
+BLENDERS |= {f"extensions/.local{below}" for below in ("", "/lib", "/lib/python3.11", "/lib/python3.11/site-packages")}
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
