@@ -22,16 +22,16 @@ DART = 0.8  # least distance of points over their spacing: with ten candidates a
 TRIES = 6
 
 
-def thickness(tree: BVHTree, points: Array, normals: Array) -> Array:
-    """(P,) how deep the body is below points with outward unit normals (P, 3); infinite under sheets."""
-    start = points - normals * (SKIN / 10 * _size(points))
+def thickness(tree: BVHTree, points: Array, normals: Array, size: float) -> Array:
+    """(P,) how deep a body of this size is below points with outward unit normals (P, 3); infinite under sheets."""
+    start = points - normals * (SKIN / 10 * size)
     hits = (tree.ray_cast(place, way)[3] for place, way in zip(start.tolist(), (-normals).tolist()))
     return np.array([np.inf if hit is None else hit for hit in hits])
 
 
-def exposed(tree: BVHTree, points: Array, normals: Array, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(P,) whether something outside the meshes of `tree` can see the points."""
-    start = points + normals * (SKIN * _size(points))
+def exposed(tree: BVHTree, points: Array, normals: Array, size: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """(P,) whether something outside the meshes of `tree`, a body of this size, can see the points."""
+    start = points + normals * (SKIN * size)
     seen = np.zeros(len(points), bool)
     for ray in rng.normal(size=(RAYS, 3)):
         left = np.flatnonzero(~seen)
@@ -39,10 +39,6 @@ def exposed(tree: BVHTree, points: Array, normals: Array, rng: np.random.Generat
         facing = ray * np.where(normals[left] @ ray < 0, -1, 1)[:, None]
         seen[left] = [tree.ray_cast(place, way)[0] is None for place, way in zip(start[left].tolist(), facing.tolist())]
     return seen
-
-
-def _size(points: Array) -> float:
-    return float(np.ptp(points, axis=0).max())
 
 
 def evenly(points: Array, normals: Array, depth: Array, area: float, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -103,15 +103,16 @@ def _thinned(whole: Surface, parts: Sequence[_Triangles], area: float, count: in
     triangles = [part.vertices for part in parts]
     tree = trees([part.positions for part in parts], triangles)
     points, normals = whole.points.astype(np.float64), whole.normals.astype(np.float64)
-    seen = exposed(tree, points, normals, random)
+    size = float(np.ptp(points, axis=0).max())
+    seen = exposed(tree, points, normals, size, random)
     for deform in () if deforms is None else deforms:
         hidden = np.flatnonzero(~seen)
         blend = np.einsum("pk,pkij->pij", whole.weights[hidden], deform[whole.joints[hidden]])
         posed = trees([_moved(np.einsum("vj,jab->vab", part.weights, deform), part.positions) for part in parts], triangles)
         turned = _unit(np.einsum("pij,pj->pi", blend[:, :3, :3], normals[hidden]))
-        seen[hidden] = exposed(posed, _moved(blend, points[hidden]), turned, random)
+        seen[hidden] = exposed(posed, _moved(blend, points[hidden]), turned, size, random)
     kept = np.flatnonzero(seen) if seen.sum() > count else np.arange(len(whole))
-    depth = thickness(tree, points[kept], normals[kept])
+    depth = thickness(tree, points[kept], normals[kept], size)
     kept = kept[evenly(points[kept], normals[kept], depth, area * len(kept) / len(whole), count, random)]
     return Surface(**{key: getattr(whole, key)[kept] for key in KEYS})
 

@@ -58,13 +58,13 @@ def test_few_candidates_are_all_kept() -> None:
 def test_thickness_is_the_way_through() -> None:
     tree = trees([box((1, 2, 3)), box((1, 1, 1)) + 10], [TRIANGLES, TRIANGLES])
     points, normals = np.array([[0.5, 0, 0], [0, 0.1, -1.5], [9.5, 10, 10]]), np.array([[1.0, 0, 0], [0, 0, -1], [-1, 0, 0]])
-    assert thickness(tree, points, normals) == pytest.approx([1, 3, 1], abs=0.01)
+    assert thickness(tree, points, normals, 4.0) == pytest.approx([1, 3, 1], abs=0.01)
 
 
 def test_what_is_inside_cannot_be_seen() -> None:
     tree = trees([box((4, 4, 4)), box((1, 1, 1))], [TRIANGLES, TRIANGLES])
     points, normals = np.array([[2.0, 0.3, 0.1], [0.5, 0.1, 0.2]]), np.tile([1.0, 0, 0], (2, 1))
-    assert exposed(tree, points, normals, np.random.default_rng(0)).tolist() == [True, False]
+    assert exposed(tree, points, normals, 4.0, np.random.default_rng(0)).tolist() == [True, False]
 
 
 def nested() -> bpy.types.Object:
@@ -84,3 +84,9 @@ def test_hidden_parts_are_left_out_unless_a_pose_shows_them() -> None:
     pulled = np.tile(np.eye(4), (1, 2, 1, 1))
     pulled[0, 1, 0, 3] = 5.0
     assert set(surface_of(obj, ("out", "in"), 400, deforms=pulled).joints[:, 0]) == {0, 1}
+
+
+def test_where_nothing_is_hidden_poses_change_nothing() -> None:
+    obj = make_rig("Box", [BoneSpec("only", None, (0, 0, 0), (0, 0, 1))])
+    still = np.tile(np.eye(4), (2, 1, 1, 1))
+    assert np.array_equal(surface_of(obj, ("only",), 100).points, surface_of(obj, ("only",), 100, deforms=still).points)
