@@ -99,21 +99,22 @@ def surface_of(
 
 def _thinned(whole: Surface, parts: Sequence[_Triangles], area: float, count: int, seed: int, deforms: Array | None) -> Surface:
     """`count` of the candidates: those seen at rest or in one of the poses, evenly spread for the body's thickness."""
-    random = np.random.default_rng([seed, 1])
+    # a generator each: how many rays are cast must not change which points are kept
+    rays, darts = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
     triangles = [part.vertices for part in parts]
     tree = trees([part.positions for part in parts], triangles)
     points, normals = whole.points.astype(np.float64), whole.normals.astype(np.float64)
     size = float(np.ptp(points, axis=0).max())
-    seen = exposed(tree, points, normals, size, random)
+    seen = exposed(tree, points, normals, size, rays)
     for deform in () if deforms is None else deforms:
         hidden = np.flatnonzero(~seen)
         blend = np.einsum("pk,pkij->pij", whole.weights[hidden], deform[whole.joints[hidden]])
         posed = trees([_moved(np.einsum("vj,jab->vab", part.weights, deform), part.positions) for part in parts], triangles)
         turned = _unit(np.einsum("pij,pj->pi", blend[:, :3, :3], normals[hidden]))
-        seen[hidden] = exposed(posed, _moved(blend, points[hidden]), turned, size, random)
+        seen[hidden] = exposed(posed, _moved(blend, points[hidden]), turned, size, rays)
     kept = np.flatnonzero(seen) if seen.sum() > count else np.arange(len(whole))
     depth = thickness(tree, points[kept], normals[kept], size)
-    kept = kept[evenly(points[kept], normals[kept], depth, area * len(kept) / len(whole), count, random)]
+    kept = kept[evenly(points[kept], normals[kept], depth, area * len(kept) / len(whole), count, darts)]
     return Surface(**{key: getattr(whole, key)[kept] for key in KEYS})
 
 
