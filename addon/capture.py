@@ -5,6 +5,7 @@ Between the first step and the last the user may undo, rename or delete, so obje
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ import numpy as np
 from ..backend.camera import side_azimuths
 from ..backend.errors import UserError
 from ..backend.motion import Motion
+from ..backend.raw_take import RawTake
 from ..backend.rig import Reference, Rig
 from ..backend.rotation import Array
+from . import take_store
 from .job import Job, Snapshot
 from .keying import write_motion
 from .props import CaptureParams
@@ -104,23 +107,68 @@ def steps(take: Take) -> Generator[Progress, None, list[Result]]:
 
 
 def write(take: Take, results: Sequence[Result]) -> list[bpy.types.Action]:
-    """Key every armature; all of them or, when one raises UserError, none. Main thread."""
+    """Key every armature and store its raw take; all of them or, when one raises UserError, none. Main thread.
+
+    Copies of the raw takes are in the user folder before anything else is done: neither a crash nor an error loses them.
+    """
+    raws = _raw_takes(take, results)
+    take_store.rescue(raws)
+    scene, objects = _resolve(take)
+    fps = scene.render.fps / scene.render.fps_base
+    before = [take_store.stance(obj, subject.rig.names) for obj, subject in zip(objects, take.subjects, strict=True)]
+    with _all_or_none(objects):
+        actions = key_all(take, [result.motion for result in results], objects, fps)
+        for raw, action, stance in zip(raws, actions, before, strict=True):
+            take_store.keep(raw, fps=fps, **stance)
+            take_store.tag(action, raw.key)
+    return actions
+
+
+def key_all(take: Take, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float) -> list[bpy.types.Action]:
+    """The keys of every armature, as new actions in use. Raises UserError; some may then be keyed already."""
+    actions = []
+    for obj, subject, motion in zip(objects, take.subjects, motions, strict=True):
+        where = {"name": take.name, "start_frame": take.start_frame, "fps": fps}
+        actions.append(write_motion(obj, subject.rig, motion, subject.pose, **where))
+    return actions
+
+
+def apply_again(context: bpy.types.Context, text: bpy.types.Text, obj: bpy.types.Object) -> bpy.types.Action:
+    """Write the keys of a stored take anew, as a new action; needs no network. Raises UserError; nothing is changed then."""
+    raw = take_store.read(text)
+    subject = Subject(obj.session_uid, raw.rig, raw.pose, (), ())
+    scene = context.scene
+    take = Take(CaptureParams(raw.clip, raw.settings), (subject,), scene.session_uid, raw.start_frame)
+    fps = scene.render.fps / scene.render.fps_base
+    stance = take_store.stance(obj, raw.rig.names)
+    with _all_or_none([obj]):
+        (action,) = key_all(take, [raw.motion], [obj], fps)
+        take_store.tag(action, raw.key)
+        take_store.put_about(text, fps=fps, earlier=stance["earlier"])
+    return action
+
+
+def _raw_takes(take: Take, results: Sequence[Result]) -> list[RawTake]:
+    date = time.strftime("%Y-%m-%d %H:%M:%S")
+    clip, settings = take.params.clip, take.params.settings
+    return [
+        RawTake(take.name, subject.rig.name, date, take.start_frame, clip, settings, subject.rig, subject.pose, result.motion)
+        for subject, result in zip(take.subjects, results, strict=True)
+    ]
+
+
+def _resolve(take: Take) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
+    """The scene and the armatures of a take, found again. Raises UserError if one was deleted meanwhile."""
     scene = _find(bpy.data.scenes, take.scene_uid)
     if scene is None:
-        raise UserError("The scene was deleted during the capture: undo that, then capture again.")
+        raise UserError("The scene was deleted during the capture: undo that, then recover the take under Takes.")
     objects = []
     for subject in take.subjects:
         obj = _find(bpy.data.objects, subject.uid)
         if obj is None:
-            raise UserError(f"Armature '{subject.rig.name}' was deleted during the capture: undo that, then capture again.")
+            raise UserError(f"Armature '{subject.rig.name}' was deleted during the capture: undo that, then recover the take under Takes.")
         objects.append(obj)
-    fps = scene.render.fps / scene.render.fps_base
-    actions = []
-    with _all_or_none(objects):
-        for obj, subject, result in zip(objects, take.subjects, results, strict=True):
-            where = {"name": take.name, "start_frame": take.start_frame, "fps": fps}
-            actions.append(write_motion(obj, subject.rig, result.motion, subject.pose, **where))
-    return actions
+    return scene, objects
 
 
 def run_capture(

@@ -138,7 +138,7 @@ def test_unregister_leaves_nothing() -> None:
     for _ in range(2):
         addon.register()
         during = registered_things()
-        assert during != before and "ANYRIG_PT_capture" in during["classes"] and during["operators"] == ["cancel", "capture"]
+        assert during != before and "ANYRIG_PT_capture" in during["classes"] and {"cancel", "capture"} <= set(during["operators"])
         addon.unregister()
         assert registered_things() == before
 
@@ -502,7 +502,7 @@ def test_armature_deleted_meanwhile_is_told(window: Press, backend: Callable[...
     window.press()
     bpy.data.objects.remove(obj)
     wait_until_done()
-    assert job.message() == ("Armature 'Human' was deleted during the capture: undo that, then capture again.", True)
+    assert job.message() == ("Armature 'Human' was deleted during the capture: undo that, then recover the take under Takes.", True)
     assert not bpy.data.actions
 
 
