@@ -1,4 +1,4 @@
-"""`blender -b FILE --command anyrig capture|pack|render|sheet ...`: the add-on without a window."""
+"""`blender -b FILE --command anyrig capture|diagnostics|pack|render|sheet ...`: the add-on without a window."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def main(arguments: list[str]) -> int:
         return _guarded(_render, arguments[1:])
     if arguments[:1] == ["sheet"]:
         return _guarded(_sheet, arguments[1:])
+    if arguments[:1] == ["diagnostics"]:
+        return _guarded(_diagnostics, arguments[1:])
     return _guarded(_capture, arguments)
 
 
@@ -61,6 +63,15 @@ def _sheet(arguments: list[str]) -> int:
     return sheet_command(arguments, print)
 
 
+def _diagnostics(arguments: list[str]) -> int:
+    from .diagnostics import report
+
+    parser = argparse.ArgumentParser(prog=f"{USAGE} diagnostics", description="Print what a report of a problem needs.")
+    parser.parse_args(arguments)
+    print(report(bpy.context), end="")
+    return 0
+
+
 def _capture(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     context = bpy.context
@@ -78,7 +89,8 @@ def _capture(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|pack|render|sheet")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|diagnostics|pack|render|sheet")
+    commands.add_parser("diagnostics", help="print versions, libraries and devices, for reports of problems", add_help=False)
     commands.add_parser("pack", help="make rig packs for training", add_help=False)
     commands.add_parser("render", help="make videos of rigs, with ground, sky and shadows, for measuring", add_help=False)
     commands.add_parser("sheet", help="show packs beside what Blender makes of their files", add_help=False)

@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-
 import bpy
 from bpy.props import EnumProperty
 
@@ -40,19 +37,13 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
     )
 
     def draw(self, _context: bpy.types.Context) -> None:
+        from . import diagnostics  # which reads these preferences
+
         column = self.layout.column()
         column.use_property_split = True
         column.prop(self, "engine")
         column.prop(self, "device")
-        column.label(text=torch_text())
-
-
-def torch_text() -> str:
-    """Which PyTorch a capture would use, found without importing it."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return "PyTorch is missing: install the AnyRig zip made for this system."
-    return f"PyTorch {importlib.metadata.version('torch')} in {spec.origin.removesuffix('__init__.py')}"
+        diagnostics.draw(self.layout.box())
 
 
 def _preferences(context: bpy.types.Context) -> ANYRIG_Preferences | None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import TINY, Config
+from .device import look, obstacle
 from .errors import UserError
 from .model import Video2Pose2Rot
 from .vision import EfficientNetLite0, Encoder, convert_file
@@ -40,8 +41,14 @@ class Model:
 
 
 def pick_device(name: str) -> torch.device:
-    """Name -> device. "auto" takes cuda, mps, cpu, in that order. Raises UserError if the one asked for does not work here."""
+    """Name -> device. "auto" takes cuda, mps, cpu, in that order, the first that torch was built for. Raises UserError if the one
+    asked for does not work here."""
     works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if works["cuda"] and name in ("auto", "cuda"):
+        reason = obstacle(look())
+        if reason and name == "cuda":
+            raise UserError(reason)
+        works["cuda"] = not reason
     if name == "auto":
         return torch.device(next(device for device, usable in works.items() if usable))
     if not works.get(name, False):

@@ -1,0 +1,59 @@
+"""Memory and processor of this computer, from what each system itself tells."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from pathlib import Path
+
+
+def memory() -> tuple[int | None, int | None]:
+    """Bytes of main memory: all of it, and what programs can still have. None where the system does not tell."""
+    if sys.platform == "win32":
+        return _windows()
+    return _total(), _available(Path("/proc/meminfo"))
+
+
+def _total() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
+
+
+def _available(meminfo: Path) -> int | None:
+    """Linux: what is free or can be freed."""
+    try:
+        lines = meminfo.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    values = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+    found = values.get("MemAvailable", [])
+    return int(found[0]) * 1024 if found else None
+
+
+class _Status(ctypes.Structure):
+    """MEMORYSTATUSEX of the Windows API."""
+
+    _fields_ = [("length", ctypes.c_uint32), ("load", ctypes.c_uint32)] + [
+        (name, ctypes.c_uint64) for name in ("total", "available", "page", "page_free", "virtual", "virtual_free", "extended")
+    ]
+
+
+def _windows() -> tuple[int | None, int | None]:
+    status = _Status()
+    status.length = ctypes.sizeof(status)
+    if sys.platform != "win32" or not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return None, None
+    return status.total, status.available
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name and the number of its threads."""
+    name = platform.processor() or platform.machine()
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count() or 1} threads"
