@@ -227,7 +227,8 @@ class ANYRIG_OT_copy_diagnostics(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         text = report(context)
         if in_background():  # has no clipboard
-            self.report({"INFO"}, text)
+            for line in text.splitlines():  # Blender cuts long reports
+                self.report({"INFO"}, line)
             return {"FINISHED"}
         context.window_manager.clipboard = text
         self.report({"INFO"}, f"{len(text.splitlines())} lines are on the clipboard: paste them into your report")

@@ -7,7 +7,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import bpy
 
@@ -17,10 +20,12 @@ SOON = 0.5  # seconds of processor time that Blender's start may wait for us; im
 
 
 def main(steps: list[str]) -> None:
-    here = {"install": install, "restart": restart, "capture": capture, "toggle": toggle, "upgrade": upgrade, "remove": remove}
+    here = (install, restart, preferences, capture, diagnostics, toggle, upgrade, remove)
     for step in steps:
-        name, _, argument = step.partition("=")
-        here[name](*([argument] if argument else []))
+        name, _, arguments = step.partition("=")
+        began = time.perf_counter()
+        {each.__name__: each for each in here}[name](*filter(None, arguments.split(",")))
+        print(f"{name} took {time.perf_counter() - began:.2f} s")
         print(f"done {name}", flush=True)
 
 
@@ -57,9 +62,7 @@ def install(path: str, overwrite: bool = False) -> None:
     """From a file, as the menu does. FINISHED says nothing about success, so what is there afterwards is asked."""
     options = {"repo": "user_default", "enable_on_install": True, "overwrite": overwrite}
     before = set(sys.modules)
-    began = time.perf_counter()
     bpy.ops.extensions.package_install_files(filepath=path, **options)
-    print(f"installed in {time.perf_counter() - began:.2f} s")
     assert enabled() and bpy.types.Scene.anyrig and bpy.ops.anyrig.capture.poll() is False
     loaded = {name.split(".")[0] for name in set(sys.modules) - before}
     assert not loaded & set(HEAVY), f"registering loaded {sorted(loaded & set(HEAVY))}"
@@ -74,6 +77,28 @@ def restart() -> None:
     print(f"registered in {spent:.3f} s")
     assert enabled() and not set(HEAVY) & set(sys.modules), "registering loaded a library of the capture"
     assert spent < SOON, f"registering took {spent:.2f} s of processor time"
+
+
+class Layout:
+    """Remembers what the preferences draw."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_arguments, **_options: self
+
+    def label(self, text: str, icon: str) -> None:
+        self.said.append(text)
+
+
+def preferences() -> None:
+    """Drawn before anything else has run, they name the torch and load nothing."""
+    layout = Layout()
+    drawn = bpy.context.preferences.addons[MODULE].preferences
+    type(drawn).draw(SimpleNamespace(layout=layout), bpy.context)
+    assert layout.said and layout.said[0].startswith("PyTorch "), layout.said
+    assert not set(HEAVY) & set(sys.modules), "drawing the preferences loaded a library of the capture"
 
 
 def rig() -> bpy.types.Object:
@@ -92,19 +117,34 @@ def rig() -> bpy.types.Object:
     return obj
 
 
-def capture(video: str) -> None:
-    """With the `tiny` model, from the video to keys, by the installed operator."""
+def capture(video: str, model: str) -> None:
+    """From the video to keys, by the installed operator."""
     obj = rig()
     props = bpy.context.scene.anyrig
-    props.armature, props.video, props.model, props.model_file, props.device = obj, video, "FILE", "tiny", "cpu"
+    props.armature, props.video, props.device = obj, video, "cpu"
+    props.model, props.model_file = ("lite", "") if model == "lite" else ("FILE", model)
     assert bpy.ops.anyrig.capture() == {"FINISHED"}
-    first, last = obj.animation_data.action.frame_range
+    first, last = map(int, obj.animation_data.action.frame_range)
     assert last - first >= 5, (first, last)
+    assert len(set(poses(obj, range(first, last + 1)))) > 1, "every frame has the same pose"
     import torch
 
     print(f"torch {torch.__version__} in {torch.__file__}")
     props.armature = None
     bpy.data.objects.remove(obj)
+
+
+def poses(obj: bpy.types.Object, frames: Iterable[int]) -> Iterator[tuple[float, ...]]:
+    """All bones' matrices at each frame, rounded."""
+    for frame in frames:
+        bpy.context.scene.frame_set(frame)
+        yield tuple(round(value, 4) for bone in obj.pose.bones for row in bone.matrix for value in row)
+
+
+def diagnostics() -> None:
+    """Without a window the operator prints its text."""
+    assert bpy.ops.anyrig.check_device() == {"FINISHED"}
+    assert bpy.ops.anyrig.copy_diagnostics() == {"FINISHED"}
 
 
 def toggle() -> None:

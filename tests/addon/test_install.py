@@ -1,6 +1,7 @@
 """The zip as a user installs it: from file into a profile of its own, used, upgraded and removed without a trace.
 
-Set ANYRIG_BUNDLE to a zip made with `build.py package --platform ...` to go the same way with the wheels that it brings.
+Set ANYRIG_BUNDLE to a zip made with `build.py package --platform ...` to go the same way with the wheels that it brings and the
+`lite` weights; 2 GB of disk, one to three minutes and no network on each Blender.
 """
 
 import importlib.util
@@ -104,13 +105,14 @@ def moving_box(path: Path) -> Path:
     return path
 
 
-def live(zipped: Path, profile: Path, tmp_path: Path) -> str:
+def live(zipped: Path, profile: Path, tmp_path: Path, model: str) -> str:
     """A whole life of the extension in a profile, over two starts of Blender; the profile is as before at its end."""
-    video = moving_box(tmp_path / "box.mp4")
+    capture = f"capture={moving_box(tmp_path / 'box.mp4')},{model}"
     before = contents(profile)
     blender(profile, f"install={older(zipped, tmp_path / 'older.zip')}")
     assert (profile / "extensions" / "user_default" / "anyrig" / "addon" / "gone.py").is_file()
-    said = blender(profile, "restart", f"capture={video}", "toggle", f"upgrade={zipped}", f"capture={video}", "toggle", "remove")
+    steps = ["restart", "preferences", capture, "toggle", f"upgrade={zipped}", capture, "diagnostics", "toggle", "remove"]
+    said = blender(profile, *steps)
     after = contents(profile)
     assert not set(after) ^ set(before), sorted(set(after) ^ set(before))
     assert after == before
@@ -118,12 +120,18 @@ def live(zipped: Path, profile: Path, tmp_path: Path) -> str:
 
 
 def test_installed_used_upgraded_and_removed(plain_zip: Path, profile: Path, tmp_path: Path) -> None:
-    live(plain_zip, profile, tmp_path)
+    said = live(plain_zip, profile, tmp_path, "tiny")
+    assert re.search(r"^Info: AnyRig: \d+\.\d+\.\d+ in .*user_default/anyrig$", said, re.MULTILINE), said
 
 
 @pytest.mark.skipif(not BUNDLE, reason="ANYRIG_BUNDLE names no zip with wheels")
 def test_the_bundled_wheels_are_those_that_run(profile: Path, tmp_path: Path) -> None:
-    said = live(Path(BUNDLE).resolve(), profile, tmp_path)
+    said = live(Path(BUNDLE).resolve(), profile, tmp_path, "lite")
+    unpacked = profile / "extensions" / ".local"
     where = re.findall(r"^torch \S+ in (.*)$", said, re.MULTILINE)
-    assert len(where) == 2 and all(Path(path).is_relative_to(profile / "extensions" / ".local") for path in where), where
+    assert len(where) == 2 and all(Path(path).is_relative_to(unpacked) for path in where), where
+    for name in ("torch", "scipy", "cv2", "safetensors"):
+        assert re.search(rf"^Info: {name}: \d\S+ in {re.escape(str(unpacked))}/", said, re.MULTILINE), said
+    assert "Info: numpy: " in said and f"in {unpacked}/lib/python3.11/site-packages/numpy" not in said
+    sys.stdout.write(said)
     shutil.rmtree(profile)
