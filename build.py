@@ -112,7 +112,7 @@ def requirements(version: str, pyproject: Path = ROOT / "pyproject.toml") -> lis
     import tomllib
 
     groups = tomllib.loads(pyproject.read_text(encoding="utf-8"))["dependency-groups"]
-    names = [f"bpy-{version}", "runtime", "test"] + (["lint", "train"] if version == VERSIONS[0] else [])
+    names = [f"bpy-{version}", "runtime", "test"] + (["lint", "train", "parity"] if version == VERSIONS[0] else [])
     return [requirement for name in names for requirement in groups[name]]
 
 
