@@ -75,11 +75,11 @@ def _runs(code: _Code, card: tuple[int, int]) -> bool:
 def fit(arch: str, archs: Sequence[str]) -> Fit:
     """Whether a torch built for `archs` runs on a card of `arch`: "built in", "compiled" by the driver at first use, or why not.
 
-    AMD's names have no order: they are in the list or not.
+    AMD's names have no order: they are in the list or not; what follows a colon there are features ("gfx90a:xnack-").
     """
     card = _code(arch)
     if card is None:
-        return "built in" if arch in archs else "left out"
+        return "built in" if arch in [each.split(":")[0] for each in archs] else "left out"
     codes = [code for code in map(_code, archs) if code is not None]
     fitting = [code for code in codes if _runs(code, card.capability)]
     if fitting:

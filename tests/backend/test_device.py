@@ -41,6 +41,7 @@ TORCH_25 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
         ("sm_75", (), "left out"),
         ("gfx1100", ("gfx900", "gfx1100"), "built in"),
         ("gfx1032", ("gfx900", "gfx1100"), "left out"),
+        ("gfx90a", ("gfx900", "gfx90a:xnack-"), "built in"),
     ],
 )
 def test_which_cards_a_torch_runs_on(arch: str, archs: tuple[str, ...], expected: str):
