@@ -31,7 +31,7 @@ LIBRARIES = {
     "cv2": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python", "opencv"),
     "safetensors": ("safetensors",),
 }
-WRAP = 96  # characters that fit the preferences
+WRAP = 76  # characters that fit the preferences at their usual width
 # how a library that was built for something else fails: a missing library of the system, another numpy, another Python
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 
