@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from .align import alignment, grey
-from .matte import Picker, difference, dot, key, mask_box, shade_vectors, shrink, soft_matte, work_size
+from .matte import Picker, difference, dot, key, mask_box, ordered, shade_vectors, shrink, soft_matte, work_size
 from .video import Array
 
 _SHADE = (0.9, 1.05)  # of a static background: the cube root of how dark a shadow and how bright a reflection on it may be
@@ -168,10 +168,10 @@ def steadiest(samples: Array) -> Array:
 
     Unlike the median it is the background's also where the subject hides that more than half of the time.
     """
-    ordered = np.sort(samples, axis=0)
-    held = max(1, round(0.4 * len(ordered)))
-    start = np.argmin(ordered[held - 1 :].astype(np.int16) - ordered[: len(ordered) - held + 1], axis=0)
-    return np.take_along_axis(ordered, start[None] + held // 2, axis=0)[0]
+    levels = ordered(samples)
+    held = max(1, round(0.4 * len(levels)))
+    start = np.argmin(levels[held - 1 :].astype(np.int16) - levels[: len(levels) - held + 1], axis=0)
+    return np.take_along_axis(levels, start[None] + held // 2, axis=0)[0]
 
 
 def _clears(rest: Array, low: Array) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .align import Chain, grey
 from .clip import Clip
-from .matte import Box, Picker, difference, fill_holes, mask_box, shade_vectors, shrink, work_size
+from .matte import Box, Picker, fill_holes, mask_box, ordered, shade_vectors, shifted_difference, shrink, work_size
 from .video import Array, read_frames
 
 _LONGEST = 320  # pixels of the longer side that is worked on
@@ -26,6 +26,7 @@ _REACH = 150  # frames before and after among which neighbours are chosen
 _SIDE = 6  # neighbours before and after
 _NEAR = (2, 4, 7)  # frames before and after that show what moves by itself
 _ENOUGH = 5  # neighbours whose median can be trusted
+_SHADE = (0.88, 1.06)  # the cube root of how much darker or brighter the background may have become
 _PATIENCE = 10  # frames that a mask is carried on without any motion to confirm it
 
 
@@ -41,9 +42,7 @@ class _View:
     mask: Array | None = None
 
 
-def follow(
-    clip: Clip, fixed: Array, box: Box | None, size: tuple[int, int]
-) -> Generator[tuple[float, Array, float], None, None]:
+def follow(clip: Clip, fixed: Array, box: Box | None, size: tuple[int, int]) -> Generator[tuple[float, Array, float], None, None]:
     """Yields (time, soft matte at `size`, confidence) for each frame; zeros where no subject is seen.
 
     fixed: (H, W) bool, pixels that never change (logos), at any size. box: the user's, in pixels at `size`.
@@ -139,7 +138,7 @@ def _self_moving(window: list[_View], centre: int, still: Array) -> Array:
             if 0 <= centre + sign * offset < len(window):
                 picture, inside = _placed_as(replace(window[centre + sign * offset], mask=None), view)
                 inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-                sides[side].append(np.where(inside, _shifted_difference(vectors, shade_vectors(picture)), 0.0))
+                sides[side].append(np.where(inside, shifted_difference(vectors, shade_vectors(picture), _SHADE), 0.0))
     if sides[0] and sides[1]:
         least = np.minimum(np.maximum.reduce(sides[0]), np.maximum.reduce(sides[1]))
     else:
@@ -163,7 +162,7 @@ def _cleared(window: list[_View], centre: int, chosen: list[int], still: Array, 
     valid = np.stack(seen) & ~still
     backdrop, spread = _masked_median(np.stack(pictures), valid)
     backdrop = _fitted(view, backdrop, ~_dilated(seed, 15))
-    distance = np.where(still, 0.0, _shifted_difference(shade_vectors(view.image), shade_vectors(backdrop)))
+    distance = np.where(still, 0.0, shifted_difference(shade_vectors(view.image), shade_vectors(backdrop), _SHADE))
     usual = np.minimum(cv2.blur(spread, (5, 5)), 20.0)
     known = valid.sum(axis=0) >= 2
     # Outlines of the background that do not fit exactly are thin.
@@ -189,18 +188,12 @@ def _masked_median(stack: Array, valid: Array) -> tuple[Array, Array]:
 
     Where none is valid the result means nothing.
     """
-    ordered = np.sort(np.where(valid[..., None], stack, 255), axis=0)
+    pixels = ordered(np.where(valid[..., None], stack, np.uint8(255))).reshape(-1, 3)
     last = np.maximum(valid.sum(axis=0) - 1, 0)
-    low, middle, high = (np.take_along_axis(ordered, (last * part // 10)[None, ..., None], axis=0)[0] for part in (3, 5, 7))
+    place = np.arange(last.size).reshape(last.shape)
+    low, middle, high = (pixels.take((last * part // 10) * last.size + place, axis=0) for part in (3, 5, 7))
     # The middle 40 % of a normal distribution span 1.05 standard deviations.
     return middle, (high - low).max(axis=-1).astype(np.float32)
-
-
-def _shifted_difference(vectors: Array, backdrop: Array) -> Array:
-    """The least difference over shifts by a pixel, because frames never align perfectly."""
-    shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
-    moved = (np.roll(backdrop, shift, axis=(0, 1)) for shift in shifts)
-    return np.minimum.reduce([difference(vectors, one, (0.88, 1.06)) for one in moved])
 
 
 class _Tracker:

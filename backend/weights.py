@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .config import TINY, Config
 from .device import look, obstacle
@@ -65,7 +67,9 @@ def load_model(name: str, device: torch.device) -> Model:
         return _tiny(device)
     network, encoder, card = _parts(_file_of(name), device)
     if not encoder:
-        raise UserError(f"Model '{name}' needs the image encoder '{network.config.encoder}', which is not in its file: choose lite.")
+        raise UserError(
+            f"Model '{name}' needs the image encoder '{network.config.encoder}', which is not in its file: choose lite."
+        )
     return Model(name, network, Encoder(encoder, device), card)
 
 
@@ -130,11 +134,23 @@ def _config(path: Path, metadata: Mapping[str, str]) -> Config:
     try:
         return Config(**json.loads(metadata["config"]))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"Model file '{path}' has no config that this version reads ({error}): update AnyRig or the file.") from error
+        raise UserError(
+            f"Model file '{path}' has no config that this version reads ({error}): update AnyRig or the file."
+        ) from error
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Building modules without filling them. On the meta device filling has no effect, but its first call loads the compiler of
+    torch, which takes longer than everything else."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return (*args, *(kwargs or {}).values())[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _network(path: Path, config: Config, tensors: Mapping[str, Tensor]) -> Video2Pose2Rot:
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         network = Video2Pose2Rot(config)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}

@@ -1,0 +1,83 @@
+"""What was made fast gives what the plain way gives, bit for bit where no sum is reordered."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from anyrig.backend import vision
+from anyrig.backend.matte import difference, ordered, shade_vectors, shifted_difference
+
+SHADE = (0.88, 1.06)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def picture(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+@pytest.mark.parametrize("count", range(1, 42))
+def test_ordering_pictures_is_sorting_them(count: int) -> None:
+    pictures = picture(count, count, 4, 5, 3)
+    assert (ordered(pictures) == np.sort(pictures, axis=0)).all()
+
+
+def plain_vectors(image: np.ndarray) -> np.ndarray:
+    lab = cv2.cvtColor(cv2.blur(image, (3, 3)), cv2.COLOR_RGB2Lab).astype(np.float32)
+    lab *= np.array([100 / 255, 1, 1], np.float32)
+    lab += np.array([16, -128, -128], np.float32)
+    return lab
+
+
+def plain_difference(vectors: np.ndarray, backdrop: np.ndarray) -> np.ndarray:
+    def inner(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
+
+    factor = inner(vectors, backdrop) / np.maximum(inner(backdrop, backdrop), 1.0)
+    rest = vectors - np.clip(factor, *SHADE)[..., None] * backdrop
+    return np.sqrt(inner(rest, rest))
+
+
+def test_differences_plane_by_plane_are_the_same() -> None:
+    one, two = picture(1, 40, 50, 3), picture(2, 40, 50, 3)
+    vectors, backdrop = plain_vectors(one), plain_vectors(two)
+    assert (shade_vectors(one) == vectors).all()
+    assert (difference(shade_vectors(one), shade_vectors(two), SHADE) == plain_difference(vectors, backdrop)).all()
+    shifts = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
+    least = np.minimum.reduce([plain_difference(vectors, np.roll(backdrop, shift, axis=(0, 1))) for shift in shifts])
+    assert (shifted_difference(shade_vectors(one), shade_vectors(two), SHADE) == least).all()
+
+
+def plain_crop(image: np.ndarray, matte: np.ndarray, square: np.ndarray, size: int) -> np.ndarray:
+    """The whole square resampled, whatever the matte leaves of it."""
+    ink = (image.astype(np.float32) - 255) * (matte.astype(np.float32) * np.float32(1 / 255))[..., None]
+    for axis, (start, end) in enumerate(((square[1], square[3]), (square[0], square[2]))):
+        cut, weights = vision._resampling(start, end, (0, ink.shape[axis]), size)
+        ink = np.moveaxis(np.tensordot(weights.toarray(), ink[cut] if axis == 0 else ink[:, cut], (1, axis)), 0, axis)
+    return np.clip(np.rint(ink + 255), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("square", [(10.3, 20.1, 300.7, 310.5), (-40.0, 5.0, 100.0, 145.0), (50.0, 60.0, 90.5, 100.5)])
+def test_cropping_within_the_mattes_box_is_cropping(square: tuple[float, ...]) -> None:
+    image, matte = picture(3, 320, 240, 3), np.zeros((320, 240), np.uint8)
+    matte[70:190, 30:160] = picture(4, 120, 130)
+    wanted = plain_crop(image, matte, np.array(square), 64)
+    found = vision.crop(image, matte, np.array(square), 64)
+    assert np.abs(found.astype(int) - wanted).max() <= 1 and (found != wanted).mean() < 1e-3  # sums in another order
+
+
+def test_an_empty_matte_gives_white() -> None:
+    assert (vision.crop(picture(5, 30, 40, 3), np.zeros((30, 40), np.uint8), np.array([5.0, 5, 25, 25])) == 255).all()
+
+
+def test_loading_leaves_the_compiler_of_torch_alone() -> None:
+    """It takes two seconds to import, and building modules on the meta device would."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import torch\nfrom backend.weights import load_model\n"
+        "load_model('lite', torch.device('cpu'))\nassert 'torch._dynamo' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
