@@ -9,7 +9,7 @@ import bpy
 
 from ..backend.errors import UserError
 from . import job, panels
-from .props import armature_from_context, params_from_context
+from .props import armatures_from_context, params_from_context
 
 if TYPE_CHECKING:
     from .capture import Result, Take
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ANYRIG_OT_capture(bpy.types.Operator):
     bl_idname = "anyrig.capture"
     bl_label = "Capture from Video"
-    bl_description = "Key the motion seen in the video onto the armature, as a new action"
+    bl_description = "Key the motion seen in the video onto the armature, or all selected ones in one run, as new actions"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
@@ -32,7 +32,7 @@ class ANYRIG_OT_capture(bpy.types.Operator):
         """Blocks until the keys are there: background mode and scripts."""
         try:
             capture = _load()
-            take, results, _ = capture.run_capture(context, [armature_from_context(context)], params_from_context(context))
+            take, results, _ = capture.run_capture(context, armatures_from_context(context), params_from_context(context))
         except UserError as error:
             return self._refuse(error)
         _succeeded(take, results)
@@ -44,7 +44,7 @@ class ANYRIG_OT_capture(bpy.types.Operator):
             return self.execute(context)
         try:
             capture = _load()
-            take = capture.gather(context, [armature_from_context(context)], params_from_context(context))
+            take = capture.gather(context, armatures_from_context(context), params_from_context(context))
             job.run_beside_window(job.Job(capture.steps(take)), lambda ended: finish(take, ended))
         except UserError as error:
             return self._refuse(error)
@@ -107,7 +107,7 @@ def _obstacle(context: bpy.types.Context) -> str:
     """Why a capture cannot start, or ''."""
     if job.current() is not None:
         return "A capture is running"
-    if armature_from_context(context) is None:
+    if not armatures_from_context(context):
         return "Pick an armature"
     return "" if context.scene.anyrig.video else "Pick a video"
 
@@ -122,7 +122,9 @@ def _push_undo() -> None:
 def _succeeded(take: Take, results: list[Result]) -> None:
     panels.show_view(results[0].view.picture)
     frames = len(results[0].motion)
-    job.tell(f"'{take.name}': {frames} frames of video keyed from frame {take.start_frame} on.")
+    names = [subject.rig.name for subject in take.subjects]
+    onto = "" if len(names) == 1 else f" onto {', '.join(names)}"
+    job.tell(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.")
 
 
 CLASSES = (ANYRIG_OT_capture, ANYRIG_OT_cancel)

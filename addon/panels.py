@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import job
-from .props import armature_from_context
+from .props import armatures_from_context
 
 WRAP = 42  # characters that fit a sidebar of the usual width
 VIEW = "view"
@@ -59,9 +59,9 @@ class ANYRIG_PT_capture(bpy.types.Panel):
 def _draw_inputs(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     props = context.scene.anyrig
     layout.prop(props, "armature")
-    found = armature_from_context(context)
-    if props.armature is None and found is not None:
-        layout.label(text=f"Active: {found.name}")
+    found = armatures_from_context(context)
+    if props.armature is None and found:
+        _label(layout, f"{'Active' if len(found) == 1 else f'{len(found)} selected'}: {', '.join(obj.name for obj in found)}")
     layout.prop(props, "video")
     if props.video_text:
         _label(layout, props.video_text)

@@ -61,6 +61,20 @@ def armature_from_context(context: bpy.types.Context) -> bpy.types.Object | None
     return active if active.type == "ARMATURE" else active.find_armature()
 
 
+def armatures_from_context(context: bpy.types.Context) -> list[bpy.types.Object]:
+    """All armatures that a capture is for: the picked one, else the selected ones, else the active one.
+
+    A selected mesh stands for the armature that deforms it. The active one comes first.
+    """
+    picked, active = context.scene.anyrig.armature, armature_from_context(context)
+    selected = [] if picked is not None else [obj for obj in context.view_layer.objects if obj.select_get()]
+    found = [obj if obj.type == "ARMATURE" else obj.find_armature() for obj in selected]
+    if not any(found):
+        return [] if active is None else [active]
+    first = [active] if active in found else []
+    return [obj for obj in dict.fromkeys([*first, *found]) if obj is not None]
+
+
 def _is_armature(_props: ANYRIG_Props, obj: bpy.types.Object) -> bool:
     return obj.type == "ARMATURE"
 
@@ -85,7 +99,10 @@ def describe_video(path: str) -> str:
 
 class ANYRIG_Props(bpy.types.PropertyGroup):
     armature: PointerProperty(
-        name="Armature", description="The rig to animate; the active armature if empty", type=bpy.types.Object, poll=_is_armature
+        name="Armature",
+        description="The rig to animate; all selected armatures if empty",
+        type=bpy.types.Object,
+        poll=_is_armature,
     )
     video: StringProperty(
         name="Video",
