@@ -25,7 +25,7 @@ from ..backend.clip import Clip, Settings
 from ..backend.errors import UserError
 from ..backend.motion import Motion
 from ..backend.rotation import Array
-from . import demo_character, demo_render, demo_sheet, importing
+from . import action_render, demo_character, demo_sheet, importing
 from .capture import Result, Take, run_capture
 from .job import Snapshot
 from .props import CaptureParams
@@ -248,10 +248,10 @@ def film(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float, pitch:
     truth = importing.pose_frames(obj, action, rig.names, frames)
     importing.assign_action(obj, action)
     importing.reset_pose(obj)
-    camera = demo_render.frame_motion(obj, frames, azimuth, pitch, SIZE)
-    pictures = demo_render.render_action(obj, rig, frames, camera)
-    backdrop = demo_render.plain_backdrop(pictures)
-    write_video(path, (demo_render.over(picture, backdrop) for picture in pictures), scene_fps())
+    camera = action_render.frame_motion(obj, frames, azimuth, pitch, SIZE)
+    pictures = action_render.render_action(obj, rig, frames, camera)
+    backdrop = action_render.plain_backdrop(pictures)
+    write_video(path, (action_render.over(picture, backdrop) for picture in pictures), scene_fps())
     return Shot(Clip(str(path)), camera, frames, truth)
 
 
@@ -291,7 +291,7 @@ def video_indices(motion: Motion, fps: float, count: int) -> np.ndarray:
 def camera_for(obj: bpy.types.Object, take: Take, result: Result) -> Camera:
     """A camera on the side of the chosen reference view, which is the video's own side."""
     frames = take.start_frame + result.motion.times * scene_fps()
-    return demo_render.frame_motion(obj, list(frames), result.view.azimuth, 0.1, SIZE)
+    return action_render.frame_motion(obj, list(frames), result.view.azimuth, 0.1, SIZE)
 
 
 def save(
@@ -316,8 +316,8 @@ def save(
     rows = {"input": demo_sheet.input_frames(clip, SIZE)}
     for obj, subject, result, camera in zip(objects, take.subjects, results, cameras, strict=True):
         write_bvh(out / f"{bpy.path.clean_name(obj.name)}.bvh", subject.rig, result.motion)
-        pictures = demo_render.render_action(obj, subject.rig, list(frames), camera)
-        rows[obj.name] = [demo_render.over(picture, PANEL) for picture in pictures]
+        pictures = action_render.render_action(obj, subject.rig, list(frames), camera)
+        rows[obj.name] = [action_render.over(picture, PANEL) for picture in pictures]
     demo_sheet.write_sheet(out / "sheet.png", rows, list(times))
     demo_sheet.write_side_by_side(out / "side_by_side.mp4", rows, 1 / float(np.diff(times).mean()))
 

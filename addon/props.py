@@ -53,7 +53,8 @@ def params_from_context(context: bpy.types.Context) -> CaptureParams:
 
 def armature_from_context(context: bpy.types.Context) -> bpy.types.Object | None:
     """The picked armature, else the active one, else the one that deforms the active mesh."""
-    picked, active = context.scene.anyrig.armature, context.object
+    # `blender -b FILE --command` has no window, and context.object belongs to one
+    picked, active = context.scene.anyrig.armature, context.view_layer.objects.active
     if picked is not None:
         return picked
     if active is None:

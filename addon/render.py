@@ -23,7 +23,7 @@ from ..backend.filmed import Filmed, chance, side_of, stem_of
 from ..backend.packs import Pack, load_packs
 from ..backend.rotation import Array
 from . import studio
-from .demo_render import go_to, points_at, visible_meshes
+from .action_render import go_to, points_at, visible_meshes
 from .importing import action_frames, action_label, actions_of, assign_action, import_rig, reset_pose, undisturbed
 from .view import CYCLES, WORKBENCH
 

@@ -22,8 +22,8 @@ from ..backend.camera import Camera, fit_distance
 from ..backend.errors import UserError
 from ..backend.packs import Pack
 from ..backend.rotation import Array
+from .action_render import go_to, place, render_still, show_base_colours, stage, to_world, visible_meshes
 from .colour import Spots, colour_at, display_to_linear
-from .demo_render import go_to, place, render_still, show_base_colours, stage, to_world, visible_meshes
 from .importing import action_frames, assign_action, import_rig, reset_pose, undisturbed
 from .render import FOV, MARGIN, labelled
 from .surface import rest_position

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..backend.camera import Camera
 from ..backend.errors import UserError
-from .demo_render import place
+from .action_render import place
 from .view import WORKBENCH
 
 NAME = "AnyRig film"
@@ -61,7 +61,8 @@ def weather_of(rng: np.random.Generator, azimuth: float) -> Weather:
 @contextmanager
 def set_of(objects: Sequence[bpy.types.Object], engine: str, samples: int) -> Iterator[bpy.types.Scene]:
     """A scene with these objects alone, at the frame rate of the user's, which is shown again afterwards."""
-    window, users = bpy.context.window, bpy.context.scene
+    # `blender -b FILE --command` is in no window, though the file has one
+    window, users = bpy.context.window or bpy.context.window_manager.windows[0], bpy.context.scene
     scene = bpy.data.scenes.new(NAME)
     images = set(bpy.data.images)
     # Blender renders a scene that no window shows without moving its animation on
@@ -74,7 +75,7 @@ def set_of(objects: Sequence[bpy.types.Object], engine: str, samples: int) -> It
         yield scene
     finally:
         window.scene = users
-        bpy.data.scenes.remove(scene)
+        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
         bpy.data.batch_remove([image for image in bpy.data.images if image.type == "RENDER_RESULT" and image not in images])
 
 

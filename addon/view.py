@@ -97,7 +97,7 @@ def _evaluated(objects: Sequence[bpy.types.Object], frame: int | None) -> Iterat
         scene.frame_set(frame)
         yield scene.view_layers[0].depsgraph
     finally:
-        bpy.data.scenes.remove(scene)
+        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
 
 
 def _camera(points: Array, azimuth: float, pitch: float, size: int) -> Camera:
@@ -220,8 +220,9 @@ class _Studio:
         lens.clip_start, lens.clip_end = camera.distance * 1e-2, camera.distance * 1e2
 
     def _remove(self) -> None:
-        bpy.data.scenes.remove(self._scene)
         images = [image for image in bpy.data.images if image.type == "RENDER_RESULT" and image not in self._images]
+        # scenes.remove() asks for a window, and `blender -b FILE --command` is in none: it would end Blender
+        bpy.data.batch_remove([self._scene])
         bpy.data.batch_remove([*self._made, *images])
 
 

@@ -1,5 +1,6 @@
 """package.py: what a zip holds, its wheels, and that a build which must not succeed leaves nothing."""
 
+import ast
 import hashlib
 import importlib.util
 import itertools
@@ -65,6 +66,34 @@ def test_every_module_and_weight_of_the_repository_is_staged_or_left_out_on_purp
     left = {path.relative_to(ROOT).as_posix() for part in ("addon", "backend") for path in (ROOT / part).rglob("*.py")}
     left |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "backend" / "data").rglob("*") if path.is_file()}
     assert all(name.startswith(("addon/demo", "backend/train/")) for name in left - set(package.staged_files()))
+
+
+def absent_imports(name: str, present: set[str]) -> list[str]:
+    """Modules of ours that a staged file imports, anywhere in it, and that are not staged."""
+    missing = []
+    for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        folder = Path(name).parents[node.level - 1]
+        for module in [node.module] if node.module else [alias.name for alias in node.names]:
+            path = (folder / module.replace(".", "/")).as_posix()
+            if not {f"{path}.py", f"{path}/__init__.py"} & present:
+                missing.append(path)
+    return missing
+
+
+# what only the repository can do, and what says so where it is missing
+KNOWN_ABSENT = {
+    "addon/render.py": ["backend/train/splits"],
+    "addon/sheet.py": ["backend/train"],
+    "backend/cli.py": ["backend/train/commands"],
+}
+
+
+def test_what_is_in_the_zip_imports_only_what_is_in_it():
+    present = set(package.staged_files())
+    absent = {name: absent_imports(name, present) for name in present if name.endswith(".py")}
+    assert {name: sorted(set(found)) for name, found in absent.items() if found} == KNOWN_ABSENT
 
 
 @pytest.fixture

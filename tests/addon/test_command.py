@@ -9,7 +9,7 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import capture, command
+from anyrig.addon import action_render, capture, command, studio
 from anyrig.backend import capture as backend_capture
 from anyrig.backend.bvh import read_bvh
 from anyrig.backend.clip import Clip, Settings
@@ -59,7 +59,10 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backend]:
 
 
 def run(*arguments: str) -> int:
-    return command.main(list(arguments))
+    """In no window, as `blender -b FILE --command` is, though the file has one; context.object and the like are absent there."""
+    with bpy.context.temp_override(window=None):
+        assert bpy.context.window is None and not hasattr(bpy.context, "object")
+        return command.main(list(arguments))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,17 @@ def test_capture_keys_the_named_armatures_and_says_so(
     assert "Quadruped: 6 frames of 'run' keyed from frame 7 on" in printed.out
     assert printed.out.count("Finding the subject") == 1 and "Reading the motion" in printed.out
     assert "Nothing was saved" in printed.err
+
+
+def test_a_scene_of_our_own_comes_and_goes_in_no_window() -> None:
+    obj = human()
+    users = bpy.context.scene
+    with bpy.context.temp_override(window=None):
+        with studio.set_of([obj], "BLENDER_WORKBENCH", 1) as scene:
+            assert bpy.context.window_manager.windows[0].scene == scene
+        with action_render.stage(obj, 32) as scene:
+            assert bpy.context.window_manager.windows[0].scene == scene
+    assert bpy.data.scenes[:] == [users] == [bpy.context.window_manager.windows[0].scene]
 
 
 def test_options_reach_the_capture(backend: Callable[..., Backend]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import demo, demo_character, demo_render, importing
+from anyrig.addon import action_render, demo, demo_character, importing
 from anyrig.addon.demo_character import STALKER, STRIDE, WALKER, make_character
 from anyrig.addon.rig import rig_from_armature
 from anyrig.backend.camera import Camera, project
@@ -65,8 +65,8 @@ def test_every_point_of_the_skin_hangs_on_a_bone_and_faces_outwards():
 def test_pictures_show_the_pose_of_their_frame_through_the_stated_camera():
     walker = make_character(WALKER, STRIDE)
     frames = [0.0, 6.0, 12.5]
-    camera = demo_render.frame_motion(walker, frames, 1.1, 0.15, 160)
-    pictures = demo_render.render_action(walker, rig_from_armature(walker), frames, camera)
+    camera = action_render.frame_motion(walker, frames, 1.1, 0.15, 160)
+    pictures = action_render.render_action(walker, rig_from_armature(walker), frames, camera)
     rig = rig_from_armature(walker)
     for picture, pose in zip(pictures, poses(walker, frames), strict=True):
         assert picture.shape == (160, 160, 4)
@@ -80,8 +80,8 @@ def test_pictures_show_the_pose_of_their_frame_through_the_stated_camera():
 
 def test_the_characters_colours_are_in_the_picture():
     walker = make_character(WALKER)
-    camera = demo_render.frame_motion(walker, [0.0], 1.1, 0.15, 160)
-    picture = demo_render.render_action(walker, rig_from_armature(walker), [0.0], camera)[0]
+    camera = action_render.frame_motion(walker, [0.0], 1.1, 0.15, 160)
+    picture = action_render.render_action(walker, rig_from_armature(walker), [0.0], camera)[0]
     red, _, blue = picture[picture[..., 3] == 255][:, :3].mean(0)
     assert red > 1.4 * blue
 
@@ -91,7 +91,7 @@ def test_rendering_leaves_the_file_as_it_was():
     material = walker.children[0].data.materials[0]
     material.diffuse_color = (0.0, 0.5, 0.0, 1.0)
     scene, counts = bpy.context.scene, (len(bpy.data.scenes), len(bpy.data.cameras), len(bpy.data.objects))
-    demo_render.render_action(walker, rig_from_armature(walker), [0.0], Camera((0, 0, 0.5), 5.0, width=32, height=32))
+    action_render.render_action(walker, rig_from_armature(walker), [0.0], Camera((0, 0, 0.5), 5.0, width=32, height=32))
     assert bpy.context.window.scene == scene
     assert (len(bpy.data.scenes), len(bpy.data.cameras), len(bpy.data.objects)) == counts
     assert tuple(material.diffuse_color) == (0.0, 0.5, 0.0, 1.0)
@@ -103,8 +103,8 @@ def test_a_rig_without_a_mesh_is_drawn_as_capsules_at_its_place_and_scale():
     walker.scale = (3, 3, 3)
     walker.location = (5, 0, 1)
     bpy.context.view_layer.update()
-    camera = demo_render.frame_motion(walker, [0.0, 6.0], 1.1, 0.15, 160)
-    first, second = demo_render.render_action(walker, rig_from_armature(walker), [0.0, 6.0], camera)
+    camera = action_render.frame_motion(walker, [0.0, 6.0], 1.1, 0.15, 160)
+    first, second = action_render.render_action(walker, rig_from_armature(walker), [0.0, 6.0], camera)
     assert 0.03 < (first[..., 3] > 128).mean() < 0.5
     assert (first[..., 3] != second[..., 3]).sum() > 100
 
@@ -112,10 +112,10 @@ def test_a_rig_without_a_mesh_is_drawn_as_capsules_at_its_place_and_scale():
 def test_the_backdrop_is_the_colour_that_the_character_has_not():
     green = np.zeros((8, 8, 4), np.uint8)
     green[:] = (40, 170, 70, 255)
-    assert demo_render.plain_backdrop([green]) != (40, 170, 70)
+    assert action_render.plain_backdrop([green]) != (40, 170, 70)
     clear = np.zeros((8, 8, 4), np.uint8)
-    assert (demo_render.over(clear, (1, 2, 3)) == (1, 2, 3)).all()
-    assert (demo_render.over(green, (1, 2, 3)) == (40, 170, 70)).all()
+    assert (action_render.over(clear, (1, 2, 3)) == (1, 2, 3)).all()
+    assert (action_render.over(green, (1, 2, 3)) == (40, 170, 70)).all()
 
 
 def test_filming_gives_a_frame_and_a_true_pose_for_every_scene_frame(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Moving pictures of a rig for the demo: an action seen by one camera that stands still, over a plain backdrop."""
+"""Moving pictures of a rig: an action seen by one camera that stands still, over a plain backdrop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def stage(obj: bpy.types.Object, size: int) -> Iterator[bpy.types.Scene]:
 
     What the objects hang on (parents, constraint targets) is evaluated although it is not in the scene.
     """
-    window, users = bpy.context.window, bpy.context.scene
+    # `blender -b FILE --command` is in no window, though the file has one
+    window, users = bpy.context.window or bpy.context.window_manager.windows[0], bpy.context.scene
     scene = bpy.data.scenes.new("AnyRig demo")
     # Blender renders a scene that no window shows without moving its animation on
     window.scene = scene
@@ -50,7 +51,7 @@ def stage(obj: bpy.types.Object, size: int) -> Iterator[bpy.types.Scene]:
         for material, colour in colours.items():
             material.diffuse_color = colour
         window.scene = users
-        bpy.data.scenes.remove(scene)
+        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
         bpy.data.cameras.remove(camera.data)
 
 
