@@ -1,8 +1,21 @@
 """AnyRig's Blender side: register and unregister, nothing else. torch is loaded when a capture starts, never here."""
 
-from . import command, diagnostics, job, operators, panels, prefs, props, takes, takes_panel
+from . import (
+    check_panel,
+    command,
+    diagnostics,
+    job,
+    operators,
+    overlay,
+    panels,
+    prefs,
+    props,
+    skeleton_lines,
+    takes,
+    takes_panel,
+)
 
-MODULES = (prefs, props, job, panels, operators, takes, takes_panel, diagnostics, command)
+MODULES = (prefs, props, job, panels, operators, takes, takes_panel, overlay, skeleton_lines, check_panel, diagnostics, command)
 
 
 def register() -> None:

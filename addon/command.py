@@ -1,4 +1,4 @@
-"""`blender -b FILE --command anyrig capture|diagnostics|pack|render|sheet ...`: the add-on without a window."""
+"""`blender -b FILE --command anyrig capture|diagnostics|movie|pack|render|sheet ...`: the add-on without a window."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def main(arguments: list[str]) -> int:
         return _guarded(_sheet, arguments[1:])
     if arguments[:1] == ["diagnostics"]:
         return _guarded(_diagnostics, arguments[1:])
+    if arguments[:1] == ["movie"]:
+        return _guarded(_movie, arguments[1:])
     return _guarded(_capture, arguments)
 
 
@@ -72,6 +74,12 @@ def _diagnostics(arguments: list[str]) -> int:
     return 0
 
 
+def _movie(arguments: list[str]) -> int:
+    from .movie import movie_command
+
+    return movie_command(arguments, print)
+
+
 def _capture(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     context = bpy.context
@@ -89,8 +97,9 @@ def _capture(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|diagnostics|pack|render|sheet")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|diagnostics|movie|pack|render|sheet")
     commands.add_parser("diagnostics", help="print versions, libraries and devices, for reports of problems", add_help=False)
+    commands.add_parser("movie", help="make a movie of a take's input beside the rig", add_help=False)
     commands.add_parser("pack", help="make rig packs for training", add_help=False)
     commands.add_parser("render", help="make videos of rigs, with ground, sky and shadows, for measuring", add_help=False)
     commands.add_parser("sheet", help="show packs beside what Blender makes of their files", add_help=False)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ..backend.clip import Clip
 from ..backend.video import read_frames, write_video
+from .movie import INK, PAPER, labelled
 
 Picture = NDArray[np.uint8]
 MOMENTS = 8
-INK, PAPER = (25, 25, 30), (226, 226, 230)
 
 
 def input_frames(clip: Clip, size: int) -> list[Picture]:
@@ -31,16 +31,6 @@ def letterbox(picture: Picture, size: int) -> Picture:
     top, left = (size - inside[1]) // 2, (size - inside[0]) // 2
     square[top : top + inside[1], left : left + inside[0]] = small
     return square
-
-
-def labelled(picture: Picture, text: str) -> Picture:
-    """A copy with a word in its top left corner."""
-    copy = picture.copy()
-    scale = picture.shape[0] / 480
-    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    cv2.rectangle(copy, (0, 0), (width + 12, height + base + 10), PAPER, -1)
-    cv2.putText(copy, text, (6, height + 6), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
-    return copy
 
 
 def write_sheet(path: Path, rows: dict[str, Sequence[Picture]], times: Sequence[float]) -> None:

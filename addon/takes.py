@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,29 @@ def assign(obj: bpy.types.Object, action: bpy.types.Action | None) -> None:
     else:
         importing.assign_action(obj, action)
     obj.update_tag()
+
+
+def plays(obj: bpy.types.Object, action: bpy.types.Action | None) -> bool:
+    """Whether the armature plays the action, itself or in a strip."""
+    data = obj.animation_data
+    strips = [strip for track in data.nla_tracks if not track.mute for strip in track.strips if not strip.mute] if data else []
+    return action is not None and data is not None and action in (data.action, *(strip.action for strip in strips))
+
+
+@contextmanager
+def showing(obj: bpy.types.Object, text: bpy.types.Text) -> Iterator[None]:
+    """Have the armature play the take inside the block; afterwards its animation and pose are what they were."""
+    from .capture import _Animation
+
+    if plays(obj, take_store.action_of(text)):
+        yield
+        return
+    before = _Animation.of(obj)
+    show(obj, text)
+    try:
+        yield
+    finally:
+        before.restore(obj)
 
 
 def other_action(context: bpy.types.Context, text: bpy.types.Text) -> bpy.types.Action | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import bpy
 import numpy as np
@@ -59,7 +60,7 @@ def render_meshes(
     with _evaluated([obj, *meshes], frame) as depsgraph:
         posed = obj.evaluated_get(depsgraph)
         pose, to_world = pose_of(posed, rig), np.array(posed.matrix_world)
-        with _Studio(engine, size) as studio:
+        with Studio(engine, size, size) as studio:
             points = np.concatenate([np.zeros((0, 3)), *(studio.add(mesh, depsgraph) for mesh in meshes)])
             cameras = [_camera(points, azimuth, pitch, size) for azimuth in azimuths] if len(points) else []
             pictures = [studio.shoot(camera) for camera in cameras]
@@ -108,15 +109,15 @@ def _camera(points: Array, azimuth: float, pitch: float, size: int) -> Camera:
     return Camera((x, y, z), fit_distance(radius, Camera.fov), azimuth, pitch, width=size, height=size)
 
 
-class _Studio:
+class Studio:
     """A scene with copies of posed meshes and one camera; leaving it removes everything that it made."""
 
-    def __init__(self, engine: str, size: int) -> None:
-        self._engine, self._size = engine, size
+    def __init__(self, engine: str, width: int, height: int) -> None:
+        self._engine, self._width, self._height = engine, width, height
         self._made: list[bpy.types.ID] = []
         self._images: set[bpy.types.Image] = set()
 
-    def __enter__(self) -> _Studio:
+    def __enter__(self) -> Self:
         self._images = set(bpy.data.images)
         self._scene = bpy.data.scenes.new("AnyRig views")
         try:
@@ -149,9 +150,13 @@ class _Studio:
 
     def shoot(self, camera: Camera) -> np.ndarray:
         """One picture (H, W, 4) uint8 RGBA, straight alpha."""
+        self.place(camera.rotation, camera.position, camera.distance, camera.fov)
+        return self.snap()
+
+    def snap(self) -> np.ndarray:
+        """The picture of the camera as it was placed."""
         import cv2
 
-        self._place(camera)
         with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:
             path = Path(folder) / "view.png"
             self._scene.render.filepath = str(path)
@@ -160,14 +165,14 @@ class _Studio:
             with bpy.context.temp_override(scene=self._scene, view_layer=self._scene.view_layers[0]):
                 bpy.ops.render.render(write_still=True)
             picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if picture is None or picture.shape != (self._size, self._size, 4):
+        if picture is None or picture.shape != (self._height, self._width, 4):
             raise UserError("The rig's picture could not be rendered: choose Cycles in the add-on's preferences.")
         return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
 
     def _set_up(self) -> None:
         render, image = self._scene.render, self._scene.render.image_settings
         render.engine = self._engine
-        render.resolution_x = render.resolution_y = self._size
+        render.resolution_x, render.resolution_y = self._width, self._height
         render.resolution_percentage = 100
         render.film_transparent = True
         render.use_compositing = render.use_sequencer = False
@@ -209,15 +214,17 @@ class _Studio:
         paint.diffuse_color = colour
         return paint
 
-    def _place(self, camera: Camera) -> None:
-        # `camera.rotation` takes world axes to (right, up, towards the viewer), which are the axes of Blender's camera object:
-        # its matrix in the world is the inverse rotation beside the position.
+    def place(self, rotation: Array, position: Array, distance: float, fov: float, shift: tuple[float, float] = (0.0, 0.0)) -> None:
+        """rotation: world -> camera. distance: to what is looked at. fov: over the longer side. shift: Blender's own."""
+        # `rotation` takes world axes to (right, up, towards the viewer), which are the axes of Blender's camera object: its matrix in
+        # the world is the inverse rotation beside the position.
         placed, lens = self._scene.camera, self._scene.camera.data
         matrix = np.eye(4)
-        matrix[:3, :3], matrix[:3, 3] = camera.rotation.T, camera.position
+        matrix[:3, :3], matrix[:3, 3] = rotation.T, position
         placed.matrix_world = Matrix(matrix.tolist())
-        lens.sensor_fit, lens.angle = "AUTO", camera.fov
-        lens.clip_start, lens.clip_end = camera.distance * 1e-2, camera.distance * 1e2
+        lens.sensor_fit, lens.angle = "AUTO", fov
+        lens.shift_x, lens.shift_y = shift
+        lens.clip_start, lens.clip_end = distance * 1e-2, distance * 1e2
 
     def _remove(self) -> None:
         images = [image for image in bpy.data.images if image.type == "RENDER_RESULT" and image not in self._images]

@@ -122,6 +122,12 @@ def frame_range(clip: Clip) -> tuple[int, int, int]:
     return first, count, total
 
 
+def image_files(clip: Clip) -> list[Path]:
+    """The pictures of an image sequence in order, those outside the trim range too; none for a video file. Raises UserError."""
+    path = _existing(clip.path)
+    return _sequence(path) if _is_sequence(path) else []
+
+
 def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
     """Writes (H, W, 3) uint8 RGB pictures of one size as MPEG-4 in an mp4 file.
 

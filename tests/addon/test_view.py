@@ -201,7 +201,7 @@ def test_file_is_left_as_it_was_after_an_error(furnished: bpy.types.Object, monk
     def fail(*_: object) -> None:
         raise RuntimeError("no light")
 
-    monkeypatch.setattr(view._Studio, "_place", fail)
+    monkeypatch.setattr(view.Studio, "place", fail)
     with pytest.raises(RuntimeError, match="no light"):
         view.render_views(furnished, rig, [0.0], size=32)
     assert file_state() == before

@@ -1,0 +1,111 @@
+"""Checking a take against its video: the part of the sidebar with the overlay, the skeleton lines and the movie."""
+
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+from bpy.props import BoolProperty, IntProperty, StringProperty
+
+from ..backend.errors import UserError
+from . import job, prefs, skeleton_lines, take_store, takes
+
+
+class ANYRIG_OT_movie(bpy.types.Operator):
+    bl_idname = "anyrig.movie"
+    bl_label = "Side-by-Side Movie"
+    bl_description = "Write a movie of the video beside the rig, seen from the same side; the scene is not touched"
+
+    filepath: StringProperty(
+        name="File", description="The mp4 file to write; beside the video if empty", subtype="FILE_PATH", options={"SKIP_SAVE"}
+    )
+    filter_glob: StringProperty(default="*.mp4", options={"HIDDEN"})
+    height: IntProperty(name="Height", description="Pixels; the video's own height at most", default=480, min=16, soft_max=1080)
+    over: BoolProperty(name="Also over the Footage", description="Add a third picture: the rig over its video")
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        reason = "A capture is running" if job.current() else "" if takes.selected(context) else "There is no take in this file"
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        if not self.filepath:
+            self.filepath = str(_movie_path(context, ""))
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        window = context.window_manager
+        window.progress_begin(0, 100)
+        try:
+            path = _movie_path(context, self.filepath)
+            frames = _write(
+                context, path, self.height, self.over, lambda done, total: window.progress_update(100 * done // total)
+            )
+        except UserError as error:
+            job.tell(str(error), is_error=True)
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        finally:
+            window.progress_end()
+        job.tell(f"{frames} frames written to '{path}'.")
+        self.report({"INFO"}, job.message()[0])
+        return {"FINISHED"}
+
+
+def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
+    """The chosen file; without one, a file beside the take's video."""
+    text = takes.selected(context)
+    if not filepath and text is not None:
+        video = Path(bpy.path.abspath(take_store.about(text)["video"]))
+        return video.with_name(f"{video.stem}_side_by_side.mp4")
+    path = Path(bpy.path.abspath(filepath))
+    return path if path.suffix.lower() == ".mp4" else path.with_name(path.name + ".mp4")
+
+
+def _write(context: bpy.types.Context, path: Path, height: int, over: bool, report: Callable[[int, int], None]) -> int:
+    from .movie import MovieParams, write_movie
+
+    text = takes.selected(context)
+    assert text is not None
+    return write_movie(context, text, MovieParams(path, height, over, prefs.engine(context)), report)
+
+
+class ANYRIG_PT_check(bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_check"
+    bl_label = "Check against the Video"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "AnyRig"
+    bl_order = 80
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return takes.selected(context) is not None or context.scene.anyrig_overlay.on
+
+    def draw(self, context: bpy.types.Context) -> None:
+        column = self.layout.column(align=True)
+        on = context.scene.anyrig_overlay.on
+        text = "Remove Overlay" if on else "Overlay on Footage"
+        column.operator("anyrig.overlay", text=text, icon="CAMERA_DATA", depress=on)
+        column.operator("anyrig.skeleton", icon="BONE_DATA", depress=skeleton_lines.is_on())
+        self.layout.operator("anyrig.movie", icon="RENDER_ANIMATION")
+
+
+CLASSES = (ANYRIG_OT_movie, ANYRIG_PT_check)
+
+
+def register() -> None:
+    for each in CLASSES:
+        bpy.utils.register_class(each)
+
+
+def unregister() -> None:
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)

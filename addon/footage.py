@@ -1,0 +1,128 @@
+"""Rig and footage together: the rig's extent frame by frame, and the view that lays it on its footage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ..backend import matchmove
+from ..backend.camera import Camera
+from ..backend.errors import UserError
+from ..backend.rotation import Array, rotation_part
+from .rig import meshes_of
+
+if TYPE_CHECKING:
+    from ..backend.clip import Clip
+    from ..backend.raw_take import RawTake
+
+MOST_POSES = 300  # of a long take that are looked at: the camera is interpolated between them
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What the capture does not tell of the camera, and the user may know better.
+
+    turn: radians about the vertical, away from the side that was found. elevation: radians above the level. radii: the distance
+    (matchmove.DISTANCE).
+    """
+
+    turn: float = 0.0
+    elevation: float = matchmove.ELEVATION
+    radii: float = matchmove.DISTANCE
+
+
+DEFAULT_AIM = Aim()
+
+
+@contextmanager
+def playing(obj: bpy.types.Object) -> Iterator[bpy.types.Scene]:
+    """A scene with the armature and its visible meshes, to step through: the user's scene and its poses stay as they are.
+
+    What the objects hang on (parents, constraint targets) is evaluated although it is not in the scene.
+    """
+    scene = bpy.data.scenes.new("AnyRig footage")
+    try:
+        for item in (obj, *shown_meshes(obj)):
+            scene.collection.objects.link(item)
+        yield scene
+    finally:
+        bpy.data.scenes.remove(scene)
+
+
+def shown_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
+    return [mesh for mesh in meshes_of(obj) if not mesh.hide_render and mesh.visible_get()]
+
+
+def go_to(scene: bpy.types.Scene, frame: float) -> bpy.types.Depsgraph:
+    scene.frame_set(math.floor(frame), subframe=float(frame - math.floor(frame)))
+    return scene.view_layers[0].depsgraph
+
+
+def points_of(obj: bpy.types.Object, meshes: Sequence[bpy.types.Object], graph: bpy.types.Depsgraph) -> Array:
+    """(P, 3) world positions of the posed meshes' corners, or of the bones' ends if there is no mesh."""
+    found: list[Array] = [np.zeros((0, 3))]
+    for mesh in meshes:
+        posed = mesh.evaluated_get(graph)
+        points = np.empty(3 * len(posed.data.vertices), np.float32)
+        posed.data.vertices.foreach_get("co", points)
+        found.append(to_world(posed.matrix_world, points.reshape(-1, 3)))
+    if not sum(map(len, found)):
+        posed = obj.evaluated_get(graph)
+        found = [to_world(posed.matrix_world, np.array([end for bone in posed.pose.bones for end in (bone.head, bone.tail)]))]
+    return np.concatenate(found)
+
+
+def to_world(matrix: Matrix, points: Array) -> Array:
+    full = np.array(matrix)
+    return points @ full[:3, :3].T + full[:3, 3]
+
+
+def film(clip: Clip) -> tuple[tuple[int, int], int]:
+    """Width and height of the footage in pixels, and the frame, from 0, that the trim range begins with. Raises UserError."""
+    from ..backend.video import frame_range, probe
+
+    info = probe(clip)
+    return (info.width, info.height), frame_range(clip)[0] if clip.start > 0 else 0
+
+
+def view_rotation(obj: bpy.types.Object, raw: RawTake, aim: Aim) -> Array:
+    """(3, 3) world -> camera, of a camera that sees the take from the side it was found to be filmed from.
+
+    C takes world axes, as they were at the capture, to the camera's: the azimuth is in the take's provenance, the elevation is
+    not known. The armature stood at W_then in the world and stands at W_now: it is seen as before from C W_then W_now^T.
+    """
+    azimuth = raw.motion.provenance.get("azimuth")
+    if azimuth is None:
+        raise UserError(f"Take '{raw.name}' does not say from which side it was filmed: capture it again.")
+    camera = Camera((0.0, 0.0, 0.0), 1.0, float(azimuth) + aim.turn, aim.elevation)
+    return camera.rotation @ raw.rig.world @ rotation_part(np.array(obj.matrix_world)).T
+
+
+def match(
+    obj: bpy.types.Object,
+    raw: RawTake,
+    size: tuple[int, int],
+    fps: float,
+    aim: Aim = DEFAULT_AIM,
+) -> matchmove.View:
+    """The view that lays the armature, as it plays now, on the take's footage of `size` pixels. Changes nothing.
+
+    fps: the scene's. Raises UserError if the take does not know its side, or there is nothing to see.
+    """
+    rotation = view_rotation(obj, raw, aim)
+    step = max(1, math.ceil(len(raw.motion) / MOST_POSES))
+    chosen = np.unique([*range(0, len(raw.motion), step), len(raw.motion) - 1])
+    meshes = shown_meshes(obj)
+    with playing(obj) as scene:
+        frames = raw.start_frame + raw.motion.times[chosen] * fps
+        clouds = [matchmove.outermost(points_of(obj, meshes, go_to(scene, frame))) for frame in frames]
+    motion = raw.motion
+    sure = motion.confidence.min(1)[chosen]
+    return matchmove.match_footage(clouds, motion.boxes[chosen], sure, motion.times[chosen], rotation, size, aim.radii)
