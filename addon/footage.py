@@ -53,7 +53,7 @@ def playing(obj: bpy.types.Object) -> Iterator[bpy.types.Scene]:
             scene.collection.objects.link(item)
         yield scene
     finally:
-        bpy.data.scenes.remove(scene)
+        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
 
 
 def shown_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:

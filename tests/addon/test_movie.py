@@ -106,18 +106,24 @@ def test_what_is_missing_is_said_and_nothing_is_left(tmp_path: Path) -> None:
     assert everything() == before
 
 
+def run(arguments: list[str]) -> int:
+    """In no window, as `blender -b FILE --command` is."""
+    with bpy.context.temp_override(window=None):
+        return command.main(arguments)
+
+
 def test_the_command_writes_the_movie_of_a_named_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     filmed(tmp_path)
     out = tmp_path / "out.mp4"
-    assert command.main(["movie", "--take", "walk", "--out", str(out), "--height", "72"]) == 0
+    assert run(["movie", "--take", "walk", "--out", str(out), "--height", "72"]) == 0
     assert f"walk: 12 frames written to {out}" in capsys.readouterr().out
     info = probe(Clip(str(out)))
     assert (info.width, info.height, info.frames) == (WIDTH, 72, FRAMES)
-    assert command.main(["movie", "--take", "run", "--out", str(out)]) == 1
+    assert run(["movie", "--take", "run", "--out", str(out)]) == 1
     assert "There is no take 'run' in this file: it has 'walk'." in capsys.readouterr().err
-    assert command.main(["movie"]) == 2
+    assert run(["movie"]) == 2
     bpy.data.texts.remove(take_store.stored()[0])
-    assert command.main(["movie", "--out", str(out)]) == 1
+    assert run(["movie", "--out", str(out)]) == 1
     assert "There is no take in this file: capture one." in capsys.readouterr().err
 
 
