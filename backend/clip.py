@@ -17,7 +17,10 @@ class Clip:
     path: a video file, a folder of images, or one image of a numbered sequence.
     start, end: seconds of the trim range; end None is the end of the file. speed: 2 means the footage is played at half
     speed (slow motion), so times are divided by 2. fps: overrides the file's rate; needed for image sequences.
-    box: (x0, y0, x1, y1) pixels around the subject on the first frame, or None. matte: a matte video, sequence or image folder.
+    box: (x0, y0, x1, y1) pixels around the subject on the first frame of the trim range, or None. matte: a matte video, sequence
+    or image folder. mirror: the footage shows left and right swapped; frames and mattes are swapped back when they are read, so
+    all that comes out (crops, mattes, boxes of the take) is in pixels of the picture put right. path, box and matte are those of
+    the files as they are.
     """
 
     path: str
@@ -27,6 +30,7 @@ class Clip:
     fps: float | None = None
     box: tuple[float, float, float, float] | None = None
     matte: str | None = None
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.speed < math.inf:

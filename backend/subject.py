@@ -85,7 +85,7 @@ def _reduced(frame: Frame, size: tuple[int, int]) -> Frame:
 def _source(
     clip: Clip, samples: list[Frame], size: tuple[int, int], full: tuple[int, int]
 ) -> tuple[str, Generator[_Seen, None, None]]:
-    box = _scaled(clip.box, size, full)
+    box = _scaled(_put_right(clip, full[0]), size, full)
     if _has_alpha(samples):
         return "alpha", _alpha(clip, size, box)
     if clip.matte is not None:
@@ -101,6 +101,14 @@ def _source(
     if background is not None:
         return "static", _keyed(clip, size, background, images, box)
     return "grabcut", follow(clip, overlays(images), box, size)
+
+
+def _put_right(clip: Clip, width: int) -> Box | None:
+    """The user's box in pixels of the frames as `read_frames` gives them: x of the file is width - x of mirrored footage."""
+    if clip.box is None or not clip.mirror:
+        return clip.box
+    x0, y0, x1, y1 = clip.box
+    return width - x1, y0, width - x0, y1
 
 
 def _scaled(box: Box | None, size: tuple[int, int], full: tuple[int, int]) -> Box | None:
@@ -207,14 +215,15 @@ def _given(clip: Clip, path: str, size: tuple[int, int], full: tuple[int, int], 
             "give a matte of the same proportions."
         )
     picker = Picker(box)
-    with closing(read_frames(clip)) as frames, closing(_matte_frames(path, first if length == total else 0)) as mattes:
+    given = _matte_frames(Clip(path, mirror=clip.mirror), first if length == total else 0)
+    with closing(read_frames(clip)) as frames, closing(given) as mattes:
         for frame, matte in zip(frames, mattes, strict=False):
             matte = shrink(matte, size) if matte.shape[1] > size[0] else cv2.resize(matte, size)
             yield frame.time, matte if box is None else picker.pick(matte), 1.0
 
 
-def _matte_frames(path: str, skipped: int) -> Generator[Array, None, None]:
-    with closing(read_frames(Clip(path))) as frames:
+def _matte_frames(matte: Clip, skipped: int) -> Generator[Array, None, None]:
+    with closing(read_frames(matte)) as frames:
         for frame in frames:
             if frame.index >= skipped:
                 varied = frame.alpha is not None and bool(np.ptp(frame.alpha) > 0)

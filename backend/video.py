@@ -82,7 +82,8 @@ def probe(clip: Clip) -> VideoInfo:
 def read_frames(clip: Clip, every: int = 1) -> Generator[Frame, None, None]:
     """Yields the frames within the trim range (start included, end not), their times strictly increasing.
 
-    `every` = n fetches each n-th frame only; indices and times are those of the full run. Rotation metadata is applied.
+    `every` = n fetches each n-th frame only; indices and times are those of the full run. Rotation metadata is applied, and
+    mirrored footage is put right.
     Transparency comes with image files; OpenCV does not hand out the alpha of video files.
     Raises UserError: file missing, unreadable, undecodable, without frames, fewer than 2 frames within the trim range,
     pictures of different size.
@@ -102,7 +103,7 @@ def read_frames(clip: Clip, every: int = 1) -> Generator[Frame, None, None]:
                 shape = shape or picture.shape
                 if picture.shape[:2] != shape[:2]:
                     raise UserError(_size_message(clip, index, picture.shape, shape))
-                image, alpha = _split(picture)
+                image, alpha = _split(cv2.flip(picture, 1) if clip.mirror else picture)
                 yield Frame(index, max(stamp - clip.start, 0.0) / clip.speed, image, alpha)
             index += 1
     if index < 2:

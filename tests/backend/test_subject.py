@@ -314,6 +314,17 @@ def test_box_chooses_among_subjects(tmp_path: Path) -> None:
         subject_of(Clip(clip, box=(400, 40, 500, 110)))
 
 
+def test_mirrored_footage_takes_box_and_matte_of_the_file(tmp_path: Path) -> None:
+    video = tmp_path / "two.mp4"
+    masks = two_walkers(video)
+    for own, box in zip(masks, ((160, 60, 290, 150), (20, 40, 100, 110)), strict=True):
+        subject = subject_of(Clip(str(video), box=box, mirror=True))
+        assert iou(subject, [mask[:, ::-1] for mask in own]).min() > 0.8
+    matte = write_mattes(tmp_path / "given", masks[0])
+    given = subject_of(Clip(str(video), matte=matte, mirror=True))
+    assert iou(given, [mask[:, ::-1] for mask in masks[0]]).min() > 0.98
+
+
 def test_box_stands_in_for_motion(tmp_path: Path) -> None:
     back = photo()
     masks = film(tmp_path / "still.mp4", lambda frame: back, lambda frame: (150, 90), frames=12)

@@ -96,7 +96,7 @@ def test_motion_json_and_npz(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "clip", [Clip("a.mp4"), Clip("ü", 1.0, 2.5, 2.0, 29.97, (0, 1.5, 10, 20), "mattes/"), Clip("a", end=0.1, box=(-5, -5, 0, 0))]
+    "clip", [Clip("a.mp4"), Clip("ü", 1.0, 2.5, 2.0, 29.97, (0, 1.5, 10, 20), "mattes/", True), Clip("a", end=0.1, box=(-5, -5, 0, 0))]
 )
 def test_clip_json(clip: Clip):
     assert Clip.from_json(clip.to_json()) == clip

@@ -94,6 +94,17 @@ def test_trim_speed_and_rate(video: Path) -> None:
     np.testing.assert_allclose(times, np.arange(10) / 10, atol=1e-9)
 
 
+def test_mirrored_footage_is_put_right(video: Path, tmp_path: Path) -> None:
+    plain, swapped = (list(read_frames(Clip(str(video), mirror=mirror))) for mirror in (False, True))
+    assert all(np.array_equal(left.image[:, ::-1], right.image) for left, right in zip(plain, swapped, strict=True))
+    assert swapped[0].image[4, 4, 1] > 150 and swapped[0].image[4, -4, 0] > 150, "green is left now, and red right"
+    alpha = np.zeros((*SIZE, 4), np.uint8)
+    alpha[:, :10] = 255
+    folder = write_images(tmp_path / "clear", ["a1.png", "a2.png"], [alpha, alpha])
+    seen = next(read_frames(Clip(str(folder), mirror=True))).alpha
+    assert seen is not None and seen[:, -10:].all() and not seen[:, :-10].any()
+
+
 def test_every_keeps_indices_and_times(video: Path) -> None:
     sampled = list(read_frames(Clip(str(video), start=0.08), every=7))
     assert [frame.index for frame in sampled] == [0, 7, 14]
