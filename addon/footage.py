@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bpy
@@ -82,6 +83,21 @@ def points_of(obj: bpy.types.Object, meshes: Sequence[bpy.types.Object], graph: 
 def to_world(matrix: Matrix, points: Array) -> Array:
     full = np.array(matrix)
     return points @ full[:3, :3].T + full[:3, 3]
+
+
+def located(raw: RawTake, chosen: str = "") -> RawTake:
+    """The take with its video where it is now: where it was at the capture, else beside the .blend, else the `chosen` one of its name.
+
+    A take travels with its file, a path does not. What is nowhere stays where it was, and reading it says so.
+    """
+    name = raw.clip.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    places = [Path(raw.clip.path)]
+    if bpy.data.filepath:
+        places.append(Path(bpy.data.filepath).parent / name)
+    if chosen and Path(chosen).name == name:
+        places.append(Path(bpy.path.abspath(chosen)))
+    found = next((place for place in places if place.exists()), places[0])
+    return replace(raw, clip=replace(raw.clip, path=str(found)))
 
 
 def film(clip: Clip) -> tuple[tuple[int, int], int]:

@@ -45,7 +45,7 @@ def write_movie(
 
     Raises UserError: video or armature gone, action deleted, movie not writable.
     """
-    raw = take_store.read(text)
+    raw = footage.located(take_store.read(text), context.scene.anyrig.video)
     obj = takes.target_of(context, text, raw.rig.names)
     info = probe(raw.clip)
     fps = context.scene.render.fps / context.scene.render.fps_base

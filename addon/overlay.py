@@ -125,7 +125,7 @@ def set_up(context: bpy.types.Context, text: bpy.types.Text | None, aim: tuple[f
 
     if text is None:
         raise UserError("There is no take in this file: capture one.")
-    raw = take_store.read(text)
+    raw = footage.located(take_store.read(text), context.scene.anyrig.video)
     size, first = footage.film(raw.clip)
     obj, fps = takes.target_of(context, text, raw.rig.names), take_store.about(text)["fps"]
     with takes.showing(obj, text):

@@ -217,6 +217,19 @@ def test_a_sequence_of_pictures_is_shown_by_its_own_numbers(tmp_path: Path) -> N
     assert [shown(1 + 2 * index) for index in range(FRAMES)] == list(range(100, 100 + FRAMES))
 
 
+def test_a_video_that_was_moved_is_found_beside_the_file_or_in_the_panel(tmp_path: Path) -> None:
+    _, text, _ = filmed(tmp_path)
+    raw = take_store.read(text)
+    (tmp_path / "other").mkdir()
+    moved = (tmp_path / "walk.mp4").rename(tmp_path / "other" / "walk.mp4")
+    assert footage.located(raw).clip.path == raw.clip.path
+    assert footage.located(raw, str(moved)).clip.path == str(moved)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other" / "walk.blend"))
+    windows = replace(raw, clip=replace(raw.clip, path="C:\\clips\\walk.mp4"))
+    assert footage.located(raw).clip.path == footage.located(windows).clip.path == str(moved)
+    assert bpy.ops.anyrig.overlay() == {"FINISHED"}
+
+
 # ---- what cannot be overlaid
 
 
