@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TypeVar
@@ -13,6 +13,7 @@ import torch
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 from torch import Tensor
 
+from .ahead import DEPTH, ahead
 from .clip import Clip, Settings
 from .errors import UserError
 from .inference import Take, anchor_of, collected, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
@@ -21,7 +22,7 @@ from .rig import Reference, Rig
 from .rotation import Array
 from .subject import Subject, find_subject
 from .video import read_frames
-from .vision import COARSE, crop, crop_box
+from .vision import COARSE, Image, crop, crop_box
 from .weights import Model, load_model, pick_device
 
 CLEAR_FRAMES = 5  # frames of the clip that the views are compared with
@@ -149,13 +150,19 @@ def clear_crops(clip: Clip, subject: Subject, squares: Array) -> Array:
     stretches = np.array_split(np.arange(len(squares)), min(CLEAR_FRAMES, len(squares)))
     wanted = {int(part[np.argmax(subject.confidence[part])]) for part in stretches}
     crops = []
-    with closing(read_frames(clip)) as frames:
-        for frame in frames:
-            if frame.index in wanted:
-                crops.append(crop(frame.image, subject.matte(frame.index), squares[frame.index]))
+    with closing(_crops(clip, subject, squares, wanted)) as pictures:
+        for picture in pictures:
+            crops.append(picture)
             if len(crops) == len(wanted):
                 break
     return np.stack(crops)
+
+
+def _crops(clip: Clip, subject: Subject, squares: Array, only: Container[int] | None = None) -> Generator[Image, None, None]:
+    """(224, 224, 3) uint8 of each frame, or of those in `only`."""
+    with closing(read_frames(clip, only=only)) as frames:
+        for frame in frames:
+            yield crop(frame.image, subject.matte(frame.index), squares[frame.index])
 
 
 def match_view(views: Tensor, frames: Tensor) -> int:
@@ -177,10 +184,10 @@ def _choose_views(model: Model, targets: Sequence[Target], crops: Array) -> tupl
 
 def _tokens(model: Model, clip: Clip, subject: Subject, squares: Array, batch: int) -> Generator[Tensor, None, None]:
     """Image tokens (n, S, C) of the clip, `batch` frames at a time."""
-    crops: list[Array] = []
-    with closing(read_frames(clip)) as frames:
-        for frame in frames:
-            crops.append(crop(frame.image, subject.matte(frame.index), squares[frame.index]))
+    crops: list[Image] = []
+    with closing(ahead(_crops(clip, subject, squares), depth=batch + DEPTH)) as pictures:
+        for picture in pictures:
+            crops.append(picture)
             if len(crops) == batch:
                 yield model.encoder.encode(np.stack(crops))
                 crops = []
@@ -226,4 +233,6 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise UserError("The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU.") from error
+        raise UserError(
+            "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU."
+        ) from error

@@ -9,13 +9,14 @@ mask carried on by optical flow. Only the frames of a window are kept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from .ahead import ahead
 from .align import Chain, grey
 from .clip import Clip
 from .matte import Box, Picker, fill_holes, mask_box, ordered, shade_vectors, shifted_difference, shrink, work_size
@@ -40,6 +41,7 @@ class _View:
     placed: Array
     guesses: int
     mask: Array | None = None
+    density: Array | None = None
 
 
 def follow(clip: Clip, fixed: Array, box: Box | None, size: tuple[int, int]) -> Generator[tuple[float, Array, float], None, None]:
@@ -52,12 +54,29 @@ def follow(clip: Clip, fixed: Array, box: Box | None, size: tuple[int, int]) -> 
     still = cv2.resize(fixed.astype(np.uint8), small, interpolation=cv2.INTER_AREA) > 0
     scaled = None if box is None else (box[0] * ratio, box[1] * ratio, box[2] * ratio, box[3] * ratio)
     tracker = _Tracker(still, scaled)
+    # GrabCut draws from a generator that each thread has: a second clip must not depend on the first.
+    cv2.setRNGSeed(0)
+    with closing(ahead(_prepared(clip, small, still))) as windows:
+        yield from _masked(windows, tracker, size)
+
+
+def _masked(
+    windows: Iterable[tuple[list[_View], int]], tracker: _Tracker, size: tuple[int, int]
+) -> Generator[tuple[float, Array, float], None, None]:
     ready: list[tuple[Array, float]] | None = None
-    for window, centre in _windows(clip, small, still):
+    for window, centre in windows:
         ready = tracker.begin(window) if ready is None else ready
         mask, quality = ready.pop(0) if ready else tracker.step(window, centre)
         soft = cv2.GaussianBlur(mask.astype(np.float32) * 255.0, (0, 0), 0.8)
         yield window[centre].time, cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8), quality
+
+
+def _prepared(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_View], int], None, None]:
+    """`_windows` with the density of the centre: all that does not depend on the masks before."""
+    with closing(_windows(clip, size, still)) as windows:
+        for window, centre in windows:
+            window[centre].density = _density(_self_moving(window, centre, still))
+            yield window, centre
 
 
 def _windows(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_View], int], None, None]:
@@ -224,7 +243,9 @@ class _Tracker:
         """(mask, confidence) of the window's frame `centre`."""
         view = window[centre]
         carried = self._carry(view)
-        self.density = np.maximum(self.density, _density(_self_moving(window, centre, self.still)))
+        density = _density(_self_moving(window, centre, self.still)) if view.density is None else view.density
+        view.density = None  # not needed again
+        self.density = np.maximum(self.density, density)
         usual = max(0.12, 0.3 * float(np.percentile(self.density, 99.5)))
         seed = self.density > usual
         wide = self._pick(self.density > 0.5 * usual, 0.15)

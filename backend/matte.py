@@ -31,11 +31,11 @@ def shade_vectors(image: Array, smooth: bool = True) -> Array:
     """
     lab = cv2.cvtColor(cv2.blur(image, (3, 3)) if smooth else image, cv2.COLOR_RGB2Lab)
     # Plane by plane in memory: arithmetic on one component at a time is then several times as fast.
-    planes = np.empty((3, *lab.shape[:2]), np.float32)
+    planes: Array = np.empty((3, *lab.shape[:2]), np.float32)
     # OpenCV stores 255/100 L and a + 128, b + 128 in 8 bits.
-    for plane, stored, (factor, offset) in zip(planes, cv2.split(lab), ((100 / 255, 16), (1, -128), (1, -128)), strict=True):
-        np.multiply(stored, np.float32(factor), out=plane, dtype=np.float32)
-        plane += np.float32(offset)
+    for index, (factor, offset) in enumerate(((100 / 255, 16), (1, -128), (1, -128))):
+        np.multiply(lab[..., index], np.float32(factor), out=planes[index], dtype=np.float32)
+        planes[index] += np.float32(offset)
     return np.moveaxis(planes, 0, -1)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from .ahead import ahead
 from .backdrop import Static, Uniform, find_static, find_uniform
 from .clip import Clip
 from .errors import UserError
@@ -64,9 +65,9 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
     every = max(1, expected // _SAMPLES)
     yield 0, expected
     samples: list[Frame] = []
-    with closing(read_frames(clip, every)) as frames:
+    with closing(_small_frames(clip, size, every)) as frames:
         for frame in frames:
-            samples.append(_reduced(frame, size))
+            samples.append(frame)
             yield 0, expected
     source, seen = _source(clip, samples, size, (info.width, info.height))
     track = Track()
@@ -76,6 +77,12 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
             yield min(len(track.times), expected), expected
     yield expected, expected
     return _subject(clip, source, track, (info.width, info.height), size)
+
+
+def _small_frames(clip: Clip, size: tuple[int, int], every: int = 1) -> Generator[Frame, None, None]:
+    with closing(read_frames(clip, every)) as frames:
+        for frame in frames:
+            yield _reduced(frame, size)
 
 
 def _reduced(frame: Frame, size: tuple[int, int]) -> Frame:
@@ -129,10 +136,10 @@ def _has_alpha(samples: list[Frame]) -> bool:
 
 def _alpha(clip: Clip, size: tuple[int, int], box: Box | None) -> Generator[_Seen, None, None]:
     picker = Picker(box)
-    with closing(read_frames(clip)) as frames:
+    with closing(ahead(_small_frames(clip, size))) as frames:
         for frame in frames:
             # A frame stored without alpha, or opaque all over, does not say where the subject is.
-            alpha = np.zeros(size[::-1], np.uint8) if frame.alpha is None else shrink(frame.alpha, size)
+            alpha = np.zeros(size[::-1], np.uint8) if frame.alpha is None else frame.alpha
             yield frame.time, alpha if box is None else picker.pick(alpha), 1.0
 
 
@@ -141,13 +148,12 @@ def _keyed(
 ) -> Generator[_Seen, None, None]:
     picker = Picker(box, fixed_parts(images, backdrop.key))
     holes = 0.002 if isinstance(backdrop, Uniform) else 0.02
-    with closing(read_frames(clip)) as frames:
+    with closing(ahead(_small_frames(clip, size))) as frames:
         for frame in frames:
-            image = shrink(frame.image, size)
             if isinstance(backdrop, Scenery):
-                yield frame.time, backdrop.pick(image, picker, holes), 1.0
+                yield frame.time, backdrop.pick(frame.image, picker, holes), 1.0
             else:
-                yield frame.time, picker.pick(backdrop.key(image), holes), 1.0
+                yield frame.time, picker.pick(backdrop.key(frame.image), holes), 1.0
 
 
 def unchanging(images: Array) -> Array:

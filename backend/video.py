@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import re
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Container, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -79,11 +79,11 @@ def probe(clip: Clip) -> VideoInfo:
     return VideoInfo(width, height, fps, frames, frames / fps)
 
 
-def read_frames(clip: Clip, every: int = 1) -> Generator[Frame, None, None]:
+def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) -> Generator[Frame, None, None]:
     """Yields the frames within the trim range (start included, end not), their times strictly increasing.
 
-    `every` = n fetches each n-th frame only; indices and times are those of the full run. Rotation metadata is applied, and
-    mirrored footage is put right.
+    `every` = n fetches each n-th frame only, `only` the frames of these indices; indices and times are those of the full run.
+    Rotation metadata is applied, and mirrored footage is put right.
     Transparency comes with image files; OpenCV does not hand out the alpha of video files.
     Raises UserError: file missing, unreadable, undecodable, without frames, fewer than 2 frames within the trim range,
     pictures of different size.
@@ -98,7 +98,7 @@ def read_frames(clip: Clip, every: int = 1) -> Generator[Frame, None, None]:
                 break
             if stamp < clip.start - _TOLERANCE:
                 continue
-            if index % every == 0:
+            if index % every == 0 and (only is None or index in only):
                 picture = fetch()
                 shape = shape or picture.shape
                 if picture.shape[:2] != shape[:2]:

@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from anyrig.backend import vision
+from anyrig.backend.ahead import ahead
+from anyrig.backend.errors import UserError
 from anyrig.backend.matte import difference, ordered, shade_vectors, shifted_difference
 
 SHADE = (0.88, 1.06)
@@ -81,3 +85,33 @@ def test_loading_leaves_the_compiler_of_torch_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def counted(last: int, seen: list[int]) -> Generator[int, None, None]:
+    try:
+        for number in range(last):
+            seen.append(number)
+            yield number
+        raise UserError("the end is damaged")
+    finally:
+        seen.append(-1)
+
+
+def test_ahead_keeps_order_and_passes_errors_on() -> None:
+    seen: list[int] = []
+    found = []
+    with pytest.raises(UserError, match="damaged"):
+        for number in ahead(counted(20, seen), depth=3):
+            found.append(number)
+    assert found == list(range(20)) and seen[-1] == -1
+    assert list(ahead(number for number in range(7))) == list(range(7))
+
+
+def test_closing_ends_the_thread_and_the_source() -> None:
+    seen: list[int] = []
+    before = threading.active_count()
+    work = ahead(counted(1000, seen), depth=3)
+    assert [next(work), next(work)] == [0, 1]
+    work.close()
+    assert threading.active_count() == before
+    assert seen[-1] == -1 and len(seen) <= 7  # never more than the depth ahead

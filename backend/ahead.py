@@ -1,0 +1,32 @@
+"""Work done ahead on a thread of its own: decoding while the network runs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import TypeVar
+
+T = TypeVar("T")
+
+DEPTH = 4  # items
+
+
+def ahead(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, None, None]:
+    """Yields what `source` yields, in order; the source runs on one other thread, at most `depth` items ahead.
+
+    What it raises is raised here, after the items before. Closing this ends the thread, then closes the source.
+    """
+    end = object()
+    with closing(source), ThreadPoolExecutor(1, "anyrig-ahead") as worker:
+        pending: deque[Future[T | object]] = deque()
+        try:
+            for _ in range(depth):
+                pending.append(worker.submit(next, source, end))
+            while (item := pending.popleft().result()) is not end:
+                pending.append(worker.submit(next, source, end))
+                yield item  # type: ignore[misc]
+        finally:
+            for future in pending:
+                future.cancel()
