@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from .blocks import Graph
 from .camera import project, view_yaw
 from .config import Config
 from .errors import UserError
+from .guess import understood
 from .model import Anchor
 from .names import hashed_embedding
 from .rig import Rig
@@ -23,12 +24,15 @@ from .skeleton import (
     ancestor_mask,
     global_to_local,
     graph_relations,
+    leaf_joints,
     network_axes,
     pose_to_network,
     scale_of,
     skeleton_of,
 )
 from .vision import to_crop
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 IDENTITY = np.array([1.0, 0, 0, 0, 1, 0])
 
@@ -62,9 +66,9 @@ class Pairs:
     unit: float
 
 
-def body_of(rig: Rig, config: Config) -> Body:
-    """Raises UserError for a name encoder that this build does not have."""
-    if config.names != "hashed":
+def body_of(rig: Rig, config: Config, embed: Embed | None = None) -> Body:
+    """embed: names (K) -> (K, E), needed for models whose names are not hashed. Raises UserError where it is missing."""
+    if config.names != "hashed" and embed is None:
         raise UserError(f"The model's joint names need the encoder '{config.names}', which is not installed: choose the lite model.")
     skeleton = skeleton_of(rig, config.tips)
     hop, edge = graph_relations(skeleton.parents)
@@ -72,7 +76,15 @@ def body_of(rig: Rig, config: Config) -> Body:
     held = skeleton.static | skeleton.tip
     # a position relative to the root stays put only if nothing above it turns
     moved_by = (ancestors & ~held[None] & ~np.eye(len(held), dtype=np.bool_)).any(1)
-    return Body(skeleton, 6 * hop + edge, ancestors, hashed_embedding(skeleton.names, config.name_width), skeleton.static & ~moved_by, held)
+    names = embed(_words(rig, config)) if embed else hashed_embedding(_words(rig, config), config.name_width)
+    return Body(skeleton, 6 * hop + edge, ancestors, names, skeleton.static & ~moved_by, held)
+
+
+def _words(rig: Rig, config: Config) -> tuple[str, ...]:
+    """What the K joints are called: as the user says, or as the bones are; `release` has names without meaning guessed."""
+    words = rig.labels or (rig.names if config.names == "hashed" else understood(rig))
+    leaves = leaf_joints(rig.parents) if config.tips else ()
+    return words + tuple(f"{words[leaf]} tip" for leaf in leaves)
 
 
 def pairs_of(rig: Rig, poses: Array, azimuths: Sequence[float], projection: Array, square: Array, config: Config) -> Pairs:

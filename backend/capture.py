@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from scipy.ndimage import maximum_filter1d, uniform_filter1d
 from torch import Tensor
 
 from .ahead import DEPTH, ahead
@@ -22,11 +21,10 @@ from .rig import Reference, Rig
 from .rotation import Array
 from .subject import Subject, find_subject
 from .video import read_frames
-from .vision import COARSE, Image, crop, crop_box
+from .vision import Image
 from .weights import Model, load_model, pick_device
 
 CLEAR_FRAMES = 5  # frames of the clip that the views are compared with
-STEADY = 8  # frames to either side over which the crop keeps its size
 
 T = TypeVar("T")
 
@@ -97,10 +95,10 @@ def watch(
     """Find the subject, choose the views, and run stage 1 for all rigs at once; image features are computed once."""
     with clock("subject"):
         subject = yield from _staged("Finding the subject", find_subject(clip))
-    squares = clip_squares(subject.boxes)
+    squares = model.encoder.squares(subject.boxes)
     with clock("view"):
         yield Progress("Matching the view", 0, len(targets))
-        views, tokens = _choose_views(model, targets, clear_crops(clip, subject, squares))
+        views, tokens = _choose_views(model, targets, clear_crops(model, clip, subject, squares))
     rigs = [target.rig for target in targets]
     references = [target.references[view] for target, view in zip(targets, views, strict=True)]
     anchor, scales = anchor_of(model, rigs, references, tokens)
@@ -137,20 +135,12 @@ def result_of(work: Generator[Progress, None, T]) -> T:
             return stop.value
 
 
-def clip_squares(boxes: Array) -> Array:
-    """Boxes (T, 4) -> the squares (T, 4) to cut out: around each box, of a size that changes slowly, so that scale is kept."""
-    squares = crop_box(boxes)
-    side = maximum_filter1d(squares[:, 2] - squares[:, 0], 2 * STEADY + 1, mode="nearest")
-    side = uniform_filter1d(side, STEADY + 1, mode="nearest")
-    return np.stack([crop_box(box, length) for box, length in zip(boxes, side, strict=True)])
-
-
-def clear_crops(clip: Clip, subject: Subject, squares: Array) -> Array:
+def clear_crops(model: Model, clip: Clip, subject: Subject, squares: Array) -> Array:
     """(n, 224, 224, 3) uint8: the most certain frame of each of a few stretches of the clip."""
     stretches = np.array_split(np.arange(len(squares)), min(CLEAR_FRAMES, len(squares)))
     wanted = {int(part[np.argmax(subject.confidence[part])]) for part in stretches}
     crops = []
-    with closing(_crops(clip, subject, squares, wanted)) as pictures:
+    with closing(_crops(model, clip, subject, squares, wanted)) as pictures:
         for picture in pictures:
             crops.append(picture)
             if len(crops) == len(wanted):
@@ -158,11 +148,13 @@ def clear_crops(clip: Clip, subject: Subject, squares: Array) -> Array:
     return np.stack(crops)
 
 
-def _crops(clip: Clip, subject: Subject, squares: Array, only: Container[int] | None = None) -> Generator[Image, None, None]:
+def _crops(
+    model: Model, clip: Clip, subject: Subject, squares: Array, only: Container[int] | None = None
+) -> Generator[Image, None, None]:
     """(224, 224, 3) uint8 of each frame, or of those in `only`."""
     with closing(read_frames(clip, only=only)) as frames:
         for frame in frames:
-            yield crop(frame.image, subject.matte(frame.index), squares[frame.index])
+            yield model.encoder.cut(frame.image, subject.matte(frame.index), squares[frame.index])
 
 
 def match_view(views: Tensor, frames: Tensor) -> int:
@@ -174,10 +166,10 @@ def match_view(views: Tensor, frames: Tensor) -> int:
 def _choose_views(model: Model, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
     """-> the index of each target's view, and the tokens (B, S, C) of those views."""
     frames = model.encoder.encode(crops)
-    chosen, tokens = [], []
+    chosen, tokens, likeness, cut = [], [], model.encoder.likeness, model.encoder.cut
     for target in targets:
-        views = model.encoder.encode(np.stack([reference_crop(reference) for reference in target.references]))
-        chosen.append(match_view(views[..., COARSE], frames[..., COARSE]) if len(views) > 1 else 0)
+        views = model.encoder.encode(np.stack([reference_crop(reference, cut) for reference in target.references]))
+        chosen.append(match_view(views[..., likeness], frames[..., likeness]) if len(views) > 1 else 0)
         tokens.append(views[chosen[-1]])
     return chosen, torch.stack(tokens)
 
@@ -185,7 +177,7 @@ def _choose_views(model: Model, targets: Sequence[Target], crops: Array) -> tupl
 def _tokens(model: Model, clip: Clip, subject: Subject, squares: Array, batch: int) -> Generator[Tensor, None, None]:
     """Image tokens (n, S, C) of the clip, `batch` frames at a time."""
     crops: list[Image] = []
-    with closing(ahead(_crops(clip, subject, squares), depth=batch + DEPTH)) as pictures:
+    with closing(ahead(_crops(model, clip, subject, squares), depth=batch + DEPTH)) as pictures:
         for picture in pictures:
             crops.append(picture)
             if len(crops) == batch:
@@ -198,7 +190,7 @@ def _tokens(model: Model, clip: Clip, subject: Subject, squares: Array, batch: i
 def _load(settings: Settings, clock: Clock) -> Generator[Progress, None, Model]:
     yield Progress("Loading the model", 0, 1)
     with clock("load"):
-        return load_model(settings.model, pick_device(settings.device))
+        return load_model(settings.model, pick_device(settings.device), settings.weights)
 
 
 def _staged(stage: str, work: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:

@@ -19,6 +19,8 @@ from .capture import Progress, Target, Watched, capture, capture_positions, solv
 from .clip import Clip, Settings
 from .errors import UserError
 from .inference import Take, motion_of
+from .obtain import Step, adopt, obtain
+from .registry import TABLE, Folder, named, size_text
 from .rig import Reference, Rig
 from .skeleton import skeleton_of
 from .splat import reference_views
@@ -56,6 +58,17 @@ def _parser() -> argparse.ArgumentParser:
     take.add_argument("--out", required=True, type=Path)
     take.add_argument("--bvh", type=Path, help="also write the take as BVH")
     take.set_defaults(run=_capture)
+    weights = commands.add_parser("weights", help="list, download or remove the released weights")
+    weights.add_argument("--download", metavar="NAME", help="release for all that is missing, or one name of the list")
+    weights.add_argument(
+        "--from", dest="source", type=Path, metavar="PATH", help="use files that are there already: one, or a folder of them"
+    )
+    weights.add_argument("--remove", action="store_true", help="delete what was downloaded")
+    weights.add_argument("--mirror", default="", metavar="URL", help="take the hub's place")
+    weights.add_argument(
+        "--folder", default="", metavar="DIR", help="where the weights lie (default: $ANYRIG_WEIGHTS or the user's data)"
+    )
+    weights.set_defaults(run=_weights)
     if find_spec(f"{__package__}.train") is not None:  # left out of the zip
         from .train.commands import add_commands
 
@@ -79,6 +92,20 @@ def _capture(options: argparse.Namespace) -> None:
         _write_positions(options.out, drained(capture_positions([target], clip, settings)), settings)
         return
     _write(options, rig, drained(capture([target], clip, settings))[0])
+
+
+def _weights(options: argparse.Namespace) -> None:
+    folder = Folder(options.folder)
+    if options.remove:
+        print(f"{size_text(folder.remove())} freed in {folder.path}")
+    if options.source:
+        drained(adopt(folder, options.source))
+    if options.download:
+        drained(obtain(folder, options.mirror, named(options.download)))
+    print(f"in {folder.path}:")
+    for item in TABLE:
+        state = str(folder.file(item)) if folder.has(item) else "missing"
+        print(f"{item.name:<18} {size_text(item.size):>8}  {item.licence:<28} {item.repo}/{item.file}: {state}")
 
 
 def _write(options: argparse.Namespace, rig: Rig, motion) -> None:
@@ -128,12 +155,12 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, reference: Reference, setti
         raise UserError(f"Positions '{options.positions}' belong to another rig than '{rig.name}': write them again with this one.")
     azimuth = float(data["azimuth"])
     seen = Reference(reference.pose, reference.picture, azimuth, reference.projection)
-    model = load_model(settings.model, pick_device(settings.device))
+    model = load_model(settings.model, pick_device(settings.device), settings.weights)
     take = drained(solve(model, [Take(rig, seen, data["position"], None, azimuth)]))[0]
     _write(options, rig, motion_of(take, data["times"], data["boxes"], data["confidence"], settings, {"positions": options.positions}))
 
 
-def drained(work: Generator[Progress, None, T]) -> T:
+def drained(work: Generator[Progress | Step, None, T]) -> T:
     """Run a generator of Progress to its end with a bar on stderr; -> what it returns."""
     while True:
         try:
@@ -142,7 +169,9 @@ def drained(work: Generator[Progress, None, T]) -> T:
             return stop.value
 
 
-def show_bar(progress: Progress) -> None:
+def show_bar(progress: Progress | Step) -> None:
     filled = 24 * progress.done // max(progress.total, 1)
     end = "\n" if progress.done >= progress.total else ""
-    print(f"\r{progress.stage:<22} [{'#' * filled:<24}] {progress.done}/{progress.total} ", end=end, file=sys.stderr, flush=True)
+    large = progress.total >= 10**6  # bytes
+    done, total = (size_text(count) if large else count for count in (progress.done, progress.total))
+    print(f"\r{progress.stage:<22} [{'#' * filled:<24}] {done}/{total} ", end=end, file=sys.stderr, flush=True)

@@ -65,7 +65,7 @@ class Settings:
 
     model: a name of the weights registry or a file. device: "auto", "cuda", "mps" or "cpu". precision: "auto" or "float32".
     heading: "rig" turns the whole take so that on average it faces as the reference pose does; "view" trusts the reference
-    view's side. batch: frames per encoder call.
+    view's side. batch: frames per encoder call. weights: the folder of the released weights, "" for the usual one.
     """
 
     model: str = "lite"
@@ -73,6 +73,7 @@ class Settings:
     precision: str = "auto"
     heading: str = "rig"
     batch: int = 16
+    weights: str = ""
 
     def __post_init__(self) -> None:
         for key, known in (("device", ("auto", "cuda", "mps", "cpu")), ("precision", ("auto", "float32")), ("heading", ("rig", "view"))):

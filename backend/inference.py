@@ -22,8 +22,10 @@ from .motion import Motion
 from .rig import Reference, Rig
 from .rotation import Array, continuous, matrix_to_quaternion, matrix_to_yaw, rot6d_to_matrix, yaw_to_matrix
 from .skeleton import local_to_global, network_axes, pose_to_network, posed_heads, skeleton_of
-from .vision import crop, crop_box
+from .vision import Image, crop, crop_box
 from .weights import Model
+
+Cut = Callable[[Image, Image, Array], Image]
 
 CORE = 64  # output frames per window
 SEEN_ALPHA = 8  # of 255: what counts as the subject in a reference picture
@@ -49,9 +51,9 @@ def reference_square(reference: Reference) -> Array:
     return crop_box(np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]))
 
 
-def reference_crop(reference: Reference) -> Array:
-    """(224, 224, 3) uint8: the picture as the encoder sees it."""
-    return crop(reference.picture[..., :3], reference.picture[..., 3], reference_square(reference))
+def reference_crop(reference: Reference, cut: Cut = crop) -> Image:
+    """(224, 224, 3) uint8: the picture as the encoder sees it. cut: the encoder's own way, lite's by default."""
+    return cut(reference.picture[..., :3], reference.picture[..., 3], reference_square(reference))
 
 
 def anchor_of(model: Model, rigs: Sequence[Rig], references: Sequence[Reference], tokens: Tensor) -> tuple[Anchor, list[float]]:
@@ -61,7 +63,7 @@ def anchor_of(model: Model, rigs: Sequence[Rig], references: Sequence[Reference]
         pairs_of(rig, reference.pose[None], [reference.azimuth], reference.projection, reference_square(reference), config)
         for rig, reference in zip(rigs, references, strict=True)
     ]
-    return collate([body_of(rig, config) for rig in rigs], pairs, tokens), [pair.scale for pair in pairs]
+    return collate([body_of(rig, config, model.names) for rig in rigs], pairs, tokens), [pair.scale for pair in pairs]
 
 
 def windows(frames: int, margin: int, core: int = CORE) -> Iterator[tuple[int, int, int, int]]:

