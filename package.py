@@ -72,7 +72,7 @@ def run(command: Sequence[str]) -> None:
 def staged_files() -> dict[str, Path]:
     """Path inside the zip -> file in the repository. Training, the demo and anything untracked by these rules stay out."""
     files = {"blender_manifest.toml": ROOT / "blender_manifest.toml", "LICENSE": ROOT / "LICENSE"}
-    for path in sorted(ROOT.glob("addon/**/*.py")):
+    for path in sorted([*ROOT.glob("addon/**/*.py"), *ROOT.glob("addon/flamenco/*.js")]):
         if not path.name.startswith("demo"):
             files[path.relative_to(ROOT).as_posix()] = path
     for path in sorted([*ROOT.glob("backend/**/*.py"), *ROOT.glob("backend/data/**/*")]):

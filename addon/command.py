@@ -1,4 +1,4 @@
-"""`blender -b FILE --command anyrig capture|diagnostics|movie|pack|render|sheet ...`: the add-on without a window."""
+"""`blender -b FILE --command anyrig batch|capture|diagnostics|movie|pack|render|sheet ...`: the add-on without a window."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ USAGE = f"blender -b FILE --command {ID}"
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 a sentence on stderr says what is wrong with the input, 2 wrong arguments."""
+    if arguments[:1] == ["batch"]:
+        return _guarded(_batch, arguments[1:])
     if arguments[:1] == ["pack"]:
         return _guarded(_pack, arguments[1:])
     if arguments[:1] == ["render"]:
@@ -45,6 +47,16 @@ def _guarded(run: Any, arguments: list[str]) -> int:
         return 1
     except SystemExit as end:  # argparse has printed its message; 0 is --help
         return int(end.code or 0)
+
+
+def _batch(arguments: list[str]) -> int:
+    from .batch import batch_command
+
+    return batch_command(arguments, _tell, USAGE)
+
+
+def _tell(text: str) -> None:
+    print(text, flush=True)
 
 
 def _pack(arguments: list[str]) -> int:
@@ -97,7 +109,8 @@ def _capture(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="capture|diagnostics|movie|pack|render|sheet")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="batch|capture|diagnostics|movie|pack|render|sheet")
+    commands.add_parser("batch", help="capture many videos onto many rigs, as a JSON file says", add_help=False)
     commands.add_parser("diagnostics", help="print versions, libraries and devices, for reports of problems", add_help=False)
     commands.add_parser("movie", help="make a movie of a take's input beside the rig", add_help=False)
     commands.add_parser("pack", help="make rig packs for training", add_help=False)
@@ -115,7 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     capture.add_argument("--trim", type=float, nargs=2, metavar=("A", "B"), help="seconds of the video to use")
     capture.add_argument("--model", default="lite", metavar="M", help="lite, or a weights file (default: lite)")
     capture.add_argument("--device", default=None, metavar="D", help="auto, cuda, mps or cpu (default: as in the preferences)")
-    capture.add_argument("--heading", choices=("rig", "view"), default="rig", help="face as the reference does, or as seen (default: rig)")
+    capture.add_argument(
+        "--heading", choices=("rig", "view"), default="rig", help="face as the reference does, or as seen (default: rig)"
+    )
     capture.add_argument("--engine", choices=("workbench", "cycles"), help="what draws the rig (default: as in the preferences)")
     capture.add_argument("--out", metavar="FILE.blend", help="save a copy of the file with the keys")
     capture.add_argument("--bvh", metavar="OUT.bvh", help="write the motion as BVH; several armatures: OUT-NAME.bvh")

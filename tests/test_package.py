@@ -56,6 +56,7 @@ def manifest_in(path: Path) -> dict[str, Any]:
 def test_the_zip_holds_what_the_extension_needs_and_nothing_else(zipped: Path):
     names = names_in(zipped)
     assert {"__init__.py", "blender_manifest.toml", "LICENSE", "addon/__init__.py", "backend/capture.py"} <= names
+    assert "addon/flamenco/anyrig_batch.js" in names
     strange = [name for name in names if name.startswith(("addon/demo", "backend/train", "tests")) or "__pycache__" in name]
     assert not strange
     assert names == {*package.staged_files(), "__init__.py"}
