@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import GraphLayer, TemporalBlock, exact
+from .blocks import ExactHead, ExactLinear, GraphLayer, TemporalBlock, exact
 from .config import Config
 from .kinematics import anchored_ik, global_to_local, local_to_global, matrix_to_rot6d, rot6d_to_matrix
 
@@ -104,7 +104,7 @@ class Lift(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.input = nn.Linear(2 + 3 + 3, config.width)
+        self.input = ExactLinear(2 + 3 + 3, config.width)
         blocks = (TemporalBlock(config.width, config.heads, config.joint_radius, config.dropout) for _ in range(config.lift_layers))
         self.temporal = nn.ModuleList(blocks)
         self.layers = nn.ModuleList(GraphLayer(config.width, config.heads, config.dropout) for _ in range(config.lift_layers))
@@ -122,8 +122,8 @@ class Estimate(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.input = nn.Linear(6 + 3, config.width)
-        self.trust = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 1))
+        self.input = ExactLinear(6 + 3, config.width)
+        self.trust = ExactHead(nn.LayerNorm(config.width), nn.Linear(config.width, 1))
         nn.init.zeros_(self.trust[1].weight)
         nn.init.constant_(self.trust[1].bias, -1.0)
 

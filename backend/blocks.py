@@ -40,6 +40,22 @@ def exact(like: Tensor) -> torch.autocast:
     return torch.autocast(like.device.type, enabled=False)
 
 
+class ExactLinear(nn.Linear):
+    """Left out of autocast: for coordinates and rotations, whose rounding to half precision would be the largest error there is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with exact(x):
+            return super().forward(x.to(self.weight.dtype))
+
+
+class ExactHead(nn.Sequential):
+    """Left out of autocast, as ExactLinear is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with exact(x):
+            return super().forward(x.to(self[1].weight.dtype))
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(..., N, D) -> (..., H, N, d)."""
     return x.unflatten(-1, (heads, -1)).transpose(-2, -3)
@@ -136,8 +152,13 @@ class PlainAttention(nn.Module):
         """x (B, T, J, D) to the tokens (B, T, S, D) of frames t - radius .. t + radius, RoPE over the frame index.
 
         Frames outside the clip are zero keys and zero values that take softmax weight. Windows are overlapping views of
-        one padded copy of the keys: nothing is materialised.
+        one padded copy of the keys: nothing is materialised. Tokens (1, T, S, D) are all rigs' own: their keys and values are
+        made once, and the joints of all rigs attend as if they were one rig's.
         """
+        rigs = len(x)
+        if len(tokens) < rigs:
+            x = x.transpose(0, 1).flatten(1, 2)[None]  # (1, T, B J, D)
+            return self.over_frames(x, tokens, radius, rope)[0].unflatten(1, (rigs, -1)).transpose(0, 1)
         q = split_heads(self.to_q(x), self.heads)  # (B, T, H, J, d)
         k, v = split_heads(self.to_k(tokens), self.heads), split_heads(self.to_v(tokens), self.heads)
         if radius == 0:  # within one frame the turns of q and k cancel

@@ -16,6 +16,7 @@ from torch import Tensor
 from .anchors import body_of, collate, pairs_of
 from .camera import view_yaw
 from .clip import Settings
+from .compute import mixed
 from .errors import UserError
 from .model import Anchor, Video2Pose2Rot
 from .motion import Motion
@@ -74,26 +75,34 @@ def windows(frames: int, margin: int, core: int = CORE) -> Iterator[tuple[int, i
 
 
 @torch.inference_mode()
-def run_video2pose(network: Video2Pose2Rot, anchor: Anchor, chunks: Iterable[Tensor], frames: int, core: int = CORE) -> Iterator[Tensor]:
+def run_video2pose(
+    network: Video2Pose2Rot, anchor: Anchor, chunks: Iterable[Tensor], frames: int, core: int = CORE, half: torch.dtype | None = None
+) -> Iterator[Tensor]:
     """Stage 1 over image tokens that arrive in chunks (n, S, C), `frames` in all -> positions (B, n', J, 3) in order.
 
-    Only one window of tokens is held.
+    Only one window of tokens is held. half: the type of its products, None for that of the weights.
     """
-    rigs = anchor.names.shape[0]
     source, held, first = iter(chunks), anchor.tokens.new_zeros(0, *anchor.tokens.shape[1:]), 0
     for low, high, start, end in windows(frames, network.config.margins[0], core):
-        held, first = held[low - first :], low
-        while first + len(held) < high:
-            held = torch.cat([held, next(source).to(held)])
-        image = held[: high - low].expand(rigs, -1, -1, -1)
-        yield network.video2pos(image, anchor)[0][:, start - low : end - low]
+        parts, first, count = [held[low - first :]], low, len(held) - (low - first)
+        while low + count < high:
+            parts.append(next(source).to(held))
+            count += len(parts[-1])
+        held = torch.cat(parts)
+        with mixed(anchor.tokens.device, half):
+            position = network.video2pos(held[None, : high - low], anchor)[0]
+        yield position[:, start - low : end - low].to(anchor.position.dtype)
 
 
 @torch.inference_mode()
-def run_pose2rot(network: Video2Pose2Rot, anchor: Anchor, position: Tensor, core: int = CORE) -> Iterator[Tensor]:
+def run_pose2rot(
+    network: Video2Pose2Rot, anchor: Anchor, position: Tensor, core: int = CORE, half: torch.dtype | None = None
+) -> Iterator[Tensor]:
     """Stage 2 over positions (B, T, J, 3) -> local rot6d (B, n', J, 6) in order."""
     for low, high, start, end in windows(position.shape[1], network.config.margins[1], core):
-        yield network.pos2rot(position[:, low:high], anchor)[:, start - low : end - low]
+        with mixed(position.device, half):
+            rot6d = network.pos2rot(position[:, low:high], anchor)
+        yield rot6d[:, start - low : end - low].to(anchor.rot6d.dtype)
 
 
 def collected(parts: Iterator[Tensor], frames: int, tick: Callable[[int], Any]) -> Generator[Any, None, Tensor]:

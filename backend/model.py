@@ -12,7 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from .aids import Estimate, Lift, Places, Readout
-from .blocks import AnchorAttention, Film, Graph, GraphAttention, GraphLayer, PlainAttention, Rope, TemporalBlock, feed_forward
+from .blocks import (
+    AnchorAttention,
+    ExactHead,
+    ExactLinear,
+    Film,
+    Graph,
+    GraphAttention,
+    GraphLayer,
+    PlainAttention,
+    Rope,
+    TemporalBlock,
+    feed_forward,
+)
 from .config import Config
 
 OCTAVES = 8
@@ -69,7 +81,7 @@ class ReferenceEncoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.pose_proj = nn.Linear(3 + 6 * OCTAVES, config.width)
+        self.pose_proj = ExactLinear(3 + 6 * OCTAVES, config.width)
         self.img_proj = nn.Linear(config.image_width, config.width)
         self.joint_t5proj = nn.Linear(config.name_width, config.width)
         self.fusion_blocks = nn.ModuleList(FusionBlock(config) for _ in range(config.ref_layers))
@@ -111,7 +123,7 @@ class TemporalModel(nn.Module):
         self.img_proj = nn.Linear(config.image_width, width)
         self.blocks_img = nn.ModuleList(ImageBlock(config) for _ in range(config.layers))
         self.blocks_graph = nn.ModuleList(GraphAttention(width, config.heads) for _ in range(config.layers))
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, HEAD), nn.ReLU(), nn.Linear(HEAD, 3))
+        self.head = ExactHead(nn.LayerNorm(width), nn.Linear(width, HEAD), nn.ReLU(), nn.Linear(HEAD, 3))
         self.rope = Rope(width // config.heads)
         self.readout = Readout(config) if config.aids else None
         self.lift = Lift(config) if config.aids else None
@@ -146,7 +158,7 @@ class Video2Pose(nn.Module):
             nn.init.zeros_(self.temporal_model.head[3].bias)
 
     def forward(self, image: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor | None]:
-        """image (B, T, S, C) -> positions (B, T, J, 3) and, with the aids, uv (B, T, J, 2)."""
+        """image (B, T, S, C), or (1, T, S, C) for all rigs -> positions (B, T, J, 3) and, with the aids, uv (B, T, J, 2)."""
         position, uv = self.temporal_model(self.ref_encoder(anchor), image, anchor)
         return torch.where(anchor.static_position[:, None, :, None], anchor.position[:, :1], position), uv
 
@@ -156,7 +168,7 @@ class RestEncoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.offset_proj = nn.Linear(3, config.width)
+        self.offset_proj = ExactLinear(3, config.width)
         self.joint_t5proj = nn.Linear(config.name_width, config.width)
         self.layers = nn.ModuleList(GraphLayer(config.width, config.heads, config.dropout) for _ in range(config.rest_layers))
         self.out_norm = nn.LayerNorm(config.width)
@@ -174,7 +186,7 @@ class PoseEncoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         width, count = config.width, config.pose_layers
-        self.in_proj = nn.Linear(3, width)
+        self.in_proj = ExactLinear(3, width)
         self.joint_t5proj = nn.Linear(config.name_width, width)
         self.rest_film_blocks = nn.ModuleList(Film(width) for _ in range(count))
         blocks = (TemporalBlock(width, config.heads, config.joint_radius, config.dropout) for _ in range(count))
@@ -210,7 +222,7 @@ class MemoryEncoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.pose_proj, self.rot_proj = nn.Linear(3, config.width), nn.Linear(6, config.width)
+        self.pose_proj, self.rot_proj = ExactLinear(3, config.width), ExactLinear(6, config.width)
         self.joint_t5proj = nn.Linear(config.name_width, config.width)
         self.layers = nn.ModuleList(MemoryLayer(config) for _ in range(config.memory_layers))
         self.out_norm = nn.LayerNorm(config.width)
@@ -249,7 +261,7 @@ class Decoder(nn.Module):
         width = config.width
         self.joint_t5proj = nn.Linear(config.name_width, width)
         self.blocks = nn.ModuleList(DecoderBlock(config, cross=i < config.cross_layers) for i in range(config.decoder_layers))
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 6))
+        self.head = ExactHead(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 6))
         self.estimate = Estimate(config) if config.aids else None
         if config.aids:  # start near the reference pose
             nn.init.zeros_(self.head[3].weight)

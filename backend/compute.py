@@ -1,0 +1,89 @@
+"""How much to compute at once, where and how exactly; and what to do when memory runs out."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from .clip import Settings
+from .config import Config
+from .errors import UserError
+
+CPU_BATCH = 4  # frames whose activations stay within the processor's cache
+LARGEST = 64  # frames per encoder call
+CORE = 64  # output frames per window, at least
+SHARE = 0.6  # of the free memory that is counted on
+MARGIN_SHARE = 4  # a window is at least this many times its margins, or the margins would be most of the work
+# bytes per picture that the widest part of an image encoder holds, float32: four activations of 112 x 112 x 96 and four of a ViT's MLP
+ENCODER_BYTES = {"efficientnet-lite0": 4 * 4 * 112 * 112 * 96}
+VIT_BYTES = 4 * 4 * 257 * 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """device; half: the type of autocast's products, None for float32 throughout; batch: frames per encoder call; core: output frames
+    per window. note: what the user should know of how this came about."""
+
+    device: torch.device
+    half: torch.dtype | None
+    batch: int
+    core: int
+    note: str = ""
+
+
+def mixed(device: torch.device, half: torch.dtype | None) -> torch.autocast:
+    """Products in half precision; norms and softmax stay in float32 by autocast's own rules. None: everything as it is."""
+    return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
+
+
+def plan_of(device: torch.device, config: Config, settings: Settings, free: int | None = None) -> Plan:
+    """A plan for `device`; `free` bytes of its memory, asked of the device where not given."""
+    core = max(CORE, MARGIN_SHARE * max(config.margins))
+    if device.type != "cuda":
+        return Plan(device, None, settings.batch or CPU_BATCH, core)
+    free = torch.cuda.mem_get_info(device)[0] if free is None else free
+    batch = int(min(max(SHARE * free // picture_bytes(config), 1), LARGEST))
+    # float16 keeps three bits more than bfloat16 of activations that norms hold near one
+    return Plan(device, None if settings.precision == "float32" else torch.float16, settings.batch or batch, core)
+
+
+def picture_bytes(config: Config) -> int:
+    """What the encoder needs for one picture."""
+    return ENCODER_BYTES.get(config.encoder, VIT_BYTES * config.image_width)
+
+
+def smaller(plan: Plan) -> Plan | None:
+    """What to try after memory ran out: half the batch and the window, then the processor, then nothing."""
+    if plan.device.type == "cpu":
+        return None
+    if not plan.note:
+        note = f"The {plan.device.type} device ran out of memory: it went on with half as many frames at once."
+        return replace(plan, batch=max(plan.batch // 2, 1), core=max(plan.core // 2, 1), note=note)
+    note = f"The {plan.device.type} device ran out of memory twice: the capture went on with the CPU, which takes longer."
+    return Plan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
+
+
+OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+
+
+@contextmanager
+def given_back() -> Iterator[None]:
+    """Gives a graphics card's memory back when the work is done, closed or has failed, and says in a sentence if it was too little."""
+    try:
+        yield
+    except OUT_OF_MEMORY as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of what failed
+        raise UserError(
+            "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU."
+        ) from error
+    finally:
+        give_back()
+
+
+def give_back() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
