@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from traceback import clear_frames
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from .ahead import DEPTH, ahead
 from .clip import Clip, Settings
+from .compute import OUT_OF_MEMORY, Plan, give_back, given_back, mixed, plan_of, smaller, uploaded
 from .errors import UserError
 from .inference import Take, anchor_of, collected, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
 from .motion import Motion
@@ -66,15 +70,21 @@ class Watched:
 def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, list[Motion]]:
     """Yields Progress and returns one Motion per target, in order. Closing it stops the work and frees its memory.
 
+    A graphics card whose memory runs out is asked for half as much, then left alone; the take's provenance says so in "notes".
     Raises UserError with a sentence for the user: unreadable video, no subject, model missing, out of memory.
     """
-    with _memory_errors():
+    with given_back():
         clock = Clock()
         model = yield from _load(settings, clock)
-        watched = yield from watch(model, targets, clip, settings, clock)
-        takes = yield from solve(model, watched.takes, clock)
+        subject = yield from _find(clip, clock)
+
+        def both(model: Model, plan: Plan) -> Generator[Progress, None, tuple[Watched, list[Take]]]:
+            watched = yield from watch(model, targets, clip, subject, plan, clock)
+            return watched, (yield from solve(model, watched.takes, plan, clock))
+
+        (watched, takes), plan = yield from _within_memory(model, settings, clock, both)
         shared = {"clip": asdict(clip), "settings": asdict(settings), "model": model.card, "seconds": clock.seconds}
-        subject = watched.subject
+        shared |= {"device": plan.device.type, "notes": [plan.note] if plan.note else []}
         return [
             motion_of(take, subject.times, subject.boxes, subject.confidence, settings, {**shared, "view": view})
             for take, view in zip(takes, watched.views, strict=True)
@@ -83,35 +93,63 @@ def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Genera
 
 def capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Watched]:
     """Stage 1 alone."""
-    with _memory_errors():
+    with given_back():
         clock = Clock()
         model = yield from _load(settings, clock)
-        return (yield from watch(model, targets, clip, settings, clock))
+        subject = yield from _find(clip, clock)
+        work = partial(watch, targets=targets, clip=clip, subject=subject, clock=clock)
+        return (yield from _within_memory(model, settings, clock, lambda model, plan: work(model, plan=plan)))[0]
+
+
+def _find(clip: Clip, clock: Clock) -> Generator[Progress, None, Subject]:
+    with clock("subject"):
+        return (yield from _staged("Finding the subject", find_subject(clip)))
+
+
+def _within_memory(
+    model: Model, settings: Settings, clock: Clock, work: Callable[[Model, Plan], Generator[Progress, None, T]]
+) -> Generator[Progress, None, tuple[T, Plan]]:
+    """Does the work by the plan for the model's device, and by smaller ones where memory runs out; -> its result and the last plan."""
+    plan = plan_of(model.encoder.device, model.config, settings)
+    while True:
+        try:
+            return (yield from work(model, plan)), plan
+        except OUT_OF_MEMORY as error:
+            following = smaller(plan)
+            if following is None:
+                raise
+            clear_frames(error.__traceback__)  # they hold the tensors of what failed
+        if following.device != plan.device:
+            model = yield from _load(replace(settings, device=following.device.type), clock)
+        plan = following
+        give_back()
+        yield Progress(plan.note, 0, 1)
 
 
 def watch(
-    model: Model, targets: Sequence[Target], clip: Clip, settings: Settings, clock: Clock
+    model: Model, targets: Sequence[Target], clip: Clip, subject: Subject, plan: Plan, clock: Clock
 ) -> Generator[Progress, None, Watched]:
-    """Find the subject, choose the views, and run stage 1 for all rigs at once; image features are computed once."""
-    with clock("subject"):
-        subject = yield from _staged("Finding the subject", find_subject(clip))
+    """Choose the views, and run stage 1 for all rigs at once; image features are computed once."""
     squares = model.encoder.squares(subject.boxes)
     with clock("view"):
         yield Progress("Matching the view", 0, len(targets))
-        views, tokens = _choose_views(model, targets, clear_crops(model, clip, subject, squares))
+        views, tokens = _choose_views(model, plan, targets, clear_crops(model, clip, subject, squares))
     rigs = [target.rig for target in targets]
     references = [target.references[view] for target, view in zip(targets, views, strict=True)]
     anchor, scales = anchor_of(model, rigs, references, tokens)
     frames = len(subject.times)
-    with clock("video2pose"), closing(_tokens(model, clip, subject, squares, settings.batch)) as chunks:
-        parts = run_video2pose(model.network, anchor, chunks, frames)
+    with clock("video2pose"), closing(_tokens(model, plan, _crops(model, clip, subject, squares))) as chunks:
+        parts = run_video2pose(model.network, anchor, chunks, frames, plan.core, plan.half)
         position = yield from collected(parts, frames, lambda done: Progress("Reading the motion", done, frames))
     takes = split_takes(rigs, references, scales, position, None, model.config.tips)
     return Watched(subject, takes, views, clock.seconds)
 
 
-def solve(model: Model, takes: Sequence[Take], clock: Clock | None = None) -> Generator[Progress, None, list[Take]]:
+def solve(
+    model: Model, takes: Sequence[Take], plan: Plan | None = None, clock: Clock | None = None
+) -> Generator[Progress, None, list[Take]]:
     """Stage 2 on the positions of stage 1, or of any other source: takes of one length -> the takes with their rotations."""
+    plan = plan or plan_of(model.encoder.device, model.config, Settings())
     rigs, references = [take.rig for take in takes], [take.reference for take in takes]
     # stage 2 reads the pose of the reference alone: its picture may be blank
     blank = torch.zeros(len(takes), 1, model.config.image_width, device=model.encoder.device)
@@ -121,7 +159,7 @@ def solve(model: Model, takes: Sequence[Take], clock: Clock | None = None) -> Ge
     for row, take, scale in zip(position, takes, scales, strict=True):
         row[:, : take.position.shape[1]] = torch.from_numpy(take.position / scale)
     with (clock or Clock())("pose2rot"):
-        parts = run_pose2rot(model.network, anchor, position)
+        parts = run_pose2rot(model.network, anchor, position, plan.core, plan.half)
         rot6d = yield from collected(parts, frames, lambda done: Progress("Solving rotations", done, frames))
     return split_takes(rigs, references, scales, position, rot6d, model.config.tips)
 
@@ -163,28 +201,29 @@ def match_view(views: Tensor, frames: Tensor) -> int:
     return int(likeness.mean(1).argmax())
 
 
-def _choose_views(model: Model, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
+def _choose_views(model: Model, plan: Plan, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
     """-> the index of each target's view, and the tokens (B, S, C) of those views."""
-    frames = model.encoder.encode(crops)
+    frames = _encoded(model, plan, crops)
     chosen, tokens, likeness, cut = [], [], model.encoder.likeness, model.encoder.cut
     for target in targets:
-        views = model.encoder.encode(np.stack([reference_crop(reference, cut) for reference in target.references]))
+        views = _encoded(model, plan, [reference_crop(reference, cut) for reference in target.references])
         chosen.append(match_view(views[..., likeness], frames[..., likeness]) if len(views) > 1 else 0)
         tokens.append(views[chosen[-1]])
     return chosen, torch.stack(tokens)
 
 
-def _tokens(model: Model, clip: Clip, subject: Subject, squares: Array, batch: int) -> Generator[Tensor, None, None]:
-    """Image tokens (n, S, C) of the clip, `batch` frames at a time."""
-    crops: list[Image] = []
-    with closing(ahead(_crops(model, clip, subject, squares), depth=batch + DEPTH)) as pictures:
-        for picture in pictures:
-            crops.append(picture)
-            if len(crops) == batch:
-                yield model.encoder.encode(np.stack(crops))
-                crops = []
-    if crops:
-        yield model.encoder.encode(np.stack(crops))
+def _encoded(model: Model, plan: Plan, crops: Sequence[Image] | Array) -> Tensor:
+    return torch.cat(list(_tokens(model, plan, (crop for crop in crops))))
+
+
+def _tokens(model: Model, plan: Plan, crops: Generator[Image, None, None]) -> Generator[Tensor, None, None]:
+    """Image tokens (n, S, C) of the crops, `plan.batch` at a time; the crops are made on a thread of their own."""
+    device = model.encoder.device
+    with closing(ahead(crops, depth=plan.batch + DEPTH)) as pictures:
+        while batch := list(islice(pictures, plan.batch)):
+            with mixed(device, plan.half):
+                tokens = model.encoder.encode(uploaded(np.stack(batch), device))
+            yield tokens.float()
 
 
 def _load(settings: Settings, clock: Clock) -> Generator[Progress, None, Model]:
@@ -217,14 +256,3 @@ class Clock:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-@contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Running out of memory becomes a sentence."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise UserError(
-            "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU."
-        ) from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 
 from .clip import Settings
 from .config import Config
@@ -23,8 +24,7 @@ ENCODER_BYTES = {"efficientnet-lite0": 4 * 4 * 112 * 112 * 96}
 VIT_BYTES = 4 * 4 * 257 * 4
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """device; half: the type of autocast's products, None for float32 throughout; batch: frames per encoder call; core: output frames
     per window. note: what the user should know of how this came about."""
 
@@ -51,6 +51,12 @@ def plan_of(device: torch.device, config: Config, settings: Settings, free: int 
     return Plan(device, None if settings.precision == "float32" else torch.float16, settings.batch or batch, core)
 
 
+def uploaded(pictures: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Pictures as a tensor on the device; on a graphics card from pinned memory, without waiting for the copy."""
+    tensor = torch.from_numpy(pictures)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def picture_bytes(config: Config) -> int:
     """What the encoder needs for one picture."""
     return ENCODER_BYTES.get(config.encoder, VIT_BYTES * config.image_width)
@@ -62,7 +68,7 @@ def smaller(plan: Plan) -> Plan | None:
         return None
     if not plan.note:
         note = f"The {plan.device.type} device ran out of memory: it went on with half as many frames at once."
-        return replace(plan, batch=max(plan.batch // 2, 1), core=max(plan.core // 2, 1), note=note)
+        return plan._replace(batch=max(plan.batch // 2, 1), core=max(plan.core // 2, 1), note=note)
     note = f"The {plan.device.type} device ran out of memory twice: the capture went on with the CPU, which takes longer."
     return Plan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
 

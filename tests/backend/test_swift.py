@@ -3,16 +3,28 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from anyrig.backend import vision
 from anyrig.backend.ahead import ahead
+from anyrig.backend.capsules import capsules
+from anyrig.backend.clip import Settings
+from anyrig.backend.compute import picture_bytes, plan_of
+from anyrig.backend.config import LITE, TINY, Config
 from anyrig.backend.errors import UserError
+from anyrig.backend.inference import anchor_of, reference_crop, run_pose2rot, run_video2pose
 from anyrig.backend.matte import difference, ordered, shade_vectors, shifted_difference
+from anyrig.backend.model import Anchor
+from anyrig.backend.rig import Rig
+from anyrig.backend.rotation import geodesic_angle, rot6d_to_matrix
+from anyrig.backend.splat import reference_views
+from anyrig.backend.weights import Model, load_model
 
 SHADE = (0.88, 1.06)
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,3 +127,69 @@ def test_closing_ends_the_thread_and_the_source() -> None:
     work.close()
     assert threading.active_count() == before
     assert seen[-1] == -1 and len(seen) <= 7  # never more than the depth ahead
+
+
+@pytest.fixture(scope="module")
+def lite() -> Model:
+    return load_model("lite", torch.device("cpu"))
+
+
+def biped(joints: int = 9) -> Rig:
+    rest = np.tile(np.eye(4), (joints, 1, 1))
+    rest[:, :3, 3] = np.random.default_rng(joints).normal(size=(joints, 3)) * 0.4 + [0, 0, 1]
+    parents = np.array([-1, *(index // 2 for index in range(joints - 1))])
+    nothing = np.zeros(joints, bool)
+    return Rig(f"rig {joints}", tuple(f"bone {i}" for i in range(joints)), parents, rest, rest[:, :3, 3] + 0.1, nothing, nothing)
+
+
+def seen(model: Model, joints: Sequence[int], frames: int) -> tuple[Anchor, torch.Tensor]:
+    """Rigs, their tokens and tokens of frames that show the first of them from one side after the other."""
+    rigs = [biped(count) for count in joints]
+    views = [reference_views(rig, capsules(rig, 800), np.array(rig.rest), np.linspace(0, 0.6, frames), size=96) for rig in rigs]
+    clip = model.encoder.encode(np.stack([reference_crop(view) for view in views[0]]))
+    tokens = torch.cat([model.encoder.encode(reference_crop(view[0])[None]) for view in views])
+    return anchor_of(model, rigs, [view[0] for view in views], tokens)[0], clip
+
+
+def test_half_precision_costs_less_than_a_tenth_of_a_degree(lite: Model) -> None:
+    anchor, clip = seen(lite, [9], 8)
+
+    def rotations(half: torch.dtype | None) -> np.ndarray:
+        position = torch.cat(list(run_video2pose(lite.network, anchor, [clip], len(clip), half=half)), dim=1)
+        rot6d = torch.cat(list(run_pose2rot(lite.network, anchor, position, half=half)), dim=1)
+        assert position.dtype == rot6d.dtype == torch.float32
+        return rot6d_to_matrix(rot6d[0].double().numpy())
+
+    whole, half = rotations(None), rotations(torch.float16)
+    error = np.degrees(geodesic_angle(whole, half)).mean()
+    assert 1e-5 < error < 0.1
+
+
+@pytest.mark.parametrize("config", [TINY, LITE], ids=["image windows", "single images"])
+def test_keys_of_the_image_are_made_once_for_all_rigs(config: Config, lite: Model) -> None:
+    model = lite if config == LITE else load_model("tiny", torch.device("cpu"))
+    anchor, clip = seen(model, [9, 5, 7], 6)
+    network = model.network
+    made: list[torch.Size] = []
+    layer = network.video2pos.temporal_model.blocks_img[0].cross_attn.to_k
+    handle = layer.register_forward_hook(lambda module, inputs, output: made.append(output.shape))
+    with torch.inference_mode():
+        together, each = (network.video2pos(image, anchor)[0] for image in (clip[None], clip.expand(3, -1, -1, -1)))
+    handle.remove()
+    assert [shape[0] for shape in made] == [1, 3]
+    assert (together - each).abs().max() < 1e-5
+
+
+GIB = 2**30
+
+
+def test_a_plan_follows_the_free_memory() -> None:
+    card, settings = torch.device("cuda"), Settings(batch=0)
+    plan = plan_of(card, LITE, settings, free=GIB)
+    assert plan.half == torch.float16 and plan.batch * picture_bytes(LITE) <= GIB < 2 * (plan.batch + 1) * picture_bytes(LITE)
+    assert plan_of(card, LITE, settings, free=80 * GIB).batch == 64
+    assert plan_of(card, LITE, settings, free=1).batch == 1
+    assert plan_of(card, LITE, replace(settings, batch=7, precision="float32"), free=GIB)[1:3] == (None, 7)
+    assert plan_of(torch.device("cpu"), LITE, settings)[1:3] == (None, 4)
+    # the released network sees 24 frames to either side: small windows would be mostly margin
+    assert plan_of(torch.device("cpu"), Config(), settings).core >= 4 * 24

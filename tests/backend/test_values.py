@@ -291,7 +291,7 @@ def test_bad_clips(changes: dict[str, Any], message: str):
         replace(Clip("a.mp4"), **changes)
 
 
-@pytest.mark.parametrize("changes", [{"device": "tpu"}, {"precision": "half"}, {"heading": "north"}, {"batch": 0}])
+@pytest.mark.parametrize("changes", [{"device": "tpu"}, {"precision": "half"}, {"heading": "north"}, {"batch": -1}])
 def test_bad_settings(changes: dict[str, Any]):
     with pytest.raises(UserError, match=next(iter(changes))):
         Settings(**changes)
