@@ -74,31 +74,48 @@ def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Genera
     Raises UserError with a sentence for the user: unreadable video, no subject, model missing, out of memory.
     """
     with given_back():
-        clock = Clock()
-        model = yield from _load(settings, clock)
-        subject = yield from _find(clip, clock)
+        return (yield from _capture(targets, clip, settings))
 
-        def both(model: Model, plan: Plan) -> Generator[Progress, None, tuple[Watched, list[Take]]]:
-            watched = yield from watch(model, targets, clip, subject, plan, clock)
-            return watched, (yield from solve(model, watched.takes, plan, clock))
 
-        (watched, takes), plan = yield from _within_memory(model, settings, clock, both)
-        shared = {"clip": asdict(clip), "settings": asdict(settings), "model": model.card, "seconds": clock.seconds}
-        shared |= {"device": plan.device.type, "notes": [plan.note] if plan.note else []}
-        return [
-            motion_of(take, subject.times, subject.boxes, subject.confidence, settings, {**shared, "view": view})
-            for take, view in zip(takes, watched.views, strict=True)
-        ]
+def _capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, list[Motion]]:
+    clock = Clock()
+    model = yield from _load(settings, clock)
+    watched, takes, plan = yield from takes_of(model, targets, clip, settings, clock)
+    subject = watched.subject
+    shared = {"clip": asdict(clip), "settings": asdict(settings), "model": model.card, "seconds": clock.seconds}
+    shared |= {"device": plan.device.type, "notes": [plan.note] if plan.note else []}
+    return [
+        motion_of(take, subject.times, subject.boxes, subject.confidence, settings, {**shared, "view": view})
+        for take, view in zip(takes, watched.views, strict=True)
+    ]
+
+
+def takes_of(
+    model: Model, targets: Sequence[Target], clip: Clip, settings: Settings, clock: Clock
+) -> Generator[Progress, None, tuple[Watched, list[Take], Plan]]:
+    """Both stages: what the first saw, the takes with their rotations, and the plan by which they came about in the end."""
+    subject = yield from _find(clip, clock)
+
+    def both(model: Model, plan: Plan) -> Generator[Progress, None, tuple[Watched, list[Take]]]:
+        watched = yield from watch(model, targets, clip, subject, plan, clock)
+        return watched, (yield from solve(model, watched.takes, plan, clock))
+
+    (watched, takes), plan = yield from _within_memory(model, settings, clock, both)
+    return watched, takes, plan
 
 
 def capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Watched]:
     """Stage 1 alone."""
     with given_back():
-        clock = Clock()
-        model = yield from _load(settings, clock)
-        subject = yield from _find(clip, clock)
-        work = partial(watch, targets=targets, clip=clip, subject=subject, clock=clock)
-        return (yield from _within_memory(model, settings, clock, lambda model, plan: work(model, plan=plan)))[0]
+        return (yield from _capture_positions(targets, clip, settings))
+
+
+def _capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Watched]:
+    clock = Clock()
+    model = yield from _load(settings, clock)
+    subject = yield from _find(clip, clock)
+    work = partial(watch, targets=targets, clip=clip, subject=subject, clock=clock)
+    return (yield from _within_memory(model, settings, clock, lambda model, plan: work(model, plan=plan)))[0]
 
 
 def _find(clip: Clip, clock: Clock) -> Generator[Progress, None, Subject]:

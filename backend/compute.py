@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import clear_frames
 from typing import Any, NamedTuple
 
 import torch
@@ -78,14 +78,20 @@ OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
 
 @contextmanager
 def given_back() -> Iterator[None]:
-    """Gives a graphics card's memory back when the work is done, closed or has failed, and says in a sentence if it was too little."""
+    """Gives a graphics card's memory back when the work is done, closed or has failed, and says in a sentence if it was too little.
+
+    The work is to be called within, so that no frame that outlives it holds a tensor.
+    """
     try:
         yield
     except OUT_OF_MEMORY as error:
-        traceback.clear_frames(error.__traceback__)  # they hold the tensors of what failed
+        clear_frames(error.__traceback__)  # they hold the tensors of what failed
         raise UserError(
             "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU."
         ) from error
+    except BaseException as error:
+        clear_frames(error.__traceback__)
+        raise
     finally:
         give_back()
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import splat
 from ..baseline.ik import analytic_ik
 from ..camera import project, side_azimuths, view_yaw
-from ..capture import Clock, Target, Watched, result_of, solve, watch
+from ..capture import Clock, Target, Watched, result_of, takes_of
 from ..clip import Clip, Settings
 from ..errors import UserError
 from ..filmed import Filmed, films_in
@@ -142,9 +142,8 @@ class _Stage:
 
 def capture_takes(model: Model, targets: Sequence[Target], clip: Clip) -> tuple[Watched, list[Take]]:
     """What capture.capture does with a model that is loaded already, up to the takes: the subject is needed as well."""
-    clock = Clock()
-    watched = result_of(watch(model, targets, clip, Settings(), clock))
-    return watched, result_of(solve(model, watched.takes, clock))
+    watched, takes, _ = result_of(takes_of(model, targets, clip, Settings(), Clock()))
+    return watched, takes
 
 
 def motion_from(take: Take, subject: Subject) -> Motion:

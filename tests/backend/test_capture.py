@@ -107,8 +107,8 @@ def test_image_features_are_computed_once_for_all_rigs(video: Path, monkeypatch:
     seen.clear()
     drained(capture([target(make_rig(str(i))) for i in range(3)], Clip(str(video)), settings))
     frames = [4, 4, 4]
-    assert one == [5, 3, *frames]  # clear frames, views, clip
-    assert seen == [5, 3, 3, 3, *frames]
+    assert one == [4, 1, 3, *frames]  # clear frames, views, clip
+    assert seen == [4, 1, 3, 3, 3, *frames]
 
 
 def test_stages_alone_give_what_capture_gives(video: Path) -> None:

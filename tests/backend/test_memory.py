@@ -1,0 +1,159 @@
+"""What happens when a device's memory runs out, with an encoder that pretends, and what is left in memory afterwards."""
+
+import gc
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anyrig.backend import capture as capturing
+from anyrig.backend import compute, weights
+from anyrig.backend.capsules import capsules
+from anyrig.backend.capture import Target, capture, result_of
+from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.compute import Plan
+from anyrig.backend.errors import UserError
+from anyrig.backend.rig import Rig
+from anyrig.backend.splat import reference_views
+from anyrig.backend.video import write_video
+from anyrig.backend.vision import Encoder
+
+TINY = Settings(model="tiny", device="cpu")
+CARD = Plan(torch.device("cuda"), None, 4, 64)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Target], Clip]:
+    """A square that moves to and fro, and a rig of three bones."""
+    path = tmp_path_factory.mktemp("memory") / "square.mp4"
+    frames = np.full((10, 96, 128, 3), 190, np.uint8)
+    for index, frame in enumerate(frames):
+        frame[30:70, 20 + 5 * index : 50 + 5 * index] = (200, 40, 30)
+    write_video(path, frames, 24)
+    rest = np.tile(np.eye(4), (3, 1, 1))
+    rest[:, 2, 3] = (0.0, 0.5, 1.0)
+    nothing = np.zeros(3, bool)
+    tails = rest[:, :3, 3] + np.array([0, 0, 0.4])
+    rig = Rig("pole", ("a", "b", "c"), np.array([-1, 0, 1]), rest, tails, nothing, nothing)
+    views = reference_views(rig, capsules(rig, 500), np.array(rest), np.radians([0, 90]), size=64)
+    return [Target(rig, tuple(views))], Clip(str(path))
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The plan is a graphics card's, and every call of the encoder is written down."""
+    seen: list[int] = []
+    plain = Encoder.encode
+
+    def encode(self: Encoder, crops: torch.Tensor) -> torch.Tensor:
+        seen.append(len(crops))
+        return plain(self, crops)
+
+    monkeypatch.setattr(Encoder, "encode", encode)
+    monkeypatch.setattr(capturing, "plan_of", lambda *_: CARD)
+    return seen
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, most: int, times: int) -> None:
+    """The encoder runs out of memory above `most` pictures, `times` times."""
+    plain = Encoder.encode
+    left = [times]
+
+    def encode(self: Encoder, crops: torch.Tensor) -> torch.Tensor:
+        if len(crops) > most and left[0]:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return plain(self, crops)
+
+    monkeypatch.setattr(Encoder, "encode", encode)
+
+
+def last_index(stages: list[str], stage: str) -> int:
+    return len(stages) - 1 - stages[::-1].index(stage)
+
+
+def test_half_as_much_is_tried_once(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = result_of(capture(*work, TINY))[0]
+    fail(monkeypatch, most=2, times=99)
+    attempts.clear()
+    stages = []
+    running = capture(*work, TINY)
+    while True:
+        try:
+            stages.append(next(running).stage)
+        except StopIteration as stop:
+            motion = stop.value[0]
+            break
+    assert max(attempts) == 2
+    assert np.abs(motion.turns - wanted.turns).max() < 1e-4
+    assert motion.provenance["device"] == "cuda"
+    (note,) = motion.provenance["notes"]
+    assert "out of memory" in note and note in stages
+    assert stages.count("Loading the model") == 1
+    assert stages.index(note) > last_index(stages, "Finding the subject")  # which is not looked for again
+
+
+def test_then_the_processor(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = result_of(capture(*work, TINY))[0]
+    fail(monkeypatch, most=0, times=2)
+    motion = result_of(capture(*work, TINY))[0]
+    assert motion.provenance["device"] == "cpu"
+    assert "CPU" in motion.provenance["notes"][0]
+    assert np.abs(motion.turns - wanted.turns).max() < 1e-4
+    assert wanted.provenance["notes"] == []
+
+
+def test_then_a_sentence(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    fail(monkeypatch, most=0, times=99)
+    with pytest.raises(UserError, match="ran out of memory: trim the clip"):
+        result_of(capture(*work, TINY))
+
+
+def test_what_a_smaller_plan_is() -> None:
+    half = compute.smaller(CARD)
+    assert half is not None and (half.batch, half.core, half.device.type) == (2, 32, "cuda")
+    last = compute.smaller(half)
+    assert last is not None and last.device.type == "cpu" and last.half is None
+    assert compute.smaller(last) is None
+
+
+@pytest.mark.parametrize("ending", ["done", "closed", "failed"])
+def test_the_models_memory_is_given_back(work, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref] = []
+    given: list[bool] = []
+    plain = weights.load_model
+
+    def load(*arguments):
+        model = plain(*arguments)
+        held.append(weakref.ref(model.network))
+        return model
+
+    monkeypatch.setattr(capturing, "load_model", load)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given.append(True))
+    targets, clip = work
+    if ending == "failed":
+        fail(monkeypatch, most=0, times=99)
+        with pytest.raises(UserError, match="memory") as error:
+            result_of(capture(targets, clip, TINY))
+    else:
+        running = capture(targets, clip, TINY)
+        if ending == "closed":
+            stages = (progress.stage for progress in running)
+            assert "Reading the motion" in stages
+            running.close()
+        else:
+            result_of(running)
+        error = None
+    gc.collect()
+    assert given and held[0]() is None
+    del error
+
+
+def test_a_note_is_kept_with_the_take(work, attempts: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail(monkeypatch, most=2, times=99)
+    motion = result_of(capture(*work, replace(TINY, batch=3)))[0]
+    motion.save(tmp_path / "take.npz")
+    assert type(motion).load(tmp_path / "take.npz").provenance["notes"] == motion.provenance["notes"]
