@@ -5,6 +5,7 @@ from . import (
     command,
     diagnostics,
     job,
+    naming,
     operators,
     overlay,
     panels,
@@ -13,9 +14,10 @@ from . import (
     skeleton_lines,
     takes,
     takes_panel,
+    weights,
 )
 
-MODULES = (prefs, props, job, panels, operators, takes, takes_panel, overlay, skeleton_lines, check_panel, diagnostics, command)
+MODULES = (prefs, props, job, panels, operators, weights, naming, takes, takes_panel, overlay, skeleton_lines, check_panel, diagnostics, command)
 
 
 def register() -> None:

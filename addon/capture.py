@@ -24,6 +24,7 @@ from ..backend.rotation import Array
 from . import take_store
 from .job import Job, Snapshot
 from .keying import write_motion
+from .naming import labelled
 from .props import CaptureParams
 from .rig import rig_from_armature
 from .view import draw_capsules, render_meshes
@@ -84,7 +85,7 @@ def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], para
     azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
     subjects = []
     for obj in objects:
-        rig = rig_from_armature(obj)
+        rig = labelled(context.scene, obj, rig_from_armature(obj))
         pose, references = render_meshes(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)
         subjects.append(Subject(obj.session_uid, rig, pose, azimuths, tuple(references)))
     scene = context.scene

@@ -1,4 +1,4 @@
-"""`blender -b FILE --command anyrig batch|capture|diagnostics|movie|pack|render|sheet ...`: the add-on without a window."""
+"""`blender -b FILE --command anyrig batch|capture|diagnostics|download|movie|pack|render|sheet ...`: the add-on without a window."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def main(arguments: list[str]) -> int:
         return _guarded(_render, arguments[1:])
     if arguments[:1] == ["sheet"]:
         return _guarded(_sheet, arguments[1:])
+    if arguments[:1] == ["download"]:
+        return _guarded(_download, arguments[1:])
     if arguments[:1] == ["diagnostics"]:
         return _guarded(_diagnostics, arguments[1:])
     if arguments[:1] == ["movie"]:
@@ -77,6 +79,12 @@ def _sheet(arguments: list[str]) -> int:
     return sheet_command(arguments, print)
 
 
+def _download(arguments: list[str]) -> int:
+    from .weights import download_command
+
+    return download_command(arguments, print)
+
+
 def _diagnostics(arguments: list[str]) -> int:
     from .diagnostics import report
 
@@ -109,9 +117,10 @@ def _capture(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="batch|capture|diagnostics|movie|pack|render|sheet")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="batch|capture|diagnostics|download|movie|pack|render|sheet")
     commands.add_parser("batch", help="capture many videos onto many rigs, as a JSON file says", add_help=False)
     commands.add_parser("diagnostics", help="print versions, libraries and devices, for reports of problems", add_help=False)
+    commands.add_parser("download", help="list, download or remove the released weights", add_help=False)
     commands.add_parser("movie", help="make a movie of a take's input beside the rig", add_help=False)
     commands.add_parser("pack", help="make rig packs for training", add_help=False)
     commands.add_parser("render", help="make videos of rigs, with ground, sky and shadows, for measuring", add_help=False)
@@ -126,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     capture.add_argument("--start-frame", type=int, metavar="N", help="frame of the first key (default: the current frame)")
     capture.add_argument("--trim", type=float, nargs=2, metavar=("A", "B"), help="seconds of the video to use")
-    capture.add_argument("--model", default="lite", metavar="M", help="lite, or a weights file (default: lite)")
+    capture.add_argument("--model", default="lite", metavar="M", help="lite, release, or a weights file (default: lite)")
     capture.add_argument("--device", default=None, metavar="D", help="auto, cuda, mps or cpu (default: as in the preferences)")
     capture.add_argument(
         "--heading", choices=("rig", "view"), default="rig", help="face as the reference does, or as seen (default: rig)"
@@ -142,7 +151,7 @@ def _params(context: bpy.types.Context, options: argparse.Namespace) -> CaptureP
     engines = {"workbench": prefs.WORKBENCH, "cycles": prefs.CYCLES}
     return CaptureParams(
         clip=Clip(options.video, start=start, end=end),
-        settings=Settings(model=options.model, device=options.device or prefs.default_device(context), heading=options.heading),
+        settings=Settings(model=options.model, device=options.device or prefs.default_device(context), heading=options.heading, weights=prefs.weights_folder(context)),
         reference_frame=options.reference,
         start_frame=options.start_frame,
         engine=engines.get(options.engine, prefs.engine(context)),

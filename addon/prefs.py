@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import EnumProperty
+from bpy.props import EnumProperty, StringProperty
 
 WORKBENCH, CYCLES = "BLENDER_WORKBENCH", "CYCLES"
 DEVICES = (
@@ -35,6 +35,12 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
         description="Where the network runs unless the panel says otherwise",
         items=DEVICES,
     )
+    weights_folder: StringProperty(
+        name="Weights Folder", description="Where the released weights lie; empty: with the extension's own files", subtype="DIR_PATH"
+    )
+    mirror: StringProperty(
+        name="Weights Mirror", description="Address to download the released weights from; empty: the hub where they were published"
+    )
 
     def draw(self, _context: bpy.types.Context) -> None:
         from . import diagnostics  # which reads these preferences
@@ -43,6 +49,8 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
         column.use_property_split = True
         column.prop(self, "engine")
         column.prop(self, "device")
+        column.prop(self, "weights_folder")
+        column.prop(self, "mirror")
         diagnostics.draw(self.layout.box())
 
 
@@ -62,6 +70,23 @@ def default_device(context: bpy.types.Context) -> str:
     """The device that the panel's "Preferences" stands for."""
     found = _preferences(context)
     return "auto" if found is None else found.device
+
+
+def weights_folder(context: bpy.types.Context) -> str:
+    """Where the released weights lie; '' where the add-on runs without being installed: the backend's own choice."""
+    found = _preferences(context)
+    if found is not None and found.weights_folder:
+        return bpy.path.abspath(found.weights_folder)
+    try:
+        return bpy.utils.extension_path_user(ROOT, path="weights")
+    except ValueError:
+        return ""
+
+
+def mirror(context: bpy.types.Context) -> str:
+    """What takes the place of the hub, or ''."""
+    found = _preferences(context)
+    return "" if found is None else found.mirror
 
 
 def register() -> None:

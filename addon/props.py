@@ -43,7 +43,7 @@ def params_from_context(context: bpy.types.Context) -> CaptureParams:
     device = prefs.default_device(context) if props.device == "DEFAULT" else props.device
     return CaptureParams(
         clip=clip,
-        settings=Settings(model=model, device=device, heading=props.heading.lower()),
+        settings=Settings(model=model, device=device, heading=props.heading.lower(), weights=prefs.weights_folder(context)),
         reference_frame=props.reference_frame if props.reference == "FRAME" else None,
         azimuth=props.azimuth if props.view == "AZIMUTH" else None,
         start_frame=props.start_frame if props.start == "FRAME" else None,
@@ -150,6 +150,7 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         name="Model",
         items=(
             ("lite", "Lite", "Comes with the add-on; works offline, on any device"),
+            ("release", "Released V2", "The public weights of video2pose2rot: a download of 2.6 GB, best on a graphics card"),
             ("FILE", "File", "Weights from a file of your own"),
         ),
     )

@@ -81,8 +81,8 @@ def body_of(rig: Rig, config: Config, embed: Embed | None = None) -> Body:
 
 
 def _words(rig: Rig, config: Config) -> tuple[str, ...]:
-    """What the K joints are called: as the user says, or as the bones are; `release` has names without meaning guessed."""
-    words = rig.labels or (rig.names if config.names == "hashed" else understood(rig))
+    """What the K joints are called: as the bones are; for the released network as the user says, or guessed where a name means nothing."""
+    words = rig.names if config.names == "hashed" else rig.labels or understood(rig)
     leaves = leaf_joints(rig.parents) if config.tips else ()
     return words + tuple(f"{words[leaf]} tip" for leaf in leaves)
 

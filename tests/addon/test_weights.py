@@ -1,0 +1,281 @@
+"""The released weights in Blender: download, own files, removal; the table of joint names; a capture with both."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyrig.addon as addon
+import bpy
+import numpy as np
+import pytest
+from anyrig.addon import capture, command, job, naming, prefs, weights
+from anyrig.addon.rig import rig_from_armature
+from anyrig.backend import download as backend_download
+from anyrig.backend.registry import TABLE, Folder
+from anyrig.backend.video import write_video
+from anyrig.tests.addon.fixtures import human
+from anyrig.tests.backend.served import Server, serving, write_release
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return write_release(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture
+def server(release: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(backend_download, "PAUSE", 0.001)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving() as server:
+        server.fill(release)
+        monkeypatch.setattr(prefs, "mirror", lambda _: server.address)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("ANYRIG_WEIGHTS", str(tmp_path / "weights"))
+    addon.register()
+    system = bpy.context.preferences.system
+    before = system.use_online_access
+    system.use_online_access = True
+    yield
+    system.use_online_access = before
+    addon.unregister()
+
+
+def here(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "weights")
+
+
+def test_download_is_refused_offline(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bpy.context.preferences.system.use_online_access = False
+    assert not bpy.app.online_access and not bpy.ops.anyrig.download_weights.poll()
+    assert command.main(["download", "release"]) == 1
+    assert "Online access is off" in capsys.readouterr().err
+    assert command.main(["download"]) == 0  # listing asks nobody
+    assert server.requests == [] and len(here(tmp_path).missing()) == 4
+
+
+def test_download_button_waited_for(server: Server, tmp_path: Path) -> None:
+    assert bpy.ops.anyrig.download_weights() == {"FINISHED"}
+    assert here(tmp_path).missing() == []
+    assert bpy.ops.anyrig.remove_weights() == {"FINISHED"}
+    assert job.message()[0].endswith("freed.") and len(here(tmp_path).missing()) == 4
+
+
+def test_download_that_fails_is_told(server: Server) -> None:
+    server.faults[TABLE[1].url("")] = ["html"]
+    with pytest.raises(RuntimeError, match="dinov2-large is damaged.*web page"):
+        bpy.ops.anyrig.download_weights()
+    assert job.message()[1] and "web page" in job.message()[0]
+
+
+class Press:
+    """Stands in for the operator's instance of a click, which only Blender can make."""
+
+    beside = True
+    steps = weights.ANYRIG_OT_download_weights.steps
+    _refuse = weights._Work._refuse
+
+    def __init__(self) -> None:
+        self.reports: list[str] = []
+
+    def report(self, _kind: set[str], text: str) -> None:
+        self.reports.append(text)
+
+    def press(self) -> set[str]:
+        return weights._Work.execute(self, bpy.context)  # type: ignore[arg-type]
+
+
+def play() -> None:
+    """The window's timer, until the job has been handed over."""
+    for _ in range(4000):
+        if job.tick() is None:
+            return
+        job.current() and job.current()._ended.wait(0.005)
+    raise AssertionError("the job does not end")
+
+
+def test_download_beside_a_window_and_cancel(server: Server, tmp_path: Path) -> None:
+    server.files[TABLE[1].url("")] += b" " * 4_000_000  # so that there is something to cancel
+    assert Press().press() == {"FINISHED"}
+    assert not bpy.ops.anyrig.download_weights.poll() and not bpy.ops.anyrig.capture.poll()
+    running = job.current()
+    while "dinov2" not in running.progress.stage:
+        running._ended.wait(0.001)
+    assert bpy.ops.anyrig.cancel() == {"FINISHED"}
+    play()
+    assert job.message()[0].startswith("Cancelled") and here(tmp_path).has(TABLE[0])
+    server.fill(write_release(tmp_path / "again"))
+    Press().press()
+    play()
+    assert job.message() == ("Ready: dinov2-large, t5-base, t5-base tokenizer.", False)
+    assert here(tmp_path).missing() == []
+
+
+def test_own_files(release: dict[str, bytes], tmp_path: Path) -> None:
+    for item in TABLE:
+        (tmp_path / "mine" / item.local).parent.mkdir(exist_ok=True)
+        (tmp_path / "mine" / item.local).write_bytes(release[item.name])
+    assert bpy.ops.anyrig.adopt_weights(directory=str(tmp_path / "mine")) == {"FINISHED"}
+    assert here(tmp_path).missing() == []
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {item.local for item in TABLE}
+    with pytest.raises(RuntimeError, match="None of the released weights is in"):
+        bpy.ops.anyrig.adopt_weights(directory=str(tmp_path / "weights"))
+    with pytest.raises(RuntimeError, match="No folder is chosen"):
+        bpy.ops.anyrig.adopt_weights()
+
+
+def test_the_command(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["download"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("missing") == 4 and all(item.repo in out and item.licence in out for item in TABLE)
+    assert command.main(["download", "release"]) == 0
+    out = capsys.readouterr().out
+    assert "Downloading dinov2-large" in out and "Converting the network" in out and "missing" not in out
+    assert command.main(["download", "--remove"]) == 0
+    assert command.main(["download", "bert"]) == 1
+    assert "'bert'" in capsys.readouterr().err
+
+
+class Layout:
+    """Takes down what a panel draws."""
+
+    def __init__(self, drawn: list[tuple[str, Any]] | None = None) -> None:
+        self.drawn = [] if drawn is None else drawn
+
+    def _sub(self, **_: Any) -> "Layout":
+        return Layout(self.drawn)
+
+    row = column = split = _sub
+
+    def __getattr__(self, kind: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> SimpleNamespace:
+            self.drawn.append((kind, options.get("text", arguments[0] if arguments else None)))
+            return SimpleNamespace()
+
+        return call
+
+
+def drawn(panel: Any) -> list[tuple[str, Any]]:
+    layout = Layout()
+    panel.draw(SimpleNamespace(layout=layout), bpy.context)
+    return layout.drawn
+
+
+def test_the_panel_lists_what_is_there(server: Server) -> None:
+    panel = weights.ANYRIG_PT_weights
+    assert not panel.poll(bpy.context)
+    bpy.context.scene.anyrig.model = "release"
+    assert panel.poll(bpy.context)
+    texts = [text for _, text in drawn(panel)]
+    assert "dinov2-large" in texts and "1.22 GB, Apache-2.0" in texts and "Download (2.57 GB)" in texts and "Remove" not in texts
+    bpy.context.preferences.system.use_online_access = False
+    assert "Open Preferences" in [text for _, text in drawn(panel)]
+    bpy.context.preferences.system.use_online_access = True
+    bpy.ops.anyrig.download_weights()
+    texts = [text for _, text in drawn(panel)]
+    assert "Remove" in texts and not any("Download" in str(text) for text in texts)
+
+
+def test_the_capture_without_weights_says_what_to_do(tmp_path: Path) -> None:
+    human()
+    props = bpy.context.scene.anyrig
+    props.video, props.model = film(tmp_path), "release"
+    with pytest.raises(RuntimeError, match="missing: network, dinov2-large, t5-base.*download them under Model"):
+        bpy.ops.anyrig.capture()
+    assert not bpy.data.actions
+
+
+def film(folder: Path) -> str:
+    frames = []
+    for index in range(6):
+        frame = np.full((96, 128, 3), 200, np.uint8)
+        frame[30:80, 20 + 4 * index : 50 + 4 * index] = (40, 90, 160)
+        frames.append(frame)
+    write_video(folder / "box.mp4", frames, 12.0)
+    return str(folder / "box.mp4")
+
+
+def test_video_to_keys_with_the_released_model(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    render_meshes = capture.render_meshes
+    monkeypatch.setattr(capture, "render_meshes", lambda *a, **o: render_meshes(*a, size=48, **o))
+    bpy.ops.anyrig.download_weights()
+    obj = human()
+    props = bpy.context.scene.anyrig
+    props.video, props.model, props.device, props.view = film(tmp_path), "release", "cpu", "AZIMUTH"
+    assert bpy.ops.anyrig.capture() == {"FINISHED"}
+    first = obj.animation_data.action
+    assert tuple(first.frame_range) == (1.0, 11.0)  # 6 pictures at 12 fps in a scene of 24
+    # what the user says of the joints reaches the network
+    bpy.ops.anyrig.guess_names()
+    for joint in bpy.context.scene.anyrig_naming[0].joints:
+        joint.label = f"Tail {joint.name}"
+    assert bpy.ops.anyrig.capture() == {"FINISHED"}
+    assert values(first) != values(obj.animation_data.action)
+
+
+def values(action: bpy.types.Action) -> list[float]:
+    curves = action.fcurves if hasattr(action, "fcurves") else action.layers[0].strips[0].channelbags[0].fcurves
+    return [point.co[1] for curve in curves for point in curve.keyframe_points]
+
+
+# Joint names
+
+
+def cryptic() -> bpy.types.Object:
+    obj = human()
+    for place, bone in enumerate(obj.data.bones):
+        bone.name = f"Bone.{place:03}"
+    return obj
+
+
+def test_joints_are_guessed_edited_and_forgotten() -> None:
+    obj, scene = cryptic(), bpy.context.scene
+    rig = rig_from_armature(obj)
+    assert naming.labelled(scene, obj, rig) is rig
+    assert bpy.ops.anyrig.guess_names() == {"FINISHED"}
+    (table,) = scene.anyrig_naming
+    said = {joint.name: joint.label for joint in table.joints}
+    assert said.keys() == set(rig.names) and {"Hips", "Head", "Left Knee", "Right Hand"} <= set(said.values())
+    knee = next(joint for joint in table.joints if joint.label == "Left Knee")
+    knee.label = "Left Hock"
+    table.joints[0].label = ""
+    labels = dict(zip(rig.names, naming.labelled(scene, obj, rig).labels, strict=True))
+    assert labels[knee.name] == "Left Hock" and labels[table.joints[0].name] == "Hips"
+    drawn(naming.ANYRIG_PT_naming)
+    assert bpy.ops.anyrig.clear_names() == {"FINISHED"}
+    assert not scene.anyrig_naming and not bpy.ops.anyrig.clear_names.poll()
+
+
+def test_the_table_is_saved_with_the_scene_and_the_rig_is_not_touched(tmp_path: Path) -> None:
+    obj = cryptic()
+    before = sorted(obj.keys()), sorted(obj.data.keys())
+    bpy.ops.anyrig.guess_names()
+    assert (sorted(obj.keys()), sorted(obj.data.keys())) == before
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
+    (table,) = bpy.context.scene.anyrig_naming
+    assert table.armature == bpy.data.objects["Human"] and "Left Knee" in [joint.label for joint in table.joints]
+
+
+def test_each_armature_has_its_own_table() -> None:
+    one, two = cryptic(), human()
+    scene = bpy.context.scene
+    for obj in (one, two):
+        scene.anyrig.armature = obj
+        bpy.ops.anyrig.guess_names()
+    assert [table.armature for table in scene.anyrig_naming] == [one, two]
+    bpy.ops.anyrig.guess_names()
+    assert len(scene.anyrig_naming) == 2
+    assert naming.table_of(scene, two).joints[0].label == "Hips"
+
+
+def test_the_table_is_not_shown_for_lite() -> None:
+    assert not naming.ANYRIG_PT_naming.poll(bpy.context)
+    bpy.context.scene.anyrig.model = "release"
+    assert naming.ANYRIG_PT_naming.poll(bpy.context)
+    with pytest.raises(RuntimeError, match="poll"):
+        bpy.ops.anyrig.guess_names()
