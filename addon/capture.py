@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ..backend.motion import Motion
 from ..backend.raw_take import RawTake
 from ..backend.rig import Reference, Rig
 from ..backend.rotation import Array
-from . import take_store
+from . import prefs, take_store
 from .job import Job, Snapshot
 from .keying import write_motion
 from .naming import labelled
@@ -80,6 +80,7 @@ def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], para
 
     Raises UserError: no armature, or what `rig_from_armature` and `render_meshes` raise.
     """
+    params = _placed(context, params)
     if not objects:
         raise UserError("No armature is chosen: select one, or pick one in the AnyRig panel.")
     azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
@@ -91,6 +92,14 @@ def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], para
     scene = context.scene
     start = scene.frame_current if params.start_frame is None else params.start_frame
     return Take(params, tuple(subjects), scene.session_uid, start)
+
+
+def _placed(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
+    """With this Blender's folder of released weights, for a model that may need it and does not say."""
+    settings = params.settings
+    if settings.model == "lite" or settings.weights:
+        return params
+    return replace(params, settings=replace(settings, weights=prefs.weights_folder(context)))
 
 
 def steps(take: Take) -> Generator[Progress, None, list[Result]]:

@@ -151,7 +151,7 @@ def _params(context: bpy.types.Context, options: argparse.Namespace) -> CaptureP
     engines = {"workbench": prefs.WORKBENCH, "cycles": prefs.CYCLES}
     return CaptureParams(
         clip=Clip(options.video, start=start, end=end),
-        settings=Settings(model=options.model, device=options.device or prefs.default_device(context), heading=options.heading, weights=prefs.weights_folder(context)),
+        settings=Settings(model=options.model, device=options.device or prefs.default_device(context), heading=options.heading),
         reference_frame=options.reference,
         start_frame=options.start_frame,
         engine=engines.get(options.engine, prefs.engine(context)),

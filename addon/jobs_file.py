@@ -78,8 +78,8 @@ class Spec:
     def _of(self, owner: type) -> dict[str, Any]:
         """The given values of a class's own fields, paths resolved."""
         found = {key: self.values[key] for key in types_of(owner) if key in self.values}
-        for key in found.keys() & {"matte", "model"}:
-            if found[key] is not None and (key == "matte" or Path(found[key]).suffix):
+        for key in found.keys() & {"matte", "model", "weights"}:
+            if found[key] and (key != "model" or Path(found[key]).suffix):
                 found[key] = str(self.folder / found[key])
         return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 

@@ -35,7 +35,7 @@ class ANYRIG_JointTable(bpy.types.PropertyGroup):
 
 def table_of(scene: bpy.types.Scene, obj: bpy.types.Object | None) -> ANYRIG_JointTable | None:
     """The armature's table, if it has one."""
-    return next((table for table in scene.anyrig_naming if obj is not None and table.armature == obj), None)
+    return next((table for table in getattr(scene, "anyrig_naming", ()) if obj is not None and table.armature == obj), None)
 
 
 def labelled(scene: bpy.types.Scene, obj: bpy.types.Object, rig: Rig) -> Rig:

@@ -43,7 +43,7 @@ def params_from_context(context: bpy.types.Context) -> CaptureParams:
     device = prefs.default_device(context) if props.device == "DEFAULT" else props.device
     return CaptureParams(
         clip=clip,
-        settings=Settings(model=model, device=device, heading=props.heading.lower(), weights=prefs.weights_folder(context)),
+        settings=Settings(model=model, device=device, heading=props.heading.lower()),
         reference_frame=props.reference_frame if props.reference == "FRAME" else None,
         azimuth=props.azimuth if props.view == "AZIMUTH" else None,
         start_frame=props.start_frame if props.start == "FRAME" else None,

@@ -10,8 +10,10 @@ import bpy
 import numpy as np
 import pytest
 from anyrig.addon import capture, command, job, naming, prefs, weights
+from anyrig.addon.props import CaptureParams
 from anyrig.addon.rig import rig_from_armature
 from anyrig.backend import download as backend_download
+from anyrig.backend.clip import Clip, Settings
 from anyrig.backend.registry import TABLE, Folder
 from anyrig.backend.video import write_video
 from anyrig.tests.addon.fixtures import human
@@ -220,6 +222,16 @@ def test_video_to_keys_with_the_released_model(server: Server, tmp_path: Path, m
 def values(action: bpy.types.Action) -> list[float]:
     curves = action.fcurves if hasattr(action, "fcurves") else action.layers[0].strips[0].channelbags[0].fcurves
     return [point.co[1] for curve in curves for point in curve.keyframe_points]
+
+
+def test_the_preferences_say_where_the_weights_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(capture, "render_meshes", lambda *_, **__: (None, []))
+    monkeypatch.setattr(prefs, "_preferences", lambda _: SimpleNamespace(weights_folder=str(tmp_path), mirror="", engine=prefs.WORKBENCH))
+    obj = human()
+    for model, folder in (("lite", ""), ("release", str(tmp_path))):
+        params = CaptureParams(Clip("v.mp4"), Settings(model=model))
+        assert capture.gather(bpy.context, [obj], params).params.settings.weights == folder
+    assert prefs.weights_folder(bpy.context) == str(tmp_path)
 
 
 # Joint names
