@@ -162,16 +162,24 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, reference: Reference, setti
 
 def drained(work: Generator[Progress | Step, None, T]) -> T:
     """Run a generator of Progress to its end with a bar on stderr; -> what it returns."""
+    shown = ""
     while True:
         try:
-            show_bar(next(work))
+            progress = next(work)
         except StopIteration as stop:
             return stop.value
+        text = bar(progress)
+        if text != shown:
+            show_bar(progress)
+        shown = text
 
 
 def show_bar(progress: Progress | Step) -> None:
+    print(bar(progress), end="\n" if progress.done >= progress.total else "", file=sys.stderr, flush=True)
+
+
+def bar(progress: Progress | Step) -> str:
     filled = 24 * progress.done // max(progress.total, 1)
-    end = "\n" if progress.done >= progress.total else ""
     large = progress.total >= 10**6  # bytes
     done, total = (size_text(count) if large else count for count in (progress.done, progress.total))
-    print(f"\r{progress.stage:<22} [{'#' * filled:<24}] {done}/{total} ", end=end, file=sys.stderr, flush=True)
+    return f"\r{progress.stage:<22} [{'#' * filled:<24}] {done}/{total} "
