@@ -5,19 +5,40 @@ from . import (
     command,
     diagnostics,
     job,
+    jobs_queue,
     naming,
     operators,
     overlay,
     panels,
     prefs,
     props,
+    queue_operators,
+    queue_panel,
     skeleton_lines,
     takes,
     takes_panel,
     weights,
 )
 
-MODULES = (prefs, props, job, panels, operators, weights, naming, takes, takes_panel, overlay, skeleton_lines, check_panel, diagnostics, command)
+MODULES = (
+    prefs,
+    props,
+    job,
+    panels,
+    operators,
+    weights,
+    naming,
+    takes,
+    takes_panel,
+    overlay,
+    skeleton_lines,
+    check_panel,
+    jobs_queue,
+    queue_operators,
+    queue_panel,
+    diagnostics,
+    command,
+)
 
 
 def register() -> None:

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from math import isfinite, radians
+from math import degrees, isfinite, radians
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ RIGS = (".blend", ".glb", ".gltf", ".fbx", ".bvh")
 OUTPUTS = (".blend", ".bvh", ".fbx", ".glb")
 ENGINES = {"workbench": prefs.WORKBENCH, "cycles": prefs.CYCLES}
 DEVICE, ENGINE = "device", "engine"
+PATHS = {"matte", "weights", "model"}  # besides file, video and outputs; a model may be a name
 # what the classes call otherwise, or hold in other units
 RENAMED = {"path", "start", "end", "clip", "settings", "reference_frame", "azimuth", ENGINE}
 
@@ -78,7 +79,7 @@ class Spec:
     def _of(self, owner: type) -> dict[str, Any]:
         """The given values of a class's own fields, paths resolved."""
         found = {key: self.values[key] for key in types_of(owner) if key in self.values}
-        for key in found.keys() & {"matte", "model", "weights"}:
+        for key in found.keys() & PATHS:
             if found[key] and (key != "model" or Path(found[key]).suffix):
                 found[key] = str(self.folder / found[key])
         return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
@@ -123,8 +124,9 @@ def _names(value: Any) -> None:
 
 
 def _trim(value: Any) -> None:
-    good = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and 0 <= value[0] < value[1]
-    _check(good, "two numbers of seconds, [start, end], the smaller one first")
+    good = isinstance(value, list) and len(value) == 2 and _is_number(value[0]) and (value[1] is None or _is_number(value[1]))
+    good = good and 0 <= value[0] and (value[1] is None or value[0] < value[1])
+    _check(good, "two numbers of seconds, [start, end], the smaller one first, null for the end of the video")
 
 
 def _frame(value: Any) -> None:
@@ -219,6 +221,29 @@ def _fault(key: str, value: Any) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+# ---- and back
+
+
+def values_of(params: CaptureParams, relative: Callable[[str], str]) -> dict[str, Any]:
+    """The keys of a job that captures with these settings; what is as usual is left out. relative: makes a path fit the file."""
+    clip, usual = params.clip, CaptureParams(Clip("video"), Settings())
+    values: dict[str, Any] = {"video": relative(clip.path)}
+    if (clip.start, clip.end) != (0.0, None):
+        values["trim"] = [clip.start, clip.end]
+    if params.reference_frame is not None:
+        values["reference"] = params.reference_frame
+    if params.azimuth is not None:
+        values["view"] = degrees(params.azimuth)
+    values[ENGINE] = next(name for name, engine in ENGINES.items() if engine == params.engine)
+    for given, normal in ((clip, usual.clip), (params.settings, usual.settings), (params, usual)):
+        for key in types_of(type(given)):
+            value = getattr(given, key)
+            if value != getattr(normal, key) or key == DEVICE:
+                is_path = key in PATHS and (key != "model" or Path(value).suffix)
+                values[key] = relative(value) if is_path else list(value) if isinstance(value, tuple) else value
+    return values
 
 
 # ---- the file

@@ -56,6 +56,16 @@ def test_every_key_reaches_the_capture(tmp_path: Path) -> None:
         assert getattr(params, field.name) == getattr(expected, field.name), field.name
 
 
+def test_settings_become_keys_and_back(tmp_path: Path) -> None:
+    clip = Clip(str(tmp_path / "v.mp4"), 1.5, None, speed=2.0, box=(1, 2, 30, 40), matte=str(tmp_path / "m.mp4"))
+    for params in (
+        CaptureParams(clip, Settings("tiny", "cpu", heading="view"), 7, radians(-90), 3, "CYCLES"),
+        CaptureParams(Clip(str(tmp_path / "v.mp4")), Settings(model=str(tmp_path / "w.safetensors"))),
+    ):
+        values = jobs_file.values_of(params, lambda path: Path(path).name)
+        assert spec(tmp_path, **values).params() == params, values
+
+
 def test_what_a_job_leaves_out_is_as_in_the_preferences(tmp_path: Path) -> None:
     params = spec(tmp_path).params("cpu", "CYCLES")
     assert params == CaptureParams(Clip(str(tmp_path / "v.mp4")), Settings(device="cpu"), engine="CYCLES")
@@ -118,7 +128,7 @@ def test_the_opened_file_stands_in(tmp_path: Path) -> None:
         ({"box": [1, 2, 3]}, "'box': [1, 2, 3] must be a list of 4, each a number or null"),
         ({"box": [5, 5, 1, 1]}, "'box': The subject box is empty"),
         ({"device": "tpu"}, "'device': Unknown device 'tpu': choose one of auto, cuda, mps, cpu."),
-        ({"batch": 0}, "'batch': The batch is 0 frames"),
+        ({"batch": -1}, "'batch': The batch is -1 frames"),
         ({"batch": 1.5}, "'batch': 1.5 must be a whole number"),
         ({"matte": False}, "'matte': false must be a text or null"),
         ({"viedo": "v.mp4"}, "'viedo': there is no such key: use one of name, file, armatures, video"),

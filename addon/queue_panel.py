@@ -1,0 +1,109 @@
+"""The queue in the sidebar."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import bpy
+
+from . import job, jobs_queue, panels
+
+ICONS = {jobs_queue.WAITING: "SORTTIME", jobs_queue.DONE: "CHECKMARK", jobs_queue.FAILED: "ERROR"}
+
+
+class ANYRIG_UL_queue(bpy.types.UIList):
+    """The jobs: how far they are, their videos, their armatures."""
+
+    bl_idname = "ANYRIG_UL_queue"
+
+    def draw_item(
+        self,
+        _context: bpy.types.Context,
+        layout: bpy.types.UILayout,
+        _data: Any,
+        item: jobs_queue.ANYRIG_QueueJob,
+        _icon: int,
+        _active: Any,
+        _property: str,
+        _index: int = 0,
+        _flag: int = 0,
+    ) -> None:
+        running = item.key == jobs_queue.running_key()
+        row = layout.split(factor=0.6)
+        row.label(text=item.video, icon="PLAY" if running else ICONS[item.state])
+        row.label(text=jobs_queue.names_of(item))
+
+
+class ANYRIG_PT_queue(bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_queue"
+    bl_label = "Queue"
+    bl_description = "Jobs that are captured one after another"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "AnyRig"
+    bl_options = {"DEFAULT_CLOSED"}
+    bl_order = 90
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, queue = self.layout, context.scene.anyrig_queue
+        row = layout.row(align=True)
+        row.operator("anyrig.queue_add", icon="ADD")
+        row.operator("anyrig.queue_add_videos", text="Add Videos", icon="FILE_FOLDER")
+        row = layout.row()
+        row.template_list(ANYRIG_UL_queue.bl_idname, "", queue, "jobs", queue, "index", rows=3)
+        _draw_side(row.column(align=True))
+        if queue.jobs:
+            _draw_chosen(layout, queue.jobs[min(max(queue.index, 0), len(queue.jobs) - 1)])
+        waiting = len(jobs_queue.waiting(context.scene))
+        row = layout.row()
+        row.scale_y = 1.4
+        if jobs_queue.running_key():
+            row.operator("anyrig.cancel", text=f"Stop Queue ({waiting} waiting)", icon="CANCEL")
+        else:
+            row.operator("anyrig.queue_run", text=f"Run Queue ({waiting})", icon="PLAY")
+
+
+def _draw_side(column: bpy.types.UILayout) -> None:
+    column.operator("anyrig.queue_remove", text="", icon="REMOVE")
+    column.menu(ANYRIG_MT_queue.bl_idname, text="", icon="DOWNARROW_HLT")
+    column.separator()
+    column.operator("anyrig.queue_move", text="", icon="TRIA_UP").direction = "UP"
+    column.operator("anyrig.queue_move", text="", icon="TRIA_DOWN").direction = "DOWN"
+
+
+def _draw_chosen(layout: bpy.types.UILayout, item: jobs_queue.ANYRIG_QueueJob) -> None:
+    """What was wrong with the chosen job."""
+    if item.message and job.message()[0] != item.message:
+        column = layout.column()
+        column.alert = item.state == jobs_queue.FAILED
+        for index, line in enumerate(textwrap.wrap(item.message, panels.WRAP)):
+            column.label(text=line, icon="BLANK1" if index else "ERROR")
+
+
+class ANYRIG_MT_queue(bpy.types.Menu):
+    bl_idname = "ANYRIG_MT_queue"
+    bl_label = "Queue"
+    bl_description = "More to do with the queue"
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.operator("anyrig.queue_retry", icon="FILE_REFRESH")
+        layout.operator("anyrig.queue_clear", text="Remove Jobs That Are Done").which = "DONE"
+        layout.operator("anyrig.queue_clear", text="Remove All Jobs").which = "ALL"
+        layout.separator()
+        layout.operator("anyrig.queue_export", icon="EXPORT")
+        layout.operator("anyrig.save_flamenco")
+
+
+CLASSES = (ANYRIG_UL_queue, ANYRIG_MT_queue, ANYRIG_PT_queue)
+
+
+def register() -> None:
+    for each in CLASSES:
+        bpy.utils.register_class(each)
+
+
+def unregister() -> None:
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)
