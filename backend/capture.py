@@ -181,8 +181,8 @@ def solve(
     return split_takes(rigs, references, scales, position, rot6d, model.config.tips)
 
 
-def result_of(work: Generator[Progress, None, T]) -> T:
-    """Run a generator of Progress to its end in silence; -> what it returns."""
+def result_of(work: Generator[object, None, T]) -> T:
+    """Run a generator to its end in silence; -> what it returns."""
     while True:
         try:
             next(work)

@@ -68,7 +68,11 @@ def anchor_of(model: Model, rigs: Sequence[Rig], references: Sequence[Reference]
 
 
 def windows(frames: int, margin: int, core: int = CORE) -> Iterator[tuple[int, int, int, int]]:
-    """(first, last + 1) of the frames to read, and of those to keep, until all are covered."""
+    """(first, last + 1) of the frames to read, and of those to keep, until all are covered.
+
+    A clip that fits into the frames that a window reads anyway is one window.
+    """
+    core = frames if frames <= core + 2 * margin else core
     for start in range(0, frames, core):
         end = min(start + core, frames)
         yield max(0, start - margin), min(frames, end + margin), start, end
