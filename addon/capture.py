@@ -22,9 +22,11 @@ from ..backend.raw_take import RawTake
 from ..backend.rig import Reference, Rig
 from ..backend.rotation import Array
 from . import prefs, take_store
+from .bones import chosen_bones
 from .job import Job, Snapshot
 from .keying import write_motion
 from .naming import labelled
+from .output import STRIP, extend_range, push_down
 from .props import CaptureParams
 from .rig import rig_from_armature
 from .view import draw_capsules, render_meshes
@@ -82,11 +84,12 @@ def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], para
     """
     params = _placed(context, params)
     if not objects:
-        raise UserError("No armature is chosen: select one, or pick one in the AnyRig panel.")
+        raise UserError("No armature is chosen: select one, or pick one in the AnyRig panel.", fix="pick_armature")
     azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
     subjects = []
     for obj in objects:
-        rig = labelled(context.scene, obj, rig_from_armature(obj))
+        rig = rig_from_armature(obj, chosen_bones(obj, params.bones, params.collection))
+        rig = labelled(context.scene, obj, rig)
         pose, references = render_meshes(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)
         subjects.append(Subject(obj.session_uid, rig, pose, azimuths, tuple(references)))
     scene = context.scene
@@ -126,12 +129,35 @@ def write(take: Take, results: Sequence[Result]) -> list[bpy.types.Action]:
     scene, objects = _resolve(take)
     fps = scene.render.fps / scene.render.fps_base
     before = [take_store.stance(obj, subject.rig.names) for obj, subject in zip(objects, take.subjects, strict=True)]
+    slots = [_in_use(obj) for obj in objects]
     with _all_or_none(objects):
         actions = key_all(take, [result.motion for result in results], objects, fps)
         for raw, action, stance in zip(raws, actions, before, strict=True):
             take_store.keep(raw, fps=fps, **stance)
             take_store.tag(action, raw.key)
+        _deliver(take.params, scene, objects, actions, slots)
     return actions
+
+
+def _deliver(
+    params: CaptureParams,
+    scene: bpy.types.Scene,
+    objects: Sequence[bpy.types.Object],
+    actions: Sequence[bpy.types.Action],
+    earlier: Sequence[tuple[Any, Any]],
+) -> None:
+    """Strips and the scene's range, where they are wanted. earlier: the action and slot that each armature used before."""
+    if params.output == STRIP:
+        for obj, before in zip(objects, earlier, strict=True):
+            push_down(obj, *before)
+    if params.extend_range:
+        ranges = [action.frame_range for action in actions]
+        extend_range(scene, min(each[0] for each in ranges), max(each[1] for each in ranges))
+
+
+def _in_use(obj: bpy.types.Object) -> tuple[Any, Any]:
+    data = obj.animation_data
+    return data and data.action, getattr(data, "action_slot", None)
 
 
 def key_all(take: Take, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float) -> list[bpy.types.Action]:
@@ -176,7 +202,9 @@ def _resolve(take: Take) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
     for subject in take.subjects:
         obj = _find(bpy.data.objects, subject.uid)
         if obj is None:
-            raise UserError(f"Armature '{subject.rig.name}' was deleted during the capture: undo that, then recover the take under Takes.")
+            raise UserError(
+                f"Armature '{subject.rig.name}' was deleted during the capture: undo that, then recover the take under Takes."
+            )
         objects.append(obj)
     return scene, objects
 
@@ -194,7 +222,7 @@ def run_capture(
     take = gather(context, objects, params)
     job = Job(steps(take)).drain(report)
     if job.error is not None:
-        raise UserError(job.error)
+        raise UserError(job.error, job.fix)
     return take, job.result, write(take, job.result)
 
 
@@ -227,6 +255,7 @@ class _Animation:
     action: bpy.types.Action | None
     slot: Any
     fake_user: bool
+    tracks: int
     channels: dict[str, Array]
 
     @classmethod
@@ -236,17 +265,25 @@ class _Animation:
         for name, values in channels.items():
             bones.foreach_get(name, values)
         action = data and data.action
-        return cls(data is not None, action, getattr(data, "action_slot", None), bool(action and action.use_fake_user), channels)
+        tracks = 0 if data is None else len(data.nla_tracks)
+        kept = bool(action and action.use_fake_user)
+        return cls(data is not None, action, getattr(data, "action_slot", None), kept, tracks, channels)
 
     def restore(self, obj: bpy.types.Object) -> None:
         if not self.exists:
             obj.animation_data_clear()
-        elif obj.animation_data.action != self.action:
-            obj.animation_data.action = self.action
-            if self.slot is not None:
-                obj.animation_data.action_slot = self.slot
+        else:
+            self._restore_data(obj.animation_data)
         if self.action is not None:
             self.action.use_fake_user = self.fake_user
         for name, values in self.channels.items():
             obj.pose.bones.foreach_set(name, values)
         obj.update_tag()
+
+    def _restore_data(self, data: bpy.types.AnimData) -> None:
+        for track in data.nla_tracks[self.tracks :]:
+            data.nla_tracks.remove(track)
+        if data.action != self.action:
+            data.action = self.action
+            if self.slot is not None:
+                data.action_slot = self.slot

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ..backend.clip import Clip, Settings
 from ..backend.errors import UserError
-from . import job, prefs
-from .props import CaptureParams, armature_from_context
+from . import job
+from .capture_options import add_options, params_from_options
+from .props import armature_from_context
 
 if TYPE_CHECKING:
     from .capture import Result, Take
@@ -107,7 +107,7 @@ def _capture(arguments: list[str]) -> int:
     from . import capture
 
     line = _Line()
-    take, results, _ = capture.run_capture(context, objects, _params(context, options), line.show)
+    take, results, _ = capture.run_capture(context, objects, params_from_options(context, options), line.show)
     line.end()
     for subject, result in zip(take.subjects, results, strict=True):
         print(f"{subject.rig.name}: {len(result.motion)} frames of '{take.name}' keyed from frame {take.start_frame} on")
@@ -130,32 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     capture.add_argument(
         "--armature", action="append", default=[], metavar="NAME", help="repeat for several; default: the active one"
     )
-    capture.add_argument(
-        "--reference", type=int, metavar="FRAME", help="frame of the reference pose (default: the pose as saved)"
-    )
-    capture.add_argument("--start-frame", type=int, metavar="N", help="frame of the first key (default: the current frame)")
-    capture.add_argument("--trim", type=float, nargs=2, metavar=("A", "B"), help="seconds of the video to use")
-    capture.add_argument("--model", default="lite", metavar="M", help="lite, release, or a weights file (default: lite)")
-    capture.add_argument("--device", default=None, metavar="D", help="auto, cuda, mps or cpu (default: as in the preferences)")
-    capture.add_argument(
-        "--heading", choices=("rig", "view"), default="rig", help="face as the reference does, or as seen (default: rig)"
-    )
-    capture.add_argument("--engine", choices=("workbench", "cycles"), help="what draws the rig (default: as in the preferences)")
+    add_options(capture)
     capture.add_argument("--out", metavar="FILE.blend", help="save a copy of the file with the keys")
     capture.add_argument("--bvh", metavar="OUT.bvh", help="write the motion as BVH; several armatures: OUT-NAME.bvh")
     return parser
-
-
-def _params(context: bpy.types.Context, options: argparse.Namespace) -> CaptureParams:
-    start, end = options.trim or (0.0, None)
-    engines = {"workbench": prefs.WORKBENCH, "cycles": prefs.CYCLES}
-    return CaptureParams(
-        clip=Clip(options.video, start=start, end=end),
-        settings=Settings(model=options.model, device=options.device or prefs.default_device(context), heading=options.heading),
-        reference_frame=options.reference,
-        start_frame=options.start_frame,
-        engine=engines.get(options.engine, prefs.engine(context)),
-    )
 
 
 def _armatures(context: bpy.types.Context, names: Sequence[str]) -> list[bpy.types.Object]:

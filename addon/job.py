@@ -41,6 +41,7 @@ class Snapshot:
     total: int = 0
     started: float = 0.0
     now: float = 0.0
+    unit: str = ""
 
     @property
     def fraction(self) -> float:
@@ -56,11 +57,12 @@ class Snapshot:
 
     @property
     def text(self) -> str:
-        """One line for the panel: stage, percent and time left."""
+        """One line for the panel: stage, frame i of n and time left."""
         if self.total <= 0:
             return self.stage
         left = "" if self.eta is None else f", {int(self.eta) // 60}:{int(self.eta) % 60:02d} left"
-        return f"{self.stage} {self.fraction:.0%}{left}"
+        counted = f": {self.unit} {self.done} of {self.total}" if self.unit else ""
+        return f"{self.stage}{counted}{left}"
 
 
 class Job:
@@ -69,6 +71,7 @@ class Job:
     def __init__(self, steps: Generator[Progress, None, Any]) -> None:
         self.result: Any = None
         self.error: str | None = None
+        self.fix = ""
         self._steps = steps
         self._stop = threading.Event()
         self._ended = threading.Event()
@@ -120,10 +123,11 @@ class Job:
             with closing(self._steps):
                 self.result = self._step_all(report)
         except UserError as error:
-            self.error = str(error)
+            self.error, self.fix = str(error), error.fix
         except Exception as error:  # the one broad except: whatever breaks must reach the panel, and the thread must end
             log.exception("the job failed")
             self.error = f"Unexpected {type(error).__name__} ({error}): see the system console and report it."
+            self.fix = "copy_diagnostics"
         finally:
             self._ended.set()
 
@@ -142,7 +146,8 @@ class Job:
         now = time.monotonic()
         with self._lock:
             started = self._snapshot.started if progress.stage == self._snapshot.stage else now
-            self._snapshot = Snapshot(progress.stage, progress.done, progress.total, started)
+            unit = getattr(progress, "unit", "frame")
+            self._snapshot = Snapshot(progress.stage, progress.done, progress.total, started, unit=unit)
 
 
 @dataclass
@@ -153,6 +158,7 @@ class _Window:
     finished: Callable[[Job], None] | None = None
     message: str = ""
     is_error: bool = False
+    fix: str = ""
 
 
 _window = _Window()
@@ -169,9 +175,18 @@ def message() -> tuple[str, bool]:
     return _window.message, _window.is_error
 
 
-def tell(text: str, *, is_error: bool = False) -> None:
-    """Set the sentence that the panel shows."""
-    _window.message, _window.is_error = text, is_error
+def fix() -> str:
+    """The name of the fix that goes with the last sentence (addon/fixes.py), or ''."""
+    return _window.fix
+
+
+def tell(text: str, *, is_error: bool = False, fix: str = "") -> None:
+    """Set the sentence that the panel shows, and the button below it."""
+    _window.message, _window.is_error, _window.fix = text, is_error, fix
+
+
+def tell_error(error: UserError) -> None:
+    tell(str(error), is_error=True, fix=error.fix)
 
 
 def run_beside_window(job: Job, finished: Callable[[Job], None]) -> None:

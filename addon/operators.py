@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import bpy
 
 from ..backend.errors import UserError
-from . import job, panels
+from . import estimate, job, panels
 from .props import armatures_from_context, params_from_context
 
 if TYPE_CHECKING:
@@ -48,19 +48,20 @@ class ANYRIG_OT_capture(bpy.types.Operator):
             job.run_beside_window(job.Job(capture.steps(take)), lambda ended: finish(take, ended))
         except UserError as error:
             return self._refuse(error)
+        watch_for_escape()
         # nothing has changed yet, so there must be no undo step yet
         return {"CANCELLED"}
 
     def _refuse(self, error: UserError) -> set[str]:
-        job.tell(str(error), is_error=True)
+        job.tell_error(error)
         self.report({"ERROR"}, str(error))
         return {"CANCELLED"}
 
 
 class ANYRIG_OT_cancel(bpy.types.Operator):
     bl_idname = "anyrig.cancel"
-    bl_label = "Cancel"
-    bl_description = "Stop the running capture; nothing is changed"
+    bl_label = "Cancel Capture"
+    bl_description = "Stop the running capture, as Esc does; nothing is changed"
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
@@ -73,6 +74,32 @@ class ANYRIG_OT_cancel(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class ANYRIG_OT_watch_escape(bpy.types.Operator):
+    """Lives as long as a capture does and lets everything but Esc through to the rest of Blender."""
+
+    bl_idname = "anyrig.watch_escape"
+    bl_label = "Cancel Capture on Esc"
+    bl_description = "Wait for Esc while a capture runs"
+    bl_options = {"INTERNAL"}
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        context.window_manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def modal(self, _context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        running = job.current()
+        if running is None:
+            return {"CANCELLED", "PASS_THROUGH"}
+        if event.type == "ESC" and event.value == "PRESS":
+            running.cancel()
+            return {"CANCELLED"}
+        return {"PASS_THROUGH"}
+
+
+def watch_for_escape() -> None:
+    bpy.ops.anyrig.watch_escape("INVOKE_DEFAULT")
+
+
 def finish(take: Take, ended: job.Job) -> None:
     """Main thread, when a job beside the window has ended: write the keys as one undo step, or say why there are none."""
     if ended.cancelled:
@@ -80,10 +107,10 @@ def finish(take: Take, ended: job.Job) -> None:
         return
     try:
         if ended.error is not None:
-            raise UserError(ended.error)
+            raise UserError(ended.error, ended.fix)
         _load().write(take, ended.result)
     except UserError as error:
-        job.tell(str(error), is_error=True)
+        job.tell_error(error)
         return
     _push_undo()
     _succeeded(take, ended.result)
@@ -121,13 +148,20 @@ def _push_undo() -> None:
 
 def _succeeded(take: Take, results: list[Result]) -> None:
     panels.show_view(results[0].view.picture)
+    estimate.RATES.learn(_work_of(take, results), results[0].motion.provenance.get("seconds", {}))
     frames = len(results[0].motion)
     names = [subject.rig.name for subject in take.subjects]
     onto = "" if len(names) == 1 else f" onto {', '.join(names)}"
-    job.tell(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.")
+    notes = "".join(f" {note}" for note in results[0].motion.provenance.get("notes", ()))
+    job.tell(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.{notes}")
 
 
-CLASSES = (ANYRIG_OT_capture, ANYRIG_OT_cancel)
+def _work_of(take: Take, results: list[Result]) -> estimate.Work:
+    settings, joints = take.params.settings, sum(len(subject.rig.names) for subject in take.subjects)
+    return estimate.Work(len(results[0].motion), len(results), joints, settings.model, settings.device)
+
+
+CLASSES = (ANYRIG_OT_capture, ANYRIG_OT_cancel, ANYRIG_OT_watch_escape)
 
 
 def register() -> None:

@@ -54,7 +54,7 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
         diagnostics.draw(self.layout.box())
 
 
-def _preferences(context: bpy.types.Context) -> ANYRIG_Preferences | None:
+def preferences(context: bpy.types.Context) -> ANYRIG_Preferences | None:
     """None where the add-on runs without being installed, as in tests."""
     addon = context.preferences.addons.get(ROOT)
     return None if addon is None else addon.preferences
@@ -62,19 +62,19 @@ def _preferences(context: bpy.types.Context) -> ANYRIG_Preferences | None:
 
 def engine(context: bpy.types.Context) -> str:
     """The render engine for reference views."""
-    found = _preferences(context)
+    found = preferences(context)
     return WORKBENCH if found is None else found.engine
 
 
 def default_device(context: bpy.types.Context) -> str:
     """The device that the panel's "Preferences" stands for."""
-    found = _preferences(context)
+    found = preferences(context)
     return "auto" if found is None else found.device
 
 
 def weights_folder(context: bpy.types.Context) -> str:
     """Where the released weights lie; '' where the add-on runs without being installed: the backend's own choice."""
-    found = _preferences(context)
+    found = preferences(context)
     if found is not None and found.weights_folder:
         return bpy.path.abspath(found.weights_folder)
     try:
@@ -85,7 +85,7 @@ def weights_folder(context: bpy.types.Context) -> str:
 
 def mirror(context: bpy.types.Context) -> str:
     """What takes the place of the hub, or ''."""
-    found = _preferences(context)
+    found = preferences(context)
     return "" if found is None else found.mirror
 
 

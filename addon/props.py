@@ -5,14 +5,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bpy
-from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import (
+    BoolProperty,
+    EnumProperty,
+    FloatProperty,
+    IntProperty,
+    IntVectorProperty,
+    PointerProperty,
+    StringProperty,
+)
 
 from ..backend.clip import Clip, Settings
 from ..backend.errors import UserError
-from . import prefs
+from . import prefs, sides
+from .bones import COLLECTION, DEFORM, SELECTED
+from .output import ACTION, STRIP
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,9 @@ class CaptureParams:
     """All that a capture needs beside the armatures.
 
     reference_frame: scene frame of the reference pose, None = the pose as it stands. azimuth: radians, None = the best of all
-    sides. start_frame: scene frame of the first key, None = the current frame. engine: what draws the reference views.
+    sides. start_frame: scene frame of the first key, None = the current frame. engine: what draws the reference views. bones:
+    which bones (bones.chosen_bones), of the bone collection `collection`. output: ACTION or STRIP (output.py). extend_range:
+    whether the scene's frame range grows to show the take.
     """
 
     clip: Clip
@@ -29,26 +42,65 @@ class CaptureParams:
     azimuth: float | None = None
     start_frame: int | None = None
     engine: str = prefs.WORKBENCH
+    bones: str = DEFORM
+    collection: str = ""
+    output: str = ACTION
+    extend_range: bool = False
+
+    def __post_init__(self) -> None:
+        for key, known in (("bones", (DEFORM, SELECTED, COLLECTION)), ("output", (ACTION, STRIP))):
+            if getattr(self, key) not in known:
+                raise UserError(f"Unknown {key} '{getattr(self, key)}': choose one of {', '.join(known)}.")
 
 
 def params_from_context(context: bpy.types.Context) -> CaptureParams:
     """What the panel says. Raises UserError if no video is chosen, or a value is not allowed."""
     props = context.scene.anyrig
-    if not props.video:
-        raise UserError("No video is chosen: pick one in the AnyRig panel.")
-    clip = Clip(bpy.path.abspath(props.video), start=props.trim_start, end=props.trim_end or None)
+    clip = clip_from_props(props)
     model = bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model
     if not model:
-        raise UserError("No weights file is chosen: pick one in the AnyRig panel or choose another model.")
+        raise UserError("No weights file is chosen: pick one in the AnyRig panel or choose another model.", fix="use_lite")
     device = prefs.default_device(context) if props.device == "DEFAULT" else props.device
     return CaptureParams(
         clip=clip,
         settings=Settings(model=model, device=device, heading=props.heading.lower()),
         reference_frame=props.reference_frame if props.reference == "FRAME" else None,
-        azimuth=props.azimuth if props.view == "AZIMUTH" else None,
+        azimuth=azimuth_from_props(props),
         start_frame=props.start_frame if props.start == "FRAME" else None,
         engine=prefs.engine(context),
+        bones=props.bones,
+        collection=props.collection,
+        output=props.output,
+        extend_range=props.extend_range,
     )
+
+
+def clip_from_props(props: ANYRIG_Props) -> Clip:
+    """Raises UserError if no video is chosen, or a value is not allowed."""
+    if not props.video:
+        raise UserError("No video is chosen: pick one in the AnyRig panel.", fix="choose_video")
+    return Clip(
+        bpy.path.abspath(props.video),
+        start=props.trim_start,
+        end=props.trim_end or None,
+        speed=props.speed,
+        fps=props.fps or None,
+        box=box_of(props.box) if props.use_box else None,
+        matte=bpy.path.abspath(props.matte) or None,
+        mirror=props.mirror,
+    )
+
+
+def box_of(numbers: Sequence[int]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = map(float, numbers)
+    return x0, y0, x1, y1
+
+
+def azimuth_from_props(props: ANYRIG_Props) -> float | None:
+    """Radians; None is the best of all sides."""
+    if props.view == "SIDE":
+        return sides.azimuth_of(props.side)
+    return props.azimuth if props.view == "AZIMUTH" else None
 
 
 def armature_from_context(context: bpy.types.Context) -> bpy.types.Object | None:
@@ -81,21 +133,33 @@ def _is_armature(_props: ANYRIG_Props, obj: bpy.types.Object) -> bool:
 
 
 def _describe_video(props: ANYRIG_Props, _context: bpy.types.Context) -> None:
-    """Read the length and rate once, when the path changes; drawing must not open files."""
-    props.video_text = describe_video(bpy.path.abspath(props.video)) if props.video else ""
-
-
-def describe_video(path: str) -> str:
-    """One line for the panel: length, rate and size of a video, or what is wrong with it."""
+    """Read the length and rate once, when the path or rate changes; drawing must not open files."""
+    props.video_text, props.video_fix = "", ""
+    props.video_frames, props.video_fps, props.video_size = 0, 0.0, (0, 0)
+    if not props.video:
+        return
     try:
-        from ..backend.video import probe
+        from ..backend.video import is_sequence, probe
 
-        info = probe(Clip(path))
+        path = bpy.path.abspath(props.video)
+        props.video_is_sequence = is_sequence(path)
+        info = probe(Clip(path, fps=props.fps or None))
     except UserError as error:
-        return str(error)
+        props.video_text, props.video_fix = str(error), error.fix
     except ImportError:
-        return "OpenCV is missing: install the AnyRig zip made for this system."
-    return f"{info.duration:.2f} s, {info.frames} frames at {info.fps:.4g} fps, {info.width} x {info.height}"
+        props.video_text = "OpenCV is missing: install the AnyRig zip made for this system."
+    else:
+        props.video_frames, props.video_fps, props.video_size = info.frames, info.fps, (info.width, info.height)
+        props.video_text = f"{info.duration:.2f} s, {info.frames} frames at {info.fps:.4g} fps, {info.width} x {info.height}"
+
+
+def frames_to_read(props: ANYRIG_Props) -> int:
+    """How many frames of the video lie within the trim range; 0 while there is no video."""
+    if not props.video_frames:
+        return 0
+    duration = props.video_frames / props.video_fps
+    seconds = min(props.trim_end or duration, duration) - props.trim_start
+    return max(0, round(seconds * props.video_fps))
 
 
 class ANYRIG_Props(bpy.types.PropertyGroup):
@@ -105,13 +169,61 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         type=bpy.types.Object,
         poll=_is_armature,
     )
+    bones: EnumProperty(
+        name="Bones",
+        description="Which bones get keys",
+        items=(
+            (DEFORM, "Deform", "All bones that move a mesh, and what they hang on"),
+            (SELECTED, "Selected", "Of those, the ones selected in pose mode; all others keep their pose"),
+            (COLLECTION, "Collection", "Of those, the ones in a bone collection; all others keep their pose"),
+        ),
+    )
+    collection: StringProperty(name="Collection", description="The bone collection whose bones get keys")
     video: StringProperty(
         name="Video",
         description="A video file, or one picture of a numbered sequence",
         subtype="FILE_PATH",
         update=_describe_video,
     )
-    video_text: StringProperty(name="Length and rate")
+    video_text: StringProperty(name="Length and Rate", description="What is known of the video, or what is wrong with it")
+    video_fix: StringProperty(options={"HIDDEN"})
+    video_frames: IntProperty(options={"HIDDEN"})
+    video_fps: FloatProperty(options={"HIDDEN"})
+    video_size: IntVectorProperty(size=2, options={"HIDDEN"})
+    video_is_sequence: BoolProperty(options={"HIDDEN"})
+    speed: FloatProperty(
+        name="Speed Factor",
+        description="How many times faster the motion really was: 4 for footage in slow motion at a quarter of the speed",
+        default=1.0,
+        min=0.01,
+        max=100.0,
+        soft_min=0.1,
+        soft_max=10.0,
+    )
+    mirror: BoolProperty(
+        name="Mirrored Footage", description="Left and right are swapped in the video, as in a selfie: swap them back"
+    )
+    fps: FloatProperty(
+        name="Frame Rate",
+        description="Frames per second of the footage; 0 is the file's own rate, or 24 for a sequence of pictures",
+        min=0.0,
+        max=1000.0,
+        update=_describe_video,
+    )
+    use_box: BoolProperty(
+        name="Subject Box", description="Say where the subject is on the first frame, as when there are several"
+    )
+    box: IntVectorProperty(
+        name="Box",
+        description="Left, top, right and bottom of the subject on the first frame, in pixels from the top left",
+        size=4,
+        default=(0, 0, 100, 100),
+    )
+    matte: StringProperty(
+        name="Matte",
+        description="A video, or one picture of a numbered sequence, that is white where the subject is; empty to find it",
+        subtype="FILE_PATH",
+    )
     trim_start: FloatProperty(name="Trim Start", description="Seconds into the video", min=0.0, subtype="TIME_ABSOLUTE")
     trim_end: FloatProperty(name="End", description="Seconds into the video; 0 is its end", min=0.0, subtype="TIME_ABSOLUTE")
     reference: EnumProperty(
@@ -128,9 +240,11 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         description="The side from which the video sees the subject in the reference pose",
         items=(
             ("AUTO", "Automatic", "The side that looks most like the video"),
+            ("SIDE", "Picture", "Choose among pictures of the rig"),
             ("AZIMUTH", "Angle", "A side of your choice"),
         ),
     )
+    side: EnumProperty(name="Side", description="The side from which the video sees the subject", items=sides.items)
     azimuth: FloatProperty(
         name="Angle",
         description="0 is Blender's front view, 90 degrees looks from +X",
@@ -148,6 +262,7 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     )
     model: EnumProperty(
         name="Model",
+        description="The weights of the network",
         items=(
             ("lite", "Lite", "Comes with the add-on; works offline, on any device"),
             ("release", "Released V2", "The public weights of video2pose2rot: a download of 2.6 GB, best on a graphics card"),
@@ -157,6 +272,7 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     model_file: StringProperty(name="Weights", description="A .safetensors file", subtype="FILE_PATH")
     device: EnumProperty(
         name="Device",
+        description="Where the network runs",
         items=(("DEFAULT", "Preferences", "The device chosen in the add-on's preferences"), *prefs.DEVICES),
     )
     start: EnumProperty(
@@ -165,6 +281,15 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         items=(("CURRENT", "Current Frame", "The scene's current frame"), ("FRAME", "Frame", "A frame of your choice")),
     )
     start_frame: IntProperty(name="Frame", description="Frame of the first key", default=1)
+    output: EnumProperty(
+        name="Keys As",
+        description="Where the new action goes; the earlier one stays in the file",
+        items=(
+            (ACTION, "Action", "The armature's action in use"),
+            (STRIP, "NLA Strip", "A strip on a new track on top; an action in use is pushed down onto a track below it"),
+        ),
+    )
+    extend_range: BoolProperty(name="Extend Scene Range", description="Let the scene's frame range grow to show the whole take")
 
 
 def register() -> None:

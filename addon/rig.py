@@ -57,7 +57,7 @@ def check_armature(obj: bpy.types.Object) -> None:
     if obj.type != "ARMATURE":
         raise UserError(f"Object '{obj.name}' is not an armature: pick an armature.")
     if obj.data.is_editmode:
-        raise UserError(f"Armature '{obj.name}' is in edit mode, where its bones are not final: leave edit mode first.")
+        raise UserError(f"Armature '{obj.name}' is in edit mode, where its bones are not final: leave edit mode first.", fix="object_mode")
     if not obj.data.bones:
         raise UserError(f"Armature '{obj.name}' has no bones: add bones or pick another armature.")
     bpy.context.view_layer.update()

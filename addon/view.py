@@ -166,7 +166,7 @@ class Studio:
                 bpy.ops.render.render(write_still=True)
             picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.shape != (self._height, self._width, 4):
-            raise UserError("The rig's picture could not be rendered: choose Cycles in the add-on's preferences.")
+            raise UserError("The rig's picture could not be rendered: choose Cycles in the add-on's preferences.", fix="use_cycles")
         return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
 
     def _set_up(self) -> None:

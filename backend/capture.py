@@ -35,11 +35,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` of a stage, named as a user would say it."""
+    """`done` of `total` of a stage, named as a user would say it. unit: what is counted, or '' if it says nothing to a user."""
 
     stage: str
     done: int
     total: int
+    unit: str = "frame"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +141,7 @@ def _within_memory(
             model = yield from _load(replace(settings, device=following.device.type), clock)
         plan = following
         give_back()
-        yield Progress(plan.note, 0, 1)
+        yield Progress(plan.note, 0, 1, "")
 
 
 def watch(
@@ -149,7 +150,7 @@ def watch(
     """Choose the views, and run stage 1 for all rigs at once; image features are computed once."""
     squares = model.encoder.squares(subject.boxes)
     with clock("view"):
-        yield Progress("Matching the view", 0, len(targets))
+        yield Progress("Matching the view", 0, len(targets), "")
         views, tokens = _choose_views(model, plan, targets, clear_crops(model, clip, subject, squares))
     rigs = [target.rig for target in targets]
     references = [target.references[view] for target, view in zip(targets, views, strict=True)]
@@ -244,7 +245,7 @@ def _tokens(model: Model, plan: Plan, crops: Generator[Image, None, None]) -> Ge
 
 
 def _load(settings: Settings, clock: Clock) -> Generator[Progress, None, Model]:
-    yield Progress("Loading the model", 0, 1)
+    yield Progress("Loading the model", 0, 1, "")
     with clock("load"):
         return load_model(settings.model, pick_device(settings.device), settings.weights)
 

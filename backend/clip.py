@@ -38,11 +38,13 @@ class Clip:
         if self.fps is not None and not 0 < self.fps < math.inf:
             raise UserError(f"The frame rate is {self.fps:g}: it must be above zero.")
         if not 0 <= self.start < math.inf:
-            raise UserError(f"The trim range starts at {self.start:g} s: it must start at zero or later.")
+            raise UserError(f"The trim range starts at {self.start:g} s: it must start at zero or later.", fix="whole_video")
         if self.end is not None and not self.end > self.start:
-            raise UserError(f"The trim range ends at {self.end:g} s, before it starts at {self.start:g} s: swap the two.")
+            raise UserError(
+                f"The trim range ends at {self.end:g} s, before it starts at {self.start:g} s: swap the two.", fix="whole_video"
+            )
         if self.box is not None and not (len(self.box) == 4 and self.box[2] > self.box[0] and self.box[3] > self.box[1]):
-            raise UserError("The subject box is empty: drag it from its top left to its bottom right corner.")
+            raise UserError("The subject box is empty: drag it from its top left to its bottom right corner.", fix="draw_box")
 
     def to_json(self) -> str:
         """Text that `from_json` turns back into an equal clip."""

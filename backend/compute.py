@@ -87,7 +87,8 @@ def given_back() -> Iterator[None]:
     except OUT_OF_MEMORY as error:
         clear_frames(error.__traceback__)  # they hold the tensors of what failed
         raise UserError(
-            "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU."
+            "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU.",
+            fix="use_cpu",
         ) from error
     except BaseException as error:
         clear_frames(error.__traceback__)

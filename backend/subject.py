@@ -123,7 +123,9 @@ def _scaled(box: Box | None, size: tuple[int, int], full: tuple[int, int]) -> Bo
     if box is None:
         return None
     if box[0] >= full[0] or box[1] >= full[1] or box[2] <= 0 or box[3] <= 0:
-        raise UserError(f"The subject box lies outside the picture of {full[0]} x {full[1]} pixels: draw it around the subject.")
+        raise UserError(
+            f"The subject box lies outside the picture of {full[0]} x {full[1]} pixels: draw it around the subject.", fix="draw_box"
+        )
     x, y = size[0] / full[0], size[1] / full[1]
     return box[0] * x, box[1] * y, box[2] * x, box[3] * y
 
@@ -212,13 +214,15 @@ def _given(clip: Clip, path: str, size: tuple[int, int], full: tuple[int, int], 
         raise UserError(
             f"The matte '{path}' has {length} frames where the video has {total}"
             + (f" ({count} within the trim range)" if count != total else "")
-            + ": give one matte per frame."
+            + ": give one matte per frame.",
+            fix="no_matte",
         )
     info = probe(Clip(path))
     if abs(info.width / info.height / (full[0] / full[1]) - 1) > 0.03:
         raise UserError(
             f"The matte '{path}' has {info.width} x {info.height} pixels where the video has {full[0]} x {full[1]}: "
-            "give a matte of the same proportions."
+            "give a matte of the same proportions.",
+            fix="no_matte",
         )
     picker = Picker(box)
     given = _matte_frames(Clip(path, mirror=clip.mirror), first if length == total else 0)
@@ -240,7 +244,7 @@ def _subject(clip: Clip, source: str, track: Track, full: tuple[int, int], size:
     done = complete(track)
     if done is None:
         hint = "draw the subject box around it" if clip.box is None else "draw the subject box again"
-        raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.")
+        raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.", fix="draw_box")
     boxes, confidence, mattes = done
     scale = np.array([full[0] / size[0], full[1] / size[1]] * 2)
     return Subject(np.array(track.times), boxes * scale, confidence, source, mattes, full)

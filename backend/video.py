@@ -66,7 +66,7 @@ def probe(clip: Clip) -> VideoInfo:
     path = _existing(clip.path)
     with closing(_steps(clip)) as steps:
         height, width = next(steps)[1]().shape[:2]
-    if _is_sequence(path):
+    if is_sequence(path):
         fps, frames = clip.fps or SEQUENCE_FPS, len(_sequence(path))
     else:
         capture = _open(path)
@@ -107,7 +107,7 @@ def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) 
                 yield Frame(index, max(stamp - clip.start, 0.0) / clip.speed, image, alpha)
             index += 1
     if index < 2:
-        raise UserError(_short_message(clip, index, last))
+        raise UserError(_short_message(clip, index, last), fix="whole_video" if clip.start or clip.end else "choose_video")
 
 
 def frame_range(clip: Clip) -> tuple[int, int, int]:
@@ -126,7 +126,7 @@ def frame_range(clip: Clip) -> tuple[int, int, int]:
 def image_files(clip: Clip) -> list[Path]:
     """The pictures of an image sequence in order, those outside the trim range too; none for a video file. Raises UserError."""
     path = _existing(clip.path)
-    return _sequence(path) if _is_sequence(path) else []
+    return _sequence(path) if is_sequence(path) else []
 
 
 def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
@@ -160,18 +160,19 @@ def _even_bgr(frame: Array) -> Array:
 def _existing(name: str) -> Path:
     path = Path(name)
     if not name or not path.exists():
-        raise UserError(f"The video '{name}' does not exist: choose the file again.")
+        raise UserError(f"The video '{name}' does not exist: choose the file again.", fix="choose_video")
     return path
 
 
-def _is_sequence(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
+def is_sequence(path: str | Path) -> bool:
+    """Whether the path is a folder, or a picture that stands for all that are numbered like it."""
+    return Path(path).is_dir() or Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _steps(clip: Clip) -> Generator[_Step, None, None]:
     """Every frame of the file in order, at least one; times start at 0 and strictly increase."""
     path = _existing(clip.path)
-    return _sequence_steps(path, clip.fps or SEQUENCE_FPS) if _is_sequence(path) else _video_steps(path, clip.fps)
+    return _sequence_steps(path, clip.fps or SEQUENCE_FPS) if is_sequence(path) else _video_steps(path, clip.fps)
 
 
 def _sequence_steps(path: Path, fps: float) -> Generator[_Step, None, None]:
@@ -205,7 +206,8 @@ def _open(path: Path) -> cv2.VideoCapture:
         raise UserError(
             f"The video '{path}' uses the codec '{codec}', which cannot be decoded here: convert it to H.264 in an mp4 file."
             if codec
-            else f"The file '{path}' cannot be read as a video: choose a video file, or convert it to H.264 in an mp4 file."
+            else f"The file '{path}' cannot be read as a video: choose a video file, or convert it to H.264 in an mp4 file.",
+            fix="convert",
         )
     # Backends differ in whether they turn the picture by default; this file does it itself.
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
@@ -220,7 +222,7 @@ def _rate(capture: cv2.VideoCapture) -> float:
 def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Array:
     done, picture = capture.retrieve()
     if not done or picture is None:
-        raise UserError(f"Frame {index} of the video '{path}' is damaged: trim it away or convert the video again.")
+        raise UserError(f"Frame {index} of the video '{path}' is damaged: trim it away or convert the video again.", fix="convert")
     return picture if turn is None else cv2.rotate(picture, turn)
 
 
@@ -232,10 +234,11 @@ def _check_end(capture: cv2.VideoCapture, path: Path, decoded: int) -> None:
     if decoded == 0 and stated > 0:
         raise UserError(
             f"The video '{path}' uses the codec '{codec or 'unknown'}', which cannot be decoded here: "
-            "convert it to H.264 in an mp4 file."
+            "convert it to H.264 in an mp4 file.",
+            fix="convert",
         )
     if decoded == 0:
-        raise UserError(f"The video '{path}' has no frames: choose another file.")
+        raise UserError(f"The video '{path}' has no frames: choose another file.", fix="choose_video")
     # An edit list may rightly hide stored frames, so fewer than stated is an error only if the file itself is cut off.
     if decoded < 0.9 * stated and _is_cut_off(path):
         raise UserError(
@@ -320,7 +323,7 @@ def _split(picture: Array) -> tuple[Array, Array | None]:
 
 def _size_message(clip: Clip, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
     path = Path(clip.path)
-    name = f"image '{_sequence(path)[frame_range(clip)[0] + index].name}'" if _is_sequence(path) else f"frame {index}"
+    name = f"image '{_sequence(path)[frame_range(clip)[0] + index].name}'" if is_sequence(path) else f"frame {index}"
     return (
         f"In '{clip.path}' the {name} has {found[1]} x {found[0]} pixels where the first has {expected[1]} x {expected[0]}: "
         "bring all to one size, or remove those that do not belong."
@@ -332,6 +335,6 @@ def _short_message(clip: Clip, frames: int, last: float) -> str:
         return f"The trim range starts at {clip.start:g} s, after the last frame of '{clip.path}' at {last:.2f} s: start earlier."
     if clip.start > 0 or clip.end is not None:
         return f"The trim range leaves {frames} of the frames of '{clip.path}', and at least 2 are needed: make the range longer."
-    if _is_sequence(Path(clip.path)):
+    if is_sequence(Path(clip.path)):
         return f"The image sequence '{clip.path}' has {frames} frame, and at least 2 are needed: choose a folder of images."
     return f"The video '{clip.path}' has {frames} frame, and at least 2 are needed: choose a longer one."

@@ -54,12 +54,14 @@ def pick_device(name: str) -> torch.device:
     if works["cuda"] and name in ("auto", "cuda"):
         reason = obstacle(look())
         if reason and name == "cuda":
-            raise UserError(reason)
+            raise UserError(reason, fix="use_cpu")
         works["cuda"] = not reason
     if name == "auto":
         return torch.device(next(device for device, usable in works.items() if usable))
     if not works.get(name, False):
-        raise UserError(f"Device '{name}' does not work with the torch found here ({torch.__version__}): choose 'auto' or 'cpu'.")
+        raise UserError(
+            f"Device '{name}' does not work with the torch found here ({torch.__version__}): choose 'auto' or 'cpu'.", fix="use_cpu"
+        )
     return torch.device(name)
 
 
@@ -76,7 +78,9 @@ def load_model(name: str, device: torch.device, weights: str | Path = "") -> Mod
     network, state, card = _parts(folder.network if name == RELEASE else _file_of(name), device)
     config = network.config
     if not state and not config.encoder.startswith("dinov2"):
-        raise UserError(f"Model '{name}' needs the image encoder '{config.encoder}', which is not in its file: choose lite.")
+        raise UserError(
+            f"Model '{name}' needs the image encoder '{config.encoder}', which is not in its file: choose lite.", fix="use_lite"
+        )
     encoder = Encoder(state, device) if state else image_encoder(folder, device, config.image_width)
     names = None if config.names == "hashed" else T5Names(folder, config.name_width)
     return Model(name, network, encoder, card, names)
@@ -131,12 +135,12 @@ def _tiny(device: torch.device) -> Model:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise UserError(f"Model file '{path}' does not exist: reinstall AnyRig, or choose another model.")
+        raise UserError(f"Model file '{path}' does not exist: reinstall AnyRig, or choose another model.", fix="use_lite")
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"Model file '{path}' cannot be read ({error}): download or install it again.") from error
+        raise UserError(f"Model file '{path}' cannot be read ({error}): download or install it again.", fix="use_lite") from error
 
 
 def _config(path: Path, metadata: Mapping[str, str]) -> Config:

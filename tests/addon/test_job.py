@@ -158,10 +158,10 @@ def test_interrupting_a_drained_job_closes_it() -> None:
 
 
 def test_time_left_follows_the_pace_of_the_stage() -> None:
-    snapshot = Snapshot("Reading", done=30, total=120, started=100.0, now=110.0)
+    snapshot = Snapshot("Reading", done=30, total=120, started=100.0, now=110.0, unit="frame")
     assert snapshot.eta == pytest.approx(30.0) and snapshot.fraction == 0.25
-    assert snapshot.text == "Reading 25%, 0:30 left"
-    assert Snapshot("Loading", 0, 1, 0.0, 9.0).eta is None and Snapshot("Loading", 0, 1).text == "Loading 0%"
+    assert snapshot.text == "Reading: frame 30 of 120, 0:30 left"
+    assert Snapshot("Loading", 0, 1, 0.0, 9.0).eta is None and Snapshot("Loading", 0, 1).text == "Loading"
     assert Snapshot("Starting").text == "Starting"
     assert Snapshot("x", 7, 5, 0.0, 1.0).fraction == 1.0 and Snapshot("x", 7, 5, 0.0, 1.0).eta == 0.0
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import anyrig.addon as addon
@@ -24,6 +23,7 @@ from anyrig.backend.errors import UserError
 from anyrig.backend.motion import Motion
 from anyrig.backend.rotation import geodesic_angle
 from anyrig.backend.video import write_video
+from anyrig.tests.addon.drawn import draw as drawn_by
 from anyrig.tests.addon.fixtures import human, no_mesh, quadruped, random_motion, transformed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -503,29 +503,8 @@ def test_armature_deleted_meanwhile_is_told(window: Press, backend: Callable[...
 # ---- the panel, drawn on a stand-in
 
 
-class Layout:
-    """Takes down what a panel draws."""
-
-    def __init__(self, drawn: list[tuple[str, Any]] | None = None) -> None:
-        self.drawn = [] if drawn is None else drawn
-        self.enabled = True
-
-    def _sub(self, **_: Any) -> "Layout":
-        return Layout(self.drawn)
-
-    row = column = _sub
-
-    def prop(self, _data: Any, name: str) -> None:
-        self.drawn.append(("prop", name))
-
-    def __getattr__(self, kind: str) -> Callable[..., None]:
-        return lambda *arguments, **options: self.drawn.append((kind, options.get("text", arguments[0] if arguments else None)))
-
-
 def draw() -> list[tuple[str, Any]]:
-    layout = Layout()
-    panels.ANYRIG_PT_capture.draw(SimpleNamespace(layout=layout), bpy.context)
-    return layout.drawn
+    return drawn_by(*panels.CLASSES)
 
 
 def test_panel_shows_inputs_then_progress_then_the_view(window: Press, backend: Callable[..., Backend]) -> None:
@@ -535,7 +514,8 @@ def test_panel_shows_inputs_then_progress_then_the_view(window: Press, backend: 
     backend()
     drawn = draw()
     names = [name for kind, name in drawn if kind == "prop"]
-    assert names == ["armature", "video", "trim_start", "trim_end", "reference", "view", "heading", "model", "device", "start"]
+    inputs = ["armature", "bones", "video", "trim_start", "trim_end", "speed", "mirror", "fps", "use_box", "matte"]
+    assert names == [*inputs, "reference", "view", "heading", "start", "output", "extend_range", "model", "device"]
     assert ("operator", "anyrig.capture") in drawn and ("label", "2.00 s") in drawn and ("label", "Active: Human") in drawn
     window.press()
     drawn = draw()
