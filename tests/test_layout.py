@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -53,18 +55,26 @@ def imports(nodes: Iterator[ast.AST], path: Path) -> Iterator[str]:
             yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
+@cache
 def file_of(module: str) -> Path | None:
     base = ROOT.joinpath(*module.split(".")[1:])
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
+@cache
+def imported_at_once(path: Path) -> frozenset[str]:
+    """What running this module's own lines imports."""
+    return frozenset(imports(run_at_import(tree_of(path)), path))
+
+
+@cache
 def loaded_by(path: Path) -> set[str]:
     """Everything that importing this module imports, through our own modules too."""
     seen: set[str] = set()
     todo = [path]
     while todo:
         current = todo.pop()
-        for module in set(imports(run_at_import(tree_of(current)), current)) - seen:
+        for module in imported_at_once(current) - seen:
             seen.add(module)
             parts = module.split(".")
             packages = [".".join(parts[: i + 1]) for i in range(1, len(parts))] if parts[0] == "anyrig" else []
@@ -85,7 +95,7 @@ def test_the_backend_never_imports_blender(path: Path):
 
 @pytest.mark.parametrize("path", ADDON, ids=name_of)
 def test_importing_the_addon_never_imports_torch(path: Path):
-    direct = top_names(set(imports(run_at_import(tree_of(path)), path)))
+    direct = top_names(set(imported_at_once(path)))
     assert "torch" not in direct
     through = {module for module in loaded_by(path) if module.split(".")[0] in ("torch", "torchvision")}
     culprits = [module for module in loaded_by(path) if (file := file_of(module)) and "torch" in top_names(loaded_by(file))]
