@@ -1,4 +1,4 @@
-"""`blender -b FILE --command anyrig batch|capture|diagnostics|download|movie|pack|render|sheet ...`: the add-on without a window."""
+"""`blender -b FILE --command anyrig batch|bench|capture|diagnostics|download|movie|pack|render|sheet ...`: the add-on without a window."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 a sentence on stderr says what is wrong with the input, 2 wrong arguments."""
     if arguments[:1] == ["batch"]:
         return _guarded(_batch, arguments[1:])
+    if arguments[:1] == ["bench"]:
+        return _guarded(_bench, arguments[1:])
     if arguments[:1] == ["pack"]:
         return _guarded(_pack, arguments[1:])
     if arguments[:1] == ["render"]:
@@ -55,6 +57,12 @@ def _batch(arguments: list[str]) -> int:
     from .batch import batch_command
 
     return batch_command(arguments, _tell, USAGE)
+
+
+def _bench(arguments: list[str]) -> int:
+    from .keying_bench import bench_command
+
+    return bench_command(arguments, _tell, USAGE)
 
 
 def _tell(text: str) -> None:
@@ -117,8 +125,9 @@ def _capture(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="batch|capture|diagnostics|download|movie|pack|render|sheet")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="batch|bench|capture|diagnostics|download|movie|pack|render|sheet")
     commands.add_parser("batch", help="capture many videos onto many rigs, as a JSON file says", add_help=False)
+    commands.add_parser("bench", help="time the writing of keys against keyframe_insert", add_help=False)
     commands.add_parser("diagnostics", help="print versions, libraries and devices, for reports of problems", add_help=False)
     commands.add_parser("download", help="list, download or remove the released weights", add_help=False)
     commands.add_parser("movie", help="make a movie of a take's input beside the rig", add_help=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import bpy
@@ -129,9 +130,10 @@ def rotation_channel(bone: str, mode: str, rotations: Array) -> Channel:
 
 def _eulers(rotations: Array, mode: str) -> Array:
     """(F, 3) radians; of all angles that give the same rotation the ones nearest to the frame before."""
-    angles = [Matrix(rotations[0]).to_euler(mode)]
-    for rotation in rotations[1:]:
-        angles.append(Matrix(rotation).to_euler(mode, angles[-1]))
+    matrices = rotations.tolist()  # of lists a Matrix is made in a fifth of the time
+    angles = [Matrix(matrices[0]).to_euler(mode)]
+    for matrix in matrices[1:]:
+        angles.append(Matrix(matrix).to_euler(mode, angles[-1]))
     return np.array(angles, np.float64)
 
 
@@ -142,18 +144,18 @@ def _axis_angles(quaternions: Array) -> Array:
     to the frame before, and then the angle the turn nearest to the frame before, so neither jumps where the rotation passes
     through zero or a full turn.
     """
-    result = np.empty((len(quaternions), 4))
-    angle, axis = 0.0, np.array([0.0, 1.0, 0.0])
-    for frame, (w, *vector) in enumerate(quaternions):
-        length = float(np.linalg.norm(vector))
+    result: list[tuple[float, float, float, float]] = []
+    angle, axis = 0.0, (0.0, 1.0, 0.0)
+    for w, x, y, z in quaternions.tolist():
+        length = math.sqrt(x * x + y * y + z * z)
         if length > 1e-9:
-            side = -1.0 if frame and np.dot(vector, axis) < 0 else 1.0
-            axis = side * np.array(vector) / length
+            side = -1.0 if result and x * axis[0] + y * axis[1] + z * axis[2] < 0 else 1.0
             length *= side
-        turn = 2 * np.arctan2(length, w)
-        angle = turn + 2 * np.pi * np.round((angle - turn) / (2 * np.pi))
-        result[frame] = angle, *axis
-    return result
+            axis = (x / length, y / length, z / length)
+        turn = 2 * math.atan2(length, w)
+        angle = turn + 2 * math.pi * round((angle - turn) / (2 * math.pi))
+        result.append((angle, *axis))
+    return np.array(result)
 
 
 def _build(name: str, slot_name: str, frames: Array, channels: list[Channel]) -> tuple[bpy.types.Action, Any]:
