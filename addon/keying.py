@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import bpy
 import numpy as np
 from mathutils import Matrix
+from numpy.typing import NDArray
 
 from ..backend.errors import UserError
 from ..backend.motion import Motion
@@ -46,10 +47,8 @@ def write_motion(
     _check_fit(rig, motion, reference)
     pose_of(obj, rig)  # raises for bones that were renamed or deleted meanwhile, and brings the present pose up to date
     frames = whole_frames(motion.times, start_frame, fps)
-    turns, positions = sample(motion, (frames - start_frame) / fps)
-    rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(turns), positions)
-    channels = _channels(obj, rig, rotations, locations)
-    action, slot = _build(name, obj.name, frames, channels)
+    channels = solved_channels(obj, rig, motion, frames - start_frame, fps)
+    action, slot = build_action(name, obj.name, frames, channels)
     _assign(obj, action, slot)
     return action
 
@@ -103,6 +102,13 @@ def _slerp(start: Array, end: Array, weight: Array) -> Array:
     return first * start + second * end
 
 
+def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Array, fps: float) -> list[Channel]:
+    """What to key for the take at `frames` (F,) after its start."""
+    turns, positions = sample(motion, frames / fps)
+    rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(turns), positions)
+    return _channels(obj, rig, rotations, locations)
+
+
 def _channels(obj: bpy.types.Object, rig: Rig, rotations: Array, locations: Array) -> list[Channel]:
     channels = []
     for joint, name in enumerate(rig.names):
@@ -144,7 +150,7 @@ def _axis_angles(quaternions: Array) -> Array:
     to the frame before, and then the angle the turn nearest to the frame before, so neither jumps where the rotation passes
     through zero or a full turn.
     """
-    result: list[tuple[float, float, float, float]] = []
+    result: list[tuple[float, ...]] = []
     angle, axis = 0.0, (0.0, 1.0, 0.0)
     for w, x, y, z in quaternions.tolist():
         length = math.sqrt(x * x + y * y + z * z)
@@ -158,7 +164,7 @@ def _axis_angles(quaternions: Array) -> Array:
     return np.array(result)
 
 
-def _build(name: str, slot_name: str, frames: Array, channels: list[Channel]) -> tuple[bpy.types.Action, Any]:
+def build_action(name: str, slot_name: str, frames: Array, channels: list[Channel]) -> tuple[bpy.types.Action, Any]:
     """The new action with all its keys, not yet in use, and its slot (None before Blender 4.4)."""
     action = bpy.data.actions.new(name)
     slot, bag = None, action
@@ -167,23 +173,29 @@ def _build(name: str, slot_name: str, frames: Array, channels: list[Channel]) ->
         bag = action.layers.new("Layer").strips.new(type="KEYFRAME").channelbag(slot, ensure=True)
     else:
         action.id_root = "OBJECT"
+    points = np.stack([frames, frames], axis=1).astype(np.float32)  # one buffer for every curve
+    bezier = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items["BEZIER"].value
+    shapes = np.full(len(frames), bezier, np.int32)
     for channel in channels:
         group = bag.groups.get(channel.bone) or bag.groups.new(channel.bone)
         path = f'pose.bones["{bpy.utils.escape_identifier(channel.bone)}"].{channel.path}'
         for index, values in enumerate(channel.values.T):
             curve = bag.fcurves.new(path, index=index)
             curve.group = group
-            _fill(curve, frames, values)
+            points[:, 1] = values
+            _fill(curve, points, shapes)
     return action, slot
 
 
-def _fill(curve: bpy.types.FCurve, frames: Array, values: Array) -> None:
-    """Bezier keys with Blender's usual clamped handles: they never overshoot, and thinning them out leaves smooth curves."""
+def _fill(curve: bpy.types.FCurve, points: Array, shapes: NDArray[np.int32]) -> None:
+    """Bezier keys with Blender's usual clamped handles: they never overshoot, and thinning them out leaves smooth curves.
+
+    points: (F, 2) float32 frames and values. shapes: (F,) int32, how each key goes on to the next.
+    """
     keys = curve.keyframe_points
-    keys.add(len(frames))
-    keys.foreach_set("co", np.stack([frames, values], axis=1).astype(np.float32).ravel())
-    bezier = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items["BEZIER"].value
-    keys.foreach_set("interpolation", np.full(len(frames), bezier, np.int32))
+    keys.add(len(points))
+    keys.foreach_set("co", points.ravel())
+    keys.foreach_set("interpolation", shapes)
     curve.update()
 
 
