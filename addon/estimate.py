@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-MEASURED = "measured on one core of a shared Xeon, 2026-11-22"
-# Seconds per unit of each stage (backend.capture.capture's clock) of `lite` on a CPU: the load once, the subject per frame, the view
-# per rig, the first stage per frame and per joint and frame, the second per joint and frame.
-LITE_ON_CPU = {"load": 1.5, "subject": 0.02, "view": 0.6, "video2pose": 0.03, "pose2rot": 0.0002}
-BASE_MEMORY = 0.7e9  # bytes: PyTorch and `lite`
-FRAME_MEMORY = 0.1e6  # bytes per frame: mattes and results
+# Measured on 2026-11-22 on one core of a server processor, `lite`, rigs of 20 joints: processor seconds of 50 and 200 frames at
+# 320 x 180 onto one rig (2.2 and 6.3 in all), 50 onto four (4.1), 100 at 1280 x 720 (7.6), before backgrounds that stand still.
+# Seconds per unit of each stage of the capture's clock; the load holds the 3 seconds that importing PyTorch takes at first.
+LITE_ON_CPU = {"load": 3.0, "subject": 0.045, "view": 0.45, "video2pose": 0.02, "pose2rot": 8e-5}
+# The process took 0.65 GB in each of these, Blender's own scene not counted; mattes are kept packed, about 20 kB each.
+BASE_MEMORY, FRAME_MEMORY = 0.65e9, 20e3  # bytes
+RIG_SHARE = 0.15  # what another rig adds to the first stage, whose larger part is done once for all
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a capture has to do. joints: of all rigs together. model, device: as they were chosen."""
+    """What a capture has to do. size: of the video, in pixels. joints: of all rigs together. model, device: as they were chosen."""
 
     frames: int
+    size: tuple[int, int]
     rigs: int
     joints: int
     model: str = "lite"
@@ -30,8 +32,13 @@ class Work:
     @property
     def units(self) -> dict[str, float]:
         """How much of each stage there is."""
-        frames = float(self.frames)
-        return {"load": 1.0, "subject": frames, "view": self.rigs, "video2pose": frames, "pose2rot": frames * self.joints}
+        return {
+            "load": 1.0,
+            "subject": self.frames * self.size[0] * self.size[1] / 1e6,
+            "view": float(self.rigs),
+            "video2pose": self.frames * (1 + RIG_SHARE * (self.rigs - 1)),
+            "pose2rot": float(self.frames * self.joints),
+        }
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,14 @@ class Rates:
     def learn(self, work: Work, seconds: Mapping[str, float]) -> None:
         """Take over what a capture's clock said."""
         units = work.units
-        self._own[work.model, work.device] = {stage: seconds.get(stage, 0.0) / max(count, 1.0) for stage, count in units.items()}
+        self._own[work.model, work.device] = {stage: seconds.get(stage, 0.0) / count for stage, count in units.items() if count}
 
     def estimate(self, work: Work) -> Estimate:
         own = self._own.get((work.model, work.device))
         known = LITE_ON_CPU if work.model == "lite" and work.device in ("cpu", "auto") else None
         rates = own or known
-        seconds = None if rates is None else sum(rates[stage] * count for stage, count in work.units.items())
-        memory = BASE_MEMORY + FRAME_MEMORY * work.frames if work.model == "lite" else None
+        seconds = None if rates is None else sum(rates.get(stage, 0.0) * count for stage, count in work.units.items())
+        memory = None if known is None else BASE_MEMORY + FRAME_MEMORY * work.frames
         return Estimate(seconds, memory, own is not None)
 
 

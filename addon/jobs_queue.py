@@ -185,6 +185,7 @@ def step() -> None:
         try:
             _run.job = job.Job(operators._load().steps(take))
             job.run_beside_window(_run.job, lambda ended, take=take: _finish(take, ended))
+            operators.watch_for_escape()
             return
         except UserError as error:
             conclude(_run.key, FAILED, str(error))

@@ -97,7 +97,10 @@ class ANYRIG_OT_watch_escape(bpy.types.Operator):
 
 
 def watch_for_escape() -> None:
-    bpy.ops.anyrig.watch_escape("INVOKE_DEFAULT")
+    """Let Esc cancel the capture that was just started beside the window; also from a timer, which has no window of its own."""
+    if not bpy.app.background:
+        with bpy.context.temp_override(window=bpy.context.window or bpy.context.window_manager.windows[0]):
+            bpy.ops.anyrig.watch_escape("INVOKE_DEFAULT")
 
 
 def finish(take: Take, ended: job.Job) -> None:
@@ -148,7 +151,7 @@ def _push_undo() -> None:
 
 def _succeeded(take: Take, results: list[Result]) -> None:
     panels.show_view(results[0].view.picture)
-    estimate.RATES.learn(_work_of(take, results), results[0].motion.provenance.get("seconds", {}))
+    _learn(take, results)
     frames = len(results[0].motion)
     names = [subject.rig.name for subject in take.subjects]
     onto = "" if len(names) == 1 else f" onto {', '.join(names)}"
@@ -156,9 +159,15 @@ def _succeeded(take: Take, results: list[Result]) -> None:
     job.tell(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.{notes}")
 
 
-def _work_of(take: Take, results: list[Result]) -> estimate.Work:
-    settings, joints = take.params.settings, sum(len(subject.rig.names) for subject in take.subjects)
-    return estimate.Work(len(results[0].motion), len(results), joints, settings.model, settings.device)
+def _learn(take: Take, results: list[Result]) -> None:
+    """What the capture took makes the next estimate better."""
+    props, settings = bpy.context.scene.anyrig, take.params.settings
+    seconds = results[0].motion.provenance.get("seconds")
+    if not seconds or bpy.path.abspath(props.video) != take.params.clip.path:  # another video was chosen meanwhile
+        return
+    size, joints = (props.video_size[0], props.video_size[1]), sum(len(subject.rig.names) for subject in take.subjects)
+    work = estimate.Work(len(results[0].motion), size, len(results), joints, settings.model, settings.device)
+    estimate.RATES.learn(work, seconds)
 
 
 CLASSES = (ANYRIG_OT_capture, ANYRIG_OT_cancel, ANYRIG_OT_watch_escape)

@@ -244,8 +244,9 @@ def work_of(context: bpy.types.Context) -> estimate.Work | None:
     frames = frames_to_read(props)
     if not found or not frames:
         return None
-    model, device = (props.model_file if props.model == "FILE" else props.model), props.device
-    return estimate.Work(frames, len(found), sum(map(_deforming, found)), model, job_device(context, device))
+    model, device = (bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model), props.device
+    size = (props.video_size[0], props.video_size[1])
+    return estimate.Work(frames, size, len(found), sum(map(_deforming, found)), model, job_device(context, device))
 
 
 def job_device(context: bpy.types.Context, device: str) -> str:

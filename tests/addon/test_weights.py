@@ -226,7 +226,7 @@ def values(action: bpy.types.Action) -> list[float]:
 
 def test_the_preferences_say_where_the_weights_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(capture, "render_meshes", lambda *_, **__: (None, []))
-    monkeypatch.setattr(prefs, "_preferences", lambda _: SimpleNamespace(weights_folder=str(tmp_path), mirror="", engine=prefs.WORKBENCH))
+    monkeypatch.setattr(prefs, "preferences", lambda _: SimpleNamespace(weights_folder=str(tmp_path), mirror="", engine=prefs.WORKBENCH))
     obj = human()
     for model, folder in (("lite", ""), ("release", str(tmp_path))):
         params = CaptureParams(Clip("v.mp4"), Settings(model=model))
