@@ -29,6 +29,7 @@ from .naming import labelled
 from .output import STRIP, extend_range, push_down
 from .props import CaptureParams
 from .rig import rig_from_armature
+from .suitable import check_suitable
 from .view import draw_capsules, render_meshes
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Take:
 def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], params: CaptureParams) -> Take:
     """Read rigs and poses and render the reference views. Main thread; changes nothing.
 
-    Raises UserError: no armature, or what `rig_from_armature` and `render_meshes` raise.
+    Raises UserError: no armature, or what `check_suitable`, `rig_from_armature` and `render_meshes` raise.
     """
     params = _placed(context, params)
     if not objects:
@@ -88,6 +89,7 @@ def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], para
     azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
     subjects = []
     for obj in objects:
+        check_suitable(context, obj)
         rig = rig_from_armature(obj, chosen_bones(obj, params.bones, params.collection))
         rig = labelled(context.scene, obj, rig)
         pose, references = render_meshes(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)

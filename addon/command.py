@@ -14,6 +14,7 @@ from ..backend.errors import UserError
 from . import job
 from .capture_options import add_options, params_from_options
 from .props import armature_from_context
+from .rig_warnings import warnings_of
 
 if TYPE_CHECKING:
     from .capture import Result, Take
@@ -119,6 +120,9 @@ def _capture(arguments: list[str]) -> int:
     line.end()
     for subject, result in zip(take.subjects, results, strict=True):
         print(f"{subject.rig.name}: {len(result.motion)} frames of '{take.name}' keyed from frame {take.start_frame} on")
+    for obj, subject in zip(objects, take.subjects, strict=True):
+        for sentence in warnings_of(obj, subject.rig.names):
+            print(f"Warning: {sentence}", file=sys.stderr)
     _save(options, take, results)
     return 0
 

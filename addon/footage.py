@@ -16,7 +16,7 @@ from mathutils import Matrix
 from ..backend import matchmove
 from ..backend.camera import Camera
 from ..backend.errors import UserError
-from ..backend.rotation import Array, rotation_part
+from ..backend.rotation import Array, orthogonal_part, rotation_part
 from .rig import meshes_of
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def view_rotation(obj: bpy.types.Object, raw: RawTake, aim: Aim) -> Array:
     if azimuth is None:
         raise UserError(f"Take '{raw.name}' does not say from which side it was filmed: capture it again.")
     camera = Camera((0.0, 0.0, 0.0), 1.0, float(azimuth) + aim.turn, aim.elevation)
-    return camera.rotation @ raw.rig.world @ rotation_part(np.array(obj.matrix_world)).T
+    # of an armature that was mirrored since, no camera sees the same: the nearest rotation
+    return rotation_part(camera.rotation @ raw.rig.world @ orthogonal_part(np.array(obj.matrix_world)).T)
 
 
 def match(

@@ -14,6 +14,7 @@ from ..backend.errors import UserError
 from ..backend.motion import Motion
 from ..backend.rig import Rig
 from ..backend.rotation import Array, continuous, matrix_to_quaternion, quaternion_to_matrix
+from . import locks
 from .rig import basis_channels, pose_of
 
 EULER_MODES = ("XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
@@ -22,11 +23,15 @@ SLACK = 0.05
 
 
 class Channel(NamedTuple):
-    """One animated property of one bone; values: (F, n)."""
+    """One animated property of one bone; values: (F, n). indices: the components that get keys, None for all.
+
+    path: a property of the pose bone, or a custom one in brackets and quotes.
+    """
 
     bone: str
     path: str
     values: Array
+    indices: tuple[int, ...] | None = None
 
 
 def write_motion(
@@ -43,7 +48,7 @@ def write_motion(
     The armature's earlier action stays in the file. Only the new action and the armature's animation data change, and
     nothing at all if this raises UserError: linked object, NLA tweak mode, edit mode, take or bones that do not fit the rig.
     """
-    _check_writable(obj)
+    check_writable(obj)
     _check_fit(rig, motion, reference)
     pose_of(obj, rig)  # raises for bones that were renamed or deleted meanwhile, and brings the present pose up to date
     frames = whole_frames(motion.times, start_frame, fps)
@@ -53,7 +58,8 @@ def write_motion(
     return action
 
 
-def _check_writable(obj: bpy.types.Object) -> None:
+def check_writable(obj: bpy.types.Object) -> None:
+    """Raises UserError if the armature cannot get an action: it is linked, or in the NLA's tweak mode."""
     if obj.library is not None:
         raise UserError(f"Object '{obj.name}' is linked from another file: make a library override of it first.")
     if obj.animation_data is not None and obj.animation_data.use_tweak_mode:
@@ -114,10 +120,26 @@ def _channels(obj: bpy.types.Object, rig: Rig, rotations: Array, locations: Arra
     for joint, name in enumerate(rig.names):
         if rig.static[joint]:
             continue
-        channels.append(rotation_channel(name, obj.pose.bones[name].rotation_mode, rotations[:, joint]))
+        bone = obj.pose.bones[name]
+        channels.append(bone_rotation_channel(bone, rotations[:, joint]))
         if rig.translates[joint] and not obj.data.bones[name].use_connect:
-            channels.append(Channel(name, "location", locations[:, joint]))
+            channels.append(Channel(name, "location", locations[:, joint], locks.free_location(bone)))
     return channels
+
+
+def bone_rotation_channel(bone: bpy.types.PoseBone, rotations: Array) -> Channel:
+    """The rotations (F, 3, 3), which obey the bone's locks, as its mode reads them; locked components get no keys."""
+    channel, free = rotation_channel(bone.name, bone.rotation_mode, rotations), locks.free_rotation(bone)
+    if not locks.is_locked(bone):
+        return channel
+    # of the many values that mean one rotation, the one whose locked components are as they stand
+    if channel.path == "rotation_euler":
+        channel = channel._replace(values=locks.locked_eulers(bone, rotations))
+    elif bone.lock_rotations_4d and channel.path == "rotation_quaternion":
+        channel = channel._replace(values=locks.locked_quaternions(bone, rotations))
+    elif bone.lock_rotations_4d:
+        channel = channel._replace(values=locks.locked_axis_angles(bone, rotations))
+    return channel._replace(indices=free)
 
 
 def rotation_channel(bone: str, mode: str, rotations: Array) -> Channel:
@@ -177,13 +199,20 @@ def build_action(name: str, slot_name: str, frames: Array, channels: list[Channe
     bezier = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items["BEZIER"].value
     shapes = np.full(len(frames), bezier, np.int32)
     for channel in channels:
+        if channel.indices == ():
+            continue
         group = bag.groups.get(channel.bone) or bag.groups.new(channel.bone)
-        path = f'pose.bones["{bpy.utils.escape_identifier(channel.bone)}"].{channel.path}'
+        owner = f'pose.bones["{bpy.utils.escape_identifier(channel.bone)}"]'
+        path = owner + (channel.path if channel.path.startswith("[") else f".{channel.path}")
         for index, values in enumerate(channel.values.T):
+            if channel.indices is not None and index not in channel.indices:
+                continue
             curve = bag.fcurves.new(path, index=index)
             curve.group = group
-            points[:, 1] = values
-            _fill(curve, points, shapes)
+            # a switch has a single key
+            count = len(values)
+            points[:count, 1] = values
+            _fill(curve, points[:count], shapes[:count])
     return action, slot
 
 

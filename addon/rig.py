@@ -10,7 +10,8 @@ from mathutils import Matrix
 
 from ..backend.errors import UserError
 from ..backend.rig import Rig
-from ..backend.rotation import Array, axis_angle_to_matrix, matrix_to_quaternion, rotation_part
+from ..backend.rotation import Array, axis_angle_to_matrix, matrix_to_quaternion, orthogonal_part, rotation_part
+from . import locks
 from .importing import sliding_bones
 
 # Newton's method for a bone under an uneven scale (`_solve_rotation`): most steps, and radians for its derivatives.
@@ -28,7 +29,7 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
     descendants is the root; the others become its children. They translate, unless they hang on a bone that moves the mesh
     and was left out, or are connected: those stay where their parent puts them. Joints below the root that the armature's
     own actions slide about translate too: nothing else tells a foot on a baked target from a foot on a leg.
-    Rest matrices and tails are in armature space, `world` is the rotation of the object. Nothing in the file changes.
+    Rest matrices and tails are in armature space, `world` is the rotation of the object, and its reflection if it is mirrored by a negative scale. Nothing in the file changes.
     Raises UserError: not an armature, in edit mode, no bones, a name in `bones` that does not exist, no joint left.
     """
     check_armature(obj)
@@ -48,7 +49,7 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
         tails=np.array([joints[name].tail_local for name in order], np.float64),
         translates=np.array([name in extra for name in order]),
         static=np.zeros(len(order), np.bool_),
-        world=rotation_part(np.array(obj.matrix_world)),
+        world=orthogonal_part(np.array(obj.matrix_world)),
     )
 
 
@@ -187,7 +188,8 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Arr
 
     turns: (T, J, 3, 3) G, away from rest, armature axes. positions: (T, J, 3) relative to the root joint's head, armature
     axes and units; only those of joints that translate are used. Channels that are not keyed keep their present values:
-    scale, location of joints that do not translate, and everything of static joints and of bones outside the rig.
+    scale, location of joints that do not translate, locked channels, and everything of static joints and of bones outside the rig.
+    What a locked bone cannot do, the bones below it make up for.
     Returns the rotation (T, J, 3, 3) and location (T, J, 3) of each pose bone's own channels (its `matrix_basis`).
     Bones of the rig must exist in the armature (`pose_of` checks). Raises UserError for a bone under a scale so uneven (beyond
     about 5 to 1) that it cannot take a turn.
@@ -206,12 +208,13 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Arr
             # P = G R is the wanted pose rotation (DESIGN section 3), with the armature's own R: a bone that was only rolled
             # since the capture still turns the mesh by G.
             target = turns[:, joint] @ rotation_part(np.array(bone.matrix_local))
-            rotations[:, joint] = _solve_rotation(bone.name, space, target)
+            rotations[:, joint] = locks.obey(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))
             basis = np.repeat(basis, len(turns), axis=0)
             basis[:, :3, :3] = rotations[:, joint] * np.array(obj.pose.bones[bone.name].scale)
             if rig.translates[joint] and not bone.use_connect:
                 head = posed[rig.names[0]][:, :3, 3] + positions[:, joint]
-                basis[:, :3, 3] = _solve_location(bone, parent, space, head)
+                free = list(locks.free_location(obj.pose.bones[bone.name]))
+                basis[:, free, 3] = _solve_location(bone, parent, space, head)[:, free]
             locations[:, joint] = basis[:, :3, 3]
         posed[bone.name] = _pose(bone, parent, space, basis)
     return rotations, locations

@@ -1,12 +1,9 @@
-"""Check Rig: which bones will not do what a take asks of them, told before the capture. What is found is warnings.py's matter."""
+"""Check Rig: which bones will not do what a take asks of them, told before the capture. What is found is rig_warnings.py's matter."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
 import bpy
 
@@ -14,22 +11,22 @@ from ..backend.errors import UserError
 from . import job
 from .bones import chosen_bones
 from .props import armatures_from_context
+from .rig_warnings import warnings_of
 
 WRAP = 40
-MODULE = f"{__package__}.warnings"
-AVAILABLE = find_spec(MODULE) is not None
 _found: dict[int, list[str]] = {}  # by the armature's session_uid, since the last check
 
 
 def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> list[str]:
     """Look the armatures through, and keep what is found for the panel. Raises UserError for rigs that cannot be captured onto."""
     from .rig import rig_from_armature
+    from .suitable import check_suitable
 
-    warnings: Any = import_module(MODULE)
     props, found = context.scene.anyrig, {}
     for obj in objects:
+        check_suitable(context, obj)
         rig = rig_from_armature(obj, chosen_bones(obj, props.bones, props.collection))
-        found[obj.session_uid] = warnings.warnings_of(obj, rig.names)
+        found[obj.session_uid] = warnings_of(obj, rig.names)
     _found.clear()
     _found.update(found)
     return [line for lines in found.values() for line in lines]
@@ -61,7 +58,7 @@ class ANYRIG_OT_check_rig(bpy.types.Operator):
 
 def draw(layout: bpy.types.UILayout, objects: Sequence[bpy.types.Object]) -> None:
     """What was found when these armatures were checked last, and the button."""
-    if not objects or not AVAILABLE:
+    if not objects:
         return
     column = layout.column(align=True)
     for line in (line for obj in objects for line in _found.get(obj.session_uid, ())):
@@ -73,11 +70,9 @@ def draw(layout: bpy.types.UILayout, objects: Sequence[bpy.types.Object]) -> Non
 
 
 def register() -> None:
-    if AVAILABLE:
-        bpy.utils.register_class(ANYRIG_OT_check_rig)
+    bpy.utils.register_class(ANYRIG_OT_check_rig)
 
 
 def unregister() -> None:
     _found.clear()
-    if AVAILABLE:
-        bpy.utils.unregister_class(ANYRIG_OT_check_rig)
+    bpy.utils.unregister_class(ANYRIG_OT_check_rig)

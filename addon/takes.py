@@ -59,7 +59,7 @@ def assign(obj: bpy.types.Object, action: bpy.types.Action | None) -> None:
     """Make the armature play the action, or none; the action before it is kept in the file."""
     from . import importing, keying
 
-    keying._check_writable(obj)
+    keying.check_writable(obj)
     data = obj.animation_data
     before = data and data.action
     if before == action:

@@ -26,7 +26,8 @@ class Rig:
     rest: (J, 4, 4) rest matrices in armature space (Blender's `bone.matrix_local`). tails: (J, 3), same space.
     translates: (J,) bool, joints whose position is predicted too (roots beside the root, reparented under it).
     static: (J,) bool, joints that keep the reference pose.
-    world: (3, 3) rotation from armature axes to world axes (z against gravity); the object's scale is left out.
+    world: (3, 3) rotation from armature axes to world axes (z against gravity), with a reflection if the object's scale mirrors it; the
+    size of the scale is left out.
     labels: what the user says each joint is, where the bones' names do not tell; empty: nothing was said.
     """
 
@@ -68,9 +69,7 @@ class Rig:
             raise UserError(f"Bone '{twice}' occurs twice in rig '{self.name}': rename one of them.")
         for joint, parent in enumerate(self.parents):
             if (parent == -1) != (joint == 0) or parent >= joint or parent < -1:
-                raise UserError(
-                    f"Bone '{self.names[joint]}': its parent must come before it, and only the first bone has none."
-                )
+                raise UserError(f"Bone '{self.names[joint]}': its parent must come before it, and only the first bone has none.")
         finite = np.isfinite(self.rest).all((1, 2)) & np.isfinite(self.tails).all(1)
         if not np.isfinite(self.world).all():
             raise UserError(f"Rig '{self.name}': its object's rotation is not finite; reset the armature object's rotation.")

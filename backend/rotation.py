@@ -137,6 +137,13 @@ def rotation_part(matrices: ArrayLike) -> Array:
     return u @ vt
 
 
+def orthogonal_part(matrices: ArrayLike) -> Array:
+    """(..., 3..4, 3..4) affine -> (..., 3, 3): the nearest rotation, or for a matrix that mirrors, the nearest rotation and reflection."""
+    linear = _floating(matrices)[..., :3, :3]
+    u, _, vt = np.linalg.svd(_normalised_columns(linear))
+    return u @ vt
+
+
 def _normalised_columns(linear: Array) -> Array:
     """Unit columns, so that a stretched axis does not outweigh the others."""
     length = np.linalg.norm(linear, axis=-2, keepdims=True)
