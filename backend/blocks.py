@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 RELATIONS = 36  # 6 hop classes x 6 edge classes
+BLOCK = 16  # frames that attend to their neighbours together
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ class Rope(nn.Module):
         cos, sin = self._table(x.shape[dim], x)
         shape = [x.shape[dim]] + [1] * (-dim - 2) + [self.width // 2]
         cos, sin = cos.view(shape), sin.view(shape)
+        if x.dtype in (torch.float32, torch.float64) and not torch.is_grad_enabled():  # one pass instead of seven
+            pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.complex(cos, sin)
+            return torch.view_as_real(pairs).flatten(-2)
         even, odd = x[..., 0::2], x[..., 1::2]
         return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
@@ -172,7 +176,9 @@ class PlainAttention(nn.Module):
 def _frame_windows(x: Tensor, radius: int) -> Tensor:
     """(B, T, H, S, d) -> (B, T, H, (2 radius + 1) S, d), a view of the zero-padded (B, H, T + 2 radius, S, d)."""
     batch, frames, heads, tokens, width = x.shape
-    padded = F.pad(x.transpose(1, 2), (0, 0, 0, 0, radius, radius)).contiguous()
+    padded = x.new_empty(batch, heads, frames + 2 * radius, tokens, width)
+    padded[:, :, :radius] = padded[:, :, frames + radius :] = 0
+    padded[:, :, radius : frames + radius] = x.transpose(1, 2)
     rig, head, frame, token, one = padded.stride()
     shape = (batch, frames, heads, (2 * radius + 1) * tokens, width)
     return padded.as_strided(shape, (rig, frame, head, token, one))
@@ -189,18 +195,41 @@ class TemporalAttention(nn.Module):
         self.rope = Rope(dim // heads)
 
     def _bias(self, frames: int, width: int) -> Tensor:
-        """(H, T, T): the table at row (query - key) + radius, -inf beyond the radius; scaled like the scores."""
-        index = torch.arange(frames, device=self.temporal_bias.weight.device)
-        distance = index[:, None] - index[None] + self.radius
-        bias = self.temporal_bias(distance.clamp(0, 2 * self.radius)) * width**-0.5
-        outside = (distance < 0) | (distance > 2 * self.radius)
-        return bias.masked_fill(outside[..., None], float("-inf")).permute(2, 0, 1)
+        """(H, K, N, N + 2 radius) for K blocks of N frames and the frames around each: the table at row (query - key) + radius,
+        -inf beyond the radius and outside the clip; scaled like the scores."""
+        # without blocks while training: clips are short there, and overlapping views are slow to go back through
+        block = frames if torch.is_grad_enabled() else min(BLOCK, frames)
+        count = -(-frames // block)
+        query = torch.arange(block, device=self.temporal_bias.weight.device)[:, None]
+        place = torch.arange(block + 2 * self.radius, device=query.device) - self.radius  # from the block's first frame on
+        distance = query - place + self.radius
+        bias = self.temporal_bias(distance.clamp(0, 2 * self.radius)) * width**-0.5  # (N, N + 2 radius, H)
+        key = torch.arange(count, device=query.device)[:, None] * block + place  # (K, N + 2 radius)
+        outside = ((distance < 0) | (distance > 2 * self.radius)) | ((key < 0) | (key >= frames))[:, None]
+        # rows past the clip's end, which nobody reads, see everything so that they are not empty
+        outside = outside & (key[:, self.radius : self.radius + block, None] < frames)
+        return bias.permute(2, 0, 1)[:, None].masked_fill(outside, float("-inf"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, J, T, D) -> the same shape."""
+        """(B, J, T, D) -> the same shape. Frames attend in blocks, each to itself and the frames around it."""
         q, k, v = (split_heads(linear(x), self.heads) for linear in (self.linear_q, self.linear_k, self.linear_v))
-        bias = self._bias(x.shape[2], q.shape[-1]).to(q.dtype)
-        return self.output_layer(merge_heads(attention(self.rope(q, -2), self.rope(k, -2), v, bias.expand(*q.shape[:2], -1, -1, -1))))
+        bias = self._bias(x.shape[2], q.shape[-1]).to(q.dtype)  # (H, K, N, M)
+        q, k = self.rope(q, -2), self.rope(k, -2)
+        count, block = bias.shape[1:3]
+        q = F.pad(q, (0, 0, 0, count * block - x.shape[2])).unflatten(-2, (count, block)).flatten(0, 2)  # (B J H, K, N, d)
+        k, v = (self._around(y, count, block) for y in (k, v))
+        bias = bias.expand(*x.shape[:2], -1, -1, -1, -1).flatten(0, 2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out = out.flatten(1, 2)[:, : x.shape[2]].unflatten(0, (*x.shape[:2], self.heads))
+        return self.output_layer(merge_heads(out))
+
+    def _around(self, x: Tensor, count: int, block: int) -> Tensor:
+        """(B, J, H, T, d) -> (B J H, K, N + 2 radius, d): every block with the frames around it, a view of one padded copy."""
+        padded = F.pad(x.flatten(0, 2), (0, 0, self.radius, count * block - x.shape[3] + self.radius))
+        if count == 1:
+            return padded[:, None]
+        row, frame, one = padded.stride()
+        return padded.as_strided((len(padded), count, block + 2 * self.radius, x.shape[-1]), (row, block * frame, frame, one))
 
 
 def feed_forward(dim: int, dropout: float) -> nn.Sequential:
