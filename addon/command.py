@@ -123,6 +123,8 @@ def _capture(arguments: list[str]) -> int:
     for obj, subject in zip(objects, take.subjects, strict=True):
         for sentence in warnings_of(obj, subject.rig.names):
             print(f"Warning: {sentence}", file=sys.stderr)
+    for note in results[0].motion.provenance.get("notes", ()):
+        print(note, file=sys.stderr)
     _save(options, take, results)
     return 0
 
