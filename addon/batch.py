@@ -77,12 +77,12 @@ def _parser(usage: str) -> argparse.ArgumentParser:
 
 def save_job_type(folder: Path) -> Path:
     """Copy the job type for Flamenco's Manager into a folder. Raises UserError."""
+    if not folder.is_dir():
+        raise UserError(f"There is no folder '{folder}' for the job type: choose a folder that exists.")
     try:
-        return Path(shutil.copy(FLAMENCO, folder / FLAMENCO.name if folder.is_dir() else folder))
+        return Path(shutil.copy(FLAMENCO, folder / FLAMENCO.name))
     except OSError as error:
-        raise UserError(
-            f"The job type cannot be written to '{folder}' ({error.strerror}): choose a folder that exists."
-        ) from error
+        raise UserError(f"The job type cannot be written to '{folder}' ({error.strerror}): choose another folder.") from error
 
 
 def _check(specs: Sequence[Spec], say: Say) -> int:

@@ -238,7 +238,10 @@ class ANYRIG_OT_queue_export(_QueueOperator, bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def run(self, context: bpy.types.Context) -> str:
-        path = Path(bpy.path.abspath(self.filepath)).with_suffix(".json")
+        path = Path(bpy.path.abspath(self.filepath))
+        if not path.name:
+            raise UserError("No file is named: give the jobs file a name, such as jobs.json.")
+        path = path.with_suffix(".json")
         jobs = [_exported(number, item, path.parent) for number, item in enumerate(context.scene.anyrig_queue.jobs, 1)]
         try:
             path.write_text(json.dumps({"jobs": jobs}, indent=1) + "\n", encoding="utf-8")
@@ -288,6 +291,8 @@ class ANYRIG_OT_save_flamenco(_QueueOperator, bpy.types.Operator):
     def run(self, _context: bpy.types.Context) -> str:
         from .batch import save_job_type
 
+        if not self.directory:
+            raise UserError("No folder is chosen: choose the folder scripts beside flamenco-manager.")
         return f"Written: {save_job_type(Path(bpy.path.abspath(self.directory)))}"
 
 

@@ -320,6 +320,8 @@ def test_the_queue_becomes_a_jobs_file(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "farm" / "all.json").read_text())
     assert content["jobs"][0]["file"] == "../scene.blend" and content["jobs"][0]["trim"] == [0.5, None]
     assert command.main(["batch", str(tmp_path / "farm" / "all.json"), "--check"]) == 1, "the videos do not exist"
+    with pytest.raises(RuntimeError, match="No file is named"):
+        bpy.ops.anyrig.queue_export(filepath="")
     with pytest.raises(RuntimeError, match="choose another folder"):
         bpy.ops.anyrig.queue_export(filepath=str(tmp_path / "no" / "all.json"))
 
@@ -327,6 +329,8 @@ def test_the_queue_becomes_a_jobs_file(tmp_path: Path) -> None:
 def test_the_flamenco_job_type_is_saved(tmp_path: Path) -> None:
     assert bpy.ops.anyrig.save_flamenco(directory=str(tmp_path)) == {"FINISHED"}
     assert "compileJob" in (tmp_path / "anyrig_batch.js").read_text(encoding="utf-8")
+    with pytest.raises(RuntimeError, match="No folder is chosen"):
+        bpy.ops.anyrig.save_flamenco(directory="")
     with pytest.raises(RuntimeError, match="choose a folder that exists"):
         bpy.ops.anyrig.save_flamenco(directory=str(tmp_path / "no" / "folder"))
 
