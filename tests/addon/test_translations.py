@@ -1,0 +1,57 @@
+"""Every translated text is one that the code shows, and every name in the panel is translated."""
+
+import ast
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyrig.addon as addon
+import bpy
+import pytest
+from anyrig.addon import fixes, menus, panels, sides, translations
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN = {name.partition(".")[2] for name, _ in menus.ENTRIES if name} | {"fix"}
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    addon.register()
+    yield
+    addon.unregister()
+
+
+def said() -> set[str]:
+    """All string literals of the add-on but the translations themselves."""
+    paths = [path for path in (ROOT / "addon").glob("*.py") if path.name != "translations.py"]
+    nodes = (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def shown() -> set[tuple[str, str]]:
+    """(context, text) of the names that the panel's settings, sections and operators show."""
+    settings = [
+        each
+        for each in bpy.context.scene.anyrig.bl_rna.properties
+        if not each.is_hidden and each.identifier not in ("rna_type", "name")
+    ]
+    texts = {each.name for each in settings} | {each.bl_label for each in panels.CLASSES} | set(sides.NAMES)
+    texts |= {item.name for each in settings if each.type == "ENUM" for item in each.enum_items_static}
+    buttons = {getattr(bpy.ops.anyrig, name).get_rna_type().name for name in OWN} | {fix.label for fix in fixes.FIXES.values()}
+    return {("*", text) for text in texts} | {("Operator", text) for text in buttons}
+
+
+def test_translated_texts_are_in_the_code() -> None:
+    strange = {text for _, text in translations.GERMAN} - said()
+    assert not strange, "nobody says this any more"
+
+
+def test_names_in_the_panel_are_translated() -> None:
+    assert shown() - set(translations.GERMAN) == {("*", "AnyRig")}
+
+
+def test_translations_fill_in_the_same() -> None:
+    def fields(text: str) -> set[tuple[str | None, str | None]]:
+        return {(name, form) for _, name, form, _ in string.Formatter().parse(text) if name is not None}
+
+    assert all(fields(key) == fields(text) for (_, key), text in translations.GERMAN.items())
