@@ -18,7 +18,7 @@ from .diagnostics import torch_text
 from .presets import ANYRIG_PT_presets
 from .props import armatures_from_context, frames_to_read
 
-WRAP = 42  # characters that fit a sidebar of the usual width
+WRAP = 38  # characters that fit a sidebar of the usual width
 VIEW = "view"
 
 _previews: dict[str, Any] = {}
@@ -265,7 +265,7 @@ def _deforming(obj: bpy.types.Object) -> int:
 def wrapped(layout: bpy.types.UILayout, text: str, icon: str = "NONE") -> None:
     """Labels do not wrap by themselves."""
     column = layout.column(align=True)
-    lines: Sequence[str] = textwrap.wrap(text, WRAP)
+    lines: Sequence[str] = textwrap.wrap(text, WRAP if icon == "NONE" else WRAP - 4)
     for index, line in enumerate(lines):
         column.label(text=line, icon=icon if index == 0 else "BLANK1" if icon != "NONE" else "NONE", translate=False)
 

@@ -13,7 +13,7 @@ from .bones import chosen_bones
 from .props import armatures_from_context
 from .rig_warnings import warnings_of
 
-WRAP = 40
+WRAP = 34
 _found: dict[int, list[str]] = {}  # by the armature's session_uid, since the last check
 
 

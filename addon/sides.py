@@ -52,8 +52,9 @@ def show(pictures: Sequence[NDArray[np.uint8]]) -> None:
 def put(collection: Any, name: str, picture: NDArray[np.uint8]) -> None:
     """Add an RGBA picture (H, W, 4) to a collection of previews, as a large picture and as an icon."""
     preview = collection.new(name)
-    # Blender's first row is at the bottom, the picture's at the top
-    pixels = (picture[::-1].astype(np.float32) / 255).ravel()
+    # Blender's first row is at the bottom, the picture's at the top; it draws previews as premultiplied by their alpha
+    straight = picture[::-1].astype(np.float32) / 255
+    pixels = np.concatenate([straight[..., :3] * straight[..., 3:], straight[..., 3:]], axis=-1).ravel()
     preview.image_size = preview.icon_size = picture.shape[1], picture.shape[0]
     preview.image_pixels_float.foreach_set(pixels)
     preview.icon_pixels_float.foreach_set(pixels)

@@ -219,8 +219,7 @@ class Painter:
         place = self._place
         gpu.state.blend_set("ALPHA")
         _fill(_corners(0, 0, region.width, region.height), (0.0, 0.0, 0.0, 0.7))
-        low, high = place.to_region(0, place.height), place.to_region(place.width, 0)
-        self._show(_corners(*low, *high))
+        self._show()
         box = self._dragged()
         if box is not None:
             corners = _corners(*place.to_region(box[0], box[3]), *place.to_region(box[2], box[1]))
@@ -230,17 +229,16 @@ class Painter:
             gpu.state.line_width_set(1.0)
         gpu.state.blend_set("NONE")
 
-    def _show(self, corners: list[tuple[float, float]]) -> None:
-        import gpu
-        from gpu_extras.batch import batch_for_shader
+    def _show(self) -> None:
+        from gpu_extras.presets import draw_texture_2d
 
         if self._texture is None:
             self._texture = texture_of(self._picture)
-        shader = gpu.shader.from_builtin("IMAGE")
-        batch = batch_for_shader(shader, "TRI_FAN", {"pos": corners, "texCoord": _corners(0, 0, 1, 1)})
-        shader.bind()
-        shader.uniform_sampler("image", self._texture)
-        batch.draw(shader)
+        place = self._place
+        # linear colours: before Blender 5.0 the viewport turns into sRGB whatever is drawn, since then it must be asked to
+        options = {"is_scene_linear_with_rec709_srgb_target": True} if bpy.app.version >= (5, 0, 0) else {}
+        size = place.width * place.scale, place.height * place.scale
+        draw_texture_2d(self._texture, (place.left, place.bottom), *size, **options)
 
 
 def texture_of(picture: NDArray[np.uint8]) -> Any:
@@ -253,7 +251,7 @@ def texture_of(picture: NDArray[np.uint8]) -> Any:
 
 
 def screen_pixels(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(H', W', 4) float32 0..1, the first row at the bottom, the longer side at most LONGEST."""
+    """sRGB -> (H', W', 4) float32 0..1, linear, the first row at the bottom, the longer side at most LONGEST."""
     import cv2
 
     height, width = picture.shape[:2]
@@ -261,7 +259,10 @@ def screen_pixels(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     size = max(1, round(width * share)), max(1, round(height * share))
     small = picture if share == 1.0 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     pixels = np.ones((size[1], size[0], 4), np.float32)
-    pixels[..., :3] = small[::-1].astype(np.float32) / 255
+    steps = np.arange(256) / 255
+    # IEC 61966-2-1
+    linear = np.where(steps <= 0.04045, steps / 12.92, ((steps + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    pixels[..., :3] = linear[small[::-1]]
     return pixels
 
 
