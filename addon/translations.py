@@ -12,7 +12,7 @@ GERMAN_BUTTONS = {
     "Cancel Capture": "Aufnahme abbrechen",
     "Cancel (Esc)": "Abbrechen (Esc)",
     "Choose Video": "Video wählen",
-    "Pick Armature": "Armatur wählen",
+    "Pick Armature": "Skelett wählen",
     "Draw Subject Box": "Rahmen um das Motiv ziehen",
     "Show Sides": "Seiten zeigen",
     "Match Scene to Video": "Szene an Video anpassen",
@@ -39,7 +39,7 @@ GERMAN_LABELS = {
     "Model": "Modell",
     "Capture": "Aufnahme",
     "AnyRig Presets": "AnyRig-Vorgaben",
-    "Armature": "Armatur",
+    "Armature": "Skelett",
     "Bones": "Knochen",
     "Deform": "Verformende",
     "Selected": "Ausgewählte",
@@ -90,7 +90,7 @@ GERMAN_LABELS = {
     "Front Left": "Vorne links",
     "Active": "Aktiv",
     "Side of the last capture": "Seite der letzten Aufnahme",
-    "This scene has no armature: add or import one": "Keine Armatur in der Szene: eine anlegen",
+    "This scene has no armature: add or import one": "Kein Skelett in der Szene: eins anlegen",
     "All bones will do what a take asks": "Alle Knochen folgen der Aufnahme",
     "Use '{name}'": "'{name}' verwenden",
     "{count} selected": "{count} ausgewählt",
@@ -108,7 +108,7 @@ GERMAN_LABELS = {
 }
 
 GERMAN_TOOLTIPS = {
-    "The rig to animate; all selected armatures if empty": "Das Rig, das bewegt wird; leer: alle ausgewählten Armaturen",
+    "The rig to animate; all selected armatures if empty": "Das Rig, das bewegt wird; leer: alle ausgewählten Skelette",
     "The rig to animate": "Das Rig, das bewegt wird",
     "Which bones get keys": "Welche Knochen Keys bekommen",
     "A video file, or one picture of a numbered sequence": "Eine Videodatei oder ein Bild einer nummerierten Folge",
