@@ -11,6 +11,7 @@ ENTRIES = (
     (None, ""),
     ("anyrig.choose_video", "FILE_MOVIE"),
     ("anyrig.pick_armature", "OUTLINER_OB_ARMATURE"),
+    ("anyrig.check_rig", "VIEWZOOM"),
     ("anyrig.draw_box", "SELECT_SET"),
     ("anyrig.show_sides", "CAMERA_DATA"),
     ("anyrig.match_fps", "TIME"),
