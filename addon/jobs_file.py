@@ -20,16 +20,20 @@ from typing import Any, NoReturn
 from ..backend.clip import Clip, Settings
 from ..backend.errors import UserError
 from . import prefs
+from .bones import COLLECTION, DEFORM, SELECTED
+from .output import ACTION, STRIP
 from .props import CaptureParams
 
 ALL = "all"
 RIGS = (".blend", ".glb", ".gltf", ".fbx", ".bvh")
 OUTPUTS = (".blend", ".bvh", ".fbx", ".glb")
 ENGINES = {"workbench": prefs.WORKBENCH, "cycles": prefs.CYCLES}
-DEVICE, ENGINE = "device", "engine"
+DEVICE, ENGINE, BONES = "device", "engine", "bones"
+WHICH = {"deform": DEFORM, "selected": SELECTED}
+OF_COLLECTION = "collection:"
 PATHS = {"matte", "weights", "model"}  # besides file, video and outputs; a model may be a name
 # what the classes call otherwise, or hold in other units
-RENAMED = {"path", "start", "end", "clip", "settings", "reference_frame", "azimuth", ENGINE}
+RENAMED = {"path", "start", "end", "clip", "settings", "reference_frame", "azimuth", ENGINE, BONES, "collection", "output"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,16 @@ class Spec:
             reference_frame=self.values.get("reference"),
             azimuth=None if side == "auto" else radians(side),
             engine=ENGINES[self.values[ENGINE]] if ENGINE in self.values else engine,
+            output=STRIP if self.values.get("nla") else ACTION,
+            **self._bones(),
             **self._of(CaptureParams),
         )
+
+    def _bones(self) -> dict[str, str]:
+        text = self.values.get(BONES, "deform")
+        if text.startswith(OF_COLLECTION):
+            return {BONES: COLLECTION, "collection": text.removeprefix(OF_COLLECTION)}
+        return {BONES: WHICH[text]}
 
     def _of(self, owner: type) -> dict[str, Any]:
         """The given values of a class's own fields, paths resolved."""
@@ -145,6 +157,15 @@ def _engine(value: Any) -> None:
     _check(value in list(ENGINES), f"one of {', '.join(ENGINES)}")
 
 
+def _bones(value: Any) -> None:
+    named = isinstance(value, str) and value.startswith(OF_COLLECTION) and value != OF_COLLECTION
+    _check(named or value in list(WHICH), f'"deform", "selected" or "{OF_COLLECTION}NAME"')
+
+
+def _yes_or_no(value: Any) -> None:
+    _check(isinstance(value, bool), "true or false")
+
+
 def _outputs(value: Any) -> None:
     good = isinstance(value, list) and value != [] and all(isinstance(text, str) for text in value)
     _check(
@@ -162,6 +183,8 @@ OWN: dict[str, Check] = {
     "view": _side,
     "scene_fps": _rate,
     ENGINE: _engine,
+    BONES: _bones,
+    "nla": _yes_or_no,
     "outputs": _outputs,
 }
 REQUIRED = {"file": ", and Blender was started without a file", "video": "", "outputs": ""}
@@ -236,6 +259,10 @@ def values_of(params: CaptureParams, relative: Callable[[str], str]) -> dict[str
         values["reference"] = params.reference_frame
     if params.azimuth is not None:
         values["view"] = degrees(params.azimuth)
+    if params.bones != DEFORM:
+        values[BONES] = "selected" if params.bones == SELECTED else OF_COLLECTION + params.collection
+    if params.output == STRIP:
+        values["nla"] = True
     values[ENGINE] = next(name for name, engine in ENGINES.items() if engine == params.engine)
     for given, normal in ((clip, usual.clip), (params.settings, usual.settings), (params, usual)):
         for key in types_of(type(given)):
@@ -316,6 +343,8 @@ def _clashes(specs: Sequence[Spec]) -> list[str]:
     """Outputs that would write over an input of the same job, or over what another job writes."""
     faults, taken = [], dict[Path, int]()
     for spec in specs:
+        if spec.values.get("nla") and any(path.suffix.lower() == ".glb" for path in spec.outputs):
+            faults.append(f"job {spec.number}, 'nla': a .glb is written from actions alone: leave nla or the .glb out")
         for path in spec.outputs:
             if path.resolve() == spec.file.resolve():
                 faults.append(f"job {spec.number}, 'outputs': '{path.name}' is the job's own rig file: choose another name")

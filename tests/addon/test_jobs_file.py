@@ -48,10 +48,15 @@ def test_every_key_reaches_the_capture(tmp_path: Path) -> None:
         "view": -90,
         "start_frame": 3,
         "engine": "cycles",
+        "bones": "collection:Face",
+        "nla": True,
+        "extend_range": True,
+        "mirror": True,
     }
     params = spec(tmp_path, **values).params()
-    clip = Clip(str(tmp_path / "v.mp4"), 1, 2.5, speed=2, fps=25, box=(1, 2, 30, 40), matte=str(tmp_path / "m.mp4"))
-    expected = CaptureParams(clip, Settings("tiny", "cpu", "float32", "view", 4), 7, radians(-90), 3, "CYCLES")
+    clip = Clip(str(tmp_path / "v.mp4"), 1, 2.5, speed=2, fps=25, box=(1, 2, 30, 40), matte=str(tmp_path / "m.mp4"), mirror=True)
+    settings = Settings("tiny", "cpu", "float32", "view", 4)
+    expected = CaptureParams(clip, settings, 7, radians(-90), 3, "CYCLES", "COLLECTION", "Face", "STRIP", True)
     for field in dataclasses.fields(expected):
         assert getattr(params, field.name) == getattr(expected, field.name), field.name
 
@@ -59,8 +64,8 @@ def test_every_key_reaches_the_capture(tmp_path: Path) -> None:
 def test_settings_become_keys_and_back(tmp_path: Path) -> None:
     clip = Clip(str(tmp_path / "v.mp4"), 1.5, None, speed=2.0, box=(1, 2, 30, 40), matte=str(tmp_path / "m.mp4"))
     for params in (
-        CaptureParams(clip, Settings("tiny", "cpu", heading="view"), 7, radians(-90), 3, "CYCLES"),
-        CaptureParams(Clip(str(tmp_path / "v.mp4")), Settings(model=str(tmp_path / "w.safetensors"))),
+        CaptureParams(clip, Settings("tiny", "cpu", heading="view"), 7, radians(-90), 3, "CYCLES", "COLLECTION", "Face", "STRIP"),
+        CaptureParams(Clip(str(tmp_path / "v.mp4")), Settings(model=str(tmp_path / "w.safetensors")), bones="SELECTED"),
     ):
         values = jobs_file.values_of(params, lambda path: Path(path).name)
         assert spec(tmp_path, **values).params() == params, values
@@ -75,7 +80,7 @@ def test_what_a_job_leaves_out_is_as_in_the_preferences(tmp_path: Path) -> None:
 def test_every_field_of_the_capture_is_a_key() -> None:
     """A new option of the capture is a new key by itself; one that is renamed here must be named in the list."""
     fields = {field.name for owner in (Clip, Settings, CaptureParams) for field in dataclasses.fields(owner)}
-    assert fields - set(jobs_file.keys()) == jobs_file.RENAMED - {"engine"}
+    assert fields - set(jobs_file.keys()) == jobs_file.RENAMED - {"engine", "bones"}
 
 
 def test_defaults_stand_in(tmp_path: Path) -> None:
@@ -120,6 +125,10 @@ def test_the_opened_file_stands_in(tmp_path: Path) -> None:
         ({"scene_fps": 0}, "'scene_fps': 0 must be a number of frames per second"),
         ({"scene_fps": True}, "'scene_fps': true must be a number of frames per second"),
         ({"engine": "eevee"}, "'engine': \"eevee\" must be one of workbench, cycles"),
+        ({"bones": "DEFORM"}, '\'bones\': "DEFORM" must be "deform", "selected" or "collection:NAME"'),
+        ({"bones": "collection:"}, '\'bones\': "collection:" must be "deform"'),
+        ({"nla": 1}, "'nla': 1 must be true or false"),
+        ({"nla": True, "outputs": ["a.glb"]}, "'nla': a .glb is written from actions alone"),
         ({"outputs": []}, "'outputs': [] must be a list of paths that end in .blend, .bvh, .fbx, .glb"),
         ({"outputs": "o.blend"}, "'outputs': \"o.blend\" must be a list"),
         ({"outputs": ["o.usd"]}, "'outputs': [\"o.usd\"] must be a list of paths that end in"),
