@@ -14,7 +14,8 @@ from ..backend.errors import UserError
 from ..backend.motion import Motion
 from ..backend.rig import Rig
 from ..backend.rotation import Array, continuous, matrix_to_quaternion, quaternion_to_matrix
-from . import locks
+from . import control_keys, locks
+from .controls import ControlRig, control_rig
 from .rig import basis_channels, pose_of
 
 EULER_MODES = ("XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
@@ -111,8 +112,22 @@ def _slerp(start: Array, end: Array, weight: Array) -> Array:
 def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Array, fps: float) -> list[Channel]:
     """What to key for the take at `frames` (F,) after its start."""
     turns, positions = sample(motion, frames / fps)
+    controls = control_rig(obj)
+    if controls is not None and all(name in controls.controls for name in rig.names):
+        return _control_channels(obj, rig, controls, quaternion_to_matrix(turns))
     rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(turns), positions)
     return _channels(obj, rig, rotations, locations)
+
+
+def _control_channels(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> list[Channel]:
+    """Keys of the controls, and one key for every switch that puts a captured limb on them."""
+    solved = control_keys.solve(obj, rig, controls, turns)
+    channels = [bone_rotation_channel(obj.pose.bones[name], rotations) for name, rotations in solved.items()]
+    for switch in controls.switches:
+        if switch.joint in rig.names:
+            path = f'["{bpy.utils.escape_identifier(switch.name)}"]'
+            channels.append(Channel(switch.bone, path, np.array([[switch.value]])))
+    return channels
 
 
 def _channels(obj: bpy.types.Object, rig: Rig, rotations: Array, locations: Array) -> list[Channel]:

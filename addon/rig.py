@@ -12,6 +12,7 @@ from ..backend.errors import UserError
 from ..backend.rig import Rig
 from ..backend.rotation import Array, axis_angle_to_matrix, matrix_to_quaternion, orthogonal_part, rotation_part
 from . import locks
+from .controls import control_rig
 from .importing import sliding_bones
 
 # Newton's method for a bone under an uneven scale (`_solve_rotation`): most steps, and radians for its derivatives.
@@ -29,18 +30,24 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
     descendants is the root; the others become its children. They translate, unless they hang on a bone that moves the mesh
     and was left out, or are connected: those stay where their parent puts them. Joints below the root that the armature's
     own actions slide about translate too: nothing else tells a foot on a baked target from a foot on a leg.
-    Rest matrices and tails are in armature space, `world` is the rotation of the object, and its reflection if it is mirrored by a negative scale. Nothing in the file changes.
+    Joints of a control rig (controls.py) are those that a control turns; they do not translate, and `bones` may name controls too.
+    Rest matrices and tails are in armature space, `world` is the rotation of the object, and its reflection if it is mirrored by a
+    negative scale. Nothing in the file changes.
     Raises UserError: not an armature, in edit mode, no bones, a name in `bones` that does not exist, no joint left.
     """
     check_armature(obj)
     _check_names(obj, bones or ())
     moving = _moving_bones(obj)
-    joints = _joints(obj, moving, bones)
-    parents = {bone.name: _nearest(bone, joints) for bone in joints.values()}
-    order = _root_first(parents)
+    parents = _controlled(obj, moving, bones)
+    if parents is not None:
+        joints, order, extra = {name: obj.data.bones[name] for name in parents}, _root_first(parents), set[str]()
+    else:
+        joints = _joints(obj, moving, bones)
+        parents = {bone.name: _nearest(bone, joints) for bone in joints.values()}
+        order = _root_first(parents)
+        extra = {name for name in order[1:] if parents[name] is None and _is_free(joints[name], moving)}
+        extra |= {name for name in sliding_bones(obj) & set(order[1:]) if not joints[name].use_connect}
     index = {name: joint for joint, name in enumerate(order)}
-    extra = {name for name in order[1:] if parents[name] is None and _is_free(joints[name], moving)}
-    extra |= {name for name in sliding_bones(obj) & set(order[1:]) if not joints[name].use_connect}
     return Rig(
         name=obj.name,
         names=tuple(order),
@@ -58,7 +65,9 @@ def check_armature(obj: bpy.types.Object) -> None:
     if obj.type != "ARMATURE":
         raise UserError(f"Object '{obj.name}' is not an armature: pick an armature.")
     if obj.data.is_editmode:
-        raise UserError(f"Armature '{obj.name}' is in edit mode, where its bones are not final: leave edit mode first.", fix="object_mode")
+        raise UserError(
+            f"Armature '{obj.name}' is in edit mode, where its bones are not final: leave edit mode first.", fix="object_mode"
+        )
     if not obj.data.bones:
         raise UserError(f"Armature '{obj.name}' has no bones: add bones or pick another armature.")
     bpy.context.view_layer.update()
@@ -84,6 +93,29 @@ def _joints(obj: bpy.types.Object, moving: set[str], bones: Collection[str] | No
     if not names:
         raise UserError(f"None of the chosen bones of armature '{obj.name}' moves a mesh: choose some that do.")
     return {bone.name: bone for bone in obj.data.bones if bone.name in names}
+
+
+def _controlled(obj: bpy.types.Object, moving: set[str], bones: Collection[str] | None) -> dict[str, str | None] | None:
+    """The joints of a control rig that move a mesh and are wanted, with their parents; None for another rig, or if there are none."""
+    rig = control_rig(obj)
+    if rig is None:
+        return None
+    joints = {joint for joint in rig.controls if moving.intersection(rig.deforming[joint])}
+    if bones is not None:
+        joints = {joint for joint in joints if {joint, rig.controls[joint], *rig.deforming[joint]}.intersection(bones)}
+    if not joints:
+        if bones is not None and any(moving.intersection(names) for names in rig.deforming.values()):
+            raise UserError(
+                f"None of the chosen bones of armature '{obj.name}' is a control that a take can turn: choose FK controls."
+            )
+        return None
+    found: dict[str, str | None] = {}
+    for joint in (name for name in rig.parents if name in joints):
+        above = rig.parents[joint]
+        while above is not None and above not in joints:
+            above = rig.parents[above]
+        found[joint] = above
+    return found
 
 
 def _nearest(bone: bpy.types.Bone, joints: Collection[str]) -> str | None:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 import bpy
 
+from .controls import AUTO_RIG_PRO, ControlRig, control_rig, key_bone
+
 SHOWN = 3  # names in a sentence
 # constraints that leave a bone's rotation as it is
 HARMLESS = {
@@ -27,8 +29,20 @@ def warnings_of(obj: bpy.types.Object, names: Sequence[str]) -> list[str]:
 
     Names that are not in the armature are passed over. Nothing is changed.
     """
-    bones = [obj.pose.bones[name] for name in names if name in obj.pose.bones] if obj.pose else []
-    return [*_of_armature(obj), *_of_constraints(bones), *_of_drivers(obj, {bone.name for bone in bones}), *_of_locks(bones)]
+    controls = control_rig(obj)
+    keyed = dict.fromkeys(key_bone(controls, name) for name in names)
+    bones = [obj.pose.bones[name] for name in keyed if name in obj.pose.bones] if obj.pose else []
+    lines = [*_of_armature(obj), *_of_constraints(bones), *_of_drivers(obj, {bone.name for bone in bones}), *_of_locks(bones)]
+    return lines if controls is None else [*lines, *_of_controls(obj, controls, names)]
+
+
+def _of_controls(obj: bpy.types.Object, rig: ControlRig, names: Sequence[str]) -> Iterator[str]:
+    if rig.kind == AUTO_RIG_PRO and any(name in rig.controls for name in names):
+        yield f"'{obj.name}' is taken for an Auto-Rig Pro rig by its bones' names; that is experimental: look the take over."
+    followed = {name for joint in rig.controls for name in rig.deforming[joint]}
+    left = [bone.name for bone in obj.data.bones if bone.use_deform and bone.name not in followed]
+    if left and any(name in rig.controls for name in names):
+        yield f"{_listed(left)} get no keys: no FK control turns {_it(left)}."
 
 
 def _of_armature(obj: bpy.types.Object) -> Iterator[str]:

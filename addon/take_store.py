@@ -22,6 +22,7 @@ from mathutils import Matrix
 
 from ..backend.errors import UserError
 from . import prefs
+from .controls import control_rig, key_bone
 
 if TYPE_CHECKING:
     from ..backend.raw_take import RawTake
@@ -112,7 +113,9 @@ def label(text: bpy.types.Text) -> str:
 def stance(obj: bpy.types.Object, names: Sequence[str]) -> dict[str, Any]:
     """What an armature plays and how its bones stand, before a take is keyed: `earlier` and `basis` of `keep`."""
     action, bones = obj.animation_data and obj.animation_data.action, obj.pose.bones
-    basis = [np.array(bones[name].matrix_basis) if name in bones else np.eye(4) for name in names]
+    rig = control_rig(obj)
+    keyed = [bones.get(key_bone(rig, name)) for name in names]
+    basis = [np.eye(4) if bone is None else np.array(bone.matrix_basis) for bone in keyed]
     return {"earlier": action.name if action else "", "basis": np.array(basis)}
 
 

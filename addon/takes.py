@@ -15,6 +15,7 @@ from bpy.props import BoolProperty, EnumProperty, IntProperty, PointerProperty, 
 
 from ..backend.errors import UserError
 from . import job, take_store
+from .controls import control_rig, key_bone
 from .props import armature_from_context
 
 
@@ -297,9 +298,11 @@ def _checked(obj: bpy.types.Object, names: tuple[str, ...], text: bpy.types.Text
 
 def stand(obj: bpy.types.Object, text: bpy.types.Text) -> None:
     """Put the bones back to where they stood, without an action, before the take."""
+    rig = control_rig(obj)
     for name, basis in take_store.basis_of(text).items():
-        if name in obj.pose.bones:
-            obj.pose.bones[name].matrix_basis = basis
+        bone = obj.pose.bones.get(key_bone(rig, name))
+        if bone is not None:
+            bone.matrix_basis = basis
 
 
 def _drop_action(text: bpy.types.Text, action: bpy.types.Action) -> bool:

@@ -359,8 +359,10 @@ _MAKERS += [sheared, armature_location, driven_targets, transformed, connected, 
 RIGS: dict[str, Callable[[], bpy.types.Object]] = {maker.__name__: maker for maker in _MAKERS}
 
 
-def random_motion(rig: Rig, frames: int, seed: int, fps: float = 30.0, travel: float = 0.3) -> Motion:
+def random_motion(rig: Rig, frames: int, seed: int, fps: float = 30.0, travel: float = 0.3, turning: float = 1.8) -> Motion:
     """A smooth take with turns well beyond half a turn for every joint; those that translate wander about by `travel`.
+
+    A smaller `turning` makes the turns between neighbours smaller.
 
     Times are i / fps. The motion belongs to the rig at rest lengths: a joint's position follows its parent's turn.
     """
@@ -373,7 +375,7 @@ def random_motion(rig: Rig, frames: int, seed: int, fps: float = 30.0, travel: f
         rate, phase = random.uniform(0.5, 4.0, (3, 1, joints, 3)), random.uniform(0, 2 * np.pi, (3, 1, joints, 3))
         return size * np.sin(rate * times[:, None, None] + phase).sum(0)
 
-    turn = smooth(1.8)
+    turn = smooth(turning)
     angle = np.linalg.norm(turn, axis=-1)
     local = axis_angle_to_matrix(turn / angle[..., None], angle)
     turns, positions = np.array(local), np.zeros((frames, joints, 3))

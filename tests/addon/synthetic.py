@@ -21,15 +21,15 @@ FPS = 24.0
 class MadeUp:
     """Stands in for the network: a random motion for each rig that the capture asks for; `motions` are the latest ones."""
 
-    def __init__(self, frames: int = 6, travel: float = 0.3) -> None:
+    def __init__(self, frames: int = 6, turning: float = 1.8) -> None:
         self.motions: list[Motion] = []
         self.rigs: list[Rig] = []
-        self._frames, self._travel = frames, travel
+        self._frames, self._turning = frames, turning
 
     def __call__(self, targets: Any, *_: Any) -> Generator[Any, None, list[Motion]]:
         yield backend_capture.Progress("Reading the motion", 0, 1)
         self.rigs = [target.rig for target in targets]
-        made = [random_motion(rig, self._frames, 7 + seed, FPS, self._travel) for seed, rig in enumerate(self.rigs)]
+        made = [random_motion(rig, self._frames, 7 + seed, FPS, turning=self._turning) for seed, rig in enumerate(self.rigs)]
         self.motions = [replace(motion, provenance={"view": 0}) for motion in made]
         return self.motions
 

@@ -1,0 +1,158 @@
+"""The keys of a control rig: found by posing its controls and looking where the rig takes them, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ..backend.rig import Rig
+from ..backend.rotation import Array, geodesic_angle, rotation_part
+from . import locks
+from .controls import ControlRig
+
+STEPS = 10  # looks at the rig for one frame, at most
+SETTLED = 1e-3  # radians
+CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
+Evaluate = Callable[[], Array]
+
+
+def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> dict[str, Array]:
+    """Control -> rotations (T, 3, 3) of its own channels, with which it turns by its joint's G (turns: (T, J, 3, 3)).
+
+    Controls hang on mechanisms that no formula of ours knows (constraints, drivers), so the rig is asked. A control shows C = S B, S
+    the space that it hangs in and B its own rotation. If the control above it is about to be turned further by D, its space becomes
+    D S, and B = (D S)^T C_wanted brings it to its turn. Where the rig does otherwise (a neck that follows half) the next look
+    tells. The armature's animation, channels and switches are afterwards what they were.
+    """
+    keyed = controls.keyed(rig.names)
+    order = _order(obj, keyed, controls)
+    joints = [rig.names.index(keyed[name]) for name in order]
+    rest = rotation_part(np.array([obj.data.bones[name].matrix_local for name in order], np.float64))
+    places: dict[str | None, int] = {None: -1, **{name: index for index, name in enumerate(order)}}
+    above = [places[_above(obj, name, keyed, controls)] for name in order]
+    wanted = turns[:, joints] @ rest
+    result = np.empty_like(wanted)
+    with _alone(obj, order, controls, rig.names) as look:
+        bones = [obj.pose.bones[name] for name in order]
+        stand = [(bone.location.copy(), bone.scale.copy()) for bone in bones]
+        basis = np.array([bone.matrix_basis.to_quaternion().to_matrix() for bone in bones], np.float64)
+        at = [obj.pose.bones.find(name) for name in order]
+        shown = rotation_part(look()[at])
+        for frame, target in enumerate(wanted):
+            for _ in range(STEPS):
+                better = _step(bones, above, basis, shown, target)
+                if geodesic_angle(basis, better).max() < SETTLED:
+                    break
+                basis = better
+                _pose(bones, stand, basis)
+                shown = rotation_part(look()[at])
+            result[frame] = basis
+    return {name: result[:, index] for index, name in enumerate(order)}
+
+
+def _step(bones: Sequence[bpy.types.PoseBone], above: Sequence[int], basis: Array, shown: Array, target: Array) -> Array:
+    """(N, 3, 3) better rotations of the controls' own channels; those above come first."""
+    better, further = np.empty_like(basis), np.empty_like(basis)
+    for index, bone in enumerate(bones):
+        space = shown[index] @ basis[index].T
+        if above[index] >= 0:
+            space = further[above[index]] @ space
+        better[index] = locks.obey(bone, (space.T @ target[index])[None])[0]
+        further[index] = space @ better[index] @ shown[index].T
+    return rotation_part(better)  # rounding must not add up over the frames
+
+
+def _order(obj: bpy.types.Object, keyed: Mapping[str, str], controls: ControlRig) -> list[str]:
+    """The controls, each after the one that it hangs on."""
+    done: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        up = _above(obj, name, keyed, controls)
+        if up is not None and up not in done:
+            add(up)
+        done[name] = None
+
+    for name in keyed:
+        if name not in done:
+            add(name)
+    return list(done)
+
+
+def _above(obj: bpy.types.Object, name: str, keyed: Mapping[str, str], controls: ControlRig) -> str | None:
+    """The nearest control above, itself or through the joint that it drives."""
+    for bone in obj.data.bones[name].parent_recursive:
+        control = controls.controls.get(bone.name, bone.name)
+        if control in keyed and control != name:
+            return control
+    return None
+
+
+def _pose(bones: Sequence[bpy.types.PoseBone], stand: Sequence[tuple[Any, Any]], basis: Array) -> None:
+    for bone, (location, scale), rotation in zip(bones, stand, basis.tolist(), strict=True):
+        bone.matrix_basis = Matrix.LocRotScale(location, Matrix(rotation), scale)
+
+
+@contextmanager
+def _alone(obj: bpy.types.Object, order: Sequence[str], controls: ControlRig, joints: Sequence[str]) -> Iterator[Evaluate]:
+    """The armature without its animation and with its limbs on FK, in a scene of its own, where no mesh is deformed.
+
+    Gives a function that evaluates it and returns the pose matrices (bones, 4, 4).
+    """
+    kept = [(obj.pose.bones[name], {key: tuple(getattr(obj.pose.bones[name], key)) for key in CHANNELS}) for name in order]
+    switches = [
+        (obj.pose.bones[s.bone], s.name, obj.pose.bones[s.bone][s.name], s.value) for s in controls.switches if s.joint in joints
+    ]
+    hidden, playing = obj.hide_viewport, _stop(obj)
+    scene = bpy.data.scenes.new("AnyRig controls")
+    try:
+        scene.collection.objects.link(obj)
+        obj.hide_viewport = False
+        for bone, name, before, value in switches:
+            bone[name] = type(before)(value)
+        obj.update_tag()
+        yield lambda: _evaluate(obj, scene.view_layers[0])
+    finally:
+        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
+        for bone, name, before, _ in switches:
+            bone[name] = before
+        for bone, values in kept:
+            for key, value in values.items():
+                setattr(bone, key, value)
+        obj.hide_viewport = hidden
+        _play(obj, playing)
+        obj.update_tag()
+
+
+def _evaluate(obj: bpy.types.Object, layer: bpy.types.ViewLayer) -> Array:
+    layer.update()
+    posed = obj.evaluated_get(layer.depsgraph).pose.bones
+    flat = np.empty(16 * len(posed), np.float32)
+    posed.foreach_get("matrix", flat)
+    # Blender stores columns one after the other
+    return flat.reshape(-1, 4, 4).swapaxes(1, 2).astype(np.float64)
+
+
+def _stop(obj: bpy.types.Object) -> tuple[Any, Any, bool] | None:
+    """Take the action away and switch the NLA off; what they were."""
+    data = obj.animation_data
+    if data is None:
+        return None
+    before = data.action, getattr(data, "action_slot", None), data.use_nla
+    data.use_nla = False
+    data.action = None
+    return before
+
+
+def _play(obj: bpy.types.Object, before: tuple[Any, Any, bool] | None) -> None:
+    if before is None:
+        return
+    data = obj.animation_data
+    action, slot, data.use_nla = before
+    data.action = action
+    if slot is not None:
+        data.action_slot = slot
