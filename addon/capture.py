@@ -21,7 +21,7 @@ from ..backend.motion import Motion
 from ..backend.raw_take import RawTake
 from ..backend.rig import Reference, Rig
 from ..backend.rotation import Array
-from . import prefs, take_store
+from . import controls, prefs, take_store
 from .bones import chosen_bones
 from .job import Job, Snapshot
 from .keying import write_motion
@@ -259,6 +259,7 @@ class _Animation:
     fake_user: bool
     tracks: int
     channels: dict[str, Array]
+    controls: dict[str, Any]
 
     @classmethod
     def of(cls, obj: bpy.types.Object) -> _Animation:
@@ -269,7 +270,7 @@ class _Animation:
         action = data and data.action
         tracks = 0 if data is None else len(data.nla_tracks)
         kept = bool(action and action.use_fake_user)
-        return cls(data is not None, action, getattr(data, "action_slot", None), kept, tracks, channels)
+        return cls(data is not None, action, getattr(data, "action_slot", None), kept, tracks, channels, controls.stance_of(obj))
 
     def restore(self, obj: bpy.types.Object) -> None:
         if not self.exists:
@@ -280,6 +281,7 @@ class _Animation:
             self.action.use_fake_user = self.fake_user
         for name, values in self.channels.items():
             obj.pose.bones.foreach_set(name, values)
+        controls.stand(obj, self.controls)
         obj.update_tag()
 
     def _restore_data(self, data: bpy.types.AnimData) -> None:

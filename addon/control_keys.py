@@ -21,8 +21,10 @@ CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_
 Evaluate = Callable[[], Array]
 
 
-def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> dict[str, Array]:
+def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> tuple[dict[str, Array], Array]:
     """Control -> rotations (T, 3, 3) of its own channels, with which it turns by its joint's G (turns: (T, J, 3, 3)).
+
+    And the locations (T, 3) of the control of the whole body that keep the root's head where it is; none if the rig has no such control.
 
     Controls hang on mechanisms that no formula of ours knows (constraints, drivers), so the rig is asked. A control shows C = S B, S
     the space that it hangs in and B its own rotation. If the control above it is about to be turned further by D, its space becomes
@@ -36,13 +38,15 @@ def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -
     places: dict[str | None, int] = {None: -1, **{name: index for index, name in enumerate(order)}}
     above = [places[_above(obj, name, keyed, controls)] for name in order]
     wanted = turns[:, joints] @ rest
-    result = np.empty_like(wanted)
+    whole = order.index(controls.whole[0]) if controls.whole and controls.whole[0] in order else -1
+    result, locations = np.empty_like(wanted), np.zeros((0 if whole < 0 else len(wanted), 3))
     with _alone(obj, order, controls, rig.names) as look:
         bones = [obj.pose.bones[name] for name in order]
         stand = [(bone.location.copy(), bone.scale.copy()) for bone in bones]
         basis = np.array([bone.matrix_basis.to_quaternion().to_matrix() for bone in bones], np.float64)
         at = [obj.pose.bones.find(name) for name in order]
-        shown = rotation_part(look()[at])
+        root, posed = obj.pose.bones.find(rig.names[0]), look()
+        head, shown = posed[root, :3, 3].copy(), rotation_part(posed[at])
         for frame, target in enumerate(wanted):
             for _ in range(STEPS):
                 better = _step(bones, above, basis, shown, target)
@@ -50,9 +54,19 @@ def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -
                     break
                 basis = better
                 _pose(bones, stand, basis)
-                shown = rotation_part(look()[at])
+                posed = look()
+                shown = rotation_part(posed[at])
             result[frame] = basis
-    return {name: result[:, index] for index, name in enumerate(order)}
+            if whole >= 0:
+                locations[frame] = _moved(posed[at[whole]], basis[whole], stand[whole], head - posed[root, :3, 3])
+    return {name: result[:, index] for index, name in enumerate(order)}, locations
+
+
+def _moved(shown: Array, basis: Array, stand: tuple[Any, Any], further: Array) -> Array:
+    """(3,) location with which a control moves on by `further` (3,), armature axes. It shows S B diag(scale), and l moves it by S l."""
+    location, scale = np.array(stand[0]), np.array(stand[1])
+    space = shown[:3, :3] / scale @ basis.T
+    return location + np.linalg.solve(space, further)
 
 
 def _step(bones: Sequence[bpy.types.PoseBone], above: Sequence[int], basis: Array, shown: Array, target: Array) -> Array:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import bpy
 import numpy as np
+from mathutils import Matrix
 
 RIGIFY, AUTO_RIG_PRO = "Rigify", "Auto-Rig Pro"
 INNER = ("ORG-", "DEF-", "MCH-", "VIS_", "WGT-")
@@ -70,6 +72,29 @@ def control_rig(obj: bpy.types.Object) -> ControlRig | None:
     if "c_root_master.x" in bones or sum(_ARP_FK.match(name) is not None for name in bones.keys()) > 2:
         return _auto_rig_pro(obj)
     return None
+
+
+def stance_of(obj: bpy.types.Object) -> dict[str, Any]:
+    """How the control of the whole body stands, and how limbs are switched, to return to; JSON values."""
+    rig = control_rig(obj)
+    if rig is None:
+        return {}
+    whole = [] if rig.whole is None else [rig.whole[0]]
+    return {
+        "basis": {name: [list(row) for row in obj.pose.bones[name].matrix_basis] for name in whole},
+        "switches": [[switch.bone, switch.name, obj.pose.bones[switch.bone][switch.name]] for switch in rig.switches],
+    }
+
+
+def stand(obj: bpy.types.Object, stance: Mapping[str, Any]) -> None:
+    """Put the armature as `stance_of` found it; bones that are gone are passed over."""
+    for name, rows in stance.get("basis", {}).items():
+        if name in obj.pose.bones:
+            obj.pose.bones[name].matrix_basis = Matrix(rows)
+    for bone, name, value in stance.get("switches", []):
+        if bone in obj.pose.bones and name in obj.pose.bones[bone]:
+            obj.pose.bones[bone][name] = value
+    obj.update_tag()
 
 
 def key_bone(rig: ControlRig | None, joint: str) -> str:

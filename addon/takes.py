@@ -14,8 +14,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, IntProperty, PointerProperty, StringProperty
 
 from ..backend.errors import UserError
-from . import job, take_store
-from .controls import control_rig, key_bone
+from . import controls, job, take_store
 from .props import armature_from_context
 
 
@@ -298,11 +297,12 @@ def _checked(obj: bpy.types.Object, names: tuple[str, ...], text: bpy.types.Text
 
 def stand(obj: bpy.types.Object, text: bpy.types.Text) -> None:
     """Put the bones back to where they stood, without an action, before the take."""
-    rig = control_rig(obj)
+    rig = controls.control_rig(obj)
     for name, basis in take_store.basis_of(text).items():
-        bone = obj.pose.bones.get(key_bone(rig, name))
+        bone = obj.pose.bones.get(controls.key_bone(rig, name))
         if bone is not None:
             bone.matrix_basis = basis
+    controls.stand(obj, take_store.controls_of(text))
 
 
 def _drop_action(text: bpy.types.Text, action: bpy.types.Action) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from anyrig.addon import keying
 from anyrig.addon.controls import AUTO_RIG_PRO, RIGIFY, control_rig
-from anyrig.addon.rig import rig_from_armature
+from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.addon.rig_warnings import warnings_of
 from anyrig.backend.errors import UserError
 from anyrig.backend.names import clean_name
@@ -60,7 +60,7 @@ def test_rigify_rigs_get_keys_on_their_fk_controls(made_up: synthetic.MadeUp, ki
     obj = rigify(kind)
     controls = control_rig(obj)
     assert controls is not None and controls.kind == RIGIFY
-    before = channels_of(obj)
+    before, head = channels_of(obj), pose_of(obj, rig_from_armature(obj))[0, :3, 3]
     assert capture_onto(obj) == {"FINISHED"}
     keyed = keyed_bones(obj)
     assert not [name for name in keyed if name.startswith(("ORG-", "DEF-", "MCH-", "VIS_")) or "_ik" in name or "tweak" in name]
@@ -74,6 +74,8 @@ def test_rigify_rigs_get_keys_on_their_fk_controls(made_up: synthetic.MadeUp, ki
         joint for joint, name in enumerate(made_up.rigs[0].names) if kind != "bird" or name not in ("DEF-spine", "DEF-spine.001")
     ]
     assert direction[straight].max() < TOLERANCE
+    heads = played(obj, made_up.rigs[0], frames_of(made_up.motions[0]))[:, 0, :3, 3]
+    assert np.abs(heads - head).max() < 2e-3, "the root stays where it is"
     after = channels_of(obj)
     assert {name: value for name, value in before.items() if name not in keyed} == {
         n: v for n, v in after.items() if n not in keyed
@@ -171,6 +173,7 @@ def test_a_take_is_applied_again_and_compared_on_a_control_rig(made_up: syntheti
     first = {(c.data_path, c.array_index): keys_of(c).tolist() for c in curves_of(obj.animation_data.action)}
     assert bpy.ops.anyrig.take_compare() == {"FINISHED"}
     assert np.allclose(obj.pose.bones["hand_fk.L"].rotation_quaternion, (0.8, 0.6, 0, 0), atol=1e-5), "as it stood before"
+    assert obj.pose.bones["upper_arm_parent.L"]["IK_FK"] == 0.0 and not any(obj.pose.bones["torso"].location)
     assert bpy.ops.anyrig.take_apply() == {"FINISHED"}
     again = {(c.data_path, c.array_index): keys_of(c).tolist() for c in curves_of(obj.animation_data.action)}
     assert first.keys() == again.keys()
