@@ -9,7 +9,7 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import keying
+from anyrig.addon import control_keys, keying
 from anyrig.addon.controls import AUTO_RIG_PRO, RIGIFY, control_rig
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.addon.rig_warnings import warnings_of
@@ -19,6 +19,7 @@ from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import Array, geodesic_angle
 from anyrig.tests.addon import fixtures, synthetic
 from anyrig.tests.addon.control_fixtures import MAKERS, auto_rig_pro, rigify
+from anyrig.tests.addon.fixtures import random_motion
 from anyrig.tests.addon.playback import assert_shows, curves_of, keys_of, paths_of, played
 from anyrig.tests.addon.synthetic import capture_onto, frames_of
 
@@ -141,6 +142,19 @@ def test_a_posed_rig_that_plays_an_action_stays_as_it_was_when_keying_fails(
     played_bones = keyed_bones(obj)
     after = channels_of(obj)
     assert {n: v for n, v in before.items() if n not in played_bones} == {n: v for n, v in after.items() if n not in played_bones}
+
+
+def test_solving_leaves_the_pose_alone_and_looks_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is above a control is reckoned with at once, not found out level by level."""
+    obj = rigify("basic_human")
+    obj.pose.bones["hand_fk.L"].rotation_quaternion = (0.8, 0.6, 0, 0)
+    rig, looks, evaluate = rig_from_armature(obj), [], control_keys._evaluate
+    monkeypatch.setattr(control_keys, "_evaluate", lambda *a: looks.append(1) or evaluate(*a))
+    before, scenes = channels_of(obj), bpy.data.scenes[:]
+    motion = random_motion(rig, 8, seed=0, turning=0.3)
+    channels = keying.solved_channels(obj, rig, motion, np.arange(8.0), 30.0)
+    assert channels and channels_of(obj) == before and bpy.data.scenes[:] == scenes and obj.animation_data.action is None
+    assert len(looks) <= 1 + 4 * 8
 
 
 def test_an_action_in_use_does_not_mix_into_the_new_keys(made_up: synthetic.MadeUp) -> None:
