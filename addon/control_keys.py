@@ -13,9 +13,10 @@ from mathutils import Matrix
 from ..backend.rig import Rig
 from ..backend.rotation import Array, geodesic_angle, rotation_part
 from . import locks
+from .control_twists import NEAR, Twists
 from .controls import ControlRig
 
-STEPS = 10  # looks at the rig for one frame, at most
+STEPS = 20  # looks at the rig for one frame, at most
 SETTLED = 1e-3  # radians
 CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
 Evaluate = Callable[[], Array]
@@ -39,8 +40,10 @@ def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -
     above = [places[_above(obj, name, keyed, controls)] for name in order]
     wanted = turns[:, joints] @ rest
     whole = order.index(controls.whole[0]) if controls.whole and controls.whole[0] in order else -1
+    twists = Twists(obj, controls, order, [keyed[name] for name in order])
+    twisted: list[Array] = []
     result, locations = np.empty_like(wanted), np.zeros((0 if whole < 0 else len(wanted), 3))
-    with _alone(obj, order, controls, rig.names) as look:
+    with _alone(obj, [*order, *twists.names], controls, rig.names) as look:
         bones = [obj.pose.bones[name] for name in order]
         stand = [(bone.location.copy(), bone.scale.copy()) for bone in bones]
         basis = np.array([bone.matrix_basis.to_quaternion().to_matrix() for bone in bones], np.float64)
@@ -49,17 +52,21 @@ def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -
         head, shown = posed[root, :3, 3].copy(), rotation_part(posed[at])
         for frame, target in enumerate(wanted):
             for _ in range(STEPS):
-                better = _step(bones, above, basis, shown, target)
-                if geodesic_angle(basis, better).max() < SETTLED:
+                better = _step(bones, above, basis, shown, twists.aims @ target)
+                far = geodesic_angle(basis, better).max()
+                bent = twists.correct(posed, turns[frame, joints]) if far < NEAR else np.inf
+                if far < SETTLED and bent < SETTLED:
                     break
                 basis = better
                 _pose(bones, stand, basis)
                 posed = look()
                 shown = rotation_part(posed[at])
             result[frame] = basis
+            twisted.append(twists.basis)
             if whole >= 0:
                 locations[frame] = _moved(posed[at[whole]], basis[whole], stand[whole], head - posed[root, :3, 3])
-    return {name: result[:, index] for index, name in enumerate(order)}, locations
+    found = {name: result[:, index] for index, name in enumerate(order)}
+    return found | {name: np.array(twisted)[:, index] for index, name in enumerate(twists.names)}, locations
 
 
 def _moved(shown: Array, basis: Array, stand: tuple[Any, Any], further: Array) -> Array:

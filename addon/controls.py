@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import bpy
@@ -45,6 +45,8 @@ class ControlRig:
     """controls: joint -> control. whole: a control that turns the whole body, and the joint it takes its turn from.
 
     parents: joint -> joint, parents first. deforming: joint -> the bones of the mesh that follow it.
+    stretched: joints that lie between two tweaks. twists: of these -> the tweak whose twist the joint takes over, where that does
+    not hang on the joint's own control.
     """
 
     kind: str
@@ -53,6 +55,8 @@ class ControlRig:
     deforming: dict[str, tuple[str, ...]]
     switches: tuple[Switch, ...]
     whole: tuple[str, str] | None = None
+    stretched: frozenset[str] = frozenset()
+    twists: dict[str, str] = field(default_factory=dict)
 
     def keyed(self, joints: Collection[str]) -> dict[str, str]:
         """Control -> the joint whose turn it takes, of those among `joints`."""
@@ -75,11 +79,11 @@ def control_rig(obj: bpy.types.Object) -> ControlRig | None:
 
 
 def stance_of(obj: bpy.types.Object) -> dict[str, Any]:
-    """How the control of the whole body stands, and how limbs are switched, to return to; JSON values."""
+    """How the control of the whole body and the twisted tweaks stand, and how limbs are switched, to return to; JSON values."""
     rig = control_rig(obj)
     if rig is None:
         return {}
-    whole = [] if rig.whole is None else [rig.whole[0]]
+    whole = [*rig.twists.values()] + ([] if rig.whole is None else [rig.whole[0]])
     return {
         "basis": {name: [list(row) for row in obj.pose.bones[name].matrix_basis] for name in whole},
         "switches": [[switch.bone, switch.name, obj.pose.bones[switch.bone][switch.name]] for switch in rig.switches],
@@ -122,7 +126,24 @@ def _rigify(obj: bpy.types.Object) -> ControlRig | None:
     followers = {shown[joint]: deforming[joint] for joint in taken.values()}
     others = {name: shown[joint] for joint in taken.values() for name in (joint, *deforming[joint])}
     switches = _rigify_switches(obj, controls)
-    return ControlRig(RIGIFY, controls, _parents(obj, controls, others), followers, switches, _whole(obj, controls))
+    stretched = frozenset(joint for joint in controls if _is_stretched(obj, joint, controls[joint]))
+    twists = {joint: tweak for joint in stretched if (tweak := _twisting(obj, joint, controls[joint]))}
+    whole = _whole(obj, controls)
+    return ControlRig(RIGIFY, controls, _parents(obj, controls, others), followers, switches, whole, stretched, twists)
+
+
+def _is_stretched(obj: bpy.types.Object, joint: str, control: str) -> bool:
+    """Whether it lies between two tweaks that do not both move with its control: in backs and tails."""
+    pair = (obj.pose.bones.get(f"{prefix}{joint[4:]}") for prefix in ("DEF-", "ORG-"))
+    kinds = {constraint.type for bone in pair if bone is not None for constraint in bone.constraints}
+    if "STRETCH_TO" not in kinds or f"tweak_{joint[4:]}" not in obj.data.bones:
+        return False
+    return not obj.pose.bones[f"ORG-{joint[4:]}"].constraints or _twisting(obj, joint, control) is not None
+
+
+def _twisting(obj: bpy.types.Object, joint: str, control: str) -> str | None:
+    above = obj.data.bones[f"tweak_{joint[4:]}"].parent
+    return f"tweak_{joint[4:]}" if above is not None and above.name != control else None
 
 
 def _shown(obj: bpy.types.Object, joint: str, deforming: tuple[str, ...]) -> str:
