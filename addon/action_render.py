@@ -27,14 +27,23 @@ FRAMING_SAMPLES = 24
 BACKDROPS = ((40, 170, 70), (60, 90, 200), (200, 60, 160), (235, 235, 235), (30, 30, 34), (220, 190, 60))
 
 
+def current_window() -> bpy.types.Window:
+    """The context's window, reached through its window manager; the file's first where the context has none.
+
+    In Blender 4.2 `bpy.context.window` takes its owner from the context, which a rig's script or driver can leave pointing at
+    freed memory: assigning to such a window's properties ends Blender. `blender -b FILE --command` is in no window at all.
+    """
+    windows = bpy.context.window_manager.windows
+    return next((window for window in windows if window == bpy.context.window), windows[0])
+
+
 @contextmanager
 def stage(obj: bpy.types.Object, size: int) -> Iterator[bpy.types.Scene]:
     """A scene with the armature, its visible meshes and a camera, that renders transparent PNGs with Workbench.
 
     What the objects hang on (parents, constraint targets) is evaluated although it is not in the scene.
     """
-    # `blender -b FILE --command` is in no window, though the file has one
-    window, users = bpy.context.window or bpy.context.window_manager.windows[0], bpy.context.scene
+    window, users = current_window(), bpy.context.scene
     scene = bpy.data.scenes.new("AnyRig demo")
     # Blender renders a scene that no window shows without moving its animation on
     window.scene = scene

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..backend.camera import Camera
 from ..backend.errors import UserError
-from .action_render import place
+from .action_render import current_window, place
 from .view import WORKBENCH
 
 NAME = "AnyRig film"
@@ -61,8 +61,7 @@ def weather_of(rng: np.random.Generator, azimuth: float) -> Weather:
 @contextmanager
 def set_of(objects: Sequence[bpy.types.Object], engine: str, samples: int) -> Iterator[bpy.types.Scene]:
     """A scene with these objects alone, at the frame rate of the user's, which is shown again afterwards."""
-    # `blender -b FILE --command` is in no window, though the file has one
-    window, users = bpy.context.window or bpy.context.window_manager.windows[0], bpy.context.scene
+    window, users = current_window(), bpy.context.scene
     scene = bpy.data.scenes.new(NAME)
     images = set(bpy.data.images)
     # Blender renders a scene that no window shows without moving its animation on

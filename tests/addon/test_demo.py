@@ -86,6 +86,12 @@ def test_the_characters_colours_are_in_the_picture():
     assert red > 1.4 * blue
 
 
+def test_the_window_to_render_in_belongs_to_its_window_manager():
+    # not so for bpy.context.window in 4.2, see current_window
+    window = action_render.current_window()
+    assert window == bpy.context.window and window.id_data == bpy.context.window_manager
+
+
 def test_rendering_leaves_the_file_as_it_was():
     walker = make_character(WALKER, FEW)
     material = walker.children[0].data.materials[0]
