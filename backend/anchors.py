@@ -69,7 +69,9 @@ class Pairs:
 def body_of(rig: Rig, config: Config, embed: Embed | None = None) -> Body:
     """embed: names (K) -> (K, E), needed for models whose names are not hashed. Raises UserError where it is missing."""
     if config.names != "hashed" and embed is None:
-        raise UserError(f"The model's joint names need the encoder '{config.names}', which is not installed: choose the lite model.")
+        raise UserError(
+            f"The model's joint names need the encoder '{config.names}', which is not installed: choose the lite model."
+        )
     skeleton = skeleton_of(rig, config.tips)
     hop, edge = graph_relations(skeleton.parents)
     ancestors = ancestor_mask(skeleton.parents)
@@ -124,7 +126,9 @@ def collate(bodies: Sequence[Body], pairs: Sequence[Pairs], tokens: Tensor) -> A
     scales = [pair.scale for pair in pairs]
 
     def stack(values: Sequence[NDArray[np.generic]], axes: tuple[int, ...], fill: float | NDArray[np.float64] = 0) -> Tensor:
-        return _stack(values, count, axes, fill).to(tokens.device)
+        stacked = _stack(values, count, axes, fill)
+        # narrowed before it moves: Metal has no float64
+        return (stacked.to(tokens.dtype) if stacked.is_floating_point() else stacked).to(tokens.device)
 
     graph = Graph(
         relation=stack([body.relation for body in bodies], (0, 1), 6 * 5 + 4),
@@ -135,14 +139,14 @@ def collate(bodies: Sequence[Body], pairs: Sequence[Pairs], tokens: Tensor) -> A
     offsets = [body.skeleton.offsets / scale for body, scale in zip(bodies, scales, strict=True)]
     return Anchor(
         graph=graph,
-        names=stack([body.names for body in bodies], (0,)).to(tokens.dtype),
-        offsets=stack(offsets, (0,)).to(tokens.dtype),
-        position=stack([pair.position for pair in pairs], (1,)).to(tokens.dtype),
-        rot6d=stack([pair.rot6d for pair in pairs], (1,), IDENTITY).to(tokens.dtype),
+        names=stack([body.names for body in bodies], (0,)),
+        offsets=stack(offsets, (0,)),
+        position=stack([pair.position for pair in pairs], (1,)),
+        rot6d=stack([pair.rot6d for pair in pairs], (1,), IDENTITY),
         tokens=tokens,
         static_position=stack([body.static_position for body in bodies], (0,)),
         static_rotation=stack([body.static_rotation for body in bodies], (0,)),
-        uv=stack([pair.uv for pair in pairs], (0,)).to(tokens.dtype),
+        uv=stack([pair.uv for pair in pairs], (0,)),
         unit=torch.tensor([pair.unit for pair in pairs]).to(tokens),
     )
 

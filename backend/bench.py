@@ -18,7 +18,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from .anchors import Pairs, body_of, collate
 from .baseline import padded
@@ -59,7 +58,14 @@ def random_names(width: int) -> Callable[[Sequence[str]], np.ndarray]:
     return lambda names: np.random.default_rng(len(names)).normal(size=(len(names), width)).astype(np.float32)
 
 
-def random_anchor(config: Config, joints: Sequence[int], pairs: int, tokens: int, dtype: torch.dtype = torch.float32) -> Anchor:
+def random_anchor(
+    config: Config,
+    joints: Sequence[int],
+    pairs: int,
+    tokens: int,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Anchor:
     """Rigs of so many bones, each with `pairs` reference pairs and a picture of random tokens."""
     rng = np.random.default_rng(0)
     bodies = [body_of(random_rig(count, seed), config, random_names(config.name_width)) for seed, count in enumerate(joints)]
@@ -68,15 +74,7 @@ def random_anchor(config: Config, joints: Sequence[int], pairs: int, tokens: int
         Pairs(1.0, rng.normal(size=(pairs, n, 3)), rng.normal(size=(pairs, n, 6)), rng.uniform(-1, 1, (n, 2)), 1.0)
         for n in counts
     ]
-    return collate(bodies, drawn, torch.randn(len(joints), tokens, config.image_width, dtype=dtype))
-
-
-def moved(anchor: Anchor, device: torch.device) -> Anchor:
-    def to(value: Any) -> Any:
-        return value.to(device) if isinstance(value, Tensor) else value
-
-    graph = type(anchor.graph)(**{key: to(value) for key, value in vars(anchor.graph).items()})
-    return type(anchor)(**{**{key: to(value) for key, value in vars(anchor).items()}, "graph": graph})
+    return collate(bodies, drawn, torch.randn(len(joints), tokens, config.image_width, dtype=dtype, device=device))
 
 
 def bench_model(name: str, device: torch.device) -> Model:
@@ -269,7 +267,7 @@ def run(
         pictures(model, plan, clip, watch, frames)
         yield "pictures", report
     if {"network", "baseline"} & set(parts):
-        anchor = moved(random_anchor(model.config, [joints] * rigs, 1, TOKENS[model.config.encoder]), device)
+        anchor = random_anchor(model.config, [joints] * rigs, 1, TOKENS[model.config.encoder], device=device)
         stages(model, plan, anchor, watch, frames)
         yield "network", report
         if "baseline" in parts:

@@ -80,7 +80,12 @@ def windows(frames: int, margin: int, core: int = CORE) -> Iterator[tuple[int, i
 
 @torch.inference_mode()
 def run_video2pose(
-    network: Video2Pose2Rot, anchor: Anchor, chunks: Iterable[Tensor], frames: int, core: int = CORE, half: torch.dtype | None = None
+    network: Video2Pose2Rot,
+    anchor: Anchor,
+    chunks: Iterable[Tensor],
+    frames: int,
+    core: int = CORE,
+    half: torch.dtype | None = None,
 ) -> Iterator[Tensor]:
     """Stage 1 over image tokens that arrive in chunks (n, S, C), `frames` in all -> positions (B, n', J, 3) in order.
 
@@ -121,19 +126,27 @@ def collected(parts: Iterator[Tensor], frames: int, tick: Callable[[int], Any]) 
 
 
 def split_takes(
-    rigs: Sequence[Rig], references: Sequence[Reference], scales: Sequence[float], position: Tensor, rot6d: Tensor | None, tips: bool
+    rigs: Sequence[Rig],
+    references: Sequence[Reference],
+    scales: Sequence[float],
+    position: Tensor,
+    rot6d: Tensor | None,
+    tips: bool,
 ) -> list[Take]:
     """Network output for B padded rigs -> one Take each, in rig units."""
     takes = []
     for i, (rig, reference, scale) in enumerate(zip(rigs, references, scales, strict=True)):
         joints = len(skeleton_of(rig, tips))
-        turned = None if rot6d is None else rot6d[i, :, :joints].double().cpu().numpy()
-        place = position[i, :, :joints].double().cpu().numpy() * scale
+        # widened only when it has left the device: Metal has no float64
+        turned = None if rot6d is None else rot6d[i, :, :joints].cpu().double().numpy()
+        place = position[i, :, :joints].cpu().double().numpy() * scale
         takes.append(Take(rig, reference, place, turned, reference.azimuth))
     return takes
 
 
-def motion_of(take: Take, times: Array, boxes: Array, confidence: Array, settings: Settings, provenance: dict[str, Any]) -> Motion:
+def motion_of(
+    take: Take, times: Array, boxes: Array, confidence: Array, settings: Settings, provenance: dict[str, Any]
+) -> Motion:
     """A take -> a Motion in armature axes; confidence (T,) of the subject. provenance gains the camera's azimuth.
 
     The network's frame is the reference camera's: p_camera = Y(a) p_network (camera.view_yaw). Which azimuth a the video was
