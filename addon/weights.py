@@ -118,7 +118,7 @@ class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
         return adopt(folder(context), Path(bpy.path.abspath(self.directory)))
 
 
-class ANYRIG_OT_remove_weights(bpy.types.Operator):
+class ANYRIG_OT_remove_weights(_Work, bpy.types.Operator):
     bl_idname = "anyrig.remove_weights"
     bl_label = "Remove Released Weights"
     bl_description = "Delete what was downloaded; files of your own stay where they are"
@@ -132,7 +132,10 @@ class ANYRIG_OT_remove_weights(bpy.types.Operator):
         return context.window_manager.invoke_confirm(self, event)
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        text = f"{size_text(folder(context).remove())} freed."
+        try:
+            text = f"{size_text(folder(context).remove())} freed."
+        except UserError as error:
+            return self._refuse(str(error))
         job.tell(text)
         self.report({"INFO"}, text)
         return {"FINISHED"}

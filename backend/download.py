@@ -61,50 +61,62 @@ def _published(headers: Any) -> str:
 
 @dataclass(frozen=True)
 class _Part:
-    """A file that is not whole yet, and beside it which version of the file it belongs to."""
+    """A file on its way to `whole`, and beside it where it comes from, of which version, and the SHA-256 that was published."""
 
-    path: Path
+    whole: Path
     name: str  # for the user
 
     @property
+    def path(self) -> Path:
+        return self.whole.with_name(f"{self.whole.name}.part")
+
+    @property
     def about(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.json")
+        return self.whole.with_name(f"{self.whole.name}.json")
 
     @property
     def size(self) -> int:
         return self.path.stat().st_size if self.path.is_file() else 0
 
-    def version(self, url: str) -> str:
-        """The validator of what is there, if it came from this address; '' otherwise: it cannot be resumed then."""
+    def known(self, url: str) -> dict[str, str]:
+        """What is known of what is there, if it came from this address; nothing otherwise."""
         try:
             about = json.loads(self.about.read_text(encoding="utf-8"))
-            return about["version"] if about["url"] == url and self.size else ""
+            return {key: str(about[key]) for key in ("version", "published")} if about["url"] == url else {}
         except (OSError, ValueError, KeyError, TypeError):
-            return ""
+            return {}
 
-    def begin(self, url: str, version: str) -> None:
-        self.about.write_text(json.dumps({"url": url, "version": version}), encoding="utf-8")
-        self.path.write_bytes(b"")
+    def begin(self, url: str, version: str, published: str) -> None:
+        self.path.write_bytes(b"")  # first, so that older bytes never stand beside the new version
+        self.about.write_text(json.dumps({"url": url, "version": version, "published": published}), encoding="utf-8")
 
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
         self.about.unlink(missing_ok=True)
 
 
+def discard(path: Path) -> None:
+    """Delete what `download` has left of `path`, whole or not."""
+    path.unlink(missing_ok=True)
+    _Part(path, "").drop()
+
+
 def download(url: str, path: Path, name: str) -> Generator[Bytes, None, str]:
     """Fetch `url` to `path`, called `name` before the user; yields bytes done and in all. -> the SHA-256 the hub published, or ''.
 
-    Closing the generator leaves what has arrived in `path`.part, where the next call goes on. Raises UserError: no connection,
-    not found, no space, a disk that cannot be written to, a connection that keeps breaking.
+    Closing the generator leaves what has arrived in `path`.part, where the next call goes on; a file that is whole already is not
+    fetched again, until `discard` is called. Raises UserError: no connection, not found, no space, a disk that cannot be written
+    to, a connection that keeps breaking.
     """
-    part, fruitless, reason = _Part(path.with_name(f"{path.name}.part"), name), 0, ""
+    part, fruitless, reason = _Part(path, name), 0, ""
+    if path.is_file() and (known := part.known(url)):
+        return known["published"]
     for _ in range(ATTEMPTS):
         before = part.size
         try:
             with closing(_attempt(url, part)) as work:
                 published = yield from work
             part.path.replace(path)
-            part.drop()
             return published
         except Dropped as error:
             fruitless = 0 if part.size > before else fruitless + 1
@@ -130,7 +142,7 @@ def _wait(seconds: float, done: int) -> Generator[Bytes, None, None]:
 
 def _attempt(url: str, part: _Part) -> Generator[Bytes, None, str]:
     part.path.parent.mkdir(parents=True, exist_ok=True)
-    version = part.version(url)
+    version = part.known(url).get("version", "") if part.size else ""  # without one it cannot be resumed
     headers = {"User-Agent": "AnyRig", "Accept-Encoding": "identity"}
     if version:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": version}
@@ -140,7 +152,7 @@ def _attempt(url: str, part: _Part) -> Generator[Bytes, None, str]:
         start, total = _extent(response, part)
         _check_space(part, total - start)
         if start == 0:
-            part.begin(url, _validator(response.headers))
+            part.begin(url, _validator(response.headers), published)
         yield from _receive(response, part, start, total)
     return published
 
@@ -161,6 +173,8 @@ def _open(request: urllib.request.Request, redirects: _Redirects, part: _Part) -
         raise Dropped(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
         raise Dropped(_words(error)) from error
+    except ValueError as error:  # letters that an address cannot have
+        raise UserError(f"'{request.full_url}' is not an address ({error}): use another mirror.") from error
 
 
 def _refused(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception:

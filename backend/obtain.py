@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from .download import SPARE, download
+from .download import SPARE, discard, download
 from .errors import UserError
 from .registry import CONVERTED_SIZE, NETWORK, TABLE, Folder, Item, base_url, flaw, header, names_text, size_text
 
@@ -47,10 +49,14 @@ def adopt(folder: Folder, source: Path) -> Generator[Step, None, list[Item]]:
     another file than was recorded before.
     """
     found: dict[str, tuple[Item, Path]] = {}
-    for path in _candidates(source):
-        item = _recognise(path, alone=source.is_file())
-        if item is not None and (item.name not in found or (_published_size(path) and not _published_size(found[item.name][1]))):
-            found[item.name] = (item, path)
+    for paths in _candidates(source):
+        yield Step("Looking for the weights", len(found), len(TABLE))
+        for path in paths:
+            item = _recognise(path, alone=source.is_file())
+            if item is not None and (
+                item.name not in found or (_published_size(path) and not _published_size(found[item.name][1]))
+            ):
+                found[item.name] = (item, path)
     if not found:
         raise UserError(f"None of the released weights is in '{source}': choose the folder that holds {names_text(TABLE)}.")
     for item, path in found.values():
@@ -62,9 +68,11 @@ def adopt(folder: Folder, source: Path) -> Generator[Step, None, list[Item]]:
 
 
 def _check_space(folder: Folder, wanted: Sequence[Item]) -> None:
-    begun = sum(part.stat().st_size for item in wanted if (part := folder.path / f"{item.local}.part").is_file())
+    begun = sum(_size(folder.path / f"{item.arriving}{ending}") for item in wanted for ending in ("", ".part"))
     needed = sum(item.size for item in wanted) - begun + SPARE + (CONVERTED_SIZE if wanted[0].name == NETWORK else 0)
-    home = next(parent for parent in (folder.path, *folder.path.absolute().parents) if parent.is_dir())
+    home = next((parent for parent in (folder.path, *folder.path.absolute().parents) if parent.is_dir()), None)
+    if home is None:  # a drive that is not there
+        raise UserError(f"Folder '{folder.path}' cannot be made: choose another one for the weights.")
     free = shutil.disk_usage(home).free
     if needed > free:
         raise UserError(
@@ -73,28 +81,38 @@ def _check_space(folder: Folder, wanted: Sequence[Item]) -> None:
         )
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _fetch(folder: Folder, item: Item, base: str) -> Generator[Step, None, None]:
-    url, arrived = item.url(base), folder.path / f"new-{item.local}"
-    stage = f"Downloading {item.name}"
-    work, published = download(url, arrived, item.name), ""
-    try:
-        while True:
-            done, total = next(work)
-            yield Step(stage, done, total or item.size)
-    except StopIteration as end:
-        published = end.value
-    finally:
-        work.close()
+    """Closed while it checks, it keeps the file, which the next call then checks."""
+    url, arrived = item.url(base), folder.path / item.arriving
+    published = yield from _downloaded(url, arrived, item)
     try:
         problem = flaw(arrived)
         if problem:
             raise UserError(f"What came from {base} for {item.name} is damaged ({problem}): try again, or use another mirror.")
         sha256 = yield from _digest(arrived, item)
         _compare(folder, item, sha256, published, base)
-        arrived.replace(folder.path / item.local)
-    finally:
-        arrived.unlink(missing_ok=True)
-    folder.note(item, sha256, (folder.path / item.local).stat().st_size, url)
+    except UserError:
+        discard(arrived)
+        raise
+    size = arrived.stat().st_size
+    arrived.replace(folder.path / item.local)
+    discard(arrived)
+    folder.note(item, sha256, size, url)
+
+
+def _downloaded(url: str, arrived: Path, item: Item) -> Generator[Step, None, str]:
+    """`download` in Steps."""
+    with closing(download(url, arrived, item.name)) as work:
+        while True:
+            try:
+                done, total = next(work)
+            except StopIteration as end:
+                return end.value
+            yield Step(f"Downloading {item.name}", done, total or item.size)
 
 
 def _digest(path: Path, item: Item) -> Generator[Step, None, str]:
@@ -138,15 +156,17 @@ def _convert(folder: Folder) -> Generator[Step, None, None]:
     yield Step("Converting the network", 1, 1)
 
 
-def _candidates(source: Path) -> Iterator[Path]:
+def _candidates(source: Path) -> Iterator[list[Path]]:
+    """Files that may be ours, folder by folder."""
     if not source.exists():
         raise UserError(f"'{source}' does not exist: choose a folder or file that holds the released weights.")
     if source.is_file():
-        yield source
+        yield [source]
         return
-    for path in sorted(source.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and (path.suffix.lower() != ".json" or "tokenizer" in path.name) and path.is_file():
-            yield path
+    for folder, inner, names in os.walk(source):
+        inner.sort()
+        paths = [Path(folder, name) for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES]
+        yield [path for path in paths if (path.suffix.lower() != ".json" or "tokenizer" in path.name) and path.is_file()]
 
 
 # the widths of dinov2-large and t5-base
@@ -165,18 +185,18 @@ def _recognise(path: Path, alone: bool) -> Item | None:
     """Which item a file is, by what is in it; a checkpoint also by its name, unless it is `alone`: the one that the user chose."""
     network, images, names, tokenizer = TABLE
     suffix = path.suffix.lower()
-    if suffix == ".json":
-        return tokenizer if not flaw(path) and '"Unigram"' in path.read_text(encoding="utf-8", errors="replace") else None
-    if suffix in (".pt", ".pth"):
-        return network if not flaw(path) and (alone or path.name == network.file) else None
     try:
+        if suffix not in SUFFIXES or flaw(path):
+            return None
+        if suffix == ".json":
+            return tokenizer if '"Unigram"' in path.read_text(encoding="utf-8") else None
+        if suffix != ".safetensors":
+            return network if alone or path.name == network.file else None
         keys = header(path).keys()
-    except (ValueError, OSError):
+    except OSError:  # not ours to read
         return None
-    if flaw(path):
+    if any("register" in key for key in keys):  # another DINOv2
         return None
-    if any(key.endswith("embeddings.patch_embeddings.projection.weight") for key in keys) and not any(
-        "register" in key for key in keys
-    ):
+    if any(key.endswith("embeddings.patch_embeddings.projection.weight") for key in keys):
         return images
     return names if "encoder.block.0.layer.1.DenseReluDense.wi.weight" in keys else None

@@ -36,6 +36,11 @@ class Item:
     local: str
     about: str
 
+    @property
+    def arriving(self) -> str:
+        """What it is called in our folder until it has been checked."""
+        return f"new-{self.local}"
+
     def url(self, base: str) -> str:
         return f"{base}/{self.repo}/resolve/main/{self.file}"
 
@@ -135,26 +140,35 @@ class Folder:
             )
 
     def remove(self) -> int:
-        """Delete what was downloaded, begun or converted, and the record; files that lie elsewhere stay. -> bytes freed."""
-        names = [CONVERTED, RECORD, *(item.local for item in TABLE)]
-        files = [self.path / f"{name}{ending}" for name in names for ending in ("", ".part", ".part.json", ".partial")]
+        """Delete what was downloaded, begun or converted, and the record; files that lie elsewhere stay. -> bytes freed.
+
+        Raises UserError if one cannot be deleted.
+        """
+        names = [CONVERTED, RECORD, *(item.local for item in TABLE), *(item.arriving for item in TABLE)]
+        files = [self.path / f"{name}{ending}" for name in names for ending in ("", ".part", ".json", ".partial")]
         freed = 0
         for file in filter(Path.is_file, files):
-            freed += file.stat().st_size
-            file.unlink()
+            size = file.stat().st_size
+            try:
+                file.unlink()
+            except OSError as error:
+                raise UserError(
+                    f"'{file}' cannot be deleted ({error.strerror}): close what uses it, and remove again."
+                ) from error
+            freed += size
         return freed
 
 
 def flaw(path: Path) -> str:
     """What is wrong with a file of the kind that its name says; '' if nothing. Looks at its frame, not at its numbers."""
     try:
-        if path.suffix == ".json":
+        if path.suffix.lower() == ".json":
             found = json.loads(path.read_text(encoding="utf-8"))
             return "" if isinstance(found, dict) and "model" in found else "no tokenizer is in it"
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return _safetensors_flaw(path)
         return "" if zipfile.is_zipfile(path) else f"no PyTorch checkpoint is in it, or its end is missing{_looks(path)}"
-    except ValueError:
+    except (ValueError, LookupError, TypeError):
         return f"its content is not what its name says{_looks(path)}"
 
 

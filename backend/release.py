@@ -113,7 +113,7 @@ def convert(checkpoint: Path, out: Path, provenance: Mapping[str, object]) -> Co
             f"Checkpoint '{checkpoint}' is another version of the network ({problem}): update AnyRig, or get the file again."
         )
     metadata = {"config": json.dumps(asdict(config)), "card": json.dumps({"name": "release", **provenance}), "licence": LICENCE}
-    partial = out.with_suffix(".partial")
+    partial = out.with_name(f"{out.name}.partial")
     try:
         save_file({key: value.clone() for key, value in state.items()}, partial, metadata)
         partial.replace(out)

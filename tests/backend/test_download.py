@@ -10,10 +10,10 @@ import pytest
 from anyrig.backend import download as module
 from anyrig.backend.capture import result_of
 from anyrig.backend.cli import main
-from anyrig.backend.download import download
+from anyrig.backend.download import SPARE, discard, download
 from anyrig.backend.errors import UserError
 from anyrig.backend.obtain import adopt, obtain
-from anyrig.backend.registry import HUB, TABLE, Folder, base_url, size_text
+from anyrig.backend.registry import CONVERTED_SIZE, HUB, TABLE, Folder, base_url, size_text
 from anyrig.tests.backend.served import Server, serving, write_release
 
 DATA = bytes(range(256)) * 4000
@@ -48,7 +48,11 @@ def test_a_plain_download(server: Server, tmp_path: Path) -> None:
         assert total == len(DATA)
     assert (tmp_path / "new" / "f").read_bytes() == DATA
     assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == len(DATA)
-    assert [file.name for file in (tmp_path / "new").iterdir()] == ["f"]
+    assert not (tmp_path / "new" / "f.part").exists()
+    fetch(server, tmp_path / "new" / "f")
+    assert len(server.requests) == 1  # it is there, and from this address
+    discard(tmp_path / "new" / "f")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -162,6 +166,14 @@ def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None
         fetch(server, tmp_path / "taken" / "f")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
+def test_a_disk_that_fills_up_meanwhile(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "f.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="cannot be written .No space left on device.*choose another folder"):
+        fetch(server, tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+
+
 # The release
 
 
@@ -184,6 +196,46 @@ def test_the_release_arrives_once_and_is_recorded(server: Server, release: dict[
         assert folder.record()[item.name]["sha256"] == hashlib.sha256(release[item.name]).hexdigest()
     assert result_of(obtain(folder, server.address)) == [] and len(server.requests) == 4
     assert folder.remove() > 100_000 and list(tmp_path.iterdir()) == []
+
+
+def begun(folder: Folder, server: Server, stage: str) -> None:
+    """Download the second file and cancel in the middle of a stage."""
+    work = obtain(folder, server.address, TABLE[1:2])
+    assert any(step.stage.startswith(stage) and step.done for step in work)
+    work.close()
+
+
+def test_a_file_that_was_being_checked_is_not_fetched_again(server: Server, release: dict[str, bytes], tmp_path: Path) -> None:
+    server.fill(release)
+    item, folder = TABLE[1], Folder(tmp_path)
+    server.linked[item.url("")] = "0" * 64
+    begun(folder, server, "Checking")
+    assert not folder.has(item)
+    with pytest.raises(UserError, match="is not the published file"):
+        result_of(obtain(folder, server.address, [item]))
+    assert len(server.requests) == 1 and list(tmp_path.iterdir()) == []
+    server.linked.clear()
+    begun(folder, server, "Checking")
+    result_of(obtain(folder, server.address, [item]))
+    assert len(server.requests) == 2 and folder.has(item)
+
+
+@pytest.mark.parametrize("stage", ["Downloading", "Checking"])
+def test_what_was_begun_counts_as_space_and_is_removed(
+    server: Server, release: dict[str, bytes], tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.fill(release)
+    folder = Folder(tmp_path)
+    begun(folder, server, stage)
+    kept = sum(path.stat().st_size for path in tmp_path.iterdir() if path.suffix != ".json")
+    assert kept > 0
+    needed = sum(item.size for item in TABLE) + CONVERTED_SIZE + SPARE - kept
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, needed - 1))
+    with pytest.raises(UserError, match="make room"):
+        next(obtain(folder, server.address))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, needed))
+    next(obtain(folder, server.address))
+    assert folder.remove() >= kept and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("item", "fault"), [(item, fault) for item in TABLE for fault in ("html", "cut 500", "cut 0")])
@@ -232,6 +284,25 @@ def test_files_that_the_user_has(release: dict[str, bytes], tmp_path: Path) -> N
         result_of(adopt(folder, tmp_path / "ours"))
     with pytest.raises(UserError, match="does not exist"):
         result_of(adopt(folder, tmp_path / "nowhere"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read, even by root")
+def test_files_that_are_nothing_do_not_end_the_search(release: dict[str, bytes], tmp_path: Path) -> None:
+    for name in ("a.pt", "a.safetensors", "a-tokenizer.json"):
+        (tmp_path / name).symlink_to("/proc/self/mem")
+    for name, entry in (("b", b'{"a": 1}'), ("c", b'{"a": {"data_offsets": []}}'), ("d", b'{"a": {}}')):
+        (tmp_path / f"{name}.safetensors").write_bytes(len(entry).to_bytes(8, "little") + entry)
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "T5.SAFETENSORS").write_bytes(release["t5-base"])
+    steps = list(adopt(Folder(tmp_path / "ours"), tmp_path))
+    assert [step.stage for step in steps[:2]] == ["Looking for the weights"] * 2  # a cancel is heard in every folder
+    assert Folder(tmp_path / "ours").file(TABLE[2]) == tmp_path / "e" / "T5.SAFETENSORS"
+
+
+@pytest.mark.parametrize("mirror", ["https://mirror.example/gewichte-\u00e4", "https://.example"])
+def test_an_address_with_letters_it_cannot_have(tmp_path: Path, mirror: str) -> None:
+    with pytest.raises(UserError, match=r"example.*is not an address .*use another mirror"):
+        result_of(obtain(Folder(tmp_path), mirror))
 
 
 def test_the_command_line(server: Server, release: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
