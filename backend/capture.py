@@ -11,13 +11,14 @@ from itertools import islice
 from traceback import clear_frames
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from .ahead import DEPTH, ahead
 from .clip import Clip, Settings
-from .compute import OUT_OF_MEMORY, Plan, give_back, given_back, mixed, plan_of, smaller, uploaded
+from .compute import Plan, give_back, given_back, mixed, plan_of, ran_out, smaller, uploaded
 from .errors import UserError
 from .inference import Take, anchor_of, collected, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
 from .motion import Motion
@@ -132,8 +133,8 @@ def _within_memory(
     while True:
         try:
             return (yield from work(model, plan)), plan
-        except OUT_OF_MEMORY as error:
-            following = smaller(plan)
+        except (RuntimeError, MemoryError, cv2.error) as error:
+            following = smaller(plan) if ran_out(error) else None
             if following is None:
                 raise
             clear_frames(error.__traceback__)  # they hold the tensors of what failed

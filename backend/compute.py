@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import clear_frames
 from typing import Any, NamedTuple
 
+import cv2
 import torch
 from numpy.typing import NDArray
 
@@ -73,7 +75,17 @@ def smaller(plan: Plan) -> Plan | None:
     return Plan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
 
 
-OUT_OF_MEMORY = (torch.OutOfMemoryError, MemoryError)
+# Metal, main memory, OpenCV and CUDA's own libraries run out in other classes' names
+RAN_OUT = re.compile(
+    r"out of memory|(can't|cannot) allocate memory|not enough memory|insufficient memory|_ALLOC_FAILED", re.IGNORECASE
+)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether memory ran out, of the device or of the computer."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, (RuntimeError, cv2.error)) and RAN_OUT.search(str(error)) is not None
 
 
 @contextmanager
@@ -84,14 +96,12 @@ def given_back() -> Iterator[None]:
     """
     try:
         yield
-    except OUT_OF_MEMORY as error:
-        clear_frames(error.__traceback__)  # they hold the tensors of what failed
-        raise UserError(
-            "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU.",
-            fix="use_cpu",
-        ) from error
     except BaseException as error:
-        clear_frames(error.__traceback__)
+        clear_frames(error.__traceback__)  # they hold the tensors of what failed
+        if ran_out(error):
+            raise UserError(
+                "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU.", fix="use_cpu"
+            ) from error
         raise
     finally:
         give_back()
@@ -100,3 +110,5 @@ def given_back() -> Iterator[None]:
 def give_back() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

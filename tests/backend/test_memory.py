@@ -5,6 +5,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -56,7 +57,17 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def fail(monkeypatch: pytest.MonkeyPatch, most: int, times: int) -> None:
+SHORTAGES = {
+    "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "Metal": RuntimeError(
+        "MPS backend out of memory (MPS allocated: 1.49 GiB, max allowed: 30.19 GiB). Tried to allocate 9.19 MiB"
+    ),
+    "CUDA's libraries": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "numpy": MemoryError("Unable to allocate 2.00 TiB for an array"),
+}
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, most: int, times: int, error: Exception = SHORTAGES["CUDA"]) -> None:
     """The encoder runs out of memory above `most` pictures, `times` times."""
     plain = Encoder.encode
     left = [times]
@@ -64,7 +75,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, most: int, times: int) -> None:
     def encode(self: Encoder, crops: torch.Tensor) -> torch.Tensor:
         if len(crops) > most and left[0]:
             left[0] -= 1
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise type(error)(str(error))  # a new one each time, with a traceback of its own
         return plain(self, crops)
 
     monkeypatch.setattr(Encoder, "encode", encode)
@@ -74,9 +85,10 @@ def last_index(stages: list[str], stage: str) -> int:
     return len(stages) - 1 - stages[::-1].index(stage)
 
 
-def test_half_as_much_is_tried_once(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shortage", SHORTAGES)
+def test_half_as_much_is_tried_once(work, attempts: list[int], shortage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = result_of(capture(*work, TINY))[0]
-    fail(monkeypatch, most=2, times=99)
+    fail(monkeypatch, most=2, times=99, error=SHORTAGES[shortage])
     attempts.clear()
     stages = []
     running = capture(*work, TINY)
@@ -108,6 +120,23 @@ def test_then_the_processor(work, attempts: list[int], monkeypatch: pytest.Monke
 def test_then_a_sentence(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     fail(monkeypatch, most=0, times=99)
     with pytest.raises(UserError, match="ran out of memory: trim the clip"):
+        result_of(capture(*work, TINY))
+
+
+def test_main_memory_that_runs_out_is_told(work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's and OpenCV's own words."""
+    for greedy in (
+        lambda *_: torch.empty(2**50),
+        lambda *_: cv2.copyMakeBorder(np.zeros((9, 9), np.uint8), 0, 2**30, 0, 2**30, 0),
+    ):
+        monkeypatch.setattr(Encoder, "encode", greedy)
+        with pytest.raises(UserError, match="ran out of memory: trim the clip"):
+            result_of(capture(*work, TINY))
+
+
+def test_other_errors_are_not_hidden(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    fail(monkeypatch, most=0, times=1, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         result_of(capture(*work, TINY))
 
 
