@@ -83,7 +83,7 @@ def bench_model(name: str, device: torch.device) -> Model:
         return load_model(name, device)
     config = Config()
     network = Video2Pose2Rot(config).to(device).eval()
-    encoder = Dinov2Encoder(Dinov2(VitConfig()), device, torch.float16 if device.type == "cuda" else torch.float32)
+    encoder = Dinov2Encoder(Dinov2(VitConfig()), device)
     return Model("release", network, encoder, {"data": "none: random weights, for timing"}, random_names(config.name_width))
 
 
