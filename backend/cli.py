@@ -24,7 +24,7 @@ from .errors import UserError
 from .inference import Take, motion_of
 from .obtain import Step, adopt, obtain
 from .registry import TABLE, Folder, named, size_text
-from .rig import Reference, Rig
+from .rig import Rig
 from .skeleton import skeleton_of
 from .splat import reference_views
 from .video import probe
@@ -128,14 +128,14 @@ def _capture(options: argparse.Namespace) -> None:
     rig, poses = _load_rig(options.rig)
     pose = _reference_pose(options.reference, rig, poses)
     settings = Settings(model=options.model, device=options.device, heading=options.heading)
-    views = reference_views(rig, capsules(rig), pose, side_azimuths())
     if options.stage == "pose2rot":
-        _pose2rot(options, rig, views[0], settings)
+        _pose2rot(options, rig, pose, settings)
         return
     if not options.video:
         raise UserError("There is no video: give one with --video, or positions with --stage pose2rot --positions FILE.")
     clip = Clip(options.video, options.start, options.end)
-    target = Target(rig, tuple(views))
+    probe(clip)  # raises before the views are drawn, which takes seconds
+    target = Target(rig, tuple(reference_views(rig, capsules(rig), pose, side_azimuths())))
     if options.stage == "video2pose":
         _write_positions(options.out, drained(capture_positions([target], clip, settings)), settings)
         return
@@ -190,7 +190,7 @@ def _write_positions(path: Path, watched: Watched, settings: Settings) -> None:
     )  # fmt: skip
 
 
-def _pose2rot(options: argparse.Namespace, rig: Rig, reference: Reference, settings: Settings) -> None:
+def _pose2rot(options: argparse.Namespace, rig: Rig, pose: np.ndarray, settings: Settings) -> None:
     if not options.positions:
         raise UserError("There are no positions: give the file of --stage video2pose with --positions.")
     try:
@@ -202,7 +202,7 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, reference: Reference, setti
     if names != data["names"].tolist():
         raise UserError(f"Positions '{options.positions}' belong to another rig than '{rig.name}': write them again with this one.")
     azimuth = float(data["azimuth"])
-    seen = Reference(reference.pose, reference.picture, azimuth, reference.projection)
+    [seen] = reference_views(rig, capsules(rig), pose, [azimuth])
     model = load_model(settings.model, pick_device(settings.device), settings.weights)
     take = drained(solve(model, [Take(rig, seen, data["position"], None, azimuth)]))[0]
     _write(options, rig, motion_of(take, data["times"], data["boxes"], data["confidence"], settings, {"positions": options.positions}))

@@ -223,14 +223,17 @@ def test_command_line(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         ([], "--video"),
         (["--stage", "pose2rot"], "--positions"),
         (["--video", "x", "--reference", "7"], "rest"),
-        (["--video", "x", "--model", "no.safetensors"], "no.safetensors"),
+        (["--video", "VIDEO", "--model", "no.safetensors"], "no.safetensors"),
     ],
 )
-def test_command_line_errors(arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_errors(
+    arguments: list[str], words: str, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rig = tmp_path / "rig.json"
     rig.write_text(make_rig().to_json())
     model = [] if "--model" in arguments else ["--model", "tiny"]
-    assert main(["capture", "--rig", str(rig), "--out", str(tmp_path / "t.npz"), *model, *arguments]) == 1
+    given = [str(video) if argument == "VIDEO" else argument for argument in arguments]
+    assert main(["capture", "--rig", str(rig), "--out", str(tmp_path / "t.npz"), *model, *given]) == 1
     assert words in capsys.readouterr().err
 
 
