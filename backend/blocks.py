@@ -83,9 +83,10 @@ class Rope(nn.Module):
         table = self._tables.get(key)
         if table is None or len(table[0]) < frames:
             size = max(64, 1 << (frames - 1).bit_length())
-            octave = torch.arange(0, self.width, 2, dtype=torch.float64) / self.width
-            angle = torch.arange(size, dtype=torch.float64)[:, None] * 10000.0**-octave
-            table = (angle.cos().to(like), angle.sin().to(like))
+            with torch.inference_mode(False):  # a table made while measuring must serve training too
+                octave = torch.arange(0, self.width, 2, dtype=torch.float64) / self.width
+                angle = torch.arange(size, dtype=torch.float64)[:, None] * 10000.0**-octave
+                table = (angle.cos().to(like), angle.sin().to(like))
             self._tables[key] = table
         return table[0][:frames], table[1][:frames]
 

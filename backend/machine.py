@@ -13,7 +13,7 @@ def memory() -> tuple[int | None, int | None]:
     """Bytes of main memory: all of it, and what programs can still have. None where the system does not tell."""
     if sys.platform == "win32":
         return _windows()
-    return _total(), _available(Path("/proc/meminfo"))
+    return _total(), available(Path("/proc/meminfo"))
 
 
 def _total() -> int | None:
@@ -23,7 +23,7 @@ def _total() -> int | None:
         return None
 
 
-def _available(meminfo: Path) -> int | None:
+def available(meminfo: Path) -> int | None:
     """Linux: what is free or can be freed."""
     try:
         lines = meminfo.read_text(encoding="ascii", errors="replace").splitlines()

@@ -74,8 +74,8 @@ def crop(image: Image, matte: Image, square: Array, size: int = SIZE) -> Image:
     x0, y0, x1, y1 = (float(edge) for edge in square)
     # As a difference from white, the background and all that lies outside the image are zero: only the matte's box counts.
     left, top, width, height = cv2.boundingRect(matte)
-    columns, across = _resampling(x0, x1, (left, left + width), size)
-    rows, down = _resampling(y0, y1, (top, top + height), size)
+    columns, across = resampling(x0, x1, (left, left + width), size)
+    rows, down = resampling(y0, y1, (top, top + height), size)
     ink = _ink(image[rows, columns], matte[rows, columns])
     height, _, width = ink.shape
     ink = (down @ ink.reshape(height, 3 * width)).reshape(size, 3, width)
@@ -93,7 +93,7 @@ def _ink(image: Image, matte: Image) -> NDArray[np.float32]:
     return ink
 
 
-def _resampling(start: float, end: float, bounds: tuple[int, int], size: int) -> tuple[slice, scipy.sparse.csr_matrix]:
+def resampling(start: float, end: float, bounds: tuple[int, int], size: int) -> tuple[slice, scipy.sparse.csr_matrix]:
     """The pixels within `bounds` that [start, end] of an axis needs, and the weights (size, pixels) that resample them."""
     step = (end - start) / size
     width = max(step, 1.0)  # antialiasing: when shrinking, the kernel grows with the output's pixels

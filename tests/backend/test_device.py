@@ -209,9 +209,9 @@ def test_memory_is_read_from_the_system(tmp_path: Path):
         assert free is not None and 0 < free <= total
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\nHugePages_Total:       0\n")
-    assert machine._available(meminfo) == 8_000_000 * 1024
+    assert machine.available(meminfo) == 8_000_000 * 1024
     meminfo.write_text("MemTotal:       16000000 kB\n")
-    assert machine._available(meminfo) is None and machine._available(tmp_path / "none") is None
+    assert machine.available(meminfo) is None and machine.available(tmp_path / "none") is None
 
 
 def test_the_processor_has_a_name_and_threads(tmp_path: Path):

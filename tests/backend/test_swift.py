@@ -13,6 +13,7 @@ import pytest
 import torch
 from anyrig.backend import vision
 from anyrig.backend.ahead import ahead
+from anyrig.backend.bench import random_anchor
 from anyrig.backend.capsules import capsules
 from anyrig.backend.clip import Settings
 from anyrig.backend.compute import picture_bytes, plan_of
@@ -20,7 +21,7 @@ from anyrig.backend.config import LITE, TINY, Config
 from anyrig.backend.errors import UserError
 from anyrig.backend.inference import anchor_of, reference_crop, run_pose2rot, run_video2pose
 from anyrig.backend.matte import difference, ordered, shade_vectors, shifted_difference
-from anyrig.backend.model import Anchor
+from anyrig.backend.model import Anchor, Video2Pose2Rot
 from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import geodesic_angle, rot6d_to_matrix
 from anyrig.backend.splat import reference_views
@@ -70,7 +71,7 @@ def plain_crop(image: np.ndarray, matte: np.ndarray, square: np.ndarray, size: i
     """The whole square resampled, whatever the matte leaves of it."""
     ink = (image.astype(np.float32) - 255) * (matte.astype(np.float32) * np.float32(1 / 255))[..., None]
     for axis, (start, end) in enumerate(((square[1], square[3]), (square[0], square[2]))):
-        cut, weights = vision._resampling(start, end, (0, ink.shape[axis]), size)
+        cut, weights = vision.resampling(start, end, (0, ink.shape[axis]), size)
         ink = np.moveaxis(np.tensordot(weights.toarray(), ink[cut] if axis == 0 else ink[:, cut], (1, axis)), 0, axis)
     return np.clip(np.rint(ink + 255), 0, 255).astype(np.uint8)
 
@@ -163,6 +164,16 @@ def test_half_precision_costs_less_than_a_tenth_of_a_degree(lite: Model) -> None
     whole, half = rotations(None), rotations(torch.float16)
     error = np.degrees(geodesic_angle(whole, half)).mean()
     assert 1e-5 < error < 0.1
+
+
+def test_a_network_trains_on_after_it_was_measured() -> None:
+    network, anchor = Video2Pose2Rot(TINY), random_anchor(TINY, [4], 1, TINY.grid**2)
+    tokens = torch.randn(5, TINY.grid**2, TINY.image_width)
+    position = torch.cat(list(run_video2pose(network.eval(), anchor, [tokens], 5)), dim=1)
+    list(run_pose2rot(network, anchor, position))
+    network.train()
+    network(tokens[None], anchor)[1].sum().backward()
+    assert all(block.attn.linear_q.weight.grad is not None for block in network.pos2rot.pose_encoder.temporal_blocks)
 
 
 @pytest.mark.parametrize("config", [TINY, LITE], ids=["image windows", "single images"])
