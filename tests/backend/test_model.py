@@ -6,7 +6,7 @@ import pytest
 import torch
 from anyrig.backend.blocks import Graph
 from anyrig.backend.config import TINY, Config
-from anyrig.backend.model import Anchor, Video2Pose2Rot, pose2rot, video2pose
+from anyrig.backend.model import Anchor, Video2Pose2Rot
 from safetensors import safe_open
 from torch import Tensor
 
@@ -55,7 +55,7 @@ def test_parity(case: str, dtype: torch.dtype, tolerance: float) -> None:
     anchor = anchor_of(tensors, case, dtype)
     mask = anchor.graph.mask[0]
     position, rot6d = model(tensors[f"{case}.in.image_embed"].to(dtype), anchor)
-    again = pose2rot(model, position, anchor_of(tensors, case, dtype, "memory2"))
+    again = model.pos2rot(position, anchor_of(tensors, case, dtype, "memory2"))
     for name, value in (("position", position), ("rot6d", rot6d), ("rot6d_memory2", again)):
         expected = tensors[f"{case}.out.{name}"][:, :, mask]
         assert (value[:, :, mask].double() - expected).abs().max() < tolerance, name
@@ -145,11 +145,11 @@ def test_each_frame_depends_on_its_margin_alone(aids: bool) -> None:
 def test_several_reference_pairs() -> None:
     model, tensors = load(torch.float64)
     anchor = anchor_of(tensors, "a", torch.float64, "memory2")
-    position = video2pose(model, tensors["a.in.image_embed"].double(), anchor_of(tensors, "a", torch.float64))
-    out = pose2rot(model, position, anchor)
+    position = model.video2pos(tensors["a.in.image_embed"].double(), anchor_of(tensors, "a", torch.float64))[0]
+    out = model.pos2rot(position, anchor)
     swapped = replace(anchor, position=anchor.position[:, [0, 1, 1]], rot6d=anchor.rot6d[:, [0, 1, 1]])
     assert out.shape == (1, 9, 13, 6)
-    assert (pose2rot(model, position, swapped) - out).abs().max() > 1e-6
+    assert (model.pos2rot(position, swapped) - out).abs().max() > 1e-6
 
 
 def test_release_names_and_shapes() -> None:
@@ -171,6 +171,6 @@ def test_aids_start_at_the_reference() -> None:
     _, tensors = load(torch.float64)
     anchor, image = aided(anchor_of(tensors, "a", torch.float64), TINY)
     model = Video2Pose2Rot(TINY).double().eval()
-    rot6d = pose2rot(model, anchor.position[:, :1].expand(-1, 9, -1, -1), anchor)
+    rot6d = model.pos2rot(anchor.position[:, :1].expand(-1, 9, -1, -1), anchor)
     assert rot6d.isfinite().all()
     assert model(image, anchor)[0][:, :, 0].abs().max() == 0

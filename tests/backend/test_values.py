@@ -83,7 +83,6 @@ def test_reference_json_keeps_every_pixel_and_the_colour_of_clear_ones():
     picture[0, 0] = [200, 100, 50, 0]
     reference = Reference(**reference_values(picture=picture))
     assert_equal(Reference.from_json(reference.to_json()), reference)
-    assert_equal(reference.with_pose(reference.pose * 2), Reference(**reference_values(picture=picture, pose=reference.pose * 2)))
 
 
 def test_motion_json_and_npz(tmp_path: Path):
