@@ -126,7 +126,9 @@ class ANYRIG_PT_footage(_Section, bpy.types.Panel):
             layout.prop(props, "fps")
         layout.prop(props, "use_box")
         if props.use_box:
-            layout.column(align=True).prop(props, "box", text="Pixels")
+            column = layout.column(align=True)
+            for index, edge in enumerate(("Left", "Top", "Right", "Bottom")):
+                column.prop(props, "box", index=index, text=edge)
         layout.operator("anyrig.draw_box", icon="SELECT_SET")
         layout.prop(props, "matte")
 

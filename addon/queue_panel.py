@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from . import job, jobs_queue, panels
 
@@ -31,8 +32,8 @@ class ANYRIG_UL_queue(bpy.types.UIList):
     ) -> None:
         running = item.key == jobs_queue.running_key()
         row = layout.split(factor=0.6)
-        row.label(text=item.video, icon="PLAY" if running else ICONS[item.state])
-        row.label(text=jobs_queue.names_of(item))
+        row.label(text=item.video, icon="PLAY" if running else ICONS[item.state], translate=False)
+        row.label(text=jobs_queue.names_of(item), translate=False)
 
 
 class ANYRIG_PT_queue(bpy.types.Panel):
@@ -59,9 +60,13 @@ class ANYRIG_PT_queue(bpy.types.Panel):
         row = layout.row()
         row.scale_y = 1.4
         if jobs_queue.running_key():
-            row.operator("anyrig.cancel", text=f"Stop Queue ({waiting} waiting)", icon="CANCEL")
+            row.operator("anyrig.cancel", text=_counted("Stop Queue ({count} waiting)", waiting), icon="CANCEL", translate=False)
         else:
-            row.operator("anyrig.queue_run", text=f"Run Queue ({waiting})", icon="PLAY")
+            row.operator("anyrig.queue_run", text=_counted("Run Queue ({count})", waiting), icon="PLAY", translate=False)
+
+
+def _counted(text: str, count: int) -> str:
+    return iface_(text, "Operator").format(count=count)
 
 
 def _draw_side(column: bpy.types.UILayout) -> None:

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 
 from . import take_store, takes
 
@@ -31,8 +32,9 @@ class ANYRIG_UL_takes(bpy.types.UIList):
             return
         about, action = take_store.about(item), take_store.action_of(item)
         row = layout.split(factor=0.62)
-        row.label(text=f"{video_name(about)} > {about['armature']}", icon="ACTION" if action else "FILE")
-        row.label(text=about["date"][:16])
+        row.label(text=f"{video_name(about)} > {about['armature']}", icon="ACTION" if action else "FILE", translate=False)
+        # the year would not fit; it is told below the list
+        row.label(text=about["date"][5:16].replace("T", " "), translate=False)
 
     def filter_items(self, _context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
         return arrange(getattr(data, name), self.filter_name, self.bitflag_filter_item)
@@ -83,8 +85,10 @@ class ANYRIG_PT_takes(bpy.types.Panel):
 def _draw_take(layout: bpy.types.UILayout, text: bpy.types.Text) -> None:
     about = take_store.about(text)
     column = layout.column(align=True)
-    column.label(text=f"{about['name']}: {about['frames']} frames from frame {about['start_frame']}")
-    column.label(text=f"Model: {PurePath(about['model']).name}")
+    frames = iface_("{count} frames from frame {first}").format(count=about["frames"], first=about["start_frame"])
+    column.label(text=f"{about['name']}: {frames}", translate=False)
+    date, model = about["date"][:16].replace("T", " "), PurePath(about["model"]).name
+    column.label(text=f"{iface_('Model')}: {model}, {date}", translate=False)
     if take_store.action_of(text) is None:
         column.label(text="Its action is not in this file", icon="INFO")
 

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as iface_
 from bpy.props import StringProperty
 
-from ..backend.device import Finding
 from ..backend.errors import UserError
 from ..backend.obtain import Step, adopt, obtain
 from ..backend.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text, size_text
-from . import diagnostics, job, prefs
+from . import job, panels, prefs
 
 # a mixin must not be an operator itself
 Operator = bpy.types.Operator if TYPE_CHECKING else object
 
 OFFLINE = "Online access is off: allow it in Preferences > System"
+OFFLINE_PANEL = "Online access is off: allow it in Preferences > System, or use files of your own."
 OFFLINE_COMMAND = "Online access is off: start Blender with --online-mode, or allow it in Preferences > System."
 
 
@@ -177,12 +178,14 @@ class ANYRIG_PT_weights(bpy.types.Panel):
         missing = here.missing()
         _draw_table(layout.column(align=True), here)
         if missing and not bpy.app.online_access:
-            diagnostics.wrapped(layout, Finding(OFFLINE + ", or use files of your own.", False), "ERROR")
+            column = layout.column()
+            column.alert = True
+            panels.wrapped(column, iface_(OFFLINE_PANEL), "ERROR")
             layout.operator("screen.userpref_show", text="Open Preferences", icon="PREFERENCES").section = "SYSTEM"
         if missing:
             row = layout.row()
             row.scale_y = 1.3
-            row.operator(ANYRIG_OT_download_weights.bl_idname, text=f"Download ({coming(missing)})", icon="IMPORT")
+            row.operator(ANYRIG_OT_download_weights.bl_idname, text=_download_text(missing), icon="IMPORT", translate=False)
             layout.operator(ANYRIG_OT_adopt_weights.bl_idname, text="Use My Files...", icon="FILE_FOLDER")
         if len(missing) < len(TABLE):
             layout.operator(ANYRIG_OT_remove_weights.bl_idname, text="Remove", icon="TRASH")
@@ -190,9 +193,16 @@ class ANYRIG_PT_weights(bpy.types.Panel):
 
 def _draw_table(column: bpy.types.UILayout, here: Folder) -> None:
     for item in TABLE:
-        row = column.split(factor=0.55)
-        row.label(text=item.name, icon="CHECKMARK" if here.has(item) else "IMPORT")
-        row.label(text=f"{size_text(item.size)}, {item.licence}")
+        row = column.split(factor=0.68)
+        row.label(text=item.name, icon="CHECKMARK" if here.has(item) else "IMPORT", translate=False)
+        row.label(text=size_text(item.size), translate=False)
+    for licence in dict.fromkeys(item.licence for item in TABLE):
+        names = ", ".join(item.name for item in TABLE if item.licence == licence)
+        panels.wrapped(column, f"{iface_('Licence')} ({names}): {licence}")
+
+
+def _download_text(missing: list[Item]) -> str:
+    return iface_("Download ({size})", "Operator").format(size=coming(missing))
 
 
 def download_command(arguments: list[str], say: Callable[[str], None]) -> int:

@@ -8,10 +8,11 @@ from pathlib import Path
 import anyrig.addon as addon
 import bpy
 import pytest
-from anyrig.addon import fixes, menus, panels, sides, translations
+from anyrig.addon import fixes, sides, translations
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = {name.partition(".")[2] for name, _ in menus.ENTRIES if name} | {"fix"}
+SIDEBAR = ("panels", "takes_panel", "check_panel", "queue_panel", "weights", "naming")
+OWN = {f"anyrig.addon.{name}" for name in SIDEBAR}
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +36,21 @@ def shown() -> set[tuple[str, str]]:
         for each in bpy.context.scene.anyrig.bl_rna.properties
         if not each.is_hidden and each.identifier not in ("rna_type", "name")
     ]
-    texts = {each.name for each in settings} | {each.bl_label for each in panels.CLASSES} | set(sides.NAMES)
+    texts = {each.name for each in settings} | set(sides.NAMES)
+    texts |= {cls.bl_label for cls in bpy.types.Panel.__subclasses__() if cls.__module__ in OWN}
     texts |= {item.name for each in settings if each.type == "ENUM" for item in each.enum_items_static}
-    buttons = {getattr(bpy.ops.anyrig, name).get_rna_type().name for name in OWN} | {fix.label for fix in fixes.FIXES.values()}
+    buttons = {getattr(bpy.ops.anyrig, name).get_rna_type().name for name in dir(bpy.ops.anyrig) if name != "watch_escape"}
+    buttons |= {fix.label for fix in fixes.FIXES.values()}
     return {("*", text) for text in texts} | {("Operator", text) for text in buttons}
+
+
+def written(calls: set[str]) -> set[str]:
+    """The texts that the sidebar's modules write into their buttons or labels."""
+    trees = [ast.parse((ROOT / "addon" / f"{name}.py").read_text(encoding="utf-8")) for name in SIDEBAR]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    drawn = [node for node in nodes if isinstance(node.func, ast.Attribute) and node.func.attr in calls]
+    values = [keyword.value for node in drawn for keyword in node.keywords if keyword.arg == "text"]
+    return {str(value.value) for value in values if isinstance(value, ast.Constant) and value.value}
 
 
 def test_translated_texts_are_in_the_code() -> None:
@@ -48,6 +60,11 @@ def test_translated_texts_are_in_the_code() -> None:
 
 def test_names_in_the_panel_are_translated() -> None:
     assert shown() - set(translations.GERMAN) == {("*", "AnyRig")}
+
+
+def test_texts_of_the_sidebar_are_translated() -> None:
+    assert {("Operator", text) for text in written({"operator"})} <= set(translations.GERMAN)
+    assert {("*", text) for text in written({"label", "prop", "prop_search", "menu"})} <= set(translations.GERMAN)
 
 
 def test_translations_fill_in_the_same() -> None:

@@ -9,7 +9,7 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import capture, command, job, naming, prefs, weights
+from anyrig.addon import capture, command, job, naming, panels, prefs, weights
 from anyrig.addon.props import CaptureParams
 from anyrig.addon.rig import rig_from_armature
 from anyrig.backend import download as backend_download
@@ -173,13 +173,20 @@ def test_the_panel_lists_what_is_there(server: Server) -> None:
     bpy.context.scene.anyrig.model = "release"
     assert panel.poll(bpy.context)
     texts = [text for _, text in drawn(panel)]
-    assert "dinov2-large" in texts and "1.22 GB, Apache-2.0" in texts and "Download (2.57 GB)" in texts and "Remove" not in texts
+    assert "dinov2-large" in texts and "1.22 GB" in texts and "Download (2.57 GB)" in texts and "Remove" not in texts
+    assert "t5-base tokenizer): Apache-2.0" in " ".join(texts)
     bpy.context.preferences.system.use_online_access = False
     assert "Open Preferences" in [text for _, text in drawn(panel)]
     bpy.context.preferences.system.use_online_access = True
     bpy.ops.anyrig.download_weights()
     texts = [text for _, text in drawn(panel)]
     assert "Remove" in texts and not any("Download" in str(text) for text in texts)
+
+
+def test_the_panel_fits_the_sidebar() -> None:
+    bpy.context.preferences.system.use_online_access = False
+    lines = [text for kind, text in drawn(weights.ANYRIG_PT_weights) if kind == "label"]
+    assert {"Apache-2.0", "MIT"} <= set(" ".join(lines).split()) and max(map(len, lines)) <= panels.WRAP
 
 
 def test_the_capture_without_weights_says_what_to_do(tmp_path: Path) -> None:
@@ -226,7 +233,9 @@ def values(action: bpy.types.Action) -> list[float]:
 
 def test_the_preferences_say_where_the_weights_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(capture, "render_meshes", lambda *_, **__: (None, []))
-    monkeypatch.setattr(prefs, "preferences", lambda _: SimpleNamespace(weights_folder=str(tmp_path), mirror="", engine=prefs.WORKBENCH))
+    monkeypatch.setattr(
+        prefs, "preferences", lambda _: SimpleNamespace(weights_folder=str(tmp_path), mirror="", engine=prefs.WORKBENCH)
+    )
     obj = human()
     for model, folder in (("lite", ""), ("release", str(tmp_path))):
         params = CaptureParams(Clip("v.mp4"), Settings(model=model))
