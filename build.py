@@ -23,7 +23,7 @@ from typing import Iterable, NamedTuple, Sequence
 ROOT = Path(__file__).resolve().parent
 VERSIONS = ("5.0", "4.5", "4.2")
 MARKER = "installed.txt"
-TEST_TIMEOUT = 1500  # seconds for one pytest process: a hang must not eat the whole hour of a build machine
+TEST_TIMEOUT = 1200  # seconds for one pytest process: a hang must not eat all the time that a build machine gives
 
 # What the bpy wheels and Workbench load on Linux -> Debian's package of it
 LIBRARIES = {

@@ -176,7 +176,7 @@ def solve(
     frames, joints = len(takes[0].position), anchor.names.shape[1]
     position = blank.new_zeros(len(takes), frames, joints, 3)
     for row, take, scale in zip(position, takes, scales, strict=True):
-        row[:, : take.position.shape[1]] = torch.from_numpy(take.position / scale)
+        row[:, : take.position.shape[1]] = torch.from_numpy(take.position / scale).to(position.dtype)
     with (clock or Clock())("pose2rot"):
         parts = run_pose2rot(model.network, anchor, position, plan.core, plan.half)
         rot6d = yield from collected(parts, frames, lambda done: Progress("Solving rotations", done, frames))

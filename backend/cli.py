@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     take.add_argument("--video", help="video file, image folder, or one image of a numbered sequence")
     take.add_argument("--rig", required=True, help="a rig as .json or .bvh")
     take.add_argument("--reference", default="rest", help="rest, or a frame number of the BVH's own motion")
-    take.add_argument("--model", default="lite", help="lite, tiny, or a model file")
+    take.add_argument("--model", default="lite", help="lite, release, tiny, or a model file")
     take.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     take.add_argument("--start", type=float, default=0.0, help="seconds")
     take.add_argument("--end", type=float, help="seconds")

@@ -70,19 +70,21 @@ class _Shape:
         ends = np.concatenate([points, tails])
         origin = np.array([(points[:, 0].min() + points[:, 0].max()) / 2, 0, ends[:, 2].min()])
         shape = cls(rig.parents, points - origin, tails - origin, float(np.ptp(ends, axis=0).max()) or 1.0)
-        shape.children.extend(
-            [joint for joint, parent in enumerate(rig.parents) if parent == each] for each in range(len(points))
-        )
-        shape.side.extend(shape._side(joint) for joint in range(len(points)))
+        shape.children.extend([] for _ in points)
+        for joint, parent in enumerate(rig.parents):
+            if parent >= 0:
+                shape.children[parent].append(joint)
+        shape.side.extend(map(shape.side_of, range(len(points))))
         return shape
 
     def below(self, joint: int) -> Iterator[int]:
         """The joint and all that hangs on it."""
-        yield joint
-        for child in self.children[joint]:
-            yield from self.below(child)
+        waiting = [joint]
+        while waiting:
+            yield (joint := waiting.pop())
+            waiting += reversed(self.children[joint])
 
-    def _side(self, joint: int) -> str:
+    def side_of(self, joint: int) -> str:
         across = self.points[list(self.below(joint)), 0] / self.size
         for name, values in (("Left", across), ("Right", -across)):
             if values.min() > -NEAR and values.max() > 1.5 * NEAR and values.mean() > NEAR:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,14 @@ class Unigram:
     unknown: int | None
     fallback: bool
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_worst", min((score for _, score in self.pieces.values()), default=0.0) - UNKNOWN_PENALTY)
-        object.__setattr__(self, "_longest", max(map(len, self.pieces), default=0))
+    @cached_property
+    def worst(self) -> float:
+        """The score of an unknown character."""
+        return min((score for _, score in self.pieces.values()), default=0.0) - UNKNOWN_PENALTY
+
+    @cached_property
+    def longest(self) -> int:
+        return max(map(len, self.pieces), default=0)
 
     def split(self, word: str) -> list[int]:
         """The ids of the best split; neighbouring unknown characters are one token."""
@@ -59,14 +65,14 @@ class Unigram:
     def _edges(self, word: str, start: int) -> Iterator[tuple[int, float, bool]]:
         """The pieces that begin here, shortest first: end, score, whether unknown. A lone character always can be one."""
         single = self.pieces.get(word[start])
-        for end in range(start + 1, min(start + self._longest, len(word)) + 1):  # type: ignore[attr-defined]
+        for end in range(start + 1, min(start + self.longest, len(word)) + 1):
             found = self.pieces.get(word[start:end])
             if found is not None:
                 yield end, found[1], found[0] == self.unknown
         if single is None:
             if self.unknown is None:
                 raise UserError(f"The tokenizer has no piece for '{word[start]}': {REMEDY}.")
-            yield start + 1, self._worst, True  # type: ignore[attr-defined]
+            yield start + 1, self.worst, True
 
     def _fused(self, word: str) -> list[str]:
         pieces: list[tuple[str, bool]] = []

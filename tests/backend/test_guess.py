@@ -110,5 +110,7 @@ def test_odd_skeletons_do_not_fail() -> None:
         for joint in range(1, count):
             joints[f"b{joint}"] = (f"b{rng.integers(joint)}", tuple(rng.normal(size=3)))
         assert len(guess_names(rig(joints))) == count
+    rope = {f"b{n}": (f"b{n - 1}" if n else "", (0, 0.01 * n, 1)) for n in range(1200)}
+    assert len(guess_names(rig(rope))) == 1200  # deeper than Python's calls may nest
     flat = rig({"a": ("", (0, 0, 0)), "b": ("a", (0, 0, 0))})
     assert len(guess_names(flat)) == 2
