@@ -33,8 +33,6 @@ NAME = "AnyRig overlay"
 # what stands in the way of footage: lights, cameras and armatures do not
 SOLID = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME", "GPENCIL", "GREASEPENCIL"}
 RENDER = ("resolution_x", "resolution_y", "resolution_percentage", "pixel_aspect_x", "pixel_aspect_y")
-SPACE = ("lock_camera", "use_local_camera")
-REGION = ("view_perspective", "view_camera_zoom", "view_camera_offset")
 
 
 class ANYRIG_Hidden(bpy.types.PropertyGroup):
@@ -57,6 +55,9 @@ class ANYRIG_Overlay(bpy.types.PropertyGroup):
     perspective: StringProperty()
     zoom: FloatProperty()
     offset: FloatVectorProperty(size=2)
+    rotation: FloatVectorProperty(size=4)
+    location: FloatVectorProperty(size=3)
+    distance: FloatProperty()
     lock_camera: BoolProperty()
     use_local_camera: BoolProperty()
 
@@ -306,6 +307,7 @@ def _look_through(state: ANYRIG_Overlay, context: bpy.types.Context) -> None:
     space: Any = screen.areas[state.area].spaces.active
     region = space.region_3d
     state.perspective, state.zoom, state.offset = region.view_perspective, region.view_camera_zoom, region.view_camera_offset
+    state.rotation, state.location, state.distance = region.view_rotation, region.view_location, region.view_distance
     state.lock_camera, state.use_local_camera = space.lock_camera, space.use_local_camera
     # orbiting must leave the camera, not move it
     space.lock_camera = space.use_local_camera = False
@@ -322,6 +324,8 @@ def _look_as_before(state: ANYRIG_Overlay, context: bpy.types.Context) -> None:
     region.view_camera_zoom, region.view_camera_offset = state.zoom, state.offset
     if region.view_perspective == "CAMERA":  # unless the user has looked elsewhere since
         region.view_perspective = state.perspective
+        # drawing through a camera turns the view itself
+        region.view_rotation, region.view_location, region.view_distance = state.rotation, state.location, state.distance
 
 
 CLASSES = (ANYRIG_Hidden, ANYRIG_Overlay, ANYRIG_OT_overlay)

@@ -107,6 +107,17 @@ def test_an_armature_turned_and_scaled_since_is_still_seen_from_the_side_it_was_
     assert np.mean(overlaps(masks, tmp_path, 3)) > 0.85
 
 
+def test_the_view_is_turned_back_as_well(tmp_path: Path) -> None:
+    filmed(tmp_path, SIDE, PITCH)
+    before = everything()
+    bpy.ops.anyrig.overlay(**KNOWN)
+    space: Any = next(area.spaces.active for area in bpy.context.window_manager.windows[0].screen.areas if area.type == "VIEW_3D")
+    # what drawing through a camera does in a window
+    space.region_3d.view_rotation = bpy.context.scene.camera.matrix_world.to_quaternion()
+    bpy.ops.anyrig.overlay()
+    assert everything()["view"] == pytest.approx(before["view"]) and everything()["space"] == pytest.approx(before["space"])
+
+
 def test_the_second_click_leaves_no_trace(tmp_path: Path) -> None:
     filmed(tmp_path)
     furnish()
