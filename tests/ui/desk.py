@@ -1,0 +1,174 @@
+"""A screen that nobody sees, Blender on it, and the mouse and keyboard of a user who looks at what is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from anyrig.tests.ui.real import Debian
+
+WIDTH, HEIGHT = 1360, 1280  # so high that all panels are in view at once
+START = 180.0  # seconds until Blender shows its window: software rendering on a slow machine
+STEP = 9  # pixels between two looks for a button, less than half of one
+COPY_OPERATOR, COPY_PATH = "ctrl+c", "ctrl+alt+shift+c"
+
+
+@dataclass
+class Desk:
+    """buttons: what lies where in the sidebar, operators as `anyrig.capture()`, properties as `anyrig.video`."""
+
+    debian: Debian
+    state_file: Path
+    pictures: Path
+    blender: subprocess.Popen[str]
+    buttons: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    # ---- looking
+
+    def state(self) -> dict[str, Any]:
+        """What Blender last told of itself."""
+        assert self.blender.poll() is None, f"Blender has ended with code {self.blender.returncode}"
+        return json.loads(self.state_file.read_text())
+
+    def wait(self, what: str, until: Callable[[dict[str, Any]], Any], seconds: float = 30.0) -> dict[str, Any]:
+        """The first state that the condition holds of. Fails, with a picture, if none comes in time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.state_file.exists() and until(self.state()):
+                return self.state()
+            time.sleep(0.05)
+        self.picture("failed")
+        raise AssertionError(f"waited {seconds:g} s for: {what}; see {self.pictures}; {self.state()}")
+
+    def settled(self) -> dict[str, Any]:
+        """The state after Blender has dealt with what was done so far."""
+        ticks = self.state()["ticks"]
+        return self.wait("Blender to answer", lambda state: state["ticks"] >= ticks + 2)
+
+    def picture(self, name: str) -> Path:
+        """The whole screen as PNG."""
+        path = self.pictures / f"{name}.png"
+        self.debian.run(["import", "-window", "root", f"/shared/{path.name}"])
+        path.write_bytes((self.debian.shared / path.name).read_bytes())
+        return path
+
+    def viewport(self) -> np.ndarray:
+        """What the 3D viewport shows left of the sidebar, (H, W, 3) uint8."""
+        x, y, width, height = self.state()["view"]
+        whole = cv2.imread(str(self.picture("viewport")))
+        return whole[y + height // 4 : y + 3 * height // 4, x + width // 12 : x + width // 2]
+
+    # ---- doing
+
+    def xdotool(self, *arguments: str | int) -> None:
+        self.debian.run(["xdotool", *(str(argument) for argument in arguments)])
+
+    def point(self, x: int, y: int) -> None:
+        # two moves: a button becomes active by the mouse entering it
+        self.xdotool("mousemove", x - 3, y, "sleep", "0.05", "mousemove", x, y, "sleep", "0.15")
+
+    def click(self, x: int, y: int) -> None:
+        self.point(x, y)
+        self.settled()  # Blender asks where the mouse is when it comes to the click, not where it was
+        self.xdotool("click", 1)
+        self.settled()
+
+    def press(self, key: str) -> None:
+        self.xdotool("key", key, "sleep", "0.1")
+
+    def point_at_view(self) -> None:
+        x, y, width, height = self.state()["view"]
+        self.point(x + width // 3, y + height // 2)
+
+    def open_tab(self, name: str) -> None:
+        """Press N over the viewport, then click down the strip of tabs until ours is the one that is shown."""
+        if not self.state()["open"]:
+            self.point_at_view()
+            self.press("n")
+            self.wait("the sidebar", lambda state: state["open"] and state["panel"][2] > 50)
+        x, y, width, height = self.state()["panel"]
+        for down in range(20, height, 30):
+            if self.state()["tab"] == name:
+                return
+            self.click(x + width - 10, y + down)
+            self.settled()
+        raise AssertionError(f"no tab '{name}': {self.picture('failed')}")
+
+    def find(self, *wanted: str, near: tuple[int, int] | None = None) -> None:
+        """Move down the sidebar and ask of what lies under the mouse what it is, until all wanted buttons are known."""
+        x, y, width, height = self.state()["panel"]
+        rows = range(y + 12, y + height, STEP)
+        if near is not None:
+            rows = sorted(rows, key=lambda row: abs(row - near[1]))
+        for name in wanted:
+            self.buttons.pop(name, None)
+        for row in rows:
+            at = (x + int(width * 0.72), row)
+            for text in self._under(*at):
+                self.buttons.setdefault(text, at)
+            if all(name in self.buttons for name in wanted):
+                return
+        raise AssertionError(f"no {wanted} among {sorted(self.buttons)}: {self.picture('failed')}")
+
+    def press_button(self, name: str, near: str | None = None) -> None:
+        """Look for the button again, since panels grow and shrink, and click it."""
+        before = self.buttons.get(near or name)
+        self.find(name, near=before)
+        self.click(*self.buttons[name])
+
+    def type_into(self, name: str, text: str) -> None:
+        self.press_button(name)
+        self.xdotool("sleep", "0.3", "key", "ctrl+a", "sleep", "0.2", "type", "--delay", "40", text)
+        self.xdotool("sleep", "0.2", "key", "Return")
+
+    def _under(self, x: int, y: int) -> list[str]:
+        before = len(self.state()["copied"])
+        self.point(x, y)
+        self.xdotool("key", COPY_OPERATOR, "sleep", "0.15", "key", COPY_PATH)
+        return [short(text) for text in self.settled()["copied"][before:]]
+
+
+def short(copied: str) -> str:
+    """`bpy.ops.anyrig.capture()` -> anyrig.capture(); `bpy.data.scenes["Scene"].anyrig.video` -> anyrig.video."""
+    if copied.startswith("bpy.ops."):
+        return copied.removeprefix("bpy.ops.")
+    return copied.rpartition("].")[2] if "]." in copied else copied
+
+
+@contextmanager
+def desk(debian: Debian, file: str, pictures: Path) -> Iterator[Desk]:
+    """Blender with a window that shows /shared/FILE."""
+    state_file = debian.shared / "state.json"
+    state_file.unlink(missing_ok=True)
+    pictures.mkdir(parents=True, exist_ok=True)
+    with _started(debian, ["Xvfb", "-displayfd", "1", "-screen", "0", f"{WIDTH}x{HEIGHT}x24", "-nolisten", "tcp"]) as screen:
+        assert screen.stdout is not None
+        inside = replace(debian, more={"DISPLAY": f":{screen.stdout.readline().strip()}"})
+        start = ["blender", "-p", "0", "0", str(WIDTH), str(HEIGHT), f"/shared/{file}"]
+        with _started(inside, [*start, "--python", "/repo/tests/ui/window.py", "--", "/shared/state.json"]) as blender:
+            found = Desk(inside, state_file, pictures, blender)
+            found.wait("Blender's window", lambda _: True, START)
+            yield found
+
+
+@contextmanager
+def _started(debian: Debian, command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    log = (debian.shared / f"{command[0]}.log").open("w")
+    process = subprocess.Popen(
+        debian.command(command), stdout=subprocess.PIPE if command[0] == "Xvfb" else log, stderr=log, text=True
+    )
+    try:
+        yield process
+    finally:
+        # the namespace's first process takes all others with it
+        process.kill()
+        process.wait()
+        log.close()
