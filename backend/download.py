@@ -7,12 +7,14 @@ import json
 import re
 import shutil
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -159,8 +161,9 @@ def _attempt(url: str, part: _Part) -> Generator[Bytes, None, str]:
 
 def _open(request: urllib.request.Request, redirects: _Redirects, part: _Part) -> http.client.HTTPResponse:
     host = urlsplit(request.full_url).netloc
+    secure = urllib.request.HTTPSHandler(context=authorities())
     try:
-        return urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
+        return urllib.request.build_opener(redirects, secure).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         raise _refused(error, host, part) from error
@@ -175,6 +178,16 @@ def _open(request: urllib.request.Request, redirects: _Redirects, part: _Part) -
         raise Dropped(_words(error)) from error
     except ValueError as error:  # letters that an address cannot have
         raise UserError(f"'{request.full_url}' is not an address ({error}): use another mirror.") from error
+
+
+def authorities() -> ssl.SSLContext:
+    """Whom to trust: the system's authorities; where Python finds none, as Blender's own on macOS, certifi's, which Blender ships."""
+    context, paths = ssl.create_default_context(), ssl.get_default_verify_paths()
+    if sys.platform != "win32" and not (paths.cafile or paths.capath) and find_spec("certifi"):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
 
 
 def _refused(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception:

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import sys
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from anyrig.backend import download as module
 from anyrig.backend.capture import result_of
 from anyrig.backend.cli import main
-from anyrig.backend.download import SPARE, discard, download
+from anyrig.backend.download import SPARE, authorities, discard, download
 from anyrig.backend.errors import UserError
 from anyrig.backend.obtain import adopt, obtain
 from anyrig.backend.registry import CONVERTED_SIZE, HUB, TABLE, Folder, base_url, size_text
@@ -172,6 +173,19 @@ def test_a_disk_that_fills_up_meanwhile(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written .No space left on device.*choose another folder"):
         fetch(server, tmp_path / "f")
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has its own store")
+def test_a_python_without_authorities_takes_certifis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As Blender's own on macOS: neither of the places exists that its OpenSSL was built to look at."""
+    certifi = pytest.importorskip("certifi")
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    assert len(authorities().get_ca_certs()) > 50
+    (tmp_path / "none.pem").write_text(
+        Path(certifi.where()).read_text().split("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----"
+    )
+    assert len(authorities().get_ca_certs()) == 1  # the user's own choice stands
 
 
 # The release
