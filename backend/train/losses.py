@@ -14,7 +14,8 @@ from ..kinematics import geodesic_angle, local_to_global, pick, rot6d_to_matrix
 from ..model import Anchor, Video2Pose2Rot
 from .samples import Sample
 
-WEIGHTS = {"position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 2.0}
+WEIGHTS = {"position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 2.0, "travel": 4.0}
+STILL = 1e-3  # body units a frame: below it a step's length is as good as zero, and its gradient bounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +65,15 @@ def losses(model: Video2Pose2Rot, batch: Batch, predicted: Tensor, cut: bool = F
     turns = rot6d_to_matrix(rot6d.float())
     weight, rotates = batch.weight, batch.rotates
     apart = geodesic_angle(turns, batch.turns) if geodesic else _huber(turns - batch.turns, 0.3).sum(-1)
+    chained = _chained(turns, batch)
     terms = {
         "position": _mean(_huber(position - batch.position, 0.1), weight),
         "speed": _mean(_huber(position.diff(dim=1) - batch.position.diff(dim=1), 0.1), weight),
         "rotation": _mean(apart, rotates),
         "root": _mean(apart[:, :, :1], rotates[:, :, :1]),
         "turning": _mean(_huber(turns.diff(dim=1) - batch.turns.diff(dim=1), 0.3).sum(-1), rotates),
-        "chain": _mean(_huber(_chained(turns, batch) - batch.position, 0.1), weight),
+        "chain": _mean(_huber(chained - batch.position, 0.1), weight),
+        "travel": _mean((travel(chained) - travel(batch.position)).abs(), weight[:, 0]),
     }
     if uv is not None:
         terms["place"] = _mean(_huber(uv - batch.uv, 0.1), weight)
@@ -93,6 +96,15 @@ def _chained(turns: Tensor, batch: Batch) -> Tensor:
     own = (pick(true, graph.parents).transpose(-1, -2) @ bone[..., None])[..., 0]
     steps = (pick(local_to_global(graph.parents, turns), graph.parents) @ own[..., None])[..., 0]
     return graph.ancestors[:, None].to(steps.dtype) @ steps
+
+
+def travel(heads: Tensor) -> Tensor:
+    """(B, T, K, 3) -> (B, K) mean length of a joint's steps.
+
+    The other terms are least where the network, in doubt of where a limb goes, leaves it between the possible places: this one
+    asks that it goes as far as the true one, wherever it is.
+    """
+    return (heads.diff(dim=1).square().sum(-1) + STILL**2).sqrt().mean(1)
 
 
 def _huber(difference: Tensor, delta: float) -> Tensor:

@@ -26,7 +26,7 @@ from anyrig.backend.rotation import geodesic_angle, matrix_to_rot6d, rot6d_to_ma
 from anyrig.backend.skeleton import forward_kinematics, network_axes
 from anyrig.backend.train.evaluate import evaluate, film, references, static_joints
 from anyrig.backend.train.loop import Plan, Run
-from anyrig.backend.train.losses import batch_of, losses
+from anyrig.backend.train.losses import batch_of, losses, travel
 from anyrig.backend.train.samples import Recipe, Sample, Windows
 from anyrig.backend.train.second import second_stage
 from anyrig.backend.train.splits import split_packs
@@ -99,9 +99,22 @@ def test_padding_does_not_change_the_losses(samples: list[Sample]) -> None:
     model = Video2Pose2Rot(TINY).eval()
     alone = batch_of(samples[:1], CPU)
     terms = losses(model, alone, torch.ones(1, dtype=torch.bool))
-    assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place"}
+    assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place", "travel"}
     truth = losses(model, replace(alone, position=model.video2pos(alone.image, alone.anchor)[0].detach()), torch.ones(1, dtype=torch.bool))
     assert truth["position"] < 0.02 * terms["position"] + 1e-3
+
+
+def test_a_take_that_goes_less_far_than_the_truth_costs_travel_wherever_it_is(samples: list[Sample]) -> None:
+    batch = batch_of(samples[:2], CPU)
+    joints = batch.weight[:, 0].bool()
+    torch.manual_seed(0)
+    truth = torch.randn_like(batch.position).cumsum(1)
+    assert (travel(truth + 5.0) - travel(truth))[joints].abs().max() < 1e-4
+    timid = (travel(0.25 * truth) / travel(truth))[joints]
+    assert timid.numpy() == pytest.approx(0.25, abs=1e-3)
+    still = batch.position[:, :1].expand_as(batch.position).clone().requires_grad_()
+    travel(still).sum().backward()
+    assert still.grad is not None and still.grad.isfinite().all()
 
 
 def test_the_geodesic_loss_is_an_angle(samples: list[Sample]) -> None:
