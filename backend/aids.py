@@ -105,7 +105,9 @@ class Lift(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.input = ExactLinear(2 + 3 + 3, config.width)
-        blocks = (TemporalBlock(config.width, config.heads, config.joint_radius, config.dropout) for _ in range(config.lift_layers))
+        blocks = (
+            TemporalBlock(config.width, config.heads, config.joint_radius, config.dropout) for _ in range(config.lift_layers)
+        )
         self.temporal = nn.ModuleList(blocks)
         self.layers = nn.ModuleList(GraphLayer(config.width, config.heads, config.dropout) for _ in range(config.lift_layers))
 

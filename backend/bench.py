@@ -209,7 +209,9 @@ def whole(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, fra
     """From file to Motions as a capture does it, the model loaded: seconds, frames per second, and until the first positions."""
     from .camera import side_azimuths
 
-    targets = [Target(rig, tuple(reference_views(rig, capsules(rig), np.array(rig.rest), side_azimuths(), size=128))) for rig in rigs]
+    targets = [
+        Target(rig, tuple(reference_views(rig, capsules(rig), np.array(rig.rest), side_azimuths(), size=128))) for rig in rigs
+    ]
     clock, first, start = Clock(), None, time.perf_counter()
     work = takes_of(model, targets, clip, settings, clock)
     while True:

@@ -71,9 +71,7 @@ class Camera:
         rotation = self.rotation
         # camera point c = R (p - position); depth = -c_z; u = cx + f c_x / depth; v = cy - f c_y / depth
         view = np.concatenate([rotation, -(rotation @ self.position)[:, None]], axis=1)
-        intrinsic = np.array(
-            [[self.focal, 0.0, -self.width / 2], [0.0, -self.focal, -self.height / 2], [0.0, 0.0, -1.0]]
-        )
+        intrinsic = np.array([[self.focal, 0.0, -self.width / 2], [0.0, -self.focal, -self.height / 2], [0.0, 0.0, -1.0]])
         return intrinsic @ view
 
 

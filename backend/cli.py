@@ -109,7 +109,14 @@ def _bench(options: argparse.Namespace) -> None:
     frames = probe(Clip(options.video)).frames if options.video else options.frames
     with tempfile.TemporaryDirectory() as folder:
         measured = bench.run(
-            options.model, pick_device(options.device), frames, options.joints, options.rigs, options.parts, options.video, Path(folder)
+            options.model,
+            pick_device(options.device),
+            frames,
+            options.joints,
+            options.rigs,
+            options.parts,
+            options.video,
+            Path(folder),
         )
         for part, report in measured:
             options.json.write_text(json.dumps({"command": shlex.join(["bench", *sys.argv[2:]]), **report}, indent=1))
@@ -120,7 +127,9 @@ def _bench(options: argparse.Namespace) -> None:
         print(f"{stage:<18} {ratio:9.1f} times as fast as the baseline")
     if "file to motion" in report:
         figures = report["file to motion"]
-        print(f"file to motion     {figures['frames_per_second']:9.1f} frames per second, first result after {figures['first_result']:.1f} s")
+        print(
+            f"file to motion     {figures['frames_per_second']:9.1f} frames per second, first result after {figures['first_result']:.1f} s"
+        )
     print(f"loading            {report['load']:9.2f} s")
 
 
@@ -197,15 +206,23 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, pose: np.ndarray, settings:
         with np.load(options.positions) as file:
             data = {key: file[key] for key in ("position", "times", "names", "azimuth", "boxes", "confidence")}
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"Positions '{options.positions}' cannot be read ({error}): write them with --stage video2pose.") from error
+        raise UserError(
+            f"Positions '{options.positions}' cannot be read ({error}): write them with --stage video2pose."
+        ) from error
     names = list(skeleton_of(rig, tips=len(data["names"]) > len(rig.names)).names)
     if names != data["names"].tolist():
-        raise UserError(f"Positions '{options.positions}' belong to another rig than '{rig.name}': write them again with this one.")
+        raise UserError(
+            f"Positions '{options.positions}' belong to another rig than '{rig.name}': write them again with this one."
+        )
     azimuth = float(data["azimuth"])
     [seen] = reference_views(rig, capsules(rig), pose, [azimuth])
     model = load_model(settings.model, pick_device(settings.device), settings.weights)
     take = drained(solve(model, [Take(rig, seen, data["position"], None, azimuth)]))[0]
-    _write(options, rig, motion_of(take, data["times"], data["boxes"], data["confidence"], settings, {"positions": options.positions}))
+    _write(
+        options,
+        rig,
+        motion_of(take, data["times"], data["boxes"], data["confidence"], settings, {"positions": options.positions}),
+    )
 
 
 def drained(work: Generator[Progress | Step, None, T]) -> T:

@@ -79,7 +79,11 @@ class Settings:
     weights: str = ""
 
     def __post_init__(self) -> None:
-        for key, known in (("device", ("auto", "cuda", "mps", "cpu")), ("precision", ("auto", "float32")), ("heading", ("rig", "view"))):
+        for key, known in (
+            ("device", ("auto", "cuda", "mps", "cpu")),
+            ("precision", ("auto", "float32")),
+            ("heading", ("rig", "view")),
+        ):
             if getattr(self, key) not in known:
                 raise UserError(f"Unknown {key} '{getattr(self, key)}': choose one of {', '.join(known)}.")
         if self.batch < 0:

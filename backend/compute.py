@@ -100,7 +100,8 @@ def given_back() -> Iterator[None]:
         clear_frames(error.__traceback__)  # they hold the tensors of what failed
         if ran_out(error):
             raise UserError(
-                "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU.", fix="use_cpu"
+                "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU.",
+                fix="use_cpu",
             ) from error
         raise
     finally:

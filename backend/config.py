@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Config:
     """Sizes of the network; the defaults are the released configuration. Kept inside the weights file.
 
-    aids: `lite`'s geometric aids, on a grid x grid map of image tokens, and the layers that lift what they see to 3D. image_radius, joint_radius: frames to either side.
+    aids: `lite`'s geometric aids, on a grid x grid map of image tokens, and the layers that lift what they see to 3D.
+    image_radius, joint_radius: frames to either side.
     """
 
     width: int = 256

@@ -82,7 +82,9 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def anchored_ik(parents: Tensor, mask: Tensor, positions: Tensor, ref_position: Tensor, ref_turns: Tensor, rounds: int = 3) -> Tensor:
+def anchored_ik(
+    parents: Tensor, mask: Tensor, positions: Tensor, ref_position: Tensor, ref_turns: Tensor, rounds: int = 3
+) -> Tensor:
     """Rotations that carry the reference's bone directions onto the predicted ones; twist follows the parent.
 
     parents, mask (B, J); positions (B, T, J, 3); ref_position (B, J, 3); ref_turns (B, J, 3, 3) = G of the reference
@@ -99,7 +101,9 @@ def anchored_ik(parents: Tensor, mask: Tensor, positions: Tensor, ref_position: 
     link = F.one_hot(parents, parents.shape[1]).to(outer.dtype) * is_child[:, 0, :, :, 0]
     moment = torch.einsum("bcj,btcxy->btjxy", link, outer)
     body = positions[..., :, None] * ref_position[:, None, :, None, :] * mask[:, None, :, None, None]
-    turn = nearest_rotation(body.sum(2, keepdim=True) + 1e-6 * torch.eye(3, dtype=body.dtype, device=body.device)).expand_as(outer)
+    turn = nearest_rotation(body.sum(2, keepdim=True) + 1e-6 * torch.eye(3, dtype=body.dtype, device=body.device)).expand_as(
+        outer
+    )
     for _ in range(rounds):
         turn = nearest_rotation(moment + 0.03 * pick(turn, parents))
     return turn @ ref_turns[:, None]

@@ -55,7 +55,7 @@ def clean_name(name: str) -> str:
 
 
 def _split_side(word: str) -> list[str]:
-    """"leftfoot" -> "left", "foot"."""
+    """ "leftfoot" -> "left", "foot"."""
     return _GLUED_SIDE.sub(lambda match: f" {match.group()} ", word).split()
 
 

@@ -55,8 +55,8 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
     """Yields (done, total) in frames and returns the Subject.
 
     The first source that fits is taken: the alpha of the images; the user's matte; a uniform backdrop; open scenery, sky and
-    ground, before which the subject may stay in place; a static background; else motion against it, refined by GrabCut. Raises UserError if the subject is never found or the matte does
-    not fit the video, and what `read_frames` raises.
+    ground, before which the subject may stay in place; a static background; else motion against it, refined by GrabCut.
+    Raises UserError if the subject is never found or the matte does not fit the video, and what `read_frames` raises.
     """
     info = probe(clip)
     size = work_size(info.width, info.height, _LONGEST)
@@ -124,7 +124,8 @@ def _scaled(box: Box | None, size: tuple[int, int], full: tuple[int, int]) -> Bo
         return None
     if box[0] >= full[0] or box[1] >= full[1] or box[2] <= 0 or box[3] <= 0:
         raise UserError(
-            f"The subject box lies outside the picture of {full[0]} x {full[1]} pixels: draw it around the subject.", fix="draw_box"
+            f"The subject box lies outside the picture of {full[0]} x {full[1]} pixels: draw it around the subject.",
+            fix="draw_box",
         )
     x, y = size[0] / full[0], size[1] / full[1]
     return box[0] * x, box[1] * y, box[2] * x, box[3] * y

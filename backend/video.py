@@ -222,7 +222,9 @@ def _rate(capture: cv2.VideoCapture) -> float:
 def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Array:
     done, picture = capture.retrieve()
     if not done or picture is None:
-        raise UserError(f"Frame {index} of the video '{path}' is damaged: trim it away or convert the video again.", fix="convert")
+        raise UserError(
+            f"Frame {index} of the video '{path}' is damaged: trim it away or convert the video again.", fix="convert"
+        )
     return picture if turn is None else cv2.rotate(picture, turn)
 
 

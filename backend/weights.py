@@ -60,7 +60,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device(next(device for device, usable in works.items() if usable))
     if not works.get(name, False):
         raise UserError(
-            f"Device '{name}' does not work with the torch found here ({torch.__version__}): choose 'auto' or 'cpu'.", fix="use_cpu"
+            f"Device '{name}' does not work with the torch found here ({torch.__version__}): choose 'auto' or 'cpu'.",
+            fix="use_cpu",
         )
     return torch.device(name)
 

@@ -102,7 +102,9 @@ def test_importing_the_addon_never_imports_torch(path: Path):
     assert not through, f"torch is loaded by {culprits}: import them inside functions"
 
 
-@pytest.mark.parametrize("path", [p for p in BACKEND + ADDON if p.stem not in ("__main__", "cli", "command", "commands")], ids=name_of)
+@pytest.mark.parametrize(
+    "path", [p for p in BACKEND + ADDON if p.stem not in ("__main__", "cli", "command", "commands")], ids=name_of
+)
 def test_only_command_lines_print(path: Path):
     calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
     lines = [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]

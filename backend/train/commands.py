@@ -51,10 +51,16 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--rate", type=float, default=2.5e-3, help="peak learning rate (default: 2.5e-3)")
     train.add_argument("--fresh", type=float, default=0.25, help="samples replaced per step (default: 0.25)")
     train.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS", help="between checkpoints (default: 120)")
-    train.add_argument("--varied", type=float, default=0.5, metavar="SHARE", help="of samples whose rig is changed (default: 0.5)")
-    train.add_argument("--creatures", type=float, default=0.25, metavar="SHARE", help="of samples of procedural creatures (default: 0.25)")
+    train.add_argument(
+        "--varied", type=float, default=0.5, metavar="SHARE", help="of samples whose rig is changed (default: 0.5)"
+    )
+    train.add_argument(
+        "--creatures", type=float, default=0.25, metavar="SHARE", help="of samples of procedural creatures (default: 0.25)"
+    )
     train.add_argument("--geodesic", action="store_true", help="the rotation loss is the angle between rotations")
-    train.add_argument("--without", action="append", default=[], metavar="PART", help="leave out a part of the method (see `ablate`)")
+    train.add_argument(
+        "--without", action="append", default=[], metavar="PART", help="leave out a part of the method (see `ablate`)"
+    )
     _add_run(train)
     train.set_defaults(run=_train)
 
@@ -76,7 +82,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8, help="windows of a step, per process (default: 8)")
     parser.add_argument("--pool", type=int, default=640, help="samples kept in memory, 1.2 MB each (default: 640)")
     parser.add_argument("--workers", type=int, default=1, help="processes that make samples; on a CPU only (default: 1)")
-    parser.add_argument("--threads", type=int, default=1, help="of the network, on a CPU; more pay only on an idle machine (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of the network, on a CPU; more pay only on an idle machine (default: 1)"
+    )
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -86,7 +94,9 @@ def _add_evaluate(measure: argparse.ArgumentParser) -> None:
     measure.add_argument("--footage", type=Path, help="videos of `anyrig render`: end to end, instead of from point splats")
     measure.add_argument("--splits", type=Path)
     measure.add_argument("--split", action="append", help="default: seen and unseen; of packs also train and validation")
-    measure.add_argument("--stage", choices=("all", "pose2rot"), default="all", help="pose2rot: the second stage alone, from true positions")
+    measure.add_argument(
+        "--stage", choices=("all", "pose2rot"), default="all", help="pose2rot: the second stage alone, from true positions"
+    )
     measure.add_argument("--noise", type=float, default=0.0, metavar="CM", help="on those positions, per axis, cm of a 1 m cube")
     measure.add_argument("--model", default="lite")
     measure.add_argument("--device", default="auto", choices=DEVICES)
@@ -127,7 +137,12 @@ def _train(options: argparse.Namespace) -> None:
 def _ablate(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     plan = Plan(
-        steps=options.steps, batch=options.batch, pool=options.pool, workers=options.workers, seed=options.seed, device=options.device
+        steps=options.steps,
+        batch=options.batch,
+        pool=options.pool,
+        workers=options.workers,
+        seed=options.seed,
+        device=options.device,
     )
     rows = []
     for row in compare(plan, load_packs(options.packs), options.splits, options.encoder, options.out, options.part or PARTS):

@@ -29,7 +29,9 @@ from .samples import Shot, develop, inside_crops
 STILL_DEGREES = 0.1  # a joint that never turns further than this from its first pose is static
 
 
-def evaluate(packs: Sequence[Pack], everything: Sequence[Pack], split: str, model: Model, seed: int = 0) -> Iterator[dict[str, object]]:
+def evaluate(
+    packs: Sequence[Pack], everything: Sequence[Pack], split: str, model: Model, seed: int = 0
+) -> Iterator[dict[str, object]]:
     """One row for every clip of `packs` and either kind of reference: the rest pose, and the first frame of another action.
 
     everything: the same packs with all their clips, which references and static joints are taken from.
@@ -51,7 +53,14 @@ def evaluate(packs: Sequence[Pack], everything: Sequence[Pack], split: str, mode
                     seen[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
                 motion = predict(model, pack.rig, *seen[pose.tobytes()], frames, shot.squares, pack.fps)
                 row = measure(rig, motion, poses.astype(np.float64), pose)
-                yield {"species": pack.name, "split": split, "clip": clip, "reference": kind, "view_deg": _view_error(motion, shot), **row}
+                yield {
+                    "species": pack.name,
+                    "split": split,
+                    "clip": clip,
+                    "reference": kind,
+                    "view_deg": _view_error(motion, shot),
+                    **row,
+                }
 
 
 def static_joints(pack: Pack) -> NDArray[np.bool_]:
@@ -77,7 +86,9 @@ def film(cloud: splat.Cloud, poses: NDArray[np.float32], azimuth: float, pitch: 
     points, normals = cloud.skin(torch.as_tensor(poses))
     low, high = points.amin((0, 1)).numpy().astype(float), points.amax((0, 1)).numpy().astype(float)
     fov = 0.6
-    camera = Camera(tuple((low + high) / 2), fit_distance(float(np.linalg.norm(high - low)) / 2, fov), azimuth, pitch, fov, 640, 640)
+    camera = Camera(
+        tuple((low + high) / 2), fit_distance(float(np.linalg.norm(high - low)) / 2, fov), azimuth, pitch, fov, 640, 640
+    )
     pixels = project(camera.projection, points.numpy().astype(float))
     squares = clip_squares(np.concatenate([pixels.min(1), pixels.max(1)], axis=-1))
     light = camera.rotation.T @ np.array([-0.45, 0.65, 0.6])

@@ -160,7 +160,12 @@ class Run:
     def card(self) -> dict[str, object]:
         """Where the weights come from."""
         plan = {k: v for k, v in asdict(self.plan).items() if k != "config" and v != math.inf}
-        effort = {"steps": self.step, "minutes": round(self.spent / 60, 1), "device": str(self.device), "processes": peers.count()}
+        effort = {
+            "steps": self.step,
+            "minutes": round(self.spent / 60, 1),
+            "device": str(self.device),
+            "processes": peers.count(),
+        }
         return {**_extent(self.source), **effort, **provenance(self.device), "plan": plan}
 
     def _encoder(self) -> Encoder:
@@ -180,7 +185,9 @@ class Run:
         if self.device.type == "cpu" or not workers:
             return _loaded(Windows(self.source, self.plan.config, encode, self.plan.recipe(), seed, device, numbers), workers)
         # worker processes cannot share the GPU that this one holds: they draw the pictures, and the GPU reads them here
-        crops = _loaded(Windows(self.source, self.plan.config, torch.nn.Identity(), self.plan.recipe(), seed, "cpu", numbers), workers)
+        crops = _loaded(
+            Windows(self.source, self.plan.config, torch.nn.Identity(), self.plan.recipe(), seed, "cpu", numbers), workers
+        )
         return (replace(sample, tokens=encode(sample.tokens.to(torch.uint8)).to("cpu", torch.float16)) for sample in crops)
 
     def _renew(self, samples: list[Sample], source: Iterator[Sample]) -> None:
@@ -229,7 +236,9 @@ class Run:
     def _checkpoint(self, watch: Watch) -> Path:
         path = self.save()
         if peers.rank() == 0:
-            self._write({"step": self.step, "seconds": round(self.spent, 1), "watch": watch.measure(self.average, self.plan.without)})
+            self._write(
+                {"step": self.step, "seconds": round(self.spent, 1), "watch": watch.measure(self.average, self.plan.without)}
+            )
             draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
         return path
 

@@ -53,7 +53,9 @@ def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int =
     )  # fmt: skip
 
 
-def losses(model: Video2Pose2Rot, batch: Batch, predicted: Tensor, cut: bool = False, geodesic: bool = False) -> dict[str, Tensor]:
+def losses(
+    model: Video2Pose2Rot, batch: Batch, predicted: Tensor, cut: bool = False, geodesic: bool = False
+) -> dict[str, Tensor]:
     """The terms of WEIGHTS, unweighted. predicted (B,) bool: whose second stage reads predicted positions (mixed poses);
     the others read the true ones with a little noise. Gradients flow through both stages, unless they are cut between them.
     geodesic: rotations are judged by the angle between them, in radians, instead of entry by entry."""

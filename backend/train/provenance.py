@@ -23,7 +23,9 @@ def _commit() -> str:
     """The commit, with a + if files differ from it."""
     try:
         commit, changes = (
-            subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True).stdout
+            subprocess.run(
+                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+            ).stdout
             for arguments in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "."))
         )
     except (OSError, subprocess.SubprocessError):

@@ -132,7 +132,12 @@ class Windows(IterableDataset[Sample]):
         uv = to_crop(shot.squares[:, None], project(shot.projection, points))
         tokens = self.encode(torch.cat([still.crops, shot.crops]))
         return Sample(
-            actor.body, pairs, tokens.to("cpu", torch.float16), _tensor(position @ yaw.T / pairs.scale), _tensor(local), _tensor(uv)
+            actor.body,
+            pairs,
+            tokens.to("cpu", torch.float16),
+            _tensor(position @ yaw.T / pairs.scale),
+            _tensor(local),
+            _tensor(uv),
         )
 
 
@@ -183,7 +188,9 @@ def _patterned(cloud: splat.Cloud, rng: np.random.Generator) -> Tensor:
     """Stripes or spots of another colour, fixed to the skin: where a few waves through the resting body are above a level."""
     points = cloud.points - cloud.points.mean(0)
     size = points.abs().max().item()
-    waves = torch.tensor(rng.normal(0, rng.uniform(2, 12) / size, (int(rng.integers(1, 4)), 3)), dtype=points.dtype, device=points.device)
+    waves = torch.tensor(
+        rng.normal(0, rng.uniform(2, 12) / size, (int(rng.integers(1, 4)), 3)), dtype=points.dtype, device=points.device
+    )
     phase = torch.tensor(rng.uniform(0, 2 * np.pi, len(waves)), dtype=points.dtype, device=points.device)
     inked = (points @ waves.T + phase).sin().mean(-1) > rng.uniform(-0.2, 0.5)
     ink = torch.tensor(rng.uniform(0.05, 0.95, 3), dtype=points.dtype, device=points.device)
@@ -240,4 +247,3 @@ def inside_crops(projection: Array, squares: Array) -> Tensor:
 def develop(rgba: Tensor) -> Tensor:
     """(T, H, W, 4) straight alpha on white -> (T, H, W, 3) uint8."""
     return ((rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).clamp(0, 1) * 255).round().to(torch.uint8)
-

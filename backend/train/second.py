@@ -41,7 +41,14 @@ def second_stage(
                 solved = result_of(solve(model, [take]))[0]
                 row = measure(rig, _motion(solved, pack.fps), poses.astype(np.float64), pose)
                 beside = measure(rig, _motion(geometric(take, model.config.tips), pack.fps), poses.astype(np.float64), pose)
-                yield {"species": pack.name, "clip": clip, "reference": kind, "noise_cm": noise_cm, **row, "ik_angle_deg": beside["angle_deg"]}
+                yield {
+                    "species": pack.name,
+                    "clip": clip,
+                    "reference": kind,
+                    "noise_cm": noise_cm,
+                    **row,
+                    "ik_angle_deg": beside["angle_deg"],
+                }
 
 
 def _unseen(pose: Array, azimuth: float) -> Reference:
@@ -78,4 +85,6 @@ def geometric(take: Take, tips: bool) -> Take:
 
 def _motion(take: Take, fps: float) -> Motion:
     count = len(take.position)  # the side is known here: nothing is to be corrected
-    return motion_of(take, np.arange(count) / fps, np.tile([0.0, 0.0, 8.0, 8.0], (count, 1)), np.ones(count), Settings(heading="view"), {})
+    return motion_of(
+        take, np.arange(count) / fps, np.tile([0.0, 0.0, 8.0, 8.0], (count, 1)), np.ones(count), Settings(heading="view"), {}
+    )

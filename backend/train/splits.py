@@ -28,7 +28,9 @@ def split_packs(packs: Sequence[Pack], splits: Path | None, seed: int = 0) -> di
     for name in ("seen", "unseen"):
         missing = {key for key in test[name] - have if key[0] in {pack.name for pack in packs}}
         if missing:
-            raise UserError(f"Clip '{min(missing)[1]}' of the {name} split is not in pack '{min(missing)[0]}': make the packs again.")
+            raise UserError(
+                f"Clip '{min(missing)[1]}' of the {name} split is not in pack '{min(missing)[0]}': make the packs again."
+            )
     banned = set().union(*test.values()) | {(f, clip) for f, clip in have if f in lists["never_train_files"]}
     train = sorted(have - banned)
     counts = {file: sum(other == file for other, _ in train) for file, _ in train}
@@ -53,4 +55,6 @@ def read_lists(path: Path) -> dict[str, list]:
     except OSError as error:
         raise UserError(f"Splits file '{path}' cannot be read ({error.strerror}): check the path.") from error
     except (KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"Splits file '{path}' is not what `train` expects ({error}): it needs seen, unseen and never_train lists.") from error
+        raise UserError(
+            f"Splits file '{path}' is not what `train` expects ({error}): it needs seen, unseen and never_train lists."
+        ) from error

@@ -107,7 +107,18 @@ def test_the_command_compares(make_pack: Callable[..., Pack], tmp_path: Path, ca
     torch.manual_seed(0)
     save_model(tmp_path / "encoder.safetensors", Video2Pose2Rot(TINY), EfficientNetLite0().state_dict(), {})
     arguments = ["ablate", "--packs", str(tmp_path / "packs"), "--out", str(tmp_path / "runs"), "--steps", "1", "--part", "names"]
-    options = ["--encoder", str(tmp_path / "encoder.safetensors"), "--pool", "1", "--batch", "1", "--workers", "0", "--device", "cpu"]
+    options = [
+        "--encoder",
+        str(tmp_path / "encoder.safetensors"),
+        "--pool",
+        "1",
+        "--batch",
+        "1",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
     assert main([*arguments, *options]) == 0
     rows = json.loads((tmp_path / "runs" / "ablations.json").read_text())
     assert [row["without"] for row in rows] == ["", "names"] and all("mpjpe_ratio" in row for row in rows)

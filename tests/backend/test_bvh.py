@@ -39,9 +39,7 @@ def make_motion(rig: Rig, local: np.ndarray, scale: float = 1.0, times: np.ndarr
     positions = scale * np.random.default_rng(9).normal(size=(frames, joints, 3))
     positions[:, 0] = 0
     times = np.arange(frames) / 25 if times is None else times
-    return Motion(
-        rig.names, times, matrix_to_quaternion(turns), positions, np.zeros((frames, 4)), np.ones((frames, joints))
-    )
+    return Motion(rig.names, times, matrix_to_quaternion(turns), positions, np.zeros((frames, 4)), np.ones((frames, joints)))
 
 
 def random_local(frames: int, joints: int, seed: int = 1) -> np.ndarray:

@@ -65,7 +65,9 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def target(rig: Rig) -> Target:
-    return Target(rig, tuple(splat.reference_views(rig, capsules(rig, 1500), np.array(rig.rest), np.radians([0, 90, 180]), size=96)))
+    return Target(
+        rig, tuple(splat.reference_views(rig, capsules(rig, 1500), np.array(rig.rest), np.radians([0, 90, 180]), size=96))
+    )
 
 
 def test_capture_returns_a_motion_for_every_rig(video: Path) -> None:
@@ -80,7 +82,9 @@ def test_capture_returns_a_motion_for_every_rig(video: Path) -> None:
             break
         assert isinstance(progress, Progress) and 0 <= progress.done <= progress.total
         stages.append(progress.stage)
-    assert {"Loading the model", "Finding the subject", "Matching the view", "Reading the motion", "Solving rotations"} == set(stages)
+    assert {"Loading the model", "Finding the subject", "Matching the view", "Reading the motion", "Solving rotations"} == set(
+        stages
+    )
     for rig, motion in zip(rigs, motions, strict=True):
         assert motion.names == rig.names and len(motion) == 12
         assert np.allclose(motion.times, np.arange(12) / 24, atol=1e-3)

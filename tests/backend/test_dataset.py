@@ -418,6 +418,17 @@ def test_a_run_trains_on_them_and_is_measured(written: Path, tmp_path: Path) -> 
         load_model(str(path), torch.device("cpu"), tmp_path / "no weights")
     splits = tmp_path / "splits.json"
     splits.write_text(json.dumps({"seen": {"Cat#Clip1": 90}}))
-    options = ["--splits", str(splits), "--split", "seen", "--model", str(path), "--device", "cpu", "--json", str(tmp_path / "rows.json")]
+    options = [
+        "--splits",
+        str(splits),
+        "--split",
+        "seen",
+        "--model",
+        str(path),
+        "--device",
+        "cpu",
+        "--json",
+        str(tmp_path / "rows.json"),
+    ]
     assert main(["evaluate", "--dataset", str(written), *options]) == 0
     assert len(json.loads((tmp_path / "rows.json").read_text())) == 1

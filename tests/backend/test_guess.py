@@ -44,7 +44,9 @@ HUMAN = mirrored({
     "Left Forearm": ("Left Upper Arm", (0.45, 0, 1.45)), "Left Hand": ("Left Forearm", (0.7, 0, 1.45)),
 })  # fmt: skip
 FINGERS = HUMAN | {
-    f"{side} Finger{n}": (f"{side} Hand", (x * 0.78, 0.02 * n, 1.45)) for side, x in (("Left", 1), ("Right", -1)) for n in (1, 2, 3)
+    f"{side} Finger{n}": (f"{side} Hand", (x * 0.78, 0.02 * n, 1.45))
+    for side, x in (("Left", 1), ("Right", -1))
+    for n in (1, 2, 3)
 }
 HORSE = mirrored({
     "Hips": ("", (0, 0.6, 1.3)), "Spine": ("Hips", (0, 0.2, 1.35)), "Chest": ("Spine", (0, -0.4, 1.35)), "Neck": ("Chest", (0, -0.7, 1.6)),

@@ -52,7 +52,9 @@ def test_anchored_ik_keeps_a_reference_that_does_not_move() -> None:
     turns, positions = skeleton.forward_kinematics(parents, offsets, local)
     index, _ = batched(parents)
     mask = torch.ones(1, 20, dtype=torch.bool)
-    out = kinematics.anchored_ik(index, mask, torch.tensor(positions[:1])[None], torch.tensor(positions[:1]), torch.tensor(turns[:1]))
+    out = kinematics.anchored_ik(
+        index, mask, torch.tensor(positions[:1])[None], torch.tensor(positions[:1]), torch.tensor(turns[:1])
+    )
     assert np.abs(out[0, 0].numpy() - turns[0]).max() < 1e-6
 
 

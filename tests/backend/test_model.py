@@ -26,7 +26,9 @@ def load(dtype: torch.dtype) -> tuple[Video2Pose2Rot, dict[str, Tensor]]:
     return model, tensors
 
 
-def anchor_of(tensors: dict[str, Tensor], case: str, dtype: torch.dtype, memory: str = "memory", joints: int | None = None) -> Anchor:
+def anchor_of(
+    tensors: dict[str, Tensor], case: str, dtype: torch.dtype, memory: str = "memory", joints: int | None = None
+) -> Anchor:
     def get(key: str) -> Tensor:
         value = tensors[f"{case}.in.{key}"]
         return value.to(dtype) if value.is_floating_point() else value
@@ -74,7 +76,12 @@ def test_padding_changes_nothing() -> None:
 def permuted(anchor: Anchor, order: Tensor) -> Anchor:
     back = torch.argsort(order)
     graph = anchor.graph
-    graph = Graph(graph.relation[:, order][:, :, order], graph.ancestors[:, order][:, :, order], graph.mask[:, order], back[graph.parents[:, order]])
+    graph = Graph(
+        graph.relation[:, order][:, :, order],
+        graph.ancestors[:, order][:, :, order],
+        graph.mask[:, order],
+        back[graph.parents[:, order]],
+    )
     return replace(
         anchor, graph=graph, names=anchor.names[:, order], offsets=anchor.offsets[:, order], position=anchor.position[:, :, order],
         rot6d=anchor.rot6d[:, :, order], static_position=anchor.static_position[:, order], static_rotation=anchor.static_rotation[:, order],

@@ -111,7 +111,9 @@ def test_vectors_do_not_depend_on_the_process() -> None:
         "from anyrig.backend.names import hashed_embedding; print(hashed_embedding(['LeftUpLeg']).tobytes().hex())\n"
     )
     root = str(Path(__file__).resolve().parents[2])
-    other = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
+    other = subprocess.run(
+        [sys.executable, "-c", code, root], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
+    )
     assert other.stdout.strip() == hashed_embedding(["LeftUpLeg"]).tobytes().hex()
 
 

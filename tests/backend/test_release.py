@@ -77,7 +77,10 @@ def test_other_places_of_the_state_dict(tmp_path: Path, key: str | None) -> None
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (FFN, r"2 that AnyRig does not know: video2pos\.temporal_model\.blocks_img\.0\.ffn\.0\.weight 128 x 32, .*blocks_img\.1\.ffn"),
+        (
+            FFN,
+            r"2 that AnyRig does not know: video2pos\.temporal_model\.blocks_img\.0\.ffn\.0\.weight 128 x 32, .*blocks_img\.1\.ffn",
+        ),
         ({"pos2rot.decoder.head.3.bias": None}, r"1 missing: pos2rot\.decoder\.head\.3\.bias 6"),
         ({"pos2rot.decoder.head.3.bias": torch.zeros(9)}, r"1 of another shape: pos2rot\.decoder\.head\.3\.bias 9 instead of 6"),
         ({"video2pos.ref_encoder.img_proj.weight": None}, "is not a video2pose2rot network"),
@@ -134,7 +137,9 @@ def test_the_encoder_of_names_equals_transformers(folder: Folder) -> None:
     from transformers import T5Config as TheirConfig
     from transformers import T5EncoderModel
 
-    config = TheirConfig(vocab_size=T5.words, d_model=T5.width, d_kv=T5.head_width, d_ff=T5.hidden, num_layers=T5.layers, num_heads=T5.heads)
+    config = TheirConfig(
+        vocab_size=T5.words, d_model=T5.width, d_kv=T5.head_width, d_ff=T5.hidden, num_layers=T5.layers, num_heads=T5.heads
+    )
     theirs = T5EncoderModel(config).eval()
     missing, _ = theirs.load_state_dict(load_file(folder.file(TABLE[2])), strict=False)
     assert missing in ([], ["encoder.embed_tokens.weight"])
@@ -153,7 +158,9 @@ def test_encoders_of_other_sizes_are_named(folder: Folder, tmp_path: Path) -> No
     state["encoder.layer.0.mlp.fc1.extra"] = torch.zeros(2, 3)
     save_file(state, tmp_path / TABLE[1].local)
     convert(tmp_path / TABLE[0].local, other.network, {})
-    with pytest.raises(UserError, match=r"dinov2-large\.safetensors.*1 that AnyRig does not know: encoder\.layer\.0\.mlp\.fc1\.extra 2 x 3"):
+    with pytest.raises(
+        UserError, match=r"dinov2-large\.safetensors.*1 that AnyRig does not know: encoder\.layer\.0\.mlp\.fc1\.extra 2 x 3"
+    ):
         load_model("release", CPU, tmp_path)
     (tmp_path / TABLE[1].local).write_bytes(b"garbage, garbage, garbage")
     with pytest.raises(UserError, match=r"dinov2-large\.safetensors' cannot be read"):
@@ -161,7 +168,9 @@ def test_encoders_of_other_sizes_are_named(folder: Folder, tmp_path: Path) -> No
 
 
 def test_missing_weights_are_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing: network, dinov2-large, t5-base, t5-base tokenizer.*weights --download release"):
+    with pytest.raises(
+        UserError, match=r"missing: network, dinov2-large, t5-base, t5-base tokenizer.*weights --download release"
+    ):
         load_model("release", CPU, tmp_path)
 
 

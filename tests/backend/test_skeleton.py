@@ -129,7 +129,9 @@ def test_yaw_moves_only_positions_and_the_root(parents, angle):
     local = local_of(3, len(skeleton))
     turns, positions = S.forward_kinematics(skeleton.parents, skeleton.offsets, local)
     yaw = yaw_to_matrix(angle)
-    turned, moved = S.forward_kinematics(skeleton.parents, skeleton.offsets, np.concatenate([yaw @ local[:, :1], local[:, 1:]], 1))
+    turned, moved = S.forward_kinematics(
+        skeleton.parents, skeleton.offsets, np.concatenate([yaw @ local[:, :1], local[:, 1:]], 1)
+    )
     assert np.allclose(moved, positions @ yaw.T)
     assert np.allclose(S.global_to_local(skeleton.parents, yaw @ turns)[:, 1:], local[:, 1:])
     assert np.allclose(turned, yaw @ turns)

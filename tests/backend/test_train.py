@@ -64,7 +64,9 @@ def test_samples_agree_with_themselves(samples: list[Sample]) -> None:
         assert sample.uv.abs().max() < 1.3
         # rotations and positions belong together: forward kinematics with the rest offsets gives the positions
         skeleton = sample.body.skeleton
-        _, places = forward_kinematics(skeleton.parents, skeleton.offsets / sample.pairs.scale, sample.turns.numpy().astype(float))
+        _, places = forward_kinematics(
+            skeleton.parents, skeleton.offsets / sample.pairs.scale, sample.turns.numpy().astype(float)
+        )
         assert np.abs(places - sample.position.numpy()).max() < 1e-5
         # the reference pair too
         assert sample.pairs.position.shape == (3, joints, 3) and np.abs(sample.pairs.position).max() < 3
@@ -72,7 +74,9 @@ def test_samples_agree_with_themselves(samples: list[Sample]) -> None:
 
 def test_samples_are_seeded(make_pack: MakePack) -> None:
     def first(seed: int) -> Sample:
-        return next(iter(Windows([make_pack()], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], Recipe(3), seed)))
+        return next(
+            iter(Windows([make_pack()], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], Recipe(3), seed))
+        )
 
     assert torch.equal(first(1).position, first(1).position)
     assert torch.equal(first(1).tokens, first(1).tokens)
@@ -100,7 +104,9 @@ def test_padding_does_not_change_the_losses(samples: list[Sample]) -> None:
     alone = batch_of(samples[:1], CPU)
     terms = losses(model, alone, torch.ones(1, dtype=torch.bool))
     assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place", "travel"}
-    truth = losses(model, replace(alone, position=model.video2pos(alone.image, alone.anchor)[0].detach()), torch.ones(1, dtype=torch.bool))
+    truth = losses(
+        model, replace(alone, position=model.video2pos(alone.image, alone.anchor)[0].detach()), torch.ones(1, dtype=torch.bool)
+    )
     assert truth["position"] < 0.02 * terms["position"] + 1e-3
 
 
@@ -151,7 +157,9 @@ def test_a_run_learns_saves_and_resumes(encoder_file: Path, tmp_path: Path, make
 
 
 def steps(count: int) -> Plan:
-    return Plan(steps=count, batch=2, frames=3, pool=3, fresh=0.5, workers=0, watched=2, config=TINY, device="cpu", save_every=1e9)
+    return Plan(
+        steps=count, batch=2, frames=3, pool=3, fresh=0.5, workers=0, watched=2, config=TINY, device="cpu", save_every=1e9
+    )
 
 
 def test_a_resumed_run_is_the_same_to_the_bit(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:
@@ -198,7 +206,17 @@ def test_a_run_draws_its_curves(encoder_file: Path, tmp_path: Path, make_pack: M
 def test_a_killed_run_goes_on(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:
     """Killed while it writes: whatever is on disk can be resumed from."""
     make_pack().save(tmp_path / "lizard.npz")
-    command = [*TRAIN, "--packs", str(tmp_path), "--out", str(tmp_path / "run"), "--encoder", str(encoder_file), "--steps", "100000"]
+    command = [
+        *TRAIN,
+        "--packs",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "run"),
+        "--encoder",
+        str(encoder_file),
+        "--steps",
+        "100000",
+    ]
     command += ["--pool", "2", "--batch", "2", "--workers", "0", "--save-every", "0"]
     with subprocess.Popen([sys.executable, *command], cwd=ROOT) as process:
         wait_for(tmp_path / "run" / "last.pt", process)
@@ -220,7 +238,9 @@ def test_two_processes_train_one_model(encoder_file: Path, tmp_path: Path, make_
     options = ["--packs", str(tmp_path), "--out", str(tmp_path / "run"), "--encoder", str(encoder_file), "--steps", "3"]
     small = ["--pool", "2", "--batch", "2", "--workers", "0", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *launch, *options, *small], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *launch, *options, *small], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert state["step"] == 3 and len(state["processes"]) == 2
@@ -283,13 +303,19 @@ def test_splits(tmp_path: Path, make_pack: MakePack) -> None:
         split_packs(packs, tmp_path / "none.json")
 
 
-def test_evaluate_and_its_command(encoder_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], make_pack: MakePack) -> None:
+def test_evaluate_and_its_command(
+    encoder_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], make_pack: MakePack
+) -> None:
     make_pack("lizard", 2, 4).save(tmp_path / "lizard.npz")
     out = tmp_path / "rows.json"
     assert main(["evaluate", "--packs", str(tmp_path), "--model", str(encoder_file), "--device", "cpu", "--json", str(out)]) == 0
     rows = json.loads(out.read_text())
-    assert [(row["clip"], row["reference"]) for row in rows] == [(f"move {i}", kind) for i in range(2) for kind in ("rest", "action")]
-    keys = "species split clip frames joints reference angle_deg copy_angle_deg mpjpe_cm copy_mpjpe_cm mpjve_cm angular_velocity_deg"
+    assert [(row["clip"], row["reference"]) for row in rows] == [
+        (f"move {i}", kind) for i in range(2) for kind in ("rest", "action")
+    ]
+    keys = (
+        "species split clip frames joints reference angle_deg copy_angle_deg mpjpe_cm copy_mpjpe_cm mpjve_cm angular_velocity_deg"
+    )
     assert {*keys.split(), "liveness", "heading_deg"} <= set(rows[0])
     assert "angle_ratio" in capsys.readouterr().out
     # the same again is the same to the last digit
@@ -319,7 +345,9 @@ def test_train_command(encoder_file: Path, tmp_path: Path, capsys: pytest.Captur
     assert "rig packs" in capsys.readouterr().err
 
 
-def test_the_second_stage_alone(encoder_file: Path, tmp_path: Path, make_pack: MakePack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_second_stage_alone(
+    encoder_file: Path, tmp_path: Path, make_pack: MakePack, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Anchored inverse kinematics recovers the turns from true positions with tips, and loses them in noise."""
     packs = [make_pack("lizard", 2, 4)]
     packs[0].save(tmp_path / "lizard.npz")
@@ -344,7 +372,10 @@ def test_creatures_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     splits = tmp_path / "splits.json"
     splits.write_text(json.dumps({"seen": [copy], "unseen": [], "never_train_clips": [], "never_train_files": []}))
     folder = tmp_path / "again"
-    assert main(["creatures", "-o", str(folder), "--count", "2", "--seed", "4", "--packs", str(tmp_path), "--splits", str(splits)]) == 0
+    assert (
+        main(["creatures", "-o", str(folder), "--count", "2", "--seed", "4", "--packs", str(tmp_path), "--splits", str(splits)])
+        == 0
+    )
     assert "0 clips come too close" in capsys.readouterr().out  # a clip is no copy of itself
 
 

@@ -95,7 +95,8 @@ def test_motion_json_and_npz(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "clip", [Clip("a.mp4"), Clip("ü", 1.0, 2.5, 2.0, 29.97, (0, 1.5, 10, 20), "mattes/", True), Clip("a", end=0.1, box=(-5, -5, 0, 0))]
+    "clip",
+    [Clip("a.mp4"), Clip("ü", 1.0, 2.5, 2.0, 29.97, (0, 1.5, 10, 20), "mattes/", True), Clip("a", end=0.1, box=(-5, -5, 0, 0))],
 )
 def test_clip_json(clip: Clip):
     assert Clip.from_json(clip.to_json()) == clip
@@ -172,7 +173,9 @@ def without(text: str, key: str) -> str:
     return json.dumps({name: value for name, value in json.loads(text).items() if name != key})
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"rig"', "{}", without(RIG_JSON, "tails"), RIG_JSON.replace("-1,", '"x",')])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", '"rig"', "{}", without(RIG_JSON, "tails"), RIG_JSON.replace("-1,", '"x",')]
+)
 def test_text_that_is_not_a_rig(text: str):
     with pytest.raises(UserError, match="not a rig written by AnyRig"):
         Rig.from_json(text)
@@ -234,7 +237,9 @@ def test_bad_motions(changes: dict[str, Any], message: str):
         Motion(**motion_values(**changes))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{}", without(MOTION_JSON, "boxes"), MOTION_JSON.replace("{", '{"more": 1, ', 1)])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{}", without(MOTION_JSON, "boxes"), MOTION_JSON.replace("{", '{"more": 1, ', 1)]
+)
 def test_text_that_is_not_a_take(text: str):
     with pytest.raises(UserError, match="not a take written by AnyRig"):
         Motion.from_json(text)
@@ -249,7 +254,12 @@ def test_files_that_are_not_takes(tmp_path: Path):
     with np.load(tmp_path / "good.npz") as data:
         np.savez(tmp_path / "broken.npz", **{**data, "provenance": np.array("{")})
         np.savez(tmp_path / "single.npz", **{**data, "names": np.array("root")})
-    for name, content in {"empty": b"", "text": b"hello", "cut": good[: len(good) // 2], "torn": good[:80] + b"?" * 40 + good[120:]}.items():
+    for name, content in {
+        "empty": b"",
+        "text": b"hello",
+        "cut": good[: len(good) // 2],
+        "torn": good[:80] + b"?" * 40 + good[120:],
+    }.items():
         (tmp_path / f"{name}.npz").write_bytes(content)
     for name in ("array", "other", "broken", "single", "empty", "text", "cut", "torn"):
         with pytest.raises(UserError, match=f"{name}.npz' is not a take written by AnyRig"):

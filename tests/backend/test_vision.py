@@ -28,7 +28,9 @@ from torch.nn import functional as F
 
 def test_crop_box_pads_the_longer_side_and_keeps_the_centre() -> None:
     np.testing.assert_allclose(crop_box(np.array([10, 20, 110, 60])), [0, -20, 120, 100])
-    np.testing.assert_allclose(crop_box(np.array([[10, 20, 110, 60], [0, 0, 10, 50]]), side=40), [[40, 20, 80, 60], [-15, 5, 25, 45]])
+    np.testing.assert_allclose(
+        crop_box(np.array([[10, 20, 110, 60], [0, 0, 10, 50]]), side=40), [[40, 20, 80, 60], [-15, 5, 25, 45]]
+    )
 
 
 def test_crop_box_of_an_empty_box_is_a_pixel() -> None:
@@ -99,7 +101,9 @@ def test_to_crop_of_many_frames() -> None:
 
 # The encoder
 
-STAGES = "r1_k3_s1_e1_i32_o16 r2_k3_s2_e6_i16_o24 r2_k5_s2_e6_i24_o40 r3_k3_s2_e6_i40_o80 r3_k5_s1_e6_i80_o112 r4_k5_s2_e6_i112_o192"
+STAGES = (
+    "r1_k3_s1_e1_i32_o16 r2_k3_s2_e6_i16_o24 r2_k5_s2_e6_i24_o40 r3_k3_s2_e6_i40_o80 r3_k5_s1_e6_i80_o112 r4_k5_s2_e6_i112_o192"
+)
 STAGES += " r1_k3_s1_e6_i192_o320"
 
 
@@ -228,5 +232,8 @@ def test_convert_file_names_what_is_wrong(tmp_path: Path, package: dict[str, Ten
 
 def test_weights_in_half_precision_see_the_same(state: dict[str, Tensor]) -> None:
     images = parity_images()
-    whole, half = Encoder(state).encode(images), Encoder({key: value.half().float() for key, value in state.items()}).encode(images)
+    whole, half = (
+        Encoder(state).encode(images),
+        Encoder({key: value.half().float() for key, value in state.items()}).encode(images),
+    )
     assert 0 < (whole - half).norm() < 0.01 * whole.norm()
