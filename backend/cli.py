@@ -227,16 +227,20 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, pose: np.ndarray, settings:
 
 def drained(work: Generator[Progress | Step, None, T]) -> T:
     """Run a generator of Progress to its end with a bar on stderr; -> what it returns."""
-    shown = ""
+    shown, unfinished = "", False
     while True:
         try:
             progress = next(work)
         except StopIteration as stop:
             return stop.value
+        except UserError:
+            if unfinished:  # the sentence gets a line of its own
+                print(file=sys.stderr)
+            raise
         text = bar(progress)
         if text != shown:
             show_bar(progress)
-        shown = text
+        shown, unfinished = text, progress.done < progress.total
 
 
 def show_bar(progress: Progress | Step) -> None:
