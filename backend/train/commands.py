@@ -57,6 +57,9 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--creatures", type=float, default=0.25, metavar="SHARE", help="of samples of procedural creatures (default: 0.25)"
     )
+    train.add_argument(
+        "--stirred", type=float, default=0.3, metavar="SHARE", help="of samples with motions that no clip has (default: 0.3)"
+    )
     train.add_argument("--geodesic", action="store_true", help="the rotation loss is the angle between rotations")
     train.add_argument(
         "--without", action="append", default=[], metavar="PART", help="leave out a part of the method (see `ablate`)"
@@ -119,7 +122,7 @@ def _train(options: argparse.Namespace) -> None:
     plan = Plan(
         minutes=options.budget, steps=options.steps, batch=options.batch, rate=options.rate, pool=options.pool, fresh=options.fresh,
         workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device, varied=options.varied,
-        creatures=options.creatures, geodesic=options.geodesic, without=tuple(options.without),
+        creatures=options.creatures, stirred=options.stirred, geodesic=options.geodesic, without=tuple(options.without),
     )  # fmt: skip
     source: Sequence[Pack] | Release
     held: Mapping[str, Sequence[Pack]] = {}

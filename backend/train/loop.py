@@ -45,7 +45,7 @@ class Plan:
     schedule, and a resumed run keeps what it has spent. pool: samples made before the first step and kept; fresh: how many of
     them a step replaces, on average (a small machine learns more from samples seen again than from waiting for new ones);
     mixed: share of the budget until stage 2 sees predicted positions alone (SPEC-V2 section 8); average: of the weights, per
-    step; watched: windows of each held-out set that the curves are measured on; varied, creatures: shares of the
+    step; watched: windows of each held-out set that the curves are measured on; varied, creatures, stirred: shares of the
     samples (samples.Recipe); geodesic: the rotation loss is the angle; without: parts of the method that are left out
     (ablations.py)."""
 
@@ -65,6 +65,7 @@ class Plan:
     save_every: float = 120.0
     varied: float = 0.5
     creatures: float = 0.25
+    stirred: float = 0.3
     geodesic: bool = False
     device: str = "auto"
     without: tuple[str, ...] = ()
@@ -76,7 +77,7 @@ class Plan:
             raise UserError("A training run needs an end: give its budget in minutes or in steps.")
 
     def recipe(self) -> Recipe:
-        return Recipe(self.frames, ablations.side_error(self.without), self.varied, self.creatures)
+        return Recipe(self.frames, ablations.side_error(self.without), self.varied, self.creatures, stirred=self.stirred)
 
     def progress(self, spent: float, step: int) -> float:
         """Share of the budget that `spent` seconds and `step` steps are."""

@@ -23,6 +23,7 @@ from ..vision import SIZE, crop_box, crop_side, to_crop
 from .augment import vary
 from .creatures import creature
 from .spoil import developed
+from .stirring import stirred
 
 REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
 FIRST_SHARE = 1 / 3  # the first frame of a clip: a pose that characters are left in
@@ -68,13 +69,14 @@ def actor_of(pack: Pack, config: Config, device: torch.device | str = "cpu") -> 
 class Recipe:
     """What samples are made of. frames: of a window. side_error: standard deviation in radians of the azimuth between video and
     reference. varied: share of windows whose rig is changed first (augment.py). creatures: share of windows of procedural
-    creatures, of which there are `kinds`."""
+    creatures, of which there are `kinds`. stirred: share of windows with motions that no clip has (stirring.py)."""
 
     frames: int = 6
     side_error: float = SIDE_ERROR
     varied: float = 0.0
     creatures: float = 0.0
     kinds: int = 100_000
+    stirred: float = 0.0
 
 
 class Windows(IterableDataset[Sample]):
@@ -115,6 +117,8 @@ class Windows(IterableDataset[Sample]):
 
     def sample(self, actor: Actor, rng: np.random.Generator) -> Sample:
         poses = _window(actor.clips[rng.integers(len(actor.clips))], self.recipe.frames, rng)
+        if self.recipe.stirred and rng.random() < self.recipe.stirred:
+            poses = stirred(poses, actor.pack.rig, rng)
         references = np.stack([_reference_pose(actor, rng) for _ in range(PAIRS)])
         azimuth = rng.uniform(-np.pi, np.pi)
         look = _look(actor.cloud, rng)
