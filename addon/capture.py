@@ -6,14 +6,12 @@ Between the first step and the last the user may undo, rename or delete, so obje
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
-import numpy as np
 
 from ..backend.camera import side_azimuths
 from ..backend.errors import UserError
@@ -21,13 +19,14 @@ from ..backend.motion import Motion
 from ..backend.raw_take import RawTake
 from ..backend.rig import Reference, Rig
 from ..backend.rotation import Array
-from . import controls, prefs, take_store
+from . import prefs, take_store
+from .animation import all_or_none
 from .bones import chosen_bones
 from .job import Job, Snapshot
 from .keying import write_motion
 from .naming import labelled
 from .output import STRIP, extend_range, push_down
-from .props import CaptureParams
+from .props import CaptureParams, output_from_props
 from .rig import rig_from_armature
 from .suitable import check_suitable
 from .view import draw_capsules, render_meshes
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from ..backend.capture import Progress
 
 INSTALL = "install the AnyRig zip made for this system, which brings it along"
-# a pose bone's own channels and how many numbers each has
-CHANNELS = {"location": 3, "rotation_quaternion": 4, "rotation_euler": 3, "rotation_axis_angle": 4, "scale": 3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +80,7 @@ def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], para
 
     Raises UserError: no armature, or what `check_suitable`, `rig_from_armature` and `render_meshes` raise.
     """
-    params = _placed(context, params)
+    params = with_weights_folder(context, params)
     if not objects:
         raise UserError("No armature is chosen: select one, or pick one in the AnyRig panel.", fix="pick_armature")
     azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
@@ -94,12 +91,16 @@ def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], para
         rig = labelled(context.scene, obj, rig)
         pose, references = render_meshes(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)
         subjects.append(Subject(obj.session_uid, rig, pose, azimuths, tuple(references)))
-    scene = context.scene
+    return take_of(context.scene, params, subjects)
+
+
+def take_of(scene: bpy.types.Scene, params: CaptureParams, subjects: Sequence[Subject]) -> Take:
+    """Its start is settled here: the current frame unless the params name one."""
     start = scene.frame_current if params.start_frame is None else params.start_frame
     return Take(params, tuple(subjects), scene.session_uid, start)
 
 
-def _placed(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
+def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
     """With this Blender's folder of released weights, for a model that may need it and does not say."""
     settings = params.settings
     if settings.model == "lite" or settings.weights:
@@ -132,12 +133,12 @@ def write(take: Take, results: Sequence[Result]) -> list[bpy.types.Action]:
     fps = scene.render.fps / scene.render.fps_base
     before = [take_store.stance(obj, subject.rig.names) for obj, subject in zip(objects, take.subjects, strict=True)]
     slots = [_in_use(obj) for obj in objects]
-    with _all_or_none(objects):
+    with all_or_none(objects):
         actions = key_all(take, [result.motion for result in results], objects, fps)
+        _deliver(take.params, scene, objects, actions, slots)
         for raw, action, stance in zip(raws, actions, before, strict=True):
             take_store.keep(raw, fps=fps, **stance)
             take_store.tag(action, raw.key)
-        _deliver(take.params, scene, objects, actions, slots)
     return actions
 
 
@@ -172,17 +173,20 @@ def key_all(take: Take, motions: Sequence[Motion], objects: Sequence[bpy.types.O
 
 
 def apply_again(context: bpy.types.Context, text: bpy.types.Text, obj: bpy.types.Object) -> bpy.types.Action:
-    """Write the keys of a stored take anew, as a new action; needs no network. Raises UserError; nothing is changed then."""
-    raw = take_store.read(text)
+    """Write the keys of a stored take anew, as a new action that goes where the panel says; needs no network.
+
+    Raises UserError; nothing is changed then.
+    """
+    raw, scene = take_store.read(text), context.scene
     subject = Subject(obj.session_uid, raw.rig, raw.pose, (), ())
-    scene = context.scene
-    take = Take(CaptureParams(raw.clip, raw.settings), (subject,), scene.session_uid, raw.start_frame)
+    take = take_of(scene, CaptureParams(raw.clip, raw.settings, **output_from_props(scene.anyrig)), [subject])
     fps = scene.render.fps / scene.render.fps_base
-    stance = take_store.stance(obj, raw.rig.names)
-    with _all_or_none([obj]):
+    earlier, slot = take_store.stance(obj, raw.rig.names)["earlier"], _in_use(obj)
+    with all_or_none([obj]):
         (action,) = key_all(take, [raw.motion], [obj], fps)
-        take_store.tag(action, raw.key)
-        take_store.put_about(text, fps=fps, earlier=stance["earlier"])
+        _deliver(take.params, scene, [obj], [action], [slot])
+        take_store.tag(action, take_store.about(text)["key"])
+        take_store.put_about(text, fps=fps, start_frame=take.start_frame, earlier=earlier)
     return action
 
 
@@ -230,64 +234,3 @@ def run_capture(
 
 def _find(collection: bpy.types.bpy_prop_collection, uid: int) -> bpy.types.ID | None:
     return next((item for item in collection if item.session_uid == uid), None)
-
-
-@contextmanager
-def _all_or_none(objects: Sequence[bpy.types.Object]) -> Iterator[None]:
-    """Put animation and poses back as they were, and drop new actions, if the block raises."""
-    before = [_Animation.of(obj) for obj in objects]
-    actions = set(bpy.data.actions)
-    try:
-        yield
-    except BaseException:
-        for obj, animation in zip(objects, before, strict=True):
-            animation.restore(obj)
-        bpy.data.batch_remove(set(bpy.data.actions) - actions)
-        raise
-
-
-@dataclass(frozen=True, eq=False)
-class _Animation:
-    """Which action an object used, and its bones' own channels, which playing another action overwrites.
-
-    Held only while keys are written.
-    """
-
-    exists: bool
-    action: bpy.types.Action | None
-    slot: Any
-    fake_user: bool
-    tracks: int
-    channels: dict[str, Array]
-    controls: dict[str, Any]
-
-    @classmethod
-    def of(cls, obj: bpy.types.Object) -> _Animation:
-        data, bones = obj.animation_data, obj.pose.bones
-        channels = {name: np.empty(width * len(bones), np.float32) for name, width in CHANNELS.items()}
-        for name, values in channels.items():
-            bones.foreach_get(name, values)
-        action = data and data.action
-        tracks = 0 if data is None else len(data.nla_tracks)
-        kept = bool(action and action.use_fake_user)
-        return cls(data is not None, action, getattr(data, "action_slot", None), kept, tracks, channels, controls.stance_of(obj))
-
-    def restore(self, obj: bpy.types.Object) -> None:
-        if not self.exists:
-            obj.animation_data_clear()
-        else:
-            self._restore_data(obj.animation_data)
-        if self.action is not None:
-            self.action.use_fake_user = self.fake_user
-        for name, values in self.channels.items():
-            obj.pose.bones.foreach_set(name, values)
-        controls.stand(obj, self.controls)
-        obj.update_tag()
-
-    def _restore_data(self, data: bpy.types.AnimData) -> None:
-        for track in data.nla_tracks[self.tracks :]:
-            data.nla_tracks.remove(track)
-        if data.action != self.action:
-            data.action = self.action
-            if self.slot is not None:
-                data.action_slot = self.slot

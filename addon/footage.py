@@ -131,7 +131,7 @@ def match(
 ) -> matchmove.View:
     """The view that lays the armature, as it plays now, on the take's footage of `size` pixels. Changes nothing.
 
-    fps: the scene's. Raises UserError if the take does not know its side, or there is nothing to see.
+    fps: the scene's when the keys were written. Raises UserError if the take does not know its side, or there is nothing to see.
     """
     rotation = view_rotation(obj, raw, aim)
     step = max(1, math.ceil(len(raw.motion) / MOST_POSES))

@@ -48,7 +48,7 @@ def write_movie(
     raw = footage.located(take_store.read(text), context.scene.anyrig.video)
     obj = takes.target_of(context, text, raw.rig.names)
     info = probe(raw.clip)
-    fps = context.scene.render.fps / context.scene.render.fps_base
+    fps = take_store.about(text)["fps"]  # the scene's may have changed since the keys were written
     with takes.showing(obj, text):
         view = footage.match(obj, raw, (info.width, info.height), fps)
         with closing(_pictures(obj, raw, view, fps, params)) as rig, closing(read_frames(raw.clip)) as video:

@@ -173,7 +173,7 @@ def _forget(state: ANYRIG_Overlay) -> None:
 
 
 def _show_take(state: ANYRIG_Overlay, obj: bpy.types.Object, text: bpy.types.Text) -> None:
-    if takes.plays(obj, take_store.action_of(text)):
+    if take_store.plays(obj, take_store.action_of(text)):
         return
     state.armature, state.switched = obj, True
     state.had_action = obj.animation_data and obj.animation_data.action

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import bpy
 from bpy.props import (
@@ -66,13 +67,17 @@ def params_from_context(context: bpy.types.Context) -> CaptureParams:
         settings=Settings(model=model, device=device, heading=props.heading.lower()),
         reference_frame=props.reference_frame if props.reference == "FRAME" else None,
         azimuth=azimuth_from_props(props),
-        start_frame=props.start_frame if props.start == "FRAME" else None,
         engine=prefs.engine(context),
         bones=props.bones,
         collection=props.collection,
-        output=props.output,
-        extend_range=props.extend_range,
+        **output_from_props(props),
     )
+
+
+def output_from_props(props: ANYRIG_Props) -> dict[str, Any]:
+    """What the section Output says, as fields of `CaptureParams`."""
+    start = props.start_frame if props.start == "FRAME" else None
+    return {"start_frame": start, "output": props.output, "extend_range": props.extend_range}
 
 
 def clip_from_props(props: ANYRIG_Props) -> Clip:

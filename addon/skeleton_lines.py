@@ -61,9 +61,8 @@ def lines(context: bpy.types.Context) -> tuple[Array, Array]:
     raw = _read(text) if text is not None and obj is not None and obj.pose is not None else None
     if raw is None:
         return np.zeros((0, 3)), np.zeros((0, 4))
-    fps = take_store.about(text)["fps"]
-    scene = context.scene
-    sure = confidence_at(raw, (scene.frame_current + scene.frame_subframe - raw.start_frame) / fps)
+    about, scene = take_store.about(text), context.scene
+    sure = confidence_at(raw, (scene.frame_current + scene.frame_subframe - about["start_frame"]) / about["fps"])
     return _segments(obj, raw, sure)
 
 

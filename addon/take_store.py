@@ -14,6 +14,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def is_take(text: bpy.types.Text) -> bool:
 def about(text: bpy.types.Text) -> dict[str, Any]:
     """What is known of a stored take without unpacking it: key, name, armature, video, model, date, frames, start_frame, fps, earlier.
 
-    fps: the scene's when the keys were written. earlier: the name of the action that the armature played before, or ''.
+    start_frame, fps: of the keys as they were written last. earlier: the name of the action that the armature played before, or ''.
     """
     return text[ABOUT].to_dict()
 
@@ -107,11 +108,13 @@ def keep(
 
 
 def read(text: bpy.types.Text) -> RawTake:
-    """Raises UserError if what is stored was damaged."""
+    """The take, starting where it was keyed last. Raises UserError if what is stored was damaged."""
     from ..backend.raw_take import RawTake
 
     data = text[DATA]
-    return RawTake.from_data(data if isinstance(data, bytes) else b"", f"Take '{label(text)}' in this file")
+    raw = RawTake.from_data(data if isinstance(data, bytes) else b"", f"Take '{label(text)}' in this file")
+    start = about(text)["start_frame"]
+    return raw if start == raw.start_frame else replace(raw, start_frame=start)
 
 
 def label(text: bpy.types.Text) -> str:
@@ -157,12 +160,18 @@ def action_of(text: bpy.types.Text) -> bpy.types.Action | None:
     return max(found, key=lambda action: action.users - action.use_fake_user, default=None)
 
 
+def plays(obj: bpy.types.Object, action: bpy.types.Action | None) -> bool:
+    """Whether the armature plays the action, itself or in a strip."""
+    data = obj.animation_data
+    strips = [strip for track in data.nla_tracks if not track.mute for strip in track.strips if not strip.mute] if data else []
+    return action is not None and data is not None and action in (data.action, *(strip.action for strip in strips))
+
+
 def armature_of(text: bpy.types.Text) -> bpy.types.Object | None:
     """The armature that plays the take's action; else the one of the name that it was captured onto."""
     action, name = action_of(text), about(text)["armature"]
     armatures = [obj for obj in bpy.data.objects if obj.type == "ARMATURE"]
-    playing = [obj for obj in armatures if action is not None and obj.animation_data and obj.animation_data.action == action]
-    return next((obj for obj in (*playing, *armatures) if obj in playing or obj.name == name), None)
+    return next((obj for obj in armatures if plays(obj, action)), next((obj for obj in armatures if obj.name == name), None))
 
 
 # ---- copies in the user folder

@@ -15,6 +15,7 @@ from bpy.props import BoolProperty, EnumProperty, IntProperty, PointerProperty, 
 
 from ..backend.errors import UserError
 from . import controls, job, take_store
+from .animation import Animation
 from .props import armature_from_context
 
 
@@ -73,22 +74,13 @@ def assign(obj: bpy.types.Object, action: bpy.types.Action | None) -> None:
     obj.update_tag()
 
 
-def plays(obj: bpy.types.Object, action: bpy.types.Action | None) -> bool:
-    """Whether the armature plays the action, itself or in a strip."""
-    data = obj.animation_data
-    strips = [strip for track in data.nla_tracks if not track.mute for strip in track.strips if not strip.mute] if data else []
-    return action is not None and data is not None and action in (data.action, *(strip.action for strip in strips))
-
-
 @contextmanager
 def showing(obj: bpy.types.Object, text: bpy.types.Text) -> Iterator[None]:
     """Have the armature play the take inside the block; afterwards its animation and pose are what they were."""
-    from .capture import _Animation
-
-    if plays(obj, take_store.action_of(text)):
+    if take_store.plays(obj, take_store.action_of(text)):
         yield
         return
-    before = _Animation.of(obj)
+    before = Animation.of(obj)
     show(obj, text)
     try:
         yield
@@ -178,7 +170,8 @@ class ANYRIG_OT_take_apply(_TakeOperator, bpy.types.Operator):
     bl_idname = "anyrig.take_apply"
     bl_label = "Apply Take Again"
     bl_description = (
-        "Write the keys of this take anew, as a new action; the network is not needed, and edited keys are kept apart"
+        "Write the keys of this take anew, as a new action that starts and goes where Output says; the network is not needed, "
+        "and edited keys are kept apart"
     )
     bl_options = {"REGISTER", "UNDO"}
 

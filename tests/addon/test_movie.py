@@ -58,6 +58,14 @@ def test_the_operator_writes_input_and_rig_side_by_side_and_touches_nothing(tmp_
     assert "12 frames written" in job.message()[0] and not job.message()[1]
 
 
+def test_a_scene_rate_changed_since_the_keys_were_written_films_them_all_the_same(tmp_path: Path) -> None:
+    _, _, masks = filmed(tmp_path)
+    bpy.context.scene.render.fps = 60
+    bpy.ops.anyrig.movie(filepath=str(tmp_path / "out.mp4"))
+    rigs = [rig_mask(pictures[1]) for pictures in panels_of(tmp_path / "out.mp4", 2)]
+    assert np.mean([overlap(rig, mask) for rig, mask in zip(rigs, masks, strict=True)]) > 0.6
+
+
 def test_an_armature_that_plays_something_else_is_filmed_in_its_take(tmp_path: Path) -> None:
     _, _, masks = filmed(tmp_path)
     bpy.ops.anyrig.take_compare()

@@ -125,6 +125,7 @@ def test_applied_again_the_keys_are_the_same() -> None:
     captured(obj)
     first = obj.animation_data.action
     obj.pose.bones["spine"].keyframe_insert("location", frame=6)  # an edit, which stays with the earlier action
+    bpy.context.scene.frame_set(5)
     bpy.ops.anyrig.take_apply()
     second = obj.animation_data.action
     assert second != first and second.name == "walk.001" and first.name in bpy.data.actions
@@ -139,6 +140,7 @@ def test_stored_in_single_precision_the_keys_differ_by_a_millionth() -> None:
     obj = human()
     captured(obj)
     before = keys(obj.animation_data.action)
+    bpy.context.scene.frame_set(5)
     bpy.ops.anyrig.take_apply()
     assert np.abs(keys(obj.animation_data.action) - before).max() < 1e-6
 
@@ -153,6 +155,27 @@ def test_apply_again_is_one_undo_step_and_needs_no_torch(monkeypatch: pytest.Mon
     bpy.ops.ed.undo()
     assert playing(bpy.data.objects["Human"]) == "walk" and len(bpy.data.actions) == 1
     assert take_store.action_of(take_store.stored()[0]).name == "walk"
+
+
+def test_applied_again_a_take_starts_and_goes_where_the_panel_says() -> None:
+    obj, scene = human(), bpy.context.scene
+    text = captured(obj)
+    first, key = obj.animation_data.action, take_store.about(text)["key"]
+    props = scene.anyrig
+    props.start, props.start_frame, props.output, props.extend_range = "FRAME", 300, "STRIP", True
+    bpy.ops.anyrig.take_apply()
+    second = take_store.action_of(text)
+    strips = {strip.action: strip.frame_start for track in obj.animation_data.nla_tracks for strip in track.strips}
+    assert strips == {first: 5, second: 300} and obj.animation_data.action is None and scene.frame_end == 306
+    assert take_store.read(text).start_frame == take_store.about(text)["start_frame"] == 300
+    assert second[take_store.DATA] == key and take_store.copies()[0].name.endswith(f"{key}{take_store.SUFFIX}")
+    obj.name = "Renamed"  # known by the strip that it plays
+    assert take_store.armature_of(text) == obj
+    props.start, props.output = "CURRENT", "ACTION"
+    scene.frame_set(40)
+    bpy.ops.anyrig.take_apply()
+    assert obj.animation_data.action.frame_range[0] == take_store.about(text)["start_frame"] == 40
+    assert "from frame 40 on" in job.message()[0]
 
 
 def test_apply_again_finds_a_renamed_armature_or_takes_the_picked_one() -> None:
