@@ -18,6 +18,7 @@ from anyrig.tests.ui.real import Debian
 WIDTH, HEIGHT = 1360, 1280  # so high that all panels are in view at once
 START = 180.0  # seconds until Blender shows its window: software rendering on a slow machine
 STEP = 9  # pixels between two looks for a button, less than half of one
+RIGHT, LEFT = 0.72, 0.3  # where to look in the sidebar, in shares of its width: rows of two buttons have one on each side
 COPY_OPERATOR, COPY_PATH = "ctrl+c", "ctrl+alt+shift+c"
 
 
@@ -102,7 +103,7 @@ class Desk:
             self.settled()
         raise AssertionError(f"no tab '{name}': {self.picture('failed')}")
 
-    def find(self, *wanted: str, near: tuple[int, int] | None = None) -> None:
+    def find(self, *wanted: str, near: tuple[int, int] | None = None, side: float = RIGHT) -> None:
         """Move down the sidebar and ask of what lies under the mouse what it is, until all wanted buttons are known."""
         x, y, width, height = self.state()["panel"]
         rows = range(y + 12, y + height, STEP)
@@ -111,18 +112,35 @@ class Desk:
         for name in wanted:
             self.buttons.pop(name, None)
         for row in rows:
-            at = (x + int(width * 0.72), row)
+            at = (x + int(width * side), row)
             for text in self._under(*at):
                 self.buttons.setdefault(text, at)
             if all(name in self.buttons for name in wanted):
                 return
         raise AssertionError(f"no {wanted} among {sorted(self.buttons)}: {self.picture('failed')}")
 
-    def press_button(self, name: str, near: str | None = None) -> None:
+    def press_button(self, name: str, near: str | None = None, side: float = RIGHT) -> None:
         """Look for the button again, since panels grow and shrink, and click it."""
         before = self.buttons.get(near or name)
-        self.find(name, near=before)
+        self.find(name, near=before, side=side)
         self.click(*self.buttons[name])
+
+    def open_panel(self, below: str, pixels: int, holds: str, side: float = RIGHT) -> None:
+        """Click the header that many pixels below the middle of a button; the panel then holds another button."""
+        x, y = self.buttons[below]
+        self.click(x, y + pixels)
+        self.settled()
+        self.find(holds, near=(x, y + pixels + 30), side=side)
+
+    def choose(self, name: str, value: str) -> None:
+        """Turn the mouse wheel over a menu, with Ctrl, until the setting has the value."""
+        self.find(name, near=self.buttons.get(name))
+        self.point(*self.buttons[name])
+        for _ in range(8):
+            if self.settled()["settings"][name.rpartition(".")[2]] == value:
+                return
+            self.xdotool("keydown", "ctrl", "click", 5, "sleep", "0.1", "keyup", "ctrl", "sleep", "0.2")
+        raise AssertionError(f"'{name}' does not become '{value}': {self.picture('failed')}")
 
     def type_into(self, name: str, text: str) -> None:
         self.press_button(name)

@@ -1,10 +1,12 @@
 """A Debian 13 in a folder, with its Blender 4.3, Python 3.13, PyTorch and a screen that nobody sees. Needs root and debootstrap.
 
+ANYRIG_DEBIAN_MIRROR names the mirror to take it from; debootstrap's own is used without.
 Commands run in namespaces of their own: what is mounted for them, and all that they started, is gone when they end.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -51,7 +53,8 @@ class Debian:
         if (self.root / READY).exists():
             return
         self.root.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["debootstrap", "--variant=minbase", "trixie", str(self.root)], check=True)  # from its own mirror
+        mirror = os.environ.get("ANYRIG_DEBIAN_MIRROR", "").split()
+        subprocess.run(["debootstrap", "--variant=minbase", "trixie", str(self.root), *mirror], check=True)
         install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES, *LIBRARIES]
         self.run(["sh", "-c", f"apt-get update -qq && {shlex.join(install)} && apt-get clean"], timeout=1800)
         (self.root / READY).write_text("made by tests/ui/real.py\n")

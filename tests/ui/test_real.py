@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from anyrig.tests.ui.desk import Desk, desk
+from anyrig.tests.ui.desk import LEFT, Desk, desk
 from anyrig.tests.ui.real import Debian, obstacle
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = os.environ.get("ANYRIG_REAL", "")
 CAPTURE, CANCEL, VIDEO = "anyrig.capture()", "anyrig.cancel()", "anyrig.video"
 OVERLAY, LINES, MOVIE, QUEUE = "anyrig.overlay()", "anyrig.skeleton()", "anyrig.movie()", "anyrig.queue_add()"
+COMPARE, SIDES, OWN_FILES = "anyrig.take_compare()", "anyrig.show_sides()", "anyrig.adopt_weights()"
+TRIM_END, VIEW, MODEL = "anyrig.trim_end", "anyrig.view", "anyrig.model"
 HEADER = 34  # pixels from the last button of an open panel to the header of the next
+REFERENCE_BELOW, MODEL_BELOW = 60, 112  # pixels from the end of the trim range to these headers
 COMMAND = ["blender", "-b", "/shared/walker.blend", "--command", "anyrig"]
 FRAMES = 49  # of the walk, at the scene's 24 per second
 LONG = 240.0  # seconds for a capture on a slow machine that does other things too
@@ -40,7 +43,9 @@ print("FOUND" + json.dumps(found))
 """
 
 pytestmark = [
-    pytest.mark.skipif(not FOLDER, reason="ANYRIG_REAL names no folder for a Debian"),
+    pytest.mark.skipif(
+        not FOLDER, reason="set ANYRIG_REAL to a folder for a Debian 13 with Blender (as root; 3.3 GB) to run this"
+    ),
     pytest.mark.skipif(bool(FOLDER and obstacle()), reason=obstacle() if FOLDER else ""),
 ]
 
@@ -128,14 +133,16 @@ def test_with_the_mouse(installed: Debian) -> None:
         captured(user, before)
         undone_and_redone(user, before)
         checked(user)
+        compared(user)
         queued(user)
+        looked_around(user)
     log = (installed.shared / "blender.log").read_text()
     assert "Traceback" not in log and "Error" not in log, log[-3000:]
 
 
 def choose_video(user: Desk) -> None:
     user.type_into(VIDEO, "/shared/walk.mp4")
-    user.wait("the path to be there", lambda state: state["video"] == "/shared/walk.mp4")
+    user.wait("the path to be there", lambda state: state["settings"]["video"] == "/shared/walk.mp4")
     user.find(CAPTURE)
     user.picture("2-video")
 
@@ -217,13 +224,38 @@ def share_changed(old: np.ndarray, new: np.ndarray) -> float:
     return float((np.abs(old.astype(int) - new).max(-1) > 40).mean())
 
 
+def compared(user: Desk) -> None:
+    """The take in the list gives way to what was there before it, and comes back."""
+    taken = user.settled()["scene"]["objects"]
+    user.press_button(COMPARE)
+    user.wait("no action", lambda state: not any(played[1] for played in state["scene"]["objects"]))
+    user.press_button(COMPARE)
+    user.wait("the take again", lambda state: state["scene"]["objects"] == taken)
+
+
 def queued(user: Desk) -> None:
     """The queue's panel opens, and takes the job that the other panels describe."""
-    user.find(MOVIE)
-    x, y = user.buttons[MOVIE]
-    user.click(x, y + HEADER)
-    user.press_button(QUEUE)
+    user.find(MOVIE, near=user.buttons.get(MOVIE))
+    user.open_panel(MOVIE, HEADER, QUEUE, side=LEFT)
+    user.press_button(QUEUE, side=LEFT)
     user.point_at_view()
     state = user.wait("a job in the queue", lambda state: state["jobs"])
     assert state["jobs"] == 1
     user.picture("9-queue")
+
+
+def looked_around(user: Desk) -> None:
+    """The panels that are closed at first: the released weights, then the pictures of the rig's sides."""
+    user.find(TRIM_END, near=user.buttons[TRIM_END])
+    user.open_panel(TRIM_END, MODEL_BELOW, MODEL)
+    user.choose(MODEL, "release")
+    user.find(OWN_FILES, near=user.buttons[MODEL])
+    user.point_at_view()
+    user.picture("10-weights")
+    user.choose(MODEL, "lite")
+    user.open_panel(TRIM_END, REFERENCE_BELOW, SIDES)
+    user.press_button(SIDES)
+    user.settled()
+    user.choose(VIEW, "SIDE")
+    user.point_at_view()
+    user.picture("11-sides")

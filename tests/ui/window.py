@@ -79,7 +79,8 @@ def tick() -> float:
     state = {"ticks": seen["ticks"], "copied": copied, **sidebar(), **running(), "scene": fingerprint()}
     queue = getattr(bpy.context.scene, "anyrig_queue", None)
     state["jobs"] = len(queue.jobs) if queue else 0
-    state["video"] = bpy.context.scene.anyrig.video if hasattr(bpy.context.scene, "anyrig") else ""
+    props = getattr(bpy.context.scene, "anyrig", None)
+    state["settings"] = {name: getattr(props, name) for name in ("video", "view", "model")} if props else {}
     # a reader must never see half a file
     path = Path(sys.argv[-1])
     path.with_suffix(".new").write_text(json.dumps(state))
