@@ -190,13 +190,14 @@ def tell_error(error: UserError) -> None:
 
 
 def run_beside_window(job: Job, finished: Callable[[Job], None]) -> None:
-    """Start the job, poll it from a timer, and call `finished` on the main thread when it has ended by itself or by Cancel."""
+    """Start the job, poll it from a timer, and call `finished` on the main thread when it has ended by itself, by Cancel or by Esc."""
     if _window.job is not None:
         raise UserError("A capture is already running: wait for it or cancel it.")
     _window.job, _window.finished = job, finished
     tell("")
     job.start()
     bpy.app.timers.register(tick, first_interval=INTERVAL)
+    watch_for_escape()
 
 
 def tick() -> float | None:
@@ -233,13 +234,63 @@ def abandon() -> None:
         bpy.app.timers.unregister(tick)
 
 
+class ANYRIG_OT_cancel(bpy.types.Operator):
+    bl_idname = "anyrig.cancel"
+    bl_label = "Cancel Capture"
+    bl_description = "Stop the running capture, as Esc does; nothing is changed"
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return current() is not None
+
+    def execute(self, _context: bpy.types.Context) -> set[str]:
+        running = current()
+        if running is not None:
+            running.cancel()
+        return {"FINISHED"}
+
+
+class ANYRIG_OT_watch_escape(bpy.types.Operator):
+    """Lives as long as a capture does and lets everything but Esc through to the rest of Blender."""
+
+    bl_idname = "anyrig.watch_escape"
+    bl_label = "Cancel Capture on Esc"
+    bl_description = "Wait for Esc while a capture runs"
+    bl_options = {"INTERNAL"}
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        context.window_manager.modal_handler_add(self)
+        return {"RUNNING_MODAL"}
+
+    def modal(self, _context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        running = current()
+        if running is None:
+            return {"CANCELLED", "PASS_THROUGH"}
+        if event.type == "ESC" and event.value == "PRESS":
+            running.cancel()
+            return {"CANCELLED"}
+        return {"PASS_THROUGH"}
+
+
+def watch_for_escape() -> None:
+    """Let Esc cancel the capture that was just started beside the window; also from a timer, which has no window of its own."""
+    if not bpy.app.background:
+        with bpy.context.temp_override(window=bpy.context.window or bpy.context.window_manager.windows[0]):
+            bpy.ops.anyrig.watch_escape("INVOKE_DEFAULT")
+
+
 @bpy.app.handlers.persistent
 def _before_load(*_: Any) -> None:
     abandon()
     tell("")
 
 
+CLASSES = (ANYRIG_OT_cancel, ANYRIG_OT_watch_escape)
+
+
 def register() -> None:
+    for each in CLASSES:
+        bpy.utils.register_class(each)
     bpy.app.handlers.load_pre.append(_before_load)
     # a torch thread still alive when the interpreter ends aborts the process
     atexit.register(abandon)
@@ -250,3 +301,5 @@ def unregister() -> None:
     tell("")
     atexit.unregister(abandon)
     bpy.app.handlers.load_pre.remove(_before_load)
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)

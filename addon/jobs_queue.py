@@ -138,12 +138,13 @@ def find(key: str) -> ANYRIG_QueueJob | None:
 
 def gather_all(context: bpy.types.Context) -> list[tuple[str, Take]]:
     """Rigs, poses and views of all waiting jobs. A job that cannot start fails at once; equal views are taken once."""
-    capture = operators._load()
+    capture = operators.load_capture()
     known: dict[Any, Take] = {}
     takes = []
     for item in waiting(context.scene):
         try:
-            objects, params = objects_of(item), params_from_json(item.params)
+            objects = objects_of(item)
+            params = capture.with_weights_folder(context, params_from_json(item.params))
             # a take without its video: what is seen of the rig does not depend on it
             alike = (
                 tuple(obj.session_uid for obj in objects),
@@ -183,9 +184,8 @@ def step() -> None:
         if find(_run.key) is None:  # removed meanwhile
             continue
         try:
-            _run.job = job.Job(operators._load().steps(take))
+            _run.job = job.Job(operators.load_capture().steps(take))
             job.run_beside_window(_run.job, lambda ended, take=take: _finish(take, ended))
-            operators.watch_for_escape()
             return
         except UserError as error:
             conclude(_run.key, FAILED, str(error))
@@ -209,7 +209,7 @@ def _finish(take: Take, ended: job.Job) -> None:
 def run_here(context: bpy.types.Context) -> None:
     """Run the waiting jobs one after another and wait: background mode and scripts. Raises UserError if a library is missing."""
     _begin(context)
-    capture = operators._load()
+    capture = operators.load_capture()
     while _run.todo:
         key, take = _run.todo.pop(0)
         ended = job.Job(capture.steps(take)).drain()

@@ -1,4 +1,4 @@
-"""Capture from Video, and Cancel."""
+"""Capture from Video."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ANYRIG_OT_capture(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Blocks until the keys are there: background mode and scripts."""
         try:
-            capture = _load()
+            capture = load_capture()
             take, results, _ = capture.run_capture(context, armatures_from_context(context), params_from_context(context))
         except UserError as error:
             return self._refuse(error)
@@ -40,15 +40,14 @@ class ANYRIG_OT_capture(bpy.types.Operator):
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         """Starts the job and returns; the keys and their undo step come when it has ended."""
-        if not _has_window(context):
+        if not has_window(context):
             return self.execute(context)
         try:
-            capture = _load()
+            capture = load_capture()
             take = capture.gather(context, armatures_from_context(context), params_from_context(context))
             job.run_beside_window(job.Job(capture.steps(take)), lambda ended: finish(take, ended))
         except UserError as error:
             return self._refuse(error)
-        watch_for_escape()
         # nothing has changed yet, so there must be no undo step yet
         return {"CANCELLED"}
 
@@ -56,51 +55,6 @@ class ANYRIG_OT_capture(bpy.types.Operator):
         job.tell_error(error)
         self.report({"ERROR"}, str(error))
         return {"CANCELLED"}
-
-
-class ANYRIG_OT_cancel(bpy.types.Operator):
-    bl_idname = "anyrig.cancel"
-    bl_label = "Cancel Capture"
-    bl_description = "Stop the running capture, as Esc does; nothing is changed"
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return job.current() is not None
-
-    def execute(self, _context: bpy.types.Context) -> set[str]:
-        running = job.current()
-        if running is not None:
-            running.cancel()
-        return {"FINISHED"}
-
-
-class ANYRIG_OT_watch_escape(bpy.types.Operator):
-    """Lives as long as a capture does and lets everything but Esc through to the rest of Blender."""
-
-    bl_idname = "anyrig.watch_escape"
-    bl_label = "Cancel Capture on Esc"
-    bl_description = "Wait for Esc while a capture runs"
-    bl_options = {"INTERNAL"}
-
-    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        context.window_manager.modal_handler_add(self)
-        return {"RUNNING_MODAL"}
-
-    def modal(self, _context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        running = job.current()
-        if running is None:
-            return {"CANCELLED", "PASS_THROUGH"}
-        if event.type == "ESC" and event.value == "PRESS":
-            running.cancel()
-            return {"CANCELLED"}
-        return {"PASS_THROUGH"}
-
-
-def watch_for_escape() -> None:
-    """Let Esc cancel the capture that was just started beside the window; also from a timer, which has no window of its own."""
-    if not bpy.app.background:
-        with bpy.context.temp_override(window=bpy.context.window or bpy.context.window_manager.windows[0]):
-            bpy.ops.anyrig.watch_escape("INVOKE_DEFAULT")
 
 
 def finish(take: Take, ended: job.Job) -> None:
@@ -111,7 +65,7 @@ def finish(take: Take, ended: job.Job) -> None:
     try:
         if ended.error is not None:
             raise UserError(ended.error, ended.fix)
-        _load().write(take, ended.result)
+        load_capture().write(take, ended.result)
     except UserError as error:
         job.tell_error(error)
         return
@@ -119,12 +73,13 @@ def finish(take: Take, ended: job.Job) -> None:
     _succeeded(take, ended.result)
 
 
-def _has_window(context: bpy.types.Context) -> bool:
+def has_window(context: bpy.types.Context) -> bool:
+    """Whether a job can run beside one."""
     # a background Blender has a window in its startup file, yet its timers never fire
     return not bpy.app.background and context.window is not None
 
 
-def _load() -> ModuleType:
+def load_capture() -> ModuleType:
     """The capture module; it needs OpenCV, which a wrong zip may lack."""
     try:
         from . import capture
@@ -170,14 +125,9 @@ def _learn(take: Take, results: list[Result]) -> None:
     estimate.RATES.learn(work, seconds)
 
 
-CLASSES = (ANYRIG_OT_capture, ANYRIG_OT_cancel, ANYRIG_OT_watch_escape)
-
-
 def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
+    bpy.utils.register_class(ANYRIG_OT_capture)
 
 
 def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+    bpy.utils.unregister_class(ANYRIG_OT_capture)

@@ -202,7 +202,7 @@ class ANYRIG_OT_queue_run(_QueueOperator, bpy.types.Operator):
         return "" if jobs_queue.waiting(context.scene) else "No job is waiting"
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        if not operators._has_window(context):
+        if not operators.has_window(context):
             return self.execute(context)
         try:
             jobs_queue.start(context)

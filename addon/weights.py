@@ -17,7 +17,7 @@ from bpy.props import StringProperty
 from ..backend.errors import UserError
 from ..backend.obtain import Step, adopt, obtain
 from ..backend.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text, size_text
-from . import job, panels, prefs
+from . import job, operators, panels, prefs
 
 # a mixin must not be an operator itself
 Operator = bpy.types.Operator if TYPE_CHECKING else object
@@ -79,7 +79,7 @@ class ANYRIG_OT_download_weights(_Work, bpy.types.Operator):
         return not reason
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = not bpy.app.background and context.window is not None
+        self.beside = operators.has_window(context)
         if not self.beside:
             return self.execute(context)
         return context.window_manager.invoke_props_dialog(self, width=460)
@@ -109,7 +109,7 @@ class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
         return not reason
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = not bpy.app.background
+        self.beside = operators.has_window(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 

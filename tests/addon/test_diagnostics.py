@@ -1,5 +1,6 @@
 """Check Device and Copy Diagnostics: what is told, to whom, and what is kept back."""
 
+import hashlib
 import importlib
 import re
 import sys
@@ -190,6 +191,16 @@ def test_the_last_message_is_in_it_and_the_weights_are_named_without_their_folde
     assert "\nLast error: Video 'x.mp4' cannot be read: choose another one.\n" in text
     assert "\nScene: model mine.safetensors, device DEFAULT\n" in text and "secret" not in text
     assert "Last" not in diagnostics.report(bpy.context)
+
+
+def test_released_weights_are_named_without_reading_their_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "_own_folder", lambda: tmp_path)
+    (tmp_path / "small.safetensors").write_bytes(b"small")
+    with (tmp_path / "large.safetensors").open("wb") as file:
+        file.truncate(2_600_000_000)  # a hole: it takes no room on the disk
+    text = diagnostics.report(bpy.context)
+    assert "\nWeights: small.safetensors, 0.0 MB, sha256 " + hashlib.sha256(b"small").hexdigest()[:16] in text
+    assert "\nWeights: large.safetensors, 2600.0 MB\n" in text
 
 
 def test_a_library_that_does_not_load_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_all_are_keyed_and_the_network_reads_the_video_once(panel: Any, monkeypa
 
 
 def test_all_are_one_undo_step(panel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_has_window", lambda _: True)
+    monkeypatch.setattr(operators, "has_window", lambda _: True)
     names = [obj.name for obj in (human(), quadruped())]
     select(*(bpy.data.objects[name] for name in names), active=bpy.data.objects[names[0]])
     bpy.ops.ed.undo_push(message="before")

@@ -369,7 +369,7 @@ def test_missing_opencv_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(addon, "capture")
     monkeypatch.setitem(sys.modules, "anyrig.addon.capture", None)
     with pytest.raises(UserError, match="library is missing .* install the AnyRig zip"):
-        operators._load()
+        operators.load_capture()
 
 
 def test_no_armature_is_a_sentence() -> None:
@@ -406,7 +406,7 @@ class Press:
 
 @pytest.fixture
 def window(registered: None, monkeypatch: pytest.MonkeyPatch) -> Press:
-    monkeypatch.setattr(operators, "_has_window", lambda _: True)
+    monkeypatch.setattr(operators, "has_window", lambda _: True)
     return Press()
 
 

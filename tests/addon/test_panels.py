@@ -336,7 +336,7 @@ def test_escape_cancels_and_the_rest_passes(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(job._window, "job", SimpleNamespace(cancel=lambda: cancelled.append(True)))
 
     def send(kind: str, value: str = "PRESS") -> set[str]:
-        return operators.ANYRIG_OT_watch_escape.modal(None, bpy.context, SimpleNamespace(type=kind, value=value))  # type: ignore[arg-type]
+        return job.ANYRIG_OT_watch_escape.modal(None, bpy.context, SimpleNamespace(type=kind, value=value))  # type: ignore[arg-type]
 
     assert send("MOUSEMOVE", "NOTHING") == send("ESC", "RELEASE") == send("Z") == {"PASS_THROUGH"} and not cancelled
     assert send("ESC") == {"CANCELLED"} and cancelled == [True]

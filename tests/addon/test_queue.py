@@ -11,7 +11,7 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import capture, command, job, jobs_file, jobs_queue, operators, queue_operators, queue_panel
+from anyrig.addon import capture, command, job, jobs_file, jobs_queue, operators, prefs, queue_operators, queue_panel
 from anyrig.addon.props import CaptureParams
 from anyrig.backend import capture as backend_capture
 from anyrig.backend.clip import Clip, Settings
@@ -51,7 +51,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
 
 @pytest.fixture
 def window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_has_window", lambda _: True)
+    monkeypatch.setattr(operators, "has_window", lambda _: True)
 
 
 def add(video: str, *objects: bpy.types.Object, **values: Any) -> None:
@@ -96,6 +96,17 @@ def play() -> None:
 
 
 # ---- adding and ordering
+
+
+def test_a_queued_job_finds_the_released_weights_where_the_preferences_put_them(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefs, "weights_folder", lambda _: "/weights")
+    obj = human()
+    add("walk", obj, model="release")
+    add("run", obj, model="lite")
+    assert bpy.ops.anyrig.queue_run() == {"FINISHED"}
+    assert [settings.weights for _, _, settings in backend.calls] == ["/weights", ""]
 
 
 def test_a_job_keeps_the_settings_as_they_were(backend: Backend) -> None:

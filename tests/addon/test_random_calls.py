@@ -207,8 +207,8 @@ class Session:
 def test_random_calls_leave_nothing_behind(folder: Path, timers: Timers, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, clean = set(threading.enumerate()), handlers()
     session = Session(folder, timers)
-    monkeypatch.setattr(operators, "_has_window", lambda _context: session.has_window)
-    monkeypatch.setattr(operators, "watch_for_escape", lambda: None, raising=False)  # it needs a real window
+    monkeypatch.setattr(operators, "has_window", lambda _context: session.has_window)
+    monkeypatch.setattr(job, "watch_for_escape", lambda: None, raising=False)  # it needs a real window
     addon.register()
     try:
         during = handlers()

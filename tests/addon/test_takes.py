@@ -174,7 +174,7 @@ def test_applied_again_a_take_starts_and_goes_where_the_panel_says() -> None:
     props.start, props.output = "CURRENT", "ACTION"
     scene.frame_set(40)
     bpy.ops.anyrig.take_apply()
-    assert obj.animation_data.action.frame_range[0] == take_store.about(text)["start_frame"] == 40
+    assert take_store.action_of(text).frame_range[0] == take_store.about(text)["start_frame"] == 40
     assert "from frame 40 on" in job.message()[0]
 
 

@@ -117,6 +117,14 @@ def test_download_beside_a_window_and_cancel(server: Server, tmp_path: Path) -> 
     assert here(tmp_path).missing() == []
 
 
+def test_esc_cancels_a_download_as_it_does_a_capture(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[bool] = []
+    monkeypatch.setattr(job, "watch_for_escape", lambda: watched.append(job.current() is not None))
+    Press().press()
+    play()
+    assert watched == [True]
+
+
 def test_own_files(release: dict[str, bytes], tmp_path: Path) -> None:
     for item in TABLE:
         (tmp_path / "mine" / item.local).parent.mkdir(exist_ok=True)
