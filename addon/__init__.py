@@ -25,6 +25,7 @@ from . import (
     takes,
     takes_panel,
     translations,
+    turns,
     video_file,
     weights,
 )
@@ -35,6 +36,7 @@ MODULES = (
     sides,
     props,
     job,
+    turns,
     presets,
     panels,
     operators,

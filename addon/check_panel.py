@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Generator
 from pathlib import Path
 
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from ..backend.errors import UserError
-from . import job, prefs, skeleton_lines, take_store, takes
+from . import job, operators, prefs, skeleton_lines, take_store, takes, turns
 
 
 class ANYRIG_OT_movie(bpy.types.Operator):
@@ -26,6 +26,7 @@ class ANYRIG_OT_movie(bpy.types.Operator):
     filter_glob: StringProperty(default="*.mp4", options={"HIDDEN"})
     height: IntProperty(name="Height", description="Pixels; the video's own height at most", default=480, min=16, soft_max=1080)
     over: BoolProperty(name="Also over the Footage", description="Add a third picture: the rig over its video")
+    beside = False
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -35,28 +36,38 @@ class ANYRIG_OT_movie(bpy.types.Operator):
         return not reason
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        self.beside = operators.has_window(context)
         if not self.filepath:
             self.filepath = str(_movie_path(context, ""))
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        window = context.window_manager
-        window.progress_begin(0, 100)
+        """In turns with the window if a user clicked; blocks in background mode and scripts."""
+        path = _movie_path(context, self.filepath)
         try:
-            path = _movie_path(context, self.filepath)
-            frames = _write(
-                context, path, self.height, self.over, lambda done, total: window.progress_update(100 * done // total)
-            )
+            work = job.Job(_steps(context, path, self.height, self.over))
+            if self.beside:
+                turns.run_in_turns(work, lambda ended: _told(path, ended))
+                return {"FINISHED"}
         except UserError as error:
-            job.tell(str(error), is_error=True)
+            job.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        finally:
-            window.progress_end()
-        job.tell(f"{frames} frames written to '{path}'.")
-        self.report({"INFO"}, job.message()[0])
-        return {"FINISHED"}
+        _told(path, work.drain())
+        text, is_error = job.message()
+        self.report({"ERROR"} if is_error else {"INFO"}, text)
+        return {"CANCELLED"} if is_error else {"FINISHED"}
+
+
+def _told(path: Path, ended: job.Job) -> None:
+    """When the movie is there, or will not be."""
+    if ended.cancelled:
+        job.tell("Cancelled: no movie was written.")
+    elif ended.error is not None:
+        job.tell(ended.error, is_error=True, fix=ended.fix)
+    else:
+        job.tell(f"{ended.result} frames written to '{path}'.")
 
 
 def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
@@ -69,12 +80,14 @@ def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
     return path if path.suffix.lower() == ".mp4" else path.with_name(path.name + ".mp4")
 
 
-def _write(context: bpy.types.Context, path: Path, height: int, over: bool, report: Callable[[int, int], None]) -> int:
-    from .movie import MovieParams, write_movie
-
+def _steps(context: bpy.types.Context, path: Path, height: int, over: bool) -> Generator[job.Progress, None, int]:
+    try:
+        from .movie import MovieParams, movie_steps
+    except ImportError as error:
+        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
     text = takes.selected(context)
     assert text is not None
-    return write_movie(context, text, MovieParams(path, height, over, prefs.engine(context)), report)
+    return movie_steps(context, text, MovieParams(path, height, over, prefs.engine(context)))
 
 
 class ANYRIG_PT_check(bpy.types.Panel):

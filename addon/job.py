@@ -1,4 +1,4 @@
-"""Steps a generator of progress: on one worker thread beside the window, or drained where there is none.
+"""Steps a generator of progress: on one worker thread beside the window, or drained where there is none. turns.py steps the third way.
 
 The worker never touches bpy: plain values go in with the generator, a plain value comes out.
 """
@@ -9,8 +9,8 @@ import atexit
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -66,7 +66,7 @@ class Snapshot:
 
 
 class Job:
-    """Runs a generator to its end once, by `start` or `drain`; then there is a `result` or an `error`, unless `cancelled`."""
+    """Runs a generator to its end once, by `start`, `drain` or `turn`; then there is a `result` or an `error`, unless `cancelled`."""
 
     def __init__(self, steps: Generator[Progress, None, Any]) -> None:
         self.result: Any = None
@@ -93,10 +93,22 @@ class Job:
         """Ask the job to stop before its next step; the generator is closed by the thread that steps it."""
         self._stop.set()
 
+    def turn(self) -> None:
+        """One step on this thread, for work that needs Blender's own. The last one, or the first after `cancel`, ends the job."""
+        more = False
+        with self._kept():
+            more = self._step()
+        if not more:
+            with self._kept():
+                self._steps.close()
+            self._ended.set()
+
     def stop(self) -> None:
-        """Cancel, and wait until the worker has gone."""
+        """Cancel, and wait until the worker has gone; what takes turns is closed here."""
         self.cancel()
         self.join()
+        if not self.done:
+            self.turn()
 
     def join(self) -> None:
         """Wait until the worker has gone."""
@@ -120,27 +132,36 @@ class Job:
 
     def _run(self, report: Callable[[Snapshot], None] | None = None) -> None:
         try:
-            with closing(self._steps):
-                self.result = self._step_all(report)
-        except UserError as error:
-            self.error, self.fix = str(error), error.fix
-        except Exception as error:  # the one broad except: whatever breaks must reach the panel, and the thread must end
-            log.exception("the job failed")
-            self.error = f"Unexpected {type(error).__name__} ({error}): see the system console and report it."
-            self.fix = "copy_diagnostics"
+            with self._kept(), closing(self._steps):
+                while self._step():
+                    if report is not None:
+                        report(self.progress)
         finally:
             self._ended.set()
 
-    def _step_all(self, report: Callable[[Snapshot], None] | None) -> Any:
-        while not self._stop.is_set():
-            try:
-                progress = next(self._steps)
-            except StopIteration as end:
-                return end.value
-            self._note(progress)
-            if report is not None:
-                report(self.progress)
-        return None
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """What breaks inside becomes the job's error."""
+        try:
+            yield
+        except UserError as error:
+            self.error, self.fix = str(error), error.fix
+        except Exception as error:  # the one broad except: whatever breaks must reach the panel, and the job must end
+            log.exception("the job failed")
+            self.error = f"Unexpected {type(error).__name__} ({error}): see the system console and report it."
+            self.fix = "copy_diagnostics"
+
+    def _step(self) -> bool:
+        """Whether there was one more."""
+        if self._stop.is_set():
+            return False
+        try:
+            progress = next(self._steps)
+        except StopIteration as end:
+            self.result = end.value
+            return False
+        self._note(progress)
+        return True
 
     def _note(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -191,13 +212,18 @@ def tell_error(error: UserError) -> None:
 
 def run_beside_window(job: Job, finished: Callable[[Job], None]) -> None:
     """Start the job, poll it from a timer, and call `finished` on the main thread when it has ended by itself, by Cancel or by Esc."""
+    occupy(job, finished)
+    job.start()
+    bpy.app.timers.register(tick, first_interval=INTERVAL)
+    watch_for_escape()
+
+
+def occupy(job: Job, finished: Callable[[Job], None]) -> None:
+    """Make it the window's job, whoever steps it. Raises UserError if there is one already."""
     if _window.job is not None:
         raise UserError("A capture is already running: wait for it or cancel it.")
     _window.job, _window.finished = job, finished
     tell("")
-    job.start()
-    bpy.app.timers.register(tick, first_interval=INTERVAL)
-    watch_for_escape()
 
 
 def tick() -> float | None:

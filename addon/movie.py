@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from ..backend.errors import UserError
 from ..backend.matchmove import View
 from ..backend.raw_take import RawTake
 from ..backend.rotation import Array
-from ..backend.video import Frame, probe, read_frames, write_video
+from ..backend.video import Frame, probe, read_frames, video_steps
 from . import footage, prefs, take_store, takes
+from .job import Job, Progress, Snapshot
 from .rig import pose_of
 from .view import Studio
 
@@ -38,36 +39,52 @@ class MovieParams:
     engine: str = prefs.WORKBENCH
 
 
-def write_movie(
-    context: bpy.types.Context, text: bpy.types.Text, params: MovieParams, report: Callable[[int, int], None] = lambda *_: None
-) -> int:
-    """Write the movie of a stored take as its armature plays it -> how many frames. `report`: frames done, of how many.
+def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieParams) -> Generator[Progress, None, int]:
+    """Write the movie of a stored take as its armature plays it, a frame at a time -> how many frames. Blender's own thread.
 
-    Raises UserError: video or armature gone, action deleted, movie not writable.
+    Between two steps the scene holds what is drawn, and the armature plays the take; at the end, also if it is closed early, all is as
+    it was, and there is a file only if it is whole. Raises UserError: video or armature gone, action deleted, movie not writable.
     """
     raw = footage.located(take_store.read(text), context.scene.anyrig.video)
     obj = takes.target_of(context, text, raw.rig.names)
     info = probe(raw.clip)
     fps = take_store.about(text)["fps"]  # the scene's may have changed since the keys were written
-    with takes.showing(obj, text):
+    yield Snapshot("Fitting the camera")
+    with takes.showing(obj, text), _whole(params.path, Path(raw.clip.path)) as part:
         view = footage.match(obj, raw, (info.width, info.height), fps)
         with closing(_pictures(obj, raw, view, fps, params)) as rig, closing(read_frames(raw.clip)) as video:
-            rows = _beside(video, rig, raw, params, report)
-            write_video(params.path, rows, 1 / float(np.diff(raw.motion.times).mean()))
+            rows = _beside(video, rig, raw, params)
+            with closing(video_steps(part, rows, 1 / float(np.diff(raw.motion.times).mean()))) as written:
+                for done in written:
+                    yield Snapshot("Writing the movie", done, len(raw.motion), unit="frame")
     return len(raw.motion)
 
 
-def _beside(
-    video: Iterator[Frame], rig: Iterator[Picture], raw: RawTake, params: MovieParams, report: Callable[[int, int], None]
-) -> Iterator[Picture]:
-    for index, (frame, drawn) in enumerate(zip(video, rig)):
+@contextmanager
+def _whole(path: Path, video: Path) -> Iterator[Path]:
+    """A file beside it to write to, which takes the path's place when the block has ended well, and is removed if it has not."""
+    if path.resolve() == video.resolve():
+        raise UserError(f"The movie would be written over its own video '{path}': choose another name.")
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder '{path.parent}' for the movie: choose a folder that exists.")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"The movie '{path}' cannot be written ({error.strerror}): choose another name.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _beside(video: Iterator[Frame], rig: Iterator[Picture], raw: RawTake, params: MovieParams) -> Iterator[Picture]:
+    for frame, drawn in zip(video, rig):
         height, width = drawn.shape[:2]
         seen = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
         pictures = [labelled(seen, "input"), labelled(over(drawn, np.array(PAPER)), raw.armature)]
         if params.over:
             pictures.append(over(drawn, seen, GHOST))
         yield np.concatenate(pictures, axis=1)
-        report(index + 1, len(raw.motion))
 
 
 def over(picture: Picture, below: NDArray, opacity: float = 1.0) -> Picture:
@@ -197,8 +214,10 @@ def movie_command(arguments: list[str], say: Callable[[str], None]) -> int:
     text = named_take(options.take)
     context = bpy.context
     params = MovieParams(options.out.absolute(), max(options.height, 16), options.over, prefs.engine(context))
-    frames = write_movie(context, text, params)
-    say(f"{take_store.label(text)}: {frames} frames written to {options.out}")
+    job = Job(movie_steps(context, text, params)).drain()
+    if job.error is not None:
+        raise UserError(job.error)
+    say(f"{take_store.label(text)}: {job.result} frames written to {options.out}")
     return 0
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
 from numpy.typing import NDArray
 
-from . import estimate, fixes, job, rig_check, sides, video_file
+from . import estimate, fixes, job, rig_check, sides, turns, video_file
 from .bones import COLLECTION
 from .diagnostics import torch_text
 from .presets import ANYRIG_PT_presets
@@ -210,7 +210,10 @@ class ANYRIG_PT_run(_Section, bpy.types.Panel):
         if running is not None:
             snapshot = running.progress
             layout.progress(factor=snapshot.fraction, text=snapshot.text)
-            layout.operator("anyrig.cancel", text="Cancel (Esc)", icon="CANCEL")
+            if turns.running():
+                layout.label(text="Esc: Cancel", icon="CANCEL")
+            else:
+                layout.operator("anyrig.cancel", text="Cancel (Esc)", icon="CANCEL")
         else:
             wrapped(layout, estimate_text(context))
             row = layout.row()

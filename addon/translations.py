@@ -11,6 +11,7 @@ GERMAN_BUTTONS = {
     "Capture from Video": "Aus Video übernehmen",
     "Cancel Capture": "Aufnahme abbrechen",
     "Cancel (Esc)": "Abbrechen (Esc)",
+    "Wait for a Job": "Auf einen Auftrag warten",
     "Choose Video": "Video wählen",
     "Pick Armature": "Skelett wählen",
     "Draw Subject Box": "Rahmen um das Motiv ziehen",
@@ -155,6 +156,7 @@ GERMAN_LABELS = {
         "Der Netzzugriff ist aus: in Einstellungen > System erlauben, oder eigene Dateien verwenden."
     ),
     "Joint Names": "Gelenknamen",
+    "Esc: Cancel": "Esc: Abbrechen",
     "Drag a box around the subject. Esc: Cancel": "Rahmen um das Motiv ziehen. Esc: Abbrechen",
 }
 

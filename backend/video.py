@@ -134,6 +134,12 @@ def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
 
     The codec needs even sides: an odd last row or column is repeated once. Raises UserError if nothing can be written.
     """
+    for _ in video_steps(path, frames, fps):
+        pass
+
+
+def video_steps(path: str | Path, frames: Iterable[Array], fps: float) -> Generator[int, None, None]:
+    """`write_video` frame by frame: yields how many are written. Closed early, it leaves the film so far."""
     pictures = (_even_bgr(frame) for frame in frames)
     first = next(pictures, None)
     if first is None:
@@ -143,10 +149,11 @@ def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
     try:
         if not writer.isOpened():
             raise UserError(f"The video '{path}' cannot be written: choose an existing folder and a name ending in .mp4.")
-        for picture in chain([first], pictures):
+        for index, picture in enumerate(chain([first], pictures)):
             if (picture.shape[1], picture.shape[0]) != size:
                 raise ValueError(f"frame of {picture.shape[1]} x {picture.shape[0]} in a video of {size[0]} x {size[1]}")
             writer.write(picture)
+            yield index + 1
     finally:
         writer.release()
 

@@ -10,7 +10,7 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import check_panel, command, job, movie, skeleton_lines, take_store
+from anyrig.addon import check_panel, command, job, movie, skeleton_lines, take_store, turns
 from anyrig.backend.clip import Clip
 from anyrig.backend.video import probe, read_frames
 from anyrig.tests.addon.filmed_walk import FRAMES, HEIGHT, WIDTH, filmed, overlap
@@ -133,6 +133,84 @@ def test_the_command_writes_the_movie_of_a_named_take(tmp_path: Path, capsys: py
     bpy.data.texts.remove(take_store.stored()[0])
     assert run(["movie", "--out", str(out)]) == 1
     assert "There is no take in this file: capture one." in capsys.readouterr().err
+
+
+def click(tmp_path: Path, **options: Any) -> SimpleNamespace:
+    """The file browser's button, in a window; only Blender can make the operator's instance."""
+    stand_in = SimpleNamespace(beside=True, filepath=str(tmp_path / "out.mp4"), height=72, over=False, **options)
+    stand_in.report = lambda _kind, text: None
+    assert check_panel.ANYRIG_OT_movie.execute(stand_in, bpy.context) == {"FINISHED"}
+    return stand_in
+
+
+def test_beside_a_window_it_is_written_in_turns(tmp_path: Path) -> None:
+    filmed(tmp_path)
+    before, steps = everything(), []
+    click(tmp_path)
+    assert not bpy.ops.anyrig.movie.poll() and not bpy.ops.anyrig.capture.poll()
+    while (work := turns.take_turn()) is not None:
+        steps.append(work.progress.done)
+        assert not (tmp_path / "out.mp4").exists()
+    assert steps == [0, *range(1, FRAMES + 1)] and everything() == before
+    assert probe(Clip(str(tmp_path / "out.mp4"))).frames == FRAMES and job.current() is None
+    assert job.message() == (f"{FRAMES} frames written to '{tmp_path / 'out.mp4'}'.", False)
+
+
+@pytest.mark.parametrize("leave", ["cancel", "undo", "load", "disable"])
+def test_ended_early_it_leaves_no_file_and_the_scene_as_it_was(tmp_path: Path, leave: str) -> None:
+    filmed(tmp_path)
+    bpy.ops.anyrig.take_compare()
+    bpy.ops.ed.undo_push(message="before")
+    bpy.ops.ed.undo_push(message="again")
+    (tmp_path / "out.mp4").write_bytes(b"an older movie")
+    before = everything()
+    click(tmp_path)
+    for _ in range(5):
+        assert turns.take_turn() is not None
+    assert everything() != before and len(list(tmp_path.glob(".out*"))) == 1
+    if leave == "cancel":
+        assert bpy.ops.anyrig.cancel() == {"FINISHED"}
+        assert turns.take_turn() is None and job.message() == ("Cancelled: no movie was written.", False)
+    elif leave == "undo":
+        bpy.ops.ed.undo()
+    elif leave == "load":
+        bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    else:
+        addon.unregister()
+        addon.register()
+    assert job.current() is None and turns.running() is None and turns.take_turn() is None
+    assert not list(tmp_path.glob(".out*")) and (tmp_path / "out.mp4").read_bytes() == b"an older movie"
+    if leave != "load":
+        after = everything()
+        assert {key: after[key] for key in ("data", "camera", "render", "frame", "hidden")} == {
+            key: before[key] for key in ("data", "camera", "render", "frame", "hidden")
+        }
+
+
+def test_esc_is_all_that_gets_through_and_panel_and_timer_follow(tmp_path: Path) -> None:
+    filmed(tmp_path)
+    click(tmp_path)
+    cancelled: list[bool] = []
+    stand_in = SimpleNamespace(cancel=lambda _: cancelled.append(True))
+
+    def send(kind: str, value: str = "PRESS") -> set[str]:
+        event = SimpleNamespace(type=kind, value=value)
+        return turns.ANYRIG_OT_take_turns.modal(stand_in, bpy.context, event)  # type: ignore[arg-type]
+
+    for kind in ("TIMER", "LEFTMOUSE", "Z", "TIMER"):
+        assert send(kind) == {"RUNNING_MODAL"}
+    assert job.current().progress.done == 1 and not cancelled
+    assert send("ESC") == {"RUNNING_MODAL"}
+    assert send("TIMER") == {"CANCELLED"} and cancelled and job.current() is None
+
+
+def test_a_movie_never_overwrites_its_own_video(tmp_path: Path) -> None:
+    filmed(tmp_path)
+    video = tmp_path / "walk.mp4"
+    content = video.read_bytes()
+    with pytest.raises(RuntimeError, match="would be written over its own video .*: choose another name"):
+        bpy.ops.anyrig.movie(filepath=str(video))
+    assert video.read_bytes() == content and sorted(path.name for path in tmp_path.glob("*.mp4")) == ["walk.mp4"]
 
 
 def test_the_movie_goes_beside_the_video_unless_told_otherwise(tmp_path: Path) -> None:
