@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import bpy
 import numpy as np
@@ -23,13 +23,15 @@ from bpy.props import (
 from mathutils import Matrix
 
 from ..backend.errors import UserError
-from . import job, take_store, takes
+from . import job, looking, take_store, takes
+from .animation import CHANNELS, Animation
 
 if TYPE_CHECKING:
     from ..backend.matchmove import View
     from ..backend.raw_take import RawTake
 
 NAME = "AnyRig overlay"
+POSE = "pose"  # of the state: the channels of the armature's bones before it was switched to the take
 # what stands in the way of footage: lights, cameras and armatures do not
 SOLID = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME", "GPENCIL", "GREASEPENCIL"}
 RENDER = ("resolution_x", "resolution_y", "resolution_percentage", "pixel_aspect_x", "pixel_aspect_y")
@@ -49,6 +51,7 @@ class ANYRIG_Overlay(bpy.types.PropertyGroup):
     hidden: CollectionProperty(type=ANYRIG_Hidden)
     armature: PointerProperty(type=bpy.types.Object)
     had_action: PointerProperty(type=bpy.types.Action)
+    had_slot: StringProperty()
     switched: BoolProperty()
     screen: StringProperty()
     area: IntProperty(default=-1)
@@ -108,11 +111,11 @@ class ANYRIG_OT_overlay(bpy.types.Operator):
         return not reason
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        if context.scene.anyrig_overlay.on:
-            take_away(context)
-            return {"FINISHED"}
         try:
-            set_up(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
+            if context.scene.anyrig_overlay.on:
+                take_away(context)
+            else:
+                set_up(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
         except UserError as error:
             job.tell(str(error), is_error=True)
             self.report({"ERROR"}, str(error))
@@ -142,14 +145,19 @@ def set_up(context: bpy.types.Context, text: bpy.types.Text | None, aim: tuple[f
     render.pixel_aspect_x = render.pixel_aspect_y = 1.0
     if hide_others:
         _hide_others(state, context, {obj, camera, *footage.meshes_of(obj)})
-    _look_through(state, context)
+    looking.look_through(state, context)
     state.on = True
 
 
 def take_away(context: bpy.types.Context) -> None:
-    """Restore what `set_up` changed, and remove what it made; what was deleted meanwhile is left out."""
+    """Restore what `set_up` changed, and remove what it made; what was deleted meanwhile is left out.
+
+    Raises UserError, with all as it was, if the armature cannot be given its action back.
+    """
     scene, state = context.scene, context.scene.anyrig_overlay
-    _look_as_before(state, context)
+    if state.switched and state.armature is not None:
+        _play_as_before(state)
+    looking.Looking.of(state).restore()
     for item in state.hidden:
         if item.obj is not None and item.obj.name in context.view_layer.objects:
             item.obj.hide_set(False)
@@ -157,8 +165,6 @@ def take_away(context: bpy.types.Context) -> None:
         setattr(scene.render, name, value if name.startswith("pixel") else round(value))
     had = state.had_camera
     scene.camera = had if had is not None and had.users_scene else None
-    if state.switched and state.armature is not None:
-        takes.assign(state.armature, state.had_action)
     camera = state.camera
     _forget(state)
     if camera is not None:
@@ -170,14 +176,29 @@ def _forget(state: ANYRIG_Overlay) -> None:
         if name not in ("rna_type", "name"):
             state.property_unset(name)
     state.hidden.clear()
+    state.pop(POSE, None)
 
 
 def _show_take(state: ANYRIG_Overlay, obj: bpy.types.Object, text: bpy.types.Text) -> None:
     if take_store.plays(obj, take_store.action_of(text)):
         return
-    state.armature, state.switched = obj, True
-    state.had_action = obj.animation_data and obj.animation_data.action
+    before = Animation.of(obj)
     takes.show(obj, text)
+    state.armature, state.switched, state.had_action = obj, True, before.action
+    state.had_slot = before.slot.identifier if before.slot else ""
+    state[POSE] = {name: values.tolist() for name, values in before.channels.items()}
+
+
+def _play_as_before(state: ANYRIG_Overlay) -> None:
+    """The action that the armature played, and the pose, of which an action may set but a part."""
+    obj = state.armature
+    takes.assign(obj, state.had_action)
+    if state.had_action is not None and state.had_slot and state.had_slot in state.had_action.slots:
+        obj.animation_data.action_slot = state.had_action.slots[state.had_slot]
+    for name, values in state.get(POSE, {}).items():
+        if len(values) == CHANNELS[name] * len(obj.pose.bones):
+            obj.pose.bones.foreach_set(name, values)
+    obj.update_tag()
 
 
 def _note(state: ANYRIG_Overlay, scene: bpy.types.Scene, camera: bpy.types.Object) -> None:
@@ -277,7 +298,7 @@ def _remove(camera: bpy.types.Object) -> None:
     bpy.data.batch_remove([item for item in (*images, *actions) if item.users == 0])
 
 
-# ---- what else the scene and the view show
+# ---- what else the scene shows
 
 
 def _hide_others(state: ANYRIG_Overlay, context: bpy.types.Context, kept: set[bpy.types.Object]) -> None:
@@ -286,46 +307,6 @@ def _hide_others(state: ANYRIG_Overlay, context: bpy.types.Context, kept: set[bp
         if solid and obj not in kept and not obj.hide_get():
             obj.hide_set(True)
             state.hidden.add().obj = obj
-
-
-def _area_of(context: bpy.types.Context) -> tuple[bpy.types.Screen, int] | None:
-    """The 3D view in which the button was clicked, or the largest there is."""
-    for window in context.window_manager.windows:
-        views = [i for i, area in enumerate(window.screen.areas) if area.type == "VIEW_3D"]
-        here = [i for i in views if window.screen.areas[i] == context.area]
-        if views:
-            return window.screen, max(here or views, key=lambda i: window.screen.areas[i].width * window.screen.areas[i].height)
-    return None
-
-
-def _look_through(state: ANYRIG_Overlay, context: bpy.types.Context) -> None:
-    found = _area_of(context)
-    if found is None:
-        return
-    screen, state.area = found
-    state.screen = screen.name
-    space: Any = screen.areas[state.area].spaces.active
-    region = space.region_3d
-    state.perspective, state.zoom, state.offset = region.view_perspective, region.view_camera_zoom, region.view_camera_offset
-    state.rotation, state.location, state.distance = region.view_rotation, region.view_location, region.view_distance
-    state.lock_camera, state.use_local_camera = space.lock_camera, space.use_local_camera
-    # orbiting must leave the camera, not move it
-    space.lock_camera = space.use_local_camera = False
-    region.view_perspective, region.view_camera_zoom, region.view_camera_offset = "CAMERA", 0.0, (0.0, 0.0)
-
-
-def _look_as_before(state: ANYRIG_Overlay, context: bpy.types.Context) -> None:
-    screen = bpy.data.screens.get(state.screen)
-    if screen is None or not 0 <= state.area < len(screen.areas) or screen.areas[state.area].type != "VIEW_3D":
-        return
-    space: Any = screen.areas[state.area].spaces.active
-    space.lock_camera, space.use_local_camera = state.lock_camera, state.use_local_camera
-    region = space.region_3d
-    region.view_camera_zoom, region.view_camera_offset = state.zoom, state.offset
-    if region.view_perspective == "CAMERA":  # unless the user has looked elsewhere since
-        region.view_perspective = state.perspective
-        # drawing through a camera turns the view itself
-        region.view_rotation, region.view_location, region.view_distance = state.rotation, state.location, state.distance
 
 
 CLASSES = (ANYRIG_Hidden, ANYRIG_Overlay, ANYRIG_OT_overlay)

@@ -171,6 +171,60 @@ def test_it_is_one_undo_step(tmp_path: Path) -> None:
     assert everything()["data"] == before and not bpy.context.scene.anyrig_overlay.on
 
 
+def test_undo_and_redo_turn_the_view_too(tmp_path: Path) -> None:
+    filmed(tmp_path)
+    before = everything()
+    bpy.ops.ed.undo_push(message="before")
+    bpy.ops.anyrig.overlay()
+    bpy.ops.ed.undo_push(message="Overlay")
+    space: Any = next(area.spaces.active for area in bpy.context.window_manager.windows[0].screen.areas if area.type == "VIEW_3D")
+    space.region_3d.view_rotation = bpy.context.scene.camera.matrix_world.to_quaternion()  # as drawing does in a window
+    bpy.ops.ed.undo()
+    assert everything()["view"] == pytest.approx(before["view"]) and everything()["space"] == pytest.approx(before["space"])
+    bpy.ops.ed.redo()
+    assert bpy.context.scene.anyrig_overlay.on and everything()["view"][0] == "CAMERA"
+    bpy.ops.anyrig.overlay()
+    bpy.ops.ed.undo_push(message="Overlay")
+    assert everything()["view"] == pytest.approx(before["view"])
+    bpy.ops.ed.undo()
+    assert bpy.context.scene.anyrig_overlay.on and everything()["view"][0] == "CAMERA"
+
+
+def test_a_pose_without_an_action_is_put_back(tmp_path: Path) -> None:
+    obj, text, _ = filmed(tmp_path)
+    obj.animation_data.action = None
+    for bone in obj.pose.bones:
+        bone.rotation_mode = "QUATERNION"
+        bone.rotation_quaternion, bone.location = (0.8, 0.6, 0, 0), (0.1, 0, 0)
+    bpy.ops.anyrig.overlay()
+    bpy.context.scene.frame_set(7)
+    assert obj.animation_data.action == take_store.action_of(text)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "overlay.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "overlay.blend"))
+    bpy.ops.anyrig.overlay()
+    obj = bpy.data.objects["Walker"]
+    assert obj.animation_data.action is None and overlay.POSE not in bpy.context.scene.anyrig_overlay
+    assert all(np.allclose(bone.rotation_quaternion, (0.8, 0.6, 0, 0)) for bone in obj.pose.bones)
+    assert all(np.allclose(bone.location, (0.1, 0, 0)) for bone in obj.pose.bones)
+
+
+def test_an_armature_that_cannot_be_switched_back_is_said_and_nothing_changes(tmp_path: Path) -> None:
+    obj, _, _ = filmed(tmp_path)
+    bpy.ops.anyrig.take_compare()
+    earlier = obj.animation_data.action
+    strip = obj.animation_data.nla_tracks.new().strips.new("strip", 1, earlier)
+    bpy.ops.anyrig.overlay()
+    strip.select, obj.animation_data.nla_tracks[0].select = True, True
+    obj.animation_data.nla_tracks.active = obj.animation_data.nla_tracks[0]
+    obj.animation_data.use_tweak_mode = True
+    during = everything()
+    with pytest.raises(RuntimeError, match="is in the NLA's tweak mode: leave it"):
+        bpy.ops.anyrig.overlay()
+    assert everything() == during and bpy.context.scene.anyrig_overlay.on
+    obj.animation_data.use_tweak_mode = False
+    assert bpy.ops.anyrig.overlay() == {"FINISHED"} and obj.animation_data.action == earlier
+
+
 def test_an_armature_that_plays_something_else_is_switched_and_switched_back(tmp_path: Path) -> None:
     obj, text, masks = filmed(tmp_path, SIDE, PITCH)
     bpy.ops.anyrig.take_compare()
