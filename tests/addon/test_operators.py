@@ -174,7 +174,9 @@ def steps():
         print("closed", flush=True)
 job.register()
 job.run_beside_window(job.Job(steps()), print)
-bpy.app.handlers.load_pre.remove(job._before_load)  # bpy 4.2 and 4.5 cannot end with a handler of Python's
+bpy.app.handlers.load_pre.remove(job._before_load)  # bpy 4.2 and 4.5 cannot end with a handler or a class of Python's
+for each in job.CLASSES:
+    bpy.utils.unregister_class(each)
 bpy.app.timers.unregister(job.tick)
 time.sleep(0.1)
 """
