@@ -168,12 +168,10 @@ def _armatures(context: bpy.types.Context, names: Sequence[str]) -> list[bpy.typ
 
 def _save(options: argparse.Namespace, take: Take, results: Sequence[Result]) -> None:
     if options.bvh:
-        from ..backend.bvh import write_bvh
+        from .exporting import bvh_files
 
-        path = Path(options.bvh)
-        for subject, result in zip(take.subjects, results, strict=True):
-            target = path if len(results) == 1 else path.with_stem(f"{path.stem}-{subject.rig.name}")
-            write_bvh(target, subject.rig, result.motion)
+        for path, write in bvh_files(Path(options.bvh), take, results):
+            write(path)
     if options.out:
         try:
             bpy.ops.wm.save_as_mainfile(filepath=str(Path(options.out).absolute()), copy=True)

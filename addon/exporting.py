@@ -34,7 +34,7 @@ def export_take(
     for path in paths:
         kind = path.suffix.lower()
         if kind == ".bvh":
-            pairs += _bvh_files(path, take, results)
+            pairs += bvh_files(path, take, results)
         elif kind == ".blend":
             pairs.append((path, _write_blend))
         else:
@@ -69,7 +69,8 @@ def _write_one(path: Path, part: Path, write: Callable[[Path], None]) -> None:
         raise UserError(f"File '{path}' cannot be written ({reason}): choose another folder or name.") from error
 
 
-def _bvh_files(path: Path, take: Take, results: Sequence[Result]) -> list[tuple[Path, Callable[[Path], None]]]:
+def bvh_files(path: Path, take: Take, results: Sequence[Result]) -> list[tuple[Path, Callable[[Path], None]]]:
+    """The path for one armature, PATH-NAME.bvh for each of several, and what writes to it."""
     from ..backend.bvh import write_bvh
 
     pairs: list[tuple[Path, Callable[[Path], None]]] = []

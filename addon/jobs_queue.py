@@ -177,8 +177,10 @@ def _begin(context: bpy.types.Context) -> None:
     _run.todo = gather_all(context)
 
 
-def step() -> None:
-    """Start the next job, or tell how the queue ended. Also a timer."""
+def step() -> float | None:
+    """Start the next job, or tell how the queue ended. Also a timer, which comes again while something else runs in between."""
+    if job.current() is not None:
+        return PAUSE
     while _run.todo:
         _run.key, take = _run.todo.pop(0)
         if find(_run.key) is None:  # removed meanwhile
@@ -186,11 +188,12 @@ def step() -> None:
         try:
             _run.job = job.Job(operators.load_capture().steps(take))
             job.run_beside_window(_run.job, lambda ended, take=take: _finish(take, ended))
-            return
+            return None
         except UserError as error:
             conclude(_run.key, FAILED, str(error))
     _run.job = None
     _tell()
+    return None
 
 
 def _finish(take: Take, ended: job.Job) -> None:

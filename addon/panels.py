@@ -16,7 +16,7 @@ from . import estimate, fixes, job, rig_check, sides, turns, video_file
 from .bones import COLLECTION
 from .diagnostics import torch_text
 from .presets import ANYRIG_PT_presets
-from .props import armatures_from_context, frames_to_read
+from .props import armatures_from_context, frames_to_read, picked_armature
 
 WRAP = 38  # characters that fit a sidebar of the usual width
 VIEW = "view"
@@ -73,7 +73,7 @@ class ANYRIG_PT_rig(_Section, bpy.types.Panel):
         layout.prop(props, "armature")
         if not found:
             fixes.draw(layout, context, fixes.PICK)
-        elif props.armature is None:
+        elif picked_armature(props) is None:
             what = iface_("Active") if len(found) == 1 else iface_("{count} selected").format(count=len(found))
             wrapped(layout, f"{what}: {', '.join(obj.name for obj in found)}")
         layout.prop(props, "bones")

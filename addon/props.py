@@ -108,10 +108,16 @@ def azimuth_from_props(props: ANYRIG_Props) -> float | None:
     return props.azimuth if props.view == "AZIMUTH" else None
 
 
+def picked_armature(props: ANYRIG_Props) -> bpy.types.Object | None:
+    """None also if it was deleted since: then it is in no scene, and the property alone keeps it in the file."""
+    picked = props.armature
+    return picked if picked is not None and picked.users_scene else None
+
+
 def armature_from_context(context: bpy.types.Context) -> bpy.types.Object | None:
     """The picked armature, else the active one, else the one that deforms the active mesh."""
     # `blender -b FILE --command` has no window, and context.object belongs to one
-    picked, active = context.scene.anyrig.armature, context.view_layer.objects.active
+    picked, active = picked_armature(context.scene.anyrig), context.view_layer.objects.active
     if picked is not None:
         return picked
     if active is None:
@@ -124,7 +130,7 @@ def armatures_from_context(context: bpy.types.Context) -> list[bpy.types.Object]
 
     A selected mesh stands for the armature that deforms it. The active one comes first.
     """
-    picked, active = context.scene.anyrig.armature, armature_from_context(context)
+    picked, active = picked_armature(context.scene.anyrig), armature_from_context(context)
     selected = [] if picked is not None else [obj for obj in context.view_layer.objects if obj.select_get()]
     found = [obj if obj.type == "ARMATURE" else obj.find_armature() for obj in selected]
     if not any(found):

@@ -18,8 +18,9 @@ from bpy.props import CollectionProperty, EnumProperty, StringProperty
 from ..backend.errors import UserError
 from . import job, jobs_file, jobs_queue, operators
 from .props import armatures_from_context, params_from_context
+from .video_file import SUFFIXES
 
-VIDEOS = "*.mp4;*.mov;*.avi;*.mkv;*.webm;*.m4v;*.mpg;*.mpeg;*.wmv;*.gif"
+VIDEOS = ";".join(f"*{suffix}" for suffix in SUFFIXES)
 
 
 class _QueueOperator:

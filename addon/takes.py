@@ -61,6 +61,8 @@ def assign(obj: bpy.types.Object, action: bpy.types.Action | None) -> None:
     from . import importing, keying
 
     keying.check_writable(obj)
+    if action is not None and not _is_for_objects(action):
+        raise UserError(f"Action '{action.name}' was not made for an armature: choose another one.")
     data = obj.animation_data
     before = data and data.action
     if before == action:
@@ -72,6 +74,12 @@ def assign(obj: bpy.types.Object, action: bpy.types.Action | None) -> None:
     else:
         importing.assign_action(obj, action)
     obj.update_tag()
+
+
+def _is_for_objects(action: bpy.types.Action) -> bool:
+    """Not one of a camera, a material, shape keys; an action without keys yet fits anything."""
+    kinds = {slot.target_id_type for slot in action.slots} if hasattr(action, "slots") else {action.id_root}
+    return not kinds or bool(kinds & {"OBJECT", "UNSPECIFIED", ""})
 
 
 @contextmanager

@@ -217,6 +217,15 @@ def test_bvh_holds_the_take(backend: Callable[..., Backend], tmp_path: Path) -> 
     assert np.abs(turn[order] - expected).max() < 1e-4
 
 
+def test_bvh_of_armatures_whose_names_no_file_can_have(backend: Callable[..., Backend], tmp_path: Path) -> None:
+    human(), quadruped()
+    backend()
+    bpy.data.objects["Human"].name = "rig/human"
+    names = ["--armature", "rig/human", "--armature", "Quadruped"]
+    assert run("capture", "--video", "v.mp4", *names, "--bvh", str(tmp_path / "take.bvh")) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["take-Quadruped.bvh", "take-rig_human.bvh"]
+
+
 def test_bvh_of_several_armatures_are_files_of_their_own(backend: Callable[..., Backend], tmp_path: Path) -> None:
     human(), quadruped()
     backend()

@@ -239,6 +239,17 @@ def test_armature_is_the_picked_the_active_or_the_meshs_own(registered: None) ->
     assert props.armature_from_context(bpy.context) is None
 
 
+def test_an_armature_that_was_picked_and_deleted_since_is_picked_no_more(registered: None) -> None:
+    first, second = human(), quadruped()
+    bpy.context.scene.anyrig.armature = first
+    bpy.ops.object.select_all(action="DESELECT")
+    first.select_set(True)
+    bpy.ops.object.delete()
+    assert bpy.context.scene.anyrig.armature is not None, "the property keeps it in the file"
+    bpy.context.view_layer.objects.active = second
+    assert props.armature_from_context(bpy.context) == second and props.armatures_from_context(bpy.context) == [second]
+
+
 def test_preferences_are_those_of_the_extensions_root(registered: None) -> None:
     assert prefs.ROOT == "anyrig" == prefs.ANYRIG_Preferences.bl_idname
     assert prefs.engine(bpy.context) == "BLENDER_WORKBENCH" and prefs.default_device(bpy.context) == "auto"

@@ -95,6 +95,24 @@ def play() -> None:
         turn()
 
 
+def test_a_capture_started_between_two_jobs_is_waited_for(backend: Backend, window: None) -> None:
+    obj = human()
+    add("walk", obj)
+    add("run", obj)
+    assert press_run() == {"FINISHED"}
+    job.current().join()
+    job.tick()
+    bpy.app.timers.unregister(jobs_queue.step)
+    other = job.Job(progress for progress in ())
+    job.run_beside_window(other, lambda _: None)
+    assert jobs_queue.step() == jobs_queue.PAUSE and states() == ["DONE", "WAITING"]
+    other.join()
+    job.tick()
+    jobs_queue.step()
+    play()
+    assert states() == ["DONE", "DONE"] and backend.videos == ["walk", "run"]
+
+
 # ---- adding and ordering
 
 

@@ -250,6 +250,19 @@ def test_compare_with_no_earlier_action_returns_to_the_pose_before() -> None:
     assert playing(obj) == "" and np.abs(pose_of(obj, rig) - before).max() < 1e-5
 
 
+def test_an_action_that_is_no_armatures_is_refused_and_nothing_changes() -> None:
+    obj = human()
+    captured(obj)
+    lens = bpy.data.cameras.new("lens")
+    lens.keyframe_insert("lens", frame=1)
+    bpy.context.scene.anyrig_takes.other = lens.animation_data.action.name
+    with pytest.raises(RuntimeError, match="Action '.*' was not made for an armature: choose another one"):
+        bpy.ops.anyrig.take_compare()
+    assert playing(obj) == "walk"
+    bpy.context.scene.anyrig_takes.other = bpy.data.actions.new("empty").name
+    assert bpy.ops.anyrig.take_compare() == {"FINISHED"} and playing(obj) == "empty"
+
+
 def test_what_cannot_be_shown_or_compared_is_said() -> None:
     obj = human()
     obj.pose.bones["spine"].keyframe_insert("location", frame=1)
