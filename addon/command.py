@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,26 +26,11 @@ USAGE = f"blender -b FILE --command {ID}"
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 a sentence on stderr says what is wrong with the input, 2 wrong arguments."""
-    if arguments[:1] == ["batch"]:
-        return _guarded(_batch, arguments[1:])
-    if arguments[:1] == ["bench"]:
-        return _guarded(_bench, arguments[1:])
-    if arguments[:1] == ["pack"]:
-        return _guarded(_pack, arguments[1:])
-    if arguments[:1] == ["render"]:
-        return _guarded(_render, arguments[1:])
-    if arguments[:1] == ["sheet"]:
-        return _guarded(_sheet, arguments[1:])
-    if arguments[:1] == ["download"]:
-        return _guarded(_download, arguments[1:])
-    if arguments[:1] == ["diagnostics"]:
-        return _guarded(_diagnostics, arguments[1:])
-    if arguments[:1] == ["movie"]:
-        return _guarded(_movie, arguments[1:])
-    return _guarded(_capture, arguments)
+    run = RUN.get(arguments[0]) if arguments else None
+    return _guarded(_capture, arguments) if run is None else _guarded(run, arguments[1:])
 
 
-def _guarded(run: Any, arguments: list[str]) -> int:
+def _guarded(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     try:
         return run(arguments)
     except UserError as error:
@@ -54,44 +40,17 @@ def _guarded(run: Any, arguments: list[str]) -> int:
         return int(end.code or 0)
 
 
-def _batch(arguments: list[str]) -> int:
-    from .batch import batch_command
-
-    return batch_command(arguments, _tell, USAGE)
-
-
-def _bench(arguments: list[str]) -> int:
-    from .keying_bench import bench_command
-
-    return bench_command(arguments, _tell, USAGE)
-
-
 def _tell(text: str) -> None:
     print(text, flush=True)
 
 
-def _pack(arguments: list[str]) -> int:
-    from .pack import pack_command
+def _loaded(module: str, function: str, *more: str) -> Callable[[list[str]], int]:
+    """A command of another module, which is imported when it is called."""
 
-    return pack_command(arguments, print)
+    def run(arguments: list[str]) -> int:
+        return getattr(import_module(f".{module}", __package__), function)(arguments, _tell, *more)
 
-
-def _render(arguments: list[str]) -> int:
-    from .render import render_command
-
-    return render_command(arguments, print)
-
-
-def _sheet(arguments: list[str]) -> int:
-    from .sheet import sheet_command
-
-    return sheet_command(arguments, print)
-
-
-def _download(arguments: list[str]) -> int:
-    from .weights import download_command
-
-    return download_command(arguments, print)
+    return run
 
 
 def _diagnostics(arguments: list[str]) -> int:
@@ -103,10 +62,16 @@ def _diagnostics(arguments: list[str]) -> int:
     return 0
 
 
-def _movie(arguments: list[str]) -> int:
-    from .movie import movie_command
-
-    return movie_command(arguments, print)
+RUN = {
+    "batch": _loaded("batch", "batch_command", USAGE),
+    "bench": _loaded("keying_bench", "bench_command", USAGE),
+    "diagnostics": _diagnostics,
+    "download": _loaded("weights", "download_command"),
+    "movie": _loaded("movie", "movie_command"),
+    "pack": _loaded("pack", "pack_command"),
+    "render": _loaded("render", "render_command"),
+    "sheet": _loaded("sheet", "sheet_command"),
+}
 
 
 def _capture(arguments: list[str]) -> int:
@@ -131,7 +96,9 @@ def _capture(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="batch|bench|capture|diagnostics|download|movie|pack|render|sheet")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="batch|bench|capture|diagnostics|download|movie|pack|render|sheet"
+    )
     commands.add_parser("batch", help="capture many videos onto many rigs, as a JSON file says", add_help=False)
     commands.add_parser("bench", help="time the writing of keys against keyframe_insert", add_help=False)
     commands.add_parser("diagnostics", help="print versions, libraries and devices, for reports of problems", add_help=False)
