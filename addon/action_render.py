@@ -148,28 +148,17 @@ def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], came
 
 def render_capsules(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Picture]:
     """The same pictures of a rig without a mesh, drawn without Blender."""
-    import torch
-
-    from ..backend import splat
+    from ..backend import drawing
     from .rig import pose_of
 
-    poses, to_worlds = [], []
+    cloud, size = drawing.capsule_cloud(rig), (camera.width, camera.height)
+    pictures = []
     with stage(obj, camera.width) as scene:
         for frame in frames:
             go_to(scene, frame)
             posed = obj.evaluated_get(scene.view_layers[0].depsgraph)
-            poses.append(pose_of(posed, rig))
-            to_worlds.append(np.array(posed.matrix_world))
-    cloud = splat.cloud_of(splat.capsules(rig), rig.rest)
-    light = torch.tensor(camera.rotation.T @ np.array([-0.45, 0.65, 0.6]), dtype=torch.float32)
-    pictures = []
-    for pose, world in zip(poses, to_worlds, strict=True):
-        points, normals = cloud.skin(torch.tensor(world @ pose, dtype=torch.float32)[None])
-        scale = float(np.cbrt(abs(np.linalg.det(world[:3, :3]))))
-        size = {"height": camera.height, "width": camera.width, "spacing": cloud.spacing * scale, "samples": 2}
-        projection = torch.tensor(camera.projection, dtype=torch.float32)
-        drawn = splat.render(points, normals, cloud.colours, projection, light, **size)[0]
-        pictures.append((drawn * 255).round().to(torch.uint8).numpy())
+            pose, world = pose_of(posed, rig), np.array(posed.matrix_world)
+            pictures.append(drawing.picture(cloud, pose, camera.rotation, camera.projection, size, world, samples=2))
     return pictures
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,10 +69,9 @@ def all_or_none(objects: Sequence[bpy.types.Object]) -> Iterator[None]:
     """Put animation and poses back as they were, and drop new actions, if the block raises."""
     before = [Animation.of(obj) for obj in objects]
     actions = set(bpy.data.actions)
-    try:
-        yield
-    except BaseException:
+    with ExitStack() as undo:
+        undo.callback(lambda: bpy.data.batch_remove(set(bpy.data.actions) - actions))
         for obj, animation in zip(objects, before, strict=True):
-            animation.restore(obj)
-        bpy.data.batch_remove(set(bpy.data.actions) - actions)
-        raise
+            undo.callback(animation.restore, obj)
+        yield
+        undo.pop_all()

@@ -26,7 +26,6 @@ from .view import Studio
 Picture = NDArray[np.uint8]
 INK, PAPER = (25, 25, 30), (226, 226, 230)
 GHOST = 0.65  # how opaque the rig is over its footage
-LIGHT = (-0.45, 0.65, 0.6)  # towards it, in the camera's axes
 
 
 @dataclass(frozen=True)
@@ -173,29 +172,21 @@ def shift_of(view: View, pixels: Array) -> tuple[float, float]:
 def _capsules(obj: bpy.types.Object, raw: RawTake, view: View, fps: float, size: tuple[int, int]) -> Iterator[Picture]:
     """The same pictures of a rig without a mesh, drawn without Blender."""
     try:
-        import torch
-
-        from ..backend import splat
+        from ..backend import drawing
     except (ImportError, OSError) as error:
         raise UserError(
             f"Armature '{raw.armature}' has no mesh, and drawing its bones needs PyTorch ({error}): give it a mesh."
         ) from error
-    cloud = splat.cloud_of(splat.capsules(raw.rig), raw.rig.rest)
+    cloud = drawing.capsule_cloud(raw.rig)
     # the footage's pixels to the picture's: both axes are scaled alike but for rounding to even sides
     smaller = np.diag([size[0] / view.width, size[1] / view.height, 1.0])
-    light = torch.tensor(view.rotation.T @ np.array(LIGHT), dtype=torch.float32)
     with footage.playing(obj) as scene:
         for time in raw.motion.times:
             (position,), (shift,) = view.at(np.array([time]))
             posed = obj.evaluated_get(footage.go_to(scene, raw.start_frame + time * fps))
-            world = np.array(posed.matrix_world)
-            points, normals = cloud.skin(torch.tensor(world @ pose_of(posed, raw.rig), dtype=torch.float32)[None])
-            spacing = cloud.spacing * float(np.cbrt(abs(np.linalg.det(world[:3, :3]))))
-            projection = torch.tensor(smaller @ view.projection(position, shift), dtype=torch.float32)
-            drawn = splat.render(points, normals, cloud.colours, projection, light, size[1], size[0], spacing=spacing, samples=2)[
-                0
-            ]
-            yield (drawn * 255).round().to(torch.uint8).numpy()
+            projection = smaller @ view.projection(position, shift)
+            pose, world = pose_of(posed, raw.rig), np.array(posed.matrix_world)
+            yield drawing.picture(cloud, pose, view.rotation, projection, size, world, samples=2)
 
 
 # ---- the command line

@@ -119,10 +119,9 @@ class CloudActor:
         return self._skin(frame)[0]
 
     def _skin(self, frame: int) -> tuple[Array, Array]:
-        import torch
+        from ..backend.drawing import skinned
 
-        points, normals = self._cloud.skin(torch.as_tensor(self._clip[frame : frame + 1]))
-        return points[0].double().numpy(), normals[0].double().numpy()
+        return skinned(self._cloud, self._clip[frame])
 
 
 @contextmanager

@@ -90,6 +90,7 @@ def views_of(path: Path, pack: Pack, size: int, clips: Sequence[str] = ()) -> li
 
 
 def _views(obj: Object, pack: Pack, frames: Sequence[tuple[str, int]], size: int) -> Iterator[View]:
+    from ..backend.drawing import skinned
     from ..backend.splat import cloud_of
 
     cloud = cloud_of(pack.surface, pack.rig.rest)
@@ -97,7 +98,7 @@ def _views(obj: Object, pack: Pack, frames: Sequence[tuple[str, int]], size: int
         for clip, frame in frames:
             pose = pack.rig.rest if clip == REST else pack.clips[clip][frame]
             with _posed(obj, scene, pack.name, clip, frame):
-                points = _skin(cloud, pose)
+                points = skinned(cloud, pose)[0]
                 camera = camera_on(np.concatenate([points, corners(scene, meshes)]), 0.0 if clip == REST else AZIMUTH, size)
                 place(scene.camera, camera)
                 yield View(clip, frame, draw(cloud, pose, camera), render_still(scene, Path(folder) / "view.png"))
@@ -177,23 +178,11 @@ def camera_on(points: Array, azimuth: float, size: int) -> Camera:
     return Camera((x, y, z), fit_distance(radius, FOV, MARGIN), azimuth, PITCH, FOV, size, size)
 
 
-def _skin(cloud: Cloud, pose: Array) -> Array:
-    import torch
-
-    return cloud.skin(torch.tensor(pose, dtype=torch.float32)[None])[0][0].double().numpy()
-
-
 def draw(cloud: Cloud, pose: Array, camera: Camera) -> Picture:
     """The cloud in a pose (J, 4, 4), drawn as training draws it -> (H, W, 4) uint8 RGBA."""
-    import torch
+    from ..backend.drawing import picture
 
-    from ..backend import splat
-
-    points, normals = cloud.skin(torch.tensor(pose, dtype=torch.float32)[None])
-    light = torch.tensor(camera.rotation.T @ np.array([-0.45, 0.65, 0.6]), dtype=torch.float32)
-    projection = torch.tensor(camera.projection, dtype=torch.float32)
-    rgba = splat.render(points, normals, cloud.colours, projection, light, camera.height, camera.width, spacing=cloud.spacing)
-    return (rgba[0] * 255).round().to(torch.uint8).numpy()
+    return picture(cloud, pose, camera.rotation, camera.projection, (camera.width, camera.height))
 
 
 def row(name: str, views: Sequence[View]) -> Picture:

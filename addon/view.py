@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -120,11 +120,10 @@ class Studio:
     def __enter__(self) -> Self:
         self._images = set(bpy.data.images)
         self._scene = bpy.data.scenes.new("AnyRig views")
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._remove)
             self._set_up()
-        except BaseException:
-            self._remove()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

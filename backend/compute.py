@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from traceback import clear_frames
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import cv2
@@ -88,24 +87,23 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, (RuntimeError, cv2.error)) and RAN_OUT.search(str(error)) is not None
 
 
-@contextmanager
-def given_back() -> Iterator[None]:
+class given_back:  # named as the context managers of contextlib are
     """Gives a graphics card's memory back when the work is done, closed or has failed, and says in a sentence if it was too little.
 
     The work is to be called within, so that no frame that outlives it holds a tensor.
     """
-    try:
-        yield
-    except BaseException as error:
-        clear_frames(error.__traceback__)  # they hold the tensors of what failed
-        if ran_out(error):
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if trace is not None:
+            clear_frames(trace)  # they hold the tensors of what failed
+        give_back()
+        if error is not None and ran_out(error):
             raise UserError(
                 "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU.",
                 fix="use_cpu",
             ) from error
-        raise
-    finally:
-        give_back()
 
 
 def give_back() -> None:

@@ -319,7 +319,7 @@ def reference_views(
         normals.expand(len(cameras), -1, -1),
         cloud.colours,
         torch.tensor(np.stack([camera.projection for camera in cameras]), dtype=torch.float32),
-        torch.tensor(np.stack([_key_light(camera) for camera in cameras]), dtype=torch.float32),
+        torch.tensor(np.stack([key_light(camera.rotation) for camera in cameras]), dtype=torch.float32),
         size,
         size,
         spacing=cloud.spacing,
@@ -348,10 +348,10 @@ def _camera_for(points: Array, azimuth: float, pitch: float, size: int) -> Camer
     return Camera(target, fit_distance(radius, blank.fov), azimuth, pitch, width=size, height=size)
 
 
-def _key_light(camera: Camera) -> Array:
-    """(3,) world axes: a light over the viewer's left shoulder."""
+def key_light(rotation: Array) -> Array:
+    """(3,) world axes: a light over the viewer's left shoulder. rotation: (3, 3) from world axes to the camera's."""
     # camera axes are x right, y up, z towards the viewer; rotation maps world to camera, so its transpose maps back
-    return camera.rotation.T @ np.array([-0.45, 0.65, 0.6])
+    return rotation.T @ np.array([-0.45, 0.65, 0.6])
 
 
 def _in_armature(projection: Array, world: Array) -> Array:
