@@ -1,9 +1,31 @@
-"""Every test with bpy starts in an empty file."""
+"""Every test with bpy starts in an empty file; those that ask for it, with the add-on registered."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import bpy
 import pytest
+from anyrig import addon
+from anyrig.addon import job, take_store
 
 
 @pytest.fixture(autouse=True)
 def empty_file() -> None:
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    addon.register()
+    yield
+    addon.unregister()
+
+
+@pytest.fixture
+def registered_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Registered, with temporary files and the store of takes in a folder of the test's own."""
+    monkeypatch.setattr(take_store.tempfile, "gettempdir", lambda: str(tmp_path))
+    addon.register()
+    yield
+    addon.unregister()
+    job.tell("")

@@ -1,12 +1,11 @@
 """What the panel and the command line let choose, and that all of it reaches the capture and its keys."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
@@ -21,12 +20,7 @@ from anyrig.backend.rotation import geodesic_angle
 from anyrig.backend.video import write_video
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
 
-
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    addon.register()
-    yield
-    addon.unregister()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 class Backend:

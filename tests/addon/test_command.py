@@ -1,6 +1,6 @@
 """The command line: arguments, exit codes, what is printed, and the files it leaves."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,7 @@ from anyrig.backend.motion import Motion
 from anyrig.backend.rotation import geodesic_angle
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
 
-
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    addon.register()
-    yield
-    addon.unregister()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 class Backend:

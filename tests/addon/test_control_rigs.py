@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
@@ -27,11 +25,7 @@ TOLERANCE = np.radians(2)  # of limbs
 SPINE = ("spine", "tail")
 
 
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    addon.register()
-    yield
-    addon.unregister()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import importlib
 import re
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +18,7 @@ from anyrig.backend import device, weights
 from anyrig.backend.device import Finding, Gpu, Torch
 from anyrig.backend.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    addon.register()
-    yield
-    addon.unregister()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 class Layout:

@@ -3,12 +3,10 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import anyrig.addon as addon
 import esprima
 import pytest
 from anyrig.addon import batch, command
@@ -40,11 +38,7 @@ console.log(JSON.stringify({type: JOB_TYPE, tasks: tasks}));
 NEEDS_NODE = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed; that it parses is tested anyway")
 
 
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    addon.register()
-    yield
-    addon.unregister()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 def compiled(**settings: Any) -> dict[str, Any]:
@@ -56,8 +50,8 @@ def compiled(**settings: Any) -> dict[str, Any]:
 
 
 def defaults(**values: Any) -> dict[str, Any]:
-    return {"jobs_file": "//jobs.json", "jobs_path": "/farm/jobs.json", "jobs": "1-5", "chunk_size": 2, "resume": True} | {
-        "blendfile": "/farm/scene.blend",
+    return {"jobs_file": "//jobs.json", "jobs_path": "/show/jobs.json", "jobs": "1-5", "chunk_size": 2, "resume": True} | {
+        "blendfile": "/show/scene.blend",
         **values,
     }
 
@@ -92,8 +86,8 @@ def test_jobs_are_spread_over_tasks() -> None:
             "exe": "{blender}",
             "exeArgs": "{blenderArgs}",
             "argsBefore": [],
-            "blendfile": "/farm/scene.blend",
-            "args": ["--command", "anyrig", "batch", "/farm/jobs.json", "--job", "3,4", "--resume"],
+            "blendfile": "/show/scene.blend",
+            "args": ["--command", "anyrig", "batch", "/show/jobs.json", "--job", "3,4", "--resume"],
         },
     }
     again = compiled(**defaults(resume=False))["tasks"][0]["commands"][0]

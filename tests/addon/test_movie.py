@@ -1,6 +1,5 @@
 """The side-by-side movie, by operator and by command, and the skeleton lines."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +15,7 @@ from anyrig.backend.video import probe, read_frames
 from anyrig.tests.addon.filmed_walk import FRAMES, HEIGHT, WIDTH, filmed, overlap
 from anyrig.tests.addon.test_overlay import everything, furnish, store_again
 
-
-@pytest.fixture(autouse=True)
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(take_store.tempfile, "gettempdir", lambda: str(tmp_path))
-    addon.register()
-    yield
-    addon.unregister()
-    job.tell("")
+pytestmark = pytest.mark.usefixtures("registered_apart")
 
 
 def panels_of(path: Path, count: int) -> list[list[np.ndarray]]:

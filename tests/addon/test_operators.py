@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,6 @@ from anyrig.tests.addon.fixtures import human, no_mesh, quadruped, random_motion
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Settings(model="tiny", device="cpu")
-
-
-@pytest.fixture
-def registered() -> Iterator[None]:
-    addon.register()
-    yield
-    addon.unregister()
 
 
 class Backend:

@@ -1,12 +1,10 @@
 """The overlay: the rig lies on its footage, the footage runs in step, and the second click leaves no trace."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anyrig.addon as addon
 import bpy
 import cv2
 import numpy as np
@@ -21,13 +19,7 @@ SIDE, PITCH = math.radians(50), 0.15
 KNOWN = {"elevation": PITCH, "distance": 5.3}  # of the true camera, which a user may know
 
 
-@pytest.fixture(autouse=True)
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(take_store.tempfile, "gettempdir", lambda: str(tmp_path))
-    addon.register()
-    yield
-    addon.unregister()
-    job.tell("")
+pytestmark = pytest.mark.usefixtures("registered_apart")
 
 
 def overlaps(masks: list[np.ndarray], folder: Path, step: int = 1) -> list[float]:

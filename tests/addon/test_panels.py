@@ -21,11 +21,7 @@ from anyrig.tests.addon.fixtures import human, quadruped
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    addon.register()
-    yield
-    addon.unregister()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
@@ -20,12 +19,7 @@ from anyrig.tests.addon.fixtures import BoneSpec, chain, make_rig
 from anyrig.tests.addon.playback import assert_shows, curves_of, paths_of, played
 from anyrig.tests.addon.synthetic import capture_onto, frames_of
 
-
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    addon.register()
-    yield
-    addon.unregister()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
@@ -24,14 +22,7 @@ from anyrig.backend.rig import Reference
 from anyrig.backend.rotation import geodesic_angle
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
 
-
-@pytest.fixture(autouse=True)
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(take_store.tempfile, "gettempdir", lambda: str(tmp_path))
-    addon.register()
-    yield
-    addon.unregister()
-    job.tell("")
+pytestmark = pytest.mark.usefixtures("registered_apart")
 
 
 def captured(obj: bpy.types.Object, video: str = "/clips/walk.mp4", seed: int = 1, start: int = 5) -> bpy.types.Text:

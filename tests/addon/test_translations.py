@@ -2,10 +2,8 @@
 
 import ast
 import string
-from collections.abc import Iterator
 from pathlib import Path
 
-import anyrig.addon as addon
 import bpy
 import pytest
 from anyrig.addon import fixes, sides, translations
@@ -15,11 +13,7 @@ SIDEBAR = ("panels", "takes_panel", "check_panel", "queue_panel", "weights", "na
 OWN = {f"anyrig.addon.{name}" for name in SIDEBAR}
 
 
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    addon.register()
-    yield
-    addon.unregister()
+pytestmark = pytest.mark.usefixtures("registered")
 
 
 def said() -> set[str]:
