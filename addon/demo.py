@@ -90,7 +90,9 @@ def main(arguments: Sequence[str]) -> int:
             sys.stderr.write(f"Error: {error}\n")
             return 1
         except OSError as error:
-            sys.stderr.write(f"Error: '{error.filename}' cannot be written ({error.strerror}): choose another folder with --out.\n")
+            sys.stderr.write(
+                f"Error: '{error.filename}' cannot be written ({error.strerror}): choose another folder with --out.\n"
+            )
             return 1
     return 0
 

@@ -231,7 +231,9 @@ def walk_pose(phase: float) -> dict[str, dict[str, float]]:
         "tail_1": {"z": 0.3 * math.sin(phase + 0.5), "x": 0.12 * math.sin(2 * phase)},
         "tail_2": {"z": 0.45 * math.sin(phase - 0.4)},
     }
-    for (upper, lower, end), lag in zip((("thigh", "shin", "foot"), ("arm", "forearm", "hand")), (0.0, 0.5 * math.pi), strict=True):
+    for (upper, lower, end), lag in zip(
+        (("thigh", "shin", "foot"), ("arm", "forearm", "hand")), (0.0, 0.5 * math.pi), strict=True
+    ):
         for side, half in (("L", 0.0), ("R", math.pi)):
             turn = phase + lag + half
             # the foot is off the ground while the leg swings forwards, that is, while the swing decreases

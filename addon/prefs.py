@@ -36,10 +36,13 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
         items=DEVICES,
     )
     weights_folder: StringProperty(
-        name="Weights Folder", description="Where the released weights lie; empty: with the extension's own files", subtype="DIR_PATH"
+        name="Weights Folder",
+        description="Where the released weights lie; empty: with the extension's own files",
+        subtype="DIR_PATH",
     )
     mirror: StringProperty(
-        name="Weights Mirror", description="Address to download the released weights from; empty: the hub where they were published"
+        name="Weights Mirror",
+        description="Address to download the released weights from; empty: the hub where they were published",
     )
 
     def draw(self, _context: bpy.types.Context) -> None:

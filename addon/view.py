@@ -165,7 +165,9 @@ class Studio:
                 bpy.ops.render.render(write_still=True)
             picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if picture is None or picture.shape != (self._height, self._width, 4):
-            raise UserError("The rig's picture could not be rendered: choose Cycles in the add-on's preferences.", fix="use_cycles")
+            raise UserError(
+                "The rig's picture could not be rendered: choose Cycles in the add-on's preferences.", fix="use_cycles"
+            )
         return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
 
     def _set_up(self) -> None:
@@ -213,7 +215,9 @@ class Studio:
         paint.diffuse_color = colour
         return paint
 
-    def place(self, rotation: Array, position: Array, distance: float, fov: float, shift: tuple[float, float] = (0.0, 0.0)) -> None:
+    def place(
+        self, rotation: Array, position: Array, distance: float, fov: float, shift: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         """rotation: world -> camera. distance: to what is looked at. fov: over the longer side. shift: Blender's own."""
         # `rotation` takes world axes to (right, up, towards the viewer), which are the axes of Blender's camera object: its matrix in
         # the world is the inverse rotation beside the position.

@@ -92,6 +92,7 @@ class given_back:  # named as the context managers of contextlib are
 
     The work is to be called within, so that no frame that outlives it holds a tensor.
     """
+
     def __enter__(self) -> None:
         pass
 

@@ -33,9 +33,7 @@ def make(scale: float) -> tuple[Rig, Motion, np.ndarray]:
     turns = random.normal(size=(FRAMES, count, 4))
     turns /= np.linalg.norm(turns, axis=-1, keepdims=True)
     positions = scale * random.normal(size=(FRAMES, count, 3))
-    take = Motion(
-        names, np.arange(FRAMES) / 24, turns, positions, np.zeros((FRAMES, 4)), np.ones((FRAMES, count))
-    )
+    take = Motion(names, np.arange(FRAMES) / 24, turns, positions, np.zeros((FRAMES, 4)), np.ones((FRAMES, count)))
     return rig, take, scale * random.normal(size=(FRAMES, 3))
 
 

@@ -176,7 +176,12 @@ def test_the_rest_pose_is_the_reference_where_there_is_no_other_action():
 
 @pytest.mark.parametrize(
     ("reference", "message"),
-    [("Sit", "give rest, or ACTION:FRAME"), ("Sit:x", "give rest"), ("Sit:7", "no frame 7: it runs from 0 to 2"), ("Fly:0", "'Fly'")],
+    [
+        ("Sit", "give rest, or ACTION:FRAME"),
+        ("Sit:x", "give rest"),
+        ("Sit:7", "no frame 7: it runs from 0 to 2"),
+        ("Fly:0", "'Fly'"),
+    ],
 )
 def test_a_reference_that_is_not_there_is_refused(reference: str, message: str):
     walker = two_actions()
@@ -186,7 +191,13 @@ def test_a_reference_that_is_not_there_is_refused(reference: str, message: str):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--video", "v.mp4"], ["--roundtrip"], ["--rig", "r.glb"], ["--rig", "r.glb", "--video", "v.mp4", "--roundtrip"], ["--action", "Walk"]],
+    [
+        ["--video", "v.mp4"],
+        ["--roundtrip"],
+        ["--rig", "r.glb"],
+        ["--rig", "r.glb", "--video", "v.mp4", "--roundtrip"],
+        ["--action", "Walk"],
+    ],
 )
 def test_arguments_that_contradict_each_other_are_refused(arguments: list[str]):
     with pytest.raises(SystemExit) as end:

@@ -504,7 +504,10 @@ def test_armature_deleted_meanwhile_is_told(window: Press, backend: Callable[...
     window.press()
     bpy.data.objects.remove(obj)
     wait_until_done()
-    assert job.message() == ("Armature 'Human' was deleted during the capture: undo that, then recover the take under Takes.", True)
+    assert job.message() == (
+        "Armature 'Human' was deleted during the capture: undo that, then recover the take under Takes.",
+        True,
+    )
     assert not bpy.data.actions
 
 
