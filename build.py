@@ -195,10 +195,7 @@ def run(command: Sequence[str], env: dict[str, str] | None = None) -> None:
 def test(versions: Sequence[str]) -> int:
     """Lint, then every test: the backend without bpy, the rest with it, the add-on on each Blender. Returns an exit code."""
     main = environment(VERSIONS[0])
-    say("ruff check")
-    total = Counts(0, 0, 0)
-    if subprocess.run([str(main), "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT).returncode:
-        total += Counts(0, 1, 0)
+    total = lint(main)
     if VERSIONS[0] in versions:
         say("tests/backend, with bpy blocked")
         total += pytest([str(main), "-c", PYTEST_WITHOUT_BPY], ["tests/backend"])
@@ -210,6 +207,15 @@ def test(versions: Sequence[str]) -> int:
         total += pytest([str(python), "-m", "pytest"], ["tests/addon"])
     print(f"{total.passed} passed, {total.failed} failed" + (f", {total.skipped} skipped" if total.skipped else ""), flush=True)
     return 1 if total.failed or not total.passed else 0
+
+
+def lint(python: Path) -> Counts:
+    """What ruff has to say of the rules and of the layout; each that is broken counts as one failure."""
+    failed = 0
+    for words in (["check"], ["format", "--check"]):
+        say(f"ruff {' '.join(words)}")
+        failed += bool(subprocess.run([str(python), "-m", "ruff", *words, "--no-cache", "."], cwd=ROOT).returncode)
+    return Counts(0, failed, 0)
 
 
 def pytest(start: Sequence[str], paths: Sequence[str]) -> Counts:

@@ -159,6 +159,13 @@ def test_a_real_run_is_counted(tmp_path: Path):
     assert run_pytest(tmp_path, "def test_a(): pass\ndef test_b(): assert 0\n", start) == Counts(1, 1, 0)
 
 
+@pytest.mark.parametrize(("source", "failed"), [("a = 1\n", 0), ("a=1\n", 1), ("a = b\n", 1), ("import os\na=b\n", 2)])
+def test_ruffs_rules_and_its_layout_count(source: str, failed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "it.py").write_text(source)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    assert build.lint(Path(sys.executable)) == Counts(0, failed, 0)
+
+
 def test_a_run_that_dies_fails(tmp_path: Path):
     start = [sys.executable, "-m", "pytest"]
     assert run_pytest(tmp_path, "import os\ndef test_a(): os.abort()\n", start) == Counts(0, 1, 0)
