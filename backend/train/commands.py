@@ -71,6 +71,8 @@ def _add_train(train: argparse.ArgumentParser) -> None:
 def _add_ablate(ablate: argparse.ArgumentParser) -> None:
     ablate.add_argument("--packs", required=True, type=Path)
     ablate.add_argument("--steps", required=True, type=int, help="of every run")
+    ablate.add_argument("--start", help="a model that every run goes on from (lite, or a model file) instead of random weights")
+    ablate.add_argument("--rate", type=float, default=Plan.rate, help=f"peak learning rate (default: {Plan.rate})")
     ablate.add_argument("--part", action="append", help=f"only this part (repeatable); default: {', '.join(PARTS)}")
     _add_run(ablate)
     ablate.set_defaults(run=_ablate)
@@ -146,9 +148,11 @@ def _ablate(options: argparse.Namespace) -> None:
         workers=options.workers,
         seed=options.seed,
         device=options.device,
+        rate=options.rate,
     )
     rows = []
-    for row in compare(plan, load_packs(options.packs), options.splits, options.encoder, options.out, options.part or PARTS):
+    packs, parts = load_packs(options.packs), options.part or PARTS
+    for row in compare(plan, packs, options.splits, options.encoder, options.out, parts, options.start):
         rows.append(row)
         print(f"without {row['without'] or 'nothing':<10} {_line(row)}", flush=True)
     (options.out / "ablations.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")

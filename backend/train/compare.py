@@ -16,14 +16,16 @@ from .splits import split_packs
 
 
 def compare(
-    plan: Plan, packs: Sequence[Pack], splits: Path | None, encoder: str, folder: Path, parts: Sequence[str]
-) -> Iterator[dict[str, float | str]]:
+    plan: Plan, packs: Sequence[Pack], splits: Path | None, encoder: str, folder: Path, parts: Sequence[str],
+    start: str | None = None,
+) -> Iterator[dict[str, float | str]]:  # fmt: skip
     """Train by `plan` with everything, then without each of `parts`, each in its own folder (finished ones are not trained
-    again), and measure on the validation clips: rows of metrics.summarise with `without`."""
+    again), and measure on the validation clips: rows of metrics.summarise with `without`. With `start`, a model, every run
+    goes on from its weights, as far as the part leaves layers to hold them."""
     split = split_packs(packs, splits)
     for part in ("", *parts):
         without = (part,) if part else ()
-        run = Run(replace(plan, without=without), split["train"], encoder, folder / (part or "whole"))
+        run = Run(replace(plan, without=without), split["train"], encoder, folder / (part or "whole"), start)
         model = trained(load_model(str(run.train()), pick_device(plan.device)))
         rows = list(evaluate(split["validation"], packs, "validation", model, plan.seed))
         yield {"without": part, **summarise(rows)}

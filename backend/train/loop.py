@@ -101,7 +101,7 @@ class Run:
         torch.manual_seed(plan.seed)
         self.network = Video2Pose2Rot(plan.config).to(self.device).train()
         if start is not None:
-            self.network.load_state_dict(load_network(start, self.device).state_dict())
+            self.network.load_state_dict(self._kept(load_network(start, self.device).state_dict()))
         self.average = Video2Pose2Rot(plan.config).to(self.device).eval()
         self.average.load_state_dict(self.network.state_dict())
         self.optimisers = _optimisers(self.network, plan)
@@ -113,6 +113,13 @@ class Run:
         self.drawn = 0  # samples made so far
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+
+    def _kept(self, start: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights to go on from; those of layers that a part left out changes stay random."""
+        if not self.plan.without:
+            return start
+        own = self.network.state_dict()
+        return {key: start[key] if key in start and start[key].shape == value.shape else value for key, value in own.items()}
 
     def train(self) -> Path:
         """Train until the budget is spent; -> the model file."""

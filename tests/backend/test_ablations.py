@@ -13,10 +13,11 @@ from anyrig.backend.errors import UserError
 from anyrig.backend.model import Anchor, Video2Pose2Rot
 from anyrig.backend.packs import Pack
 from anyrig.backend.train.ablations import PARTS, Without, config_without, masked, side_error
+from anyrig.backend.train.loop import Plan, Run
 from anyrig.backend.train.losses import Batch, batch_of, losses, total
 from anyrig.backend.train.samples import SIDE_ERROR, Recipe, Windows
 from anyrig.backend.vision import EfficientNetLite0, Encoder
-from anyrig.backend.weights import save_model
+from anyrig.backend.weights import load_network, save_model
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,19 @@ def test_the_command_compares(make_pack: Callable[..., Pack], tmp_path: Path, ca
     save(packs, tmp_path / "packs")
     torch.manual_seed(0)
     save_model(tmp_path / "encoder.safetensors", Video2Pose2Rot(TINY), EfficientNetLite0().state_dict(), {})
-    arguments = ["ablate", "--packs", str(tmp_path / "packs"), "--out", str(tmp_path / "runs"), "--steps", "1", "--part", "names"]
+    arguments = [
+        "ablate",
+        "--packs",
+        str(tmp_path / "packs"),
+        "--out",
+        str(tmp_path / "runs"),
+        "--steps",
+        "1",
+        "--part",
+        "names",
+        "--start",
+        "lite",
+    ]
     options = [
         "--encoder",
         str(tmp_path / "encoder.safetensors"),
@@ -124,6 +137,18 @@ def test_the_command_compares(make_pack: Callable[..., Pack], tmp_path: Path, ca
     assert [row["without"] for row in rows] == ["", "names"] and all("mpjpe_ratio" in row for row in rows)
     assert "without names" in capsys.readouterr().out
     assert "names" in PARTS
+
+
+def test_without_a_part_a_run_keeps_the_weights_that_still_fit(make_pack: Callable[..., Pack], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = tmp_path / "start.safetensors"
+    save_model(start, Video2Pose2Rot(TINY), EfficientNetLite0().state_dict(), {})
+    plan = Plan(steps=1, config=TINY, device="cpu", without=("aids",))
+    run = Run(plan, [make_pack()], start, tmp_path / "run", str(start))
+    begun, kept = load_network(str(start), torch.device("cpu")).state_dict(), run.network.state_dict()
+    assert 0 < len(kept) < len(begun) and all(torch.equal(kept[key], begun[key]) for key in kept)
+    whole = Run(Plan(steps=1, config=TINY, device="cpu"), [make_pack()], start, tmp_path / "whole", str(start))
+    assert all(torch.equal(value, begun[key]) for key, value in whole.network.state_dict().items())
 
 
 def save(packs: list[Pack], folder: Path) -> None:
