@@ -19,7 +19,7 @@ import numpy as np
 
 from ..backend.camera import Camera, fit_distance
 from ..backend.errors import UserError
-from ..backend.filmed import Filmed, chance, side_of, stem_of
+from ..backend.filmed import Filmed, chance, save_covers, side_of, stem_of
 from ..backend.packs import Pack, load_packs
 from ..backend.rotation import Array
 from . import studio
@@ -43,18 +43,23 @@ Make = Callable[["Look", Path], Filmed]
 
 @dataclass(frozen=True)
 class Look:
-    """How the videos are made. size: pixels of the square picture. samples: of Cycles, per pixel."""
+    """How the videos are made. size: pixels of the square picture. samples: of Cycles, per pixel. frames: at most so many,
+    evenly over the clip; 0 for all. covers: write the subject's true mattes, too."""
 
     size: int = 480
     samples: int = 4
     engine: str = "cycles"
     seed: int = 0
+    frames: int = 0
+    covers: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 16 or self.size % 2:
             raise UserError(f"The size is {self.size} pixels: give an even number from 16 on.")
         if self.samples < 1:
             raise UserError(f"The samples are {self.samples}: give at least 1.")
+        if self.frames < 0 or self.frames == 1:
+            raise UserError(f"The frames are {self.frames}: give at least 2, or 0 for all.")
 
 
 class Actor(Protocol):
@@ -184,14 +189,23 @@ def film(actor: Actor, pack: str, clip: str, fps: float, look: Look, path: Path)
     azimuth, pitch = side_of(rng)
     weather = studio.weather_of(rng, azimuth)
     began = time.perf_counter()
+    count = min(actor.count, look.frames or actor.count)
+    chosen = np.linspace(0, actor.count - 1, count).round().astype(int)
+    draft = path.with_name(f"{path.stem}.part.mp4")
+
+    def pose(scene: bpy.types.Scene, frame: int) -> None:
+        actor.pose(scene, int(chosen[frame]))
+
     with studio.set_of(actor.objects, ENGINES[look.engine], look.samples) as scene:
         camera, floor = frame_motion(actor, scene, azimuth, pitch, look.size)
         with studio.surroundings(scene, camera, floor, weather):
-            draft = path.with_name(f"{path.stem}.part.mp4")
-            write_video(draft, studio.shoot(scene, actor.count, actor.pose), fps)
-    seconds = (time.perf_counter() - began) / actor.count
+            write_video(draft, studio.shoot(scene, count, pose), fps)
+        if look.covers:
+            with studio.nothing_around(scene, camera):
+                save_covers(path, studio.shoot(scene, count, pose))
+    seconds = (time.perf_counter() - began) / count
     about = {"engine": look.engine, "samples": look.samples, "seed": look.seed, "blender": bpy.app.version_string}
-    filmed = Filmed.by(camera, pack, clip, fps, actor.count, {**about, "seconds_per_frame": round(seconds, 3)})
+    filmed = Filmed.by(camera, pack, clip, fps, count, {**about, "seconds_per_frame": round(seconds, 3)})
     # the JSON comes first: a video without one would be rendered again, and a JSON without a video is not looked at
     filmed.save(path.with_suffix(".json"))
     os.replace(draft, path)
@@ -307,7 +321,7 @@ def clips_of_split(split: str, splits: Path | None, packs: Path | None) -> froze
 def render_command(args: list[str], say: Callable[[str], None] = _log.info) -> int:
     """`anyrig render PACK|FILE... -o DIR`. One line per clip goes to `say`; 1 if any failed, the others are still rendered."""
     options = _parser().parse_args(args)
-    look = Look(options.size, options.samples, options.engine, options.seed)
+    look = Look(options.size, options.samples, options.engine, options.seed, options.frames, options.covers)
     among = clips_of_split(options.split, options.splits, options.packs) if options.split else None
     wanted = Wanted(tuple(options.clip), among)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -346,6 +360,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=Look.size, help=f"pixels of the square picture (default: {Look.size})")
     parser.add_argument("--samples", type=int, default=Look.samples, help=f"of Cycles, per pixel (default: {Look.samples})")
     parser.add_argument("--engine", choices=tuple(ENGINES), default=Look.engine, help=f"default: {Look.engine}")
+    parser.add_argument("--frames", type=_count, default=0, metavar="N", help="of a clip at most, evenly over it; default: all")
+    parser.add_argument("--covers", action="store_true", help="write the subject's true mattes as well, to train the cut-out on")
     parser.add_argument("--limit", type=_count, metavar="N", help="at most so many clips, those that are there already included")
     parser.add_argument("--seed", type=int, default=0, help="of the camera's side, the sun and the ground")
     return parser

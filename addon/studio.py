@@ -113,20 +113,37 @@ def _can_denoise(cycles: Any) -> bool:
 def surroundings(scene: bpy.types.Scene, camera: Camera, floor: float, weather: Weather) -> Iterator[None]:
     """Puts a camera, the sky, the sun and the ground at height `floor` into the scene, and takes all away again."""
     made: list[bpy.types.ID] = []
-    scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
     towards = Vector(_towards(weather))
     try:
         world = _sky(scene, weather)
-        made += [world, *_ground(scene, camera, floor, weather), *_sun(scene, towards)]
+        made += [world, *_ground(scene, camera, floor, weather), *_sun(scene, towards), *_lens(scene, camera)]
         scene.display.light_direction = towards
-        scene.camera = _object(scene, bpy.data.cameras.new(NAME))
-        made += [scene.camera, scene.camera.data]
-        place(scene.camera, camera)
-        # the ground reaches to the horizon
-        scene.camera.data.clip_end = 2 * HORIZON * camera.distance
         yield
     finally:
         bpy.data.batch_remove(made)
+
+
+@contextmanager
+def nothing_around(scene: bpy.types.Scene, camera: Camera) -> Iterator[None]:
+    """The camera alone, and transparency behind the subject; everything is put back."""
+    render = scene.render
+    mode, clear = render.image_settings.color_mode, render.film_transparent
+    made = _lens(scene, camera)
+    render.image_settings.color_mode, render.film_transparent = "RGBA", True
+    try:
+        yield
+    finally:
+        render.image_settings.color_mode, render.film_transparent = mode, clear
+        bpy.data.batch_remove(made)
+
+
+def _lens(scene: bpy.types.Scene, camera: Camera) -> list[bpy.types.ID]:
+    scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
+    scene.camera = _object(scene, bpy.data.cameras.new(NAME))
+    place(scene.camera, camera)
+    # the ground reaches to the horizon
+    scene.camera.data.clip_end = 2 * HORIZON * camera.distance
+    return [scene.camera, scene.camera.data]
 
 
 def _towards(weather: Weather) -> tuple[float, float, float]:
@@ -218,7 +235,8 @@ def _cover(tree: Any, image: bpy.types.Image) -> None:
 
 
 def shoot(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.Scene, int], Any]) -> Iterator[NDArray[np.uint8]]:
-    """Pictures (H, W, 3) uint8 RGB of the frames 0 to count - 1, after `pose(scene, frame)` has set each.
+    """Pictures (H, W, 3) uint8 RGB of the frames 0 to count - 1, after `pose(scene, frame)` has set each; (H, W) uint8 cover
+    where the scene is transparent (nothing_around).
 
     Raises UserError if a picture cannot be made.
     """
@@ -230,8 +248,8 @@ def shoot(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.Scene, i
             pose(scene, frame)
             scene.render.filepath = str(path)
             bpy.ops.render.render(write_still=True, scene=scene.name)
-            picture = cv2.imread(str(path))
+            picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             if picture is None:
                 raise UserError(f"Frame {frame} was not rendered: choose the other engine with --engine.")
             path.unlink()
-            yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            yield picture[..., 3] if picture.shape[2] == 4 else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .camera import Camera
 from .errors import UserError
@@ -79,6 +81,24 @@ def stem_of(pack: str, clip: str) -> str:
     name = f"{pack}__{clip}"
     plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
     return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
+
+
+def save_covers(video: str | Path, covers: Iterable[NDArray[np.uint8]]) -> None:
+    """The subject's true mattes, (H, W) uint8 for each of the video's frames, beside it."""
+    np.savez_compressed(_covers_path(video), covers=np.stack(list(covers)))
+
+
+def load_covers(video: str | Path) -> NDArray[np.uint8]:
+    """(T, H, W) uint8. Raises UserError if the video was rendered without."""
+    path = _covers_path(video)
+    if not path.is_file():
+        raise UserError(f"There are no covers beside '{video}': render it again with --covers.")
+    with np.load(path) as file:
+        return file["covers"]
+
+
+def _covers_path(video: str | Path) -> Path:
+    return Path(video).with_suffix(".covers.npz")
 
 
 def films_in(folder: str | Path) -> list[tuple[Path, Filmed]]:

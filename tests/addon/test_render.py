@@ -13,7 +13,7 @@ from anyrig.addon.pack import make_pack
 from anyrig.backend.camera import Camera, project
 from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
-from anyrig.backend.filmed import Filmed, chance, films_in, stem_of
+from anyrig.backend.filmed import Filmed, chance, films_in, load_covers, stem_of
 from anyrig.backend.splat import cloud_of
 from anyrig.backend.video import read_frames
 from anyrig.tests.addon.fixtures import BoneSpec, make_rig
@@ -80,6 +80,17 @@ def test_a_file_is_filmed_where_the_json_says(tmp_path: Path, capsys: pytest.Cap
         assert np.abs(box - np.concatenate([truth.min(0), truth.max(0)])).max() < 3
 
 
+def test_a_few_frames_with_their_true_mattes(tmp_path: Path) -> None:
+    path, out = saved(tmp_path), tmp_path / "out"
+    options = ["--clip", "lean", "--frames", "2", "--covers", *SMALL]
+    assert render.render_command([str(path), "-o", str(out), *options], lambda _: None) == 0
+    [(video, filmed)] = films_in(out)
+    covers, seen = load_covers(video), is_red(pictures(video))
+    assert filmed.frames == len(covers) == len(seen) == 2
+    assert (covers[0] != covers[1]).any(), "the first and the last frame of the clip"
+    assert ((covers >= 128) & seen).sum() > 0.85 * ((covers >= 128) | seen).sum()
+
+
 def test_there_are_a_sky_a_ground_and_a_shadow(tmp_path: Path) -> None:
     obj = swinging()
     action = render.labelled(obj)["stand"]
@@ -103,7 +114,7 @@ def test_the_scene_is_left_as_it_was() -> None:
     bpy.context.scene.frame_set(7)
     before, action, pose = names(), obj.animation_data.action, np.array(obj.pose.bones["high"].matrix_basis)
     scene = bpy.context.scene
-    look = render.Look(32, 1)
+    look = render.Look(32, 1, covers=True)
     folder = Path(bpy.app.tempdir)
     with render.acting(obj, render.labelled(obj)["stand"]) as actor:
         render.film(actor, "Post", "stand", 24.0, look, folder / "stand.mp4")
