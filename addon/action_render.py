@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from ..backend.camera import Camera, fit_distance
 from ..backend.errors import UserError
 from ..backend.rotation import Array
+from .posed import go_to, points_of
 
 if TYPE_CHECKING:
     from ..backend.rig import Rig
@@ -97,10 +97,6 @@ def visible_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
     return [mesh for mesh in meshes_of(obj) if not mesh.hide_render and not mesh.hide_viewport]
 
 
-def go_to(scene: bpy.types.Scene, frame: float) -> None:
-    scene.frame_set(math.floor(frame), subframe=float(frame - math.floor(frame)))
-
-
 def frame_motion(obj: bpy.types.Object, frames: Sequence[float], azimuth: float, pitch: float, size: int) -> Camera:
     """A camera at `azimuth` and `pitch` (radians) that holds the rig's meshes, or bones, on all frames of its action."""
     step = max(1, len(frames) // FRAMING_SAMPLES)
@@ -114,23 +110,7 @@ def frame_motion(obj: bpy.types.Object, frames: Sequence[float], azimuth: float,
 
 def points_at(scene: bpy.types.Scene, obj: bpy.types.Object, frame: float) -> Array:
     """(P, 3) world positions of the posed meshes' corners, or of the bones' ends if there is no mesh."""
-    go_to(scene, frame)
-    graph = scene.view_layers[0].depsgraph
-    found = []
-    for mesh in visible_meshes(obj):
-        posed = mesh.evaluated_get(graph)
-        points = np.empty(3 * len(posed.data.vertices), np.float32)
-        posed.data.vertices.foreach_get("co", points)
-        found.append(to_world(posed.matrix_world, points.reshape(-1, 3)))
-    if not found or not sum(map(len, found)):
-        posed = obj.evaluated_get(graph)
-        found = [to_world(posed.matrix_world, np.array([end for bone in posed.pose.bones for end in (bone.head, bone.tail)]))]
-    return np.concatenate(found)
-
-
-def to_world(matrix: Matrix, points: Array) -> Array:
-    full = np.array(matrix)
-    return points @ full[:3, :3].T + full[:3, 3]
+    return points_of(obj, visible_meshes(obj), go_to(scene, frame))
 
 
 def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Picture]:

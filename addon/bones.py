@@ -7,6 +7,20 @@ import bpy
 from ..backend.errors import UserError
 
 DEFORM, SELECTED, COLLECTION = "DEFORM", "SELECTED", "COLLECTION"
+WORDS = {DEFORM: "deform", SELECTED: "selected", COLLECTION: "collection"}
+
+
+def choice_of(words: str) -> tuple[str, str] | None:
+    """'deform', 'selected' or 'collection:NAME', of commands and files, -> choice and collection; None for other words."""
+    kind, colon, name = words.partition(":")
+    choice = next((each for each, word in WORDS.items() if word == kind), None)
+    fits = bool(name) if choice == COLLECTION else not colon
+    return (choice, name) if choice is not None and fits else None
+
+
+def words_of(choice: str, collection: str = "") -> str:
+    """What `choice_of` reads as this choice and collection."""
+    return f"{WORDS[choice]}:{collection}" if choice == COLLECTION else WORDS[choice]
 
 
 def chosen_bones(obj: bpy.types.Object, choice: str = DEFORM, collection: str = "") -> list[str] | None:

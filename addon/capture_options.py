@@ -10,11 +10,9 @@ import bpy
 from ..backend.clip import Clip, Settings
 from ..backend.errors import UserError
 from . import prefs
-from .bones import COLLECTION, DEFORM, SELECTED
+from .bones import choice_of
 from .output import ACTION, STRIP
 from .props import CaptureParams
-
-ENGINES = {"workbench": prefs.WORKBENCH, "cycles": prefs.CYCLES}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +42,7 @@ def _add_rig(rig: argparse._ArgumentGroup) -> None:
     rig.add_argument(
         "--heading", choices=("rig", "view"), default="rig", help="face as the reference does, or as seen (default: rig)"
     )
-    rig.add_argument("--engine", choices=tuple(ENGINES), help="what draws the rig (default: as in the preferences)")
+    rig.add_argument("--engine", choices=tuple(prefs.ENGINES), help="what draws the rig (default: as in the preferences)")
 
 
 def _add_video(video: argparse._ArgumentGroup) -> None:
@@ -82,7 +80,7 @@ def params_from_options(context: bpy.types.Context, options: argparse.Namespace)
         reference_frame=options.reference,
         azimuth=None if options.azimuth is None else math.radians(options.azimuth),
         start_frame=options.start_frame,
-        engine=ENGINES.get(options.engine, prefs.engine(context)),
+        engine=prefs.ENGINES.get(options.engine, prefs.engine(context)),
         bones=bones,
         collection=collection,
         output=STRIP if options.nla else ACTION,
@@ -91,8 +89,7 @@ def params_from_options(context: bpy.types.Context, options: argparse.Namespace)
 
 
 def _bones(text: str) -> tuple[str, str]:
-    kind, _, name = text.partition(":")
-    choice = {"deform": DEFORM, "selected": SELECTED, "collection": COLLECTION}.get(kind)
-    if choice is None or (choice == COLLECTION) != bool(name):
+    found = choice_of(text)
+    if found is None:
         raise UserError(f"Unknown choice of bones '{text}': give deform, selected or collection:NAME.")
-    return choice, name
+    return found

@@ -112,13 +112,4 @@ class ANYRIG_PT_check(bpy.types.Panel):
 
 
 CLASSES = (ANYRIG_OT_movie, ANYRIG_PT_check)
-
-
-def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
-
-
-def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

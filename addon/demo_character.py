@@ -150,7 +150,7 @@ def make_skin(armature: bpy.types.Object, shape: Shape, limbs: list[Limb]) -> bp
 def make_material(name: str, colour: tuple[float, float, float]) -> bpy.types.Material:
     material = bpy.data.materials.new(name)
     material.diffuse_color = (*colour, 1.0)
-    if material.node_tree is None:  # Blender 5 makes every material with nodes
+    if bpy.app.version < (5, 0):  # which makes every material with nodes
         material.use_nodes = True
     shader = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
     shader.inputs["Base Color"].default_value = (*colour, 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -33,7 +33,7 @@ def letterbox(picture: Picture, size: int) -> Picture:
     return square
 
 
-def write_sheet(path: Path, rows: dict[str, Sequence[Picture]], times: Sequence[float]) -> None:
+def write_sheet(path: Path, rows: Mapping[str, Sequence[Picture]], times: Sequence[float]) -> None:
     """One row for each label, at moments spread evenly over the frames, with the time below; all pictures square, one size."""
     moments = np.unique(np.linspace(0, len(times) - 1, MOMENTS).round().astype(int))
     lines = []
@@ -49,7 +49,7 @@ def write_sheet(path: Path, rows: dict[str, Sequence[Picture]], times: Sequence[
     path.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
-def write_side_by_side(path: Path, rows: dict[str, Sequence[Picture]], fps: float) -> None:
+def write_side_by_side(path: Path, rows: Mapping[str, Sequence[Picture]], fps: float) -> None:
     """All rows beside each other, frame by frame."""
     labels = list(rows)
     frames = zip(*rows.values(), strict=True)

@@ -10,7 +10,6 @@ import importlib.util
 import platform
 import re
 import shutil
-import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..backend import device, machine
 from ..backend.device import Finding
 from ..backend.errors import UserError
 from . import job, prefs
+from .labels import wrapped
 
 HERE = Path(__file__).resolve().parents[1]
 # module -> the distributions that may have brought it
@@ -32,7 +32,7 @@ LIBRARIES = {
     "safetensors": ("safetensors",),
 }
 LARGE = 200e6  # bytes
-WRAP = 76  # characters that fit the preferences at their usual width
+WRAP = 80  # characters that fit the preferences at their usual width
 # how a library that was built for something else fails: a missing library of the system, another numpy, another Python
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 
@@ -244,20 +244,18 @@ class ANYRIG_OT_copy_diagnostics(bpy.types.Operator):
 
 def draw(layout: bpy.types.UILayout) -> None:
     """For the preferences: which PyTorch there is, and what Check Device found."""
-    wrapped(layout, Finding(torch_text(), located("torch") is not None), "FILE_FOLDER")
+    _draw_finding(layout, Finding(torch_text(), located("torch") is not None), "FILE_FOLDER")
     for finding in _checked:
-        wrapped(layout, Finding(private(finding.text), finding.good), "CHECKMARK")
+        _draw_finding(layout, Finding(private(finding.text), finding.good), "CHECKMARK")
     row = layout.row()
     row.operator(ANYRIG_OT_check_device.bl_idname, icon="VIEWZOOM")
     row.operator(ANYRIG_OT_copy_diagnostics.bl_idname, icon="COPYDOWN")
 
 
-def wrapped(layout: bpy.types.UILayout, finding: Finding, icon: str) -> None:
-    """Labels do not wrap by themselves."""
-    column = layout.column(align=True)
-    column.alert = not finding.good
-    for index, line in enumerate(textwrap.wrap(finding.text, WRAP)):
-        column.label(text=line, icon="BLANK1" if index else icon if finding.good else "ERROR")
+def _draw_finding(layout: bpy.types.UILayout, finding: Finding, icon: str) -> None:
+    inner = layout.column()
+    inner.alert = not finding.good
+    wrapped(inner, finding.text, icon if finding.good else "ERROR", WRAP)
 
 
 CLASSES = (ANYRIG_OT_check_device, ANYRIG_OT_copy_diagnostics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import bpy
 import numpy as np
-from mathutils import Matrix
 
 from ..backend import matchmove
 from ..backend.camera import Camera
 from ..backend.errors import UserError
 from ..backend.rotation import Array, orthogonal_part, rotation_part
+from .posed import go_to, points_of
 from .rig import meshes_of
 
 if TYPE_CHECKING:
@@ -59,30 +59,6 @@ def playing(obj: bpy.types.Object) -> Iterator[bpy.types.Scene]:
 
 def shown_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
     return [mesh for mesh in meshes_of(obj) if not mesh.hide_render and mesh.visible_get()]
-
-
-def go_to(scene: bpy.types.Scene, frame: float) -> bpy.types.Depsgraph:
-    scene.frame_set(math.floor(frame), subframe=float(frame - math.floor(frame)))
-    return scene.view_layers[0].depsgraph
-
-
-def points_of(obj: bpy.types.Object, meshes: Sequence[bpy.types.Object], graph: bpy.types.Depsgraph) -> Array:
-    """(P, 3) world positions of the posed meshes' corners, or of the bones' ends if there is no mesh."""
-    found: list[Array] = [np.zeros((0, 3))]
-    for mesh in meshes:
-        posed = mesh.evaluated_get(graph)
-        points = np.empty(3 * len(posed.data.vertices), np.float32)
-        posed.data.vertices.foreach_get("co", points)
-        found.append(to_world(posed.matrix_world, points.reshape(-1, 3)))
-    if not sum(map(len, found)):
-        posed = obj.evaluated_get(graph)
-        found = [to_world(posed.matrix_world, np.array([end for bone in posed.pose.bones for end in (bone.head, bone.tail)]))]
-    return np.concatenate(found)
-
-
-def to_world(matrix: Matrix, points: Array) -> Array:
-    full = np.array(matrix)
-    return points @ full[:3, :3].T + full[:3, 3]
 
 
 def located(raw: RawTake, chosen: str = "") -> RawTake:

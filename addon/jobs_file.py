@@ -20,17 +20,15 @@ from typing import Any, NoReturn
 from ..backend.clip import Clip, Settings
 from ..backend.errors import UserError
 from . import prefs
-from .bones import COLLECTION, DEFORM, SELECTED
+from .bones import DEFORM, choice_of, words_of
 from .output import ACTION, STRIP
+from .prefs import ENGINES
 from .props import CaptureParams
 
 ALL = "all"
 RIGS = (".blend", ".glb", ".gltf", ".fbx", ".bvh")
 OUTPUTS = (".blend", ".bvh", ".fbx", ".glb")
-ENGINES = {"workbench": prefs.WORKBENCH, "cycles": prefs.CYCLES}
 DEVICE, ENGINE, BONES = "device", "engine", "bones"
-WHICH = {"deform": DEFORM, "selected": SELECTED}
-OF_COLLECTION = "collection:"
 PATHS = {"matte", "weights", "model"}  # besides file, video and outputs; a model may be a name
 # what the classes call otherwise, or hold in other units
 RENAMED = {"path", "start", "end", "clip", "settings", "reference_frame", "azimuth", ENGINE, BONES, "collection", "output"}
@@ -71,6 +69,7 @@ class Spec:
         clip = Clip(str(self.video), start=start, end=end, **self._of(Clip))
         settings = Settings(**{DEVICE: device, **self._of(Settings)})
         side = self.values.get("view", "auto")
+        bones, collection = choice_of(self.values.get(BONES, "deform")) or (DEFORM, "")
         return CaptureParams(
             clip,
             settings,
@@ -78,15 +77,10 @@ class Spec:
             azimuth=None if side == "auto" else radians(side),
             engine=ENGINES[self.values[ENGINE]] if ENGINE in self.values else engine,
             output=STRIP if self.values.get("nla") else ACTION,
-            **self._bones(),
+            bones=bones,
+            collection=collection,
             **self._of(CaptureParams),
         )
-
-    def _bones(self) -> dict[str, str]:
-        text = self.values.get(BONES, "deform")
-        if text.startswith(OF_COLLECTION):
-            return {BONES: COLLECTION, "collection": text.removeprefix(OF_COLLECTION)}
-        return {BONES: WHICH[text]}
 
     def _of(self, owner: type) -> dict[str, Any]:
         """The given values of a class's own fields, paths resolved."""
@@ -158,8 +152,7 @@ def _engine(value: Any) -> None:
 
 
 def _bones(value: Any) -> None:
-    named = isinstance(value, str) and value.startswith(OF_COLLECTION) and value != OF_COLLECTION
-    _check(named or value in list(WHICH), f'"deform", "selected" or "{OF_COLLECTION}NAME"')
+    _check(isinstance(value, str) and choice_of(value) is not None, '"deform", "selected" or "collection:NAME"')
 
 
 def _yes_or_no(value: Any) -> None:
@@ -260,7 +253,7 @@ def values_of(params: CaptureParams, relative: Callable[[str], str]) -> dict[str
     if params.azimuth is not None:
         values["view"] = degrees(params.azimuth)
     if params.bones != DEFORM:
-        values[BONES] = "selected" if params.bones == SELECTED else OF_COLLECTION + params.collection
+        values[BONES] = words_of(params.bones, params.collection)
     if params.output == STRIP:
         values["nla"] = True
     values[ENGINE] = next(name for name, engine in ENGINES.items() if engine == params.engine)

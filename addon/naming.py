@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.props import CollectionProperty, IntProperty, PointerProperty, StringProperty
@@ -107,7 +107,16 @@ class ANYRIG_OT_clear_names(bpy.types.Operator):
 class ANYRIG_UL_joints(bpy.types.UIList):
     bl_idname = "ANYRIG_UL_joints"
 
-    def draw_item(self, _context, layout, _data, item, _icon, _active_data, _active_property, _index=0, _flag=0) -> None:
+    def draw_item(
+        self,
+        _context: bpy.types.Context,
+        layout: bpy.types.UILayout,
+        _data: Any,
+        item: ANYRIG_JointName,
+        _icon: int,
+        _active: Any,
+        _property: str,
+    ) -> None:
         row = layout.split(factor=0.5)
         row.label(text=item.name, icon="BONE_DATA")
         row.prop(item, "label", text="", emboss=False)

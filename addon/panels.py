@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import bpy
@@ -15,10 +13,10 @@ from numpy.typing import NDArray
 from . import estimate, fixes, job, rig_check, sides, turns, video_file
 from .bones import COLLECTION
 from .diagnostics import torch_text
+from .labels import wrapped
 from .presets import ANYRIG_PT_presets
 from .props import armatures_from_context, frames_to_read, picked_armature
 
-WRAP = 38  # characters that fit a sidebar of the usual width
 VIEW = "view"
 
 _previews: dict[str, Any] = {}
@@ -265,14 +263,6 @@ def _deforming(obj: bpy.types.Object) -> int:
     flags = np.zeros(len(bones), np.bool_)
     bones.foreach_get("use_deform", flags)
     return int(flags.sum())
-
-
-def wrapped(layout: bpy.types.UILayout, text: str, icon: str = "NONE") -> None:
-    """Labels do not wrap by themselves."""
-    column = layout.column(align=True)
-    lines: Sequence[str] = textwrap.wrap(text, WRAP if icon == "NONE" else WRAP - 4)
-    for index, line in enumerate(lines):
-        column.label(text=line, icon=icon if index == 0 else "BLANK1" if icon != "NONE" else "NONE", translate=False)
 
 
 CLASSES = (

@@ -9,6 +9,7 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 
 WORKBENCH, CYCLES = "BLENDER_WORKBENCH", "CYCLES"
+ENGINES = {"workbench": WORKBENCH, "cycles": CYCLES}  # as commands and files call them
 DEVICES = (
     ("auto", "Automatic", "The graphics card where PyTorch can use it, else the processor"),
     ("cuda", "CUDA", "An NVIDIA graphics card (or AMD with ROCm)"),

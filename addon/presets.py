@@ -35,13 +35,4 @@ class ANYRIG_OT_preset_add(AddPresetBase, bpy.types.Operator):
 
 
 CLASSES = (ANYRIG_PT_presets, ANYRIG_OT_preset_add)
-
-
-def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
-
-
-def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

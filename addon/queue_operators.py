@@ -308,13 +308,4 @@ CLASSES = (
     ANYRIG_OT_queue_export,
     ANYRIG_OT_save_flamenco,
 )
-
-
-def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
-
-
-def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

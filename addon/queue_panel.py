@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import job, jobs_queue, panels
+from . import job, jobs_queue
+from .labels import wrapped
 
 ICONS = {jobs_queue.WAITING: "SORTTIME", jobs_queue.DONE: "CHECKMARK", jobs_queue.FAILED: "ERROR"}
 
@@ -27,8 +27,6 @@ class ANYRIG_UL_queue(bpy.types.UIList):
         _icon: int,
         _active: Any,
         _property: str,
-        _index: int = 0,
-        _flag: int = 0,
     ) -> None:
         running = item.key == jobs_queue.running_key()
         row = layout.split(factor=0.6)
@@ -82,8 +80,7 @@ def _draw_chosen(layout: bpy.types.UILayout, item: jobs_queue.ANYRIG_QueueJob) -
     if item.message and job.message()[0] != item.message:
         column = layout.column()
         column.alert = item.state == jobs_queue.FAILED
-        for index, line in enumerate(textwrap.wrap(item.message, panels.WRAP)):
-            column.label(text=line, icon="BLANK1" if index else "ERROR")
+        wrapped(column, item.message, "ERROR")
 
 
 class ANYRIG_MT_queue(bpy.types.Menu):
@@ -102,13 +99,4 @@ class ANYRIG_MT_queue(bpy.types.Menu):
 
 
 CLASSES = (ANYRIG_UL_queue, ANYRIG_MT_queue, ANYRIG_PT_queue)
-
-
-def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
-
-
-def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

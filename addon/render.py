@@ -23,9 +23,10 @@ from ..backend.filmed import Filmed, chance, save_covers, side_of, stem_of
 from ..backend.packs import Pack, load_packs
 from ..backend.rotation import Array
 from . import studio
-from .action_render import go_to, points_at, visible_meshes
+from .action_render import points_at, visible_meshes
 from .importing import action_frames, action_label, actions_of, assign_action, import_rig, reset_pose, undisturbed
-from .view import CYCLES, WORKBENCH
+from .posed import go_to
+from .prefs import ENGINES
 
 if TYPE_CHECKING:
     from ..backend.splat import Cloud
@@ -34,7 +35,6 @@ _log = logging.getLogger(__name__)
 FOV = 0.6  # radians, as in the point-splat pictures of `evaluate`
 MARGIN = 1.08
 FRAMINGS = 32  # frames that the camera is set by
-ENGINES = {"cycles": CYCLES, "workbench": WORKBENCH}
 CORNERS = 6  # of a point's disc
 DISC = 0.95  # radius over point spacing: the discs of a flat patch just close it
 SPLITS = ("seen", "unseen", "validation")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import bpy
@@ -10,10 +9,10 @@ import bpy
 from ..backend.errors import UserError
 from . import job
 from .bones import chosen_bones
+from .labels import wrapped
 from .props import armatures_from_context
 from .rig_warnings import warnings_of
 
-WRAP = 34
 _found: dict[int, list[str]] = {}  # by the armature's session_uid, since the last check
 
 
@@ -62,8 +61,7 @@ def draw(layout: bpy.types.UILayout, objects: Sequence[bpy.types.Object]) -> Non
         return
     column = layout.column(align=True)
     for line in (line for obj in objects for line in _found.get(obj.session_uid, ())):
-        for index, part in enumerate(textwrap.wrap(line, WRAP)):
-            column.label(text=part, icon="BLANK1" if index else "ERROR", translate=False)
+        wrapped(column, line, "ERROR")
     if any(_found.get(obj.session_uid) == [] for obj in objects):
         column.label(text="All bones will do what a take asks", icon="CHECKMARK")
     layout.operator(ANYRIG_OT_check_rig.bl_idname, icon="VIEWZOOM")

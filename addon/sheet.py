@@ -22,9 +22,10 @@ from ..backend.camera import Camera, fit_distance
 from ..backend.errors import UserError
 from ..backend.packs import Pack
 from ..backend.rotation import Array
-from .action_render import go_to, place, render_still, show_base_colours, stage, to_world, visible_meshes
+from .action_render import place, render_still, show_base_colours, stage, visible_meshes
 from .colour import Spots, colour_at, display_to_linear
 from .importing import action_frames, assign_action, import_rig, reset_pose, undisturbed
+from .posed import corners, go_to
 from .render import FOV, MARGIN, labelled
 from .surface import rest_position
 
@@ -99,7 +100,11 @@ def _views(obj: Object, pack: Pack, frames: Sequence[tuple[str, int]], size: int
             pose = pack.rig.rest if clip == REST else pack.clips[clip][frame]
             with _posed(obj, scene, pack.name, clip, frame):
                 points = skinned(cloud, pose)[0]
-                camera = camera_on(np.concatenate([points, corners(scene, meshes)]), 0.0 if clip == REST else AZIMUTH, size)
+                camera = camera_on(
+                    np.concatenate([points, corners(meshes, scene.view_layers[0].depsgraph)]),
+                    0.0 if clip == REST else AZIMUTH,
+                    size,
+                )
                 place(scene.camera, camera)
                 yield View(clip, frame, draw(cloud, pose, camera), render_still(scene, Path(folder) / "view.png"))
 
@@ -156,18 +161,6 @@ def _posed(obj: Object, scene: Scene, name: str, clip: str, frame: int) -> Itera
     with rest_position(obj) if clip == REST else nullcontext():
         scene.view_layers[0].update()
         yield
-
-
-def corners(scene: Scene, meshes: Sequence[Object]) -> Array:
-    """(P, 3) world positions of the meshes' corners as posed."""
-    graph = scene.view_layers[0].depsgraph
-    found = [np.zeros((0, 3))]
-    for mesh in meshes:
-        posed = mesh.evaluated_get(graph)
-        points = np.empty(3 * len(posed.data.vertices), np.float32)
-        posed.data.vertices.foreach_get("co", points)
-        found.append(to_world(posed.matrix_world, points.reshape(-1, 3)))
-    return np.concatenate(found)
 
 
 def camera_on(points: Array, azimuth: float, size: int) -> Camera:

@@ -68,9 +68,9 @@ def evenly(points: Array, normals: Array, depth: Array, area: float, count: int,
 
 
 def _darts(points: Array, normals: Array, apart: Array, order: NDArray[np.int64]) -> NDArray[np.int64]:
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    pairs = cKDTree(points).query_pairs(float(apart.max()), output_type="ndarray")
+    pairs = KDTree(points).query_pairs(float(apart.max()), output_type="ndarray")
     i, j = pairs.T
     close = np.linalg.norm(points[i] - points[j], axis=1) < (apart[i] + apart[j]) / 2
     close &= (normals[i] * normals[j]).sum(1) > 0

@@ -25,8 +25,6 @@ class ANYRIG_UL_takes(bpy.types.UIList):
         _icon: int,
         _active: Any,
         _property: str,
-        _index: int = 0,
-        _flag: int = 0,
     ) -> None:
         if not take_store.is_take(item):
             return

@@ -146,13 +146,4 @@ def conversion(path: str) -> str:
 
 
 CLASSES = (ANYRIG_OT_choose_video, ANYRIG_FH_video, ANYRIG_OT_match_fps, ANYRIG_OT_copy_conversion)
-
-
-def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
-
-
-def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -17,9 +17,9 @@ from ..backend.camera import Camera, fit_distance
 from ..backend.errors import UserError
 from ..backend.rig import Reference, Rig
 from ..backend.rotation import Array
+from .posed import to_world
+from .prefs import CYCLES, WORKBENCH
 from .rig import meshes_of, pose_of
-
-WORKBENCH, CYCLES = "BLENDER_WORKBENCH", "CYCLES"
 
 
 def render_views(
@@ -59,14 +59,14 @@ def render_meshes(
     meshes = _visible(meshes_of(obj))
     with _evaluated([obj, *meshes], frame) as depsgraph:
         posed = obj.evaluated_get(depsgraph)
-        pose, to_world = pose_of(posed, rig), np.array(posed.matrix_world)
+        pose, matrix = pose_of(posed, rig), np.array(posed.matrix_world)
         with Studio(engine, size, size) as studio:
             points = np.concatenate([np.zeros((0, 3)), *(studio.add(mesh, depsgraph) for mesh in meshes)])
             cameras = [_camera(points, azimuth, pitch, size) for azimuth in azimuths] if len(points) else []
             pictures = [studio.shoot(camera) for camera in cameras]
     # armature space -> world by the object's own matrix, world -> pixels by the camera
     return pose, [
-        Reference(pose, picture, camera.azimuth, camera.projection @ to_world)
+        Reference(pose, picture, camera.azimuth, camera.projection @ matrix)
         for picture, camera in zip(pictures, cameras, strict=True)
     ]
 
@@ -144,8 +144,7 @@ class Studio:
         self._scene.collection.objects.link(copy)
         points = np.empty(len(data.vertices) * 3, np.float32)
         data.vertices.foreach_get("co", points)
-        to_world = np.array(evaluated.matrix_world)
-        return points.reshape(-1, 3) @ to_world[:3, :3].T + to_world[:3, 3]
+        return to_world(evaluated.matrix_world, points.reshape(-1, 3))
 
     def shoot(self, camera: Camera) -> np.ndarray:
         """One picture (H, W, 4) uint8 RGBA, straight alpha."""

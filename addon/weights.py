@@ -17,7 +17,8 @@ from bpy.props import StringProperty
 from ..backend.errors import UserError
 from ..backend.obtain import Step, adopt, obtain
 from ..backend.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text, size_text
-from . import job, operators, panels, prefs
+from . import job, operators, prefs
+from .labels import wrapped
 
 # a mixin must not be an operator itself
 Operator = bpy.types.Operator if TYPE_CHECKING else object
@@ -180,7 +181,7 @@ class ANYRIG_PT_weights(bpy.types.Panel):
         if missing and not bpy.app.online_access:
             column = layout.column()
             column.alert = True
-            panels.wrapped(column, iface_(OFFLINE_PANEL), "ERROR")
+            wrapped(column, iface_(OFFLINE_PANEL), "ERROR")
             layout.operator("screen.userpref_show", text="Open Preferences", icon="PREFERENCES").section = "SYSTEM"
         if missing:
             row = layout.row()
@@ -198,7 +199,7 @@ def _draw_table(column: bpy.types.UILayout, here: Folder) -> None:
         row.label(text=size_text(item.size), translate=False)
     for licence in dict.fromkeys(item.licence for item in TABLE):
         names = ", ".join(item.name for item in TABLE if item.licence == licence)
-        panels.wrapped(column, f"{iface_('Licence')} ({names}): {licence}")
+        wrapped(column, f"{iface_('Licence')} ({names}): {licence}")
 
 
 def _download_text(missing: list[Item]) -> str:

@@ -22,6 +22,7 @@ from .capture import Progress, Target, Watched, capture, capture_positions, solv
 from .clip import Clip, Settings
 from .errors import UserError
 from .inference import Take, motion_of
+from .motion import Motion
 from .obtain import Step, adopt, obtain
 from .registry import TABLE, Folder, named, size_text
 from .rig import Rig
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_bench(commands) -> None:
+def _add_bench(commands: argparse._SubParsersAction) -> None:
     bench = commands.add_parser("bench", help="time every step from a video file to a motion")
     bench.add_argument("--model", default="lite", help="lite, tiny, a model file, or release (its sizes with random weights)")
     bench.add_argument("--frames", type=int, default=120)
@@ -165,7 +166,7 @@ def _weights(options: argparse.Namespace) -> None:
         print(f"{item.name:<18} {size_text(item.size):>8}  {item.licence:<28} {item.repo}/{item.file}: {state}")
 
 
-def _write(options: argparse.Namespace, rig: Rig, motion) -> None:
+def _write(options: argparse.Namespace, rig: Rig, motion: Motion) -> None:
     motion.save(options.out)
     if options.bvh:
         write_bvh(options.bvh, rig, motion)

@@ -49,8 +49,8 @@ class Anchor:
     tokens: Tensor
     static_position: Tensor
     static_rotation: Tensor
-    uv: Tensor | None = None
-    unit: Tensor | None = None
+    uv: Tensor
+    unit: Tensor
 
 
 def sinusoids(x: Tensor) -> Tensor:
@@ -269,14 +269,18 @@ class Decoder(nn.Module):
 
     def forward(self, pose: Tensor, position: Tensor, rest: Tensor, memory: Tensor, anchor: Anchor) -> Tensor:
         x = pose + self.joint_t5proj(anchor.names)[:, None]
-        geometric = None
-        if self.estimate is not None:
-            geometric = self.estimate.rotations(position, anchor)
-            x = x + self.estimate.features(geometric, position, anchor)
+        if self.estimate is None:
+            return self._read(x, rest, memory, anchor)[0]
+        geometric = self.estimate.rotations(position, anchor)
+        x = x + self.estimate.features(geometric, position, anchor)
+        out, x = self._read(x, rest, memory, anchor)
+        return self.estimate.mix(out, x, geometric, anchor)
+
+    def _read(self, x: Tensor, rest: Tensor, memory: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor]:
+        """-> what the head says, (B, T, J, 6) in the exact dtype, and the features it was read from."""
         for i, block in enumerate(self.blocks):
             x = block(x, rest, memory, anchor.graph, local=i % 2 == 0)
-        out = self.head(x).to(anchor.rot6d.dtype)
-        return out if self.estimate is None else self.estimate.mix(out, x, geometric, anchor)
+        return self.head(x).to(anchor.rot6d.dtype), x
 
 
 class Pose2Rot(nn.Module):

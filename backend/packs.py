@@ -6,6 +6,7 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Pack:
     def save(self, path: str | Path) -> None:
         """Write an npz that `load` reads back."""
         head = {"name": self.name, "fps": self.fps, "rig": self.rig.to_json(), "clips": list(self.clips)}
-        arrays = {f"surface.{key}": _small(getattr(self.surface, key)) for key in SURFACE_KEYS}
+        arrays: dict[str, Any] = {f"surface.{key}": _small(getattr(self.surface, key)) for key in SURFACE_KEYS}
         # the last row of an affine matrix is (0, 0, 0, 1)
         arrays |= {f"clip.{i}": pose[:, :, :3].astype(np.float32) for i, pose in enumerate(self.clips.values())}
         np.savez_compressed(path, head=json.dumps(head), **arrays)

@@ -67,7 +67,7 @@ def skeleton_of(rig: Rig, tips: bool = True) -> Skeleton:
     )
 
 
-def leaf_joints(parents: NDArray[np.integer]) -> NDArray[np.int64]:
+def leaf_joints(parents: NDArray[np.integer]) -> NDArray[np.integer]:
     """Indices of the joints that are nobody's parent."""
     return np.setdiff1d(np.arange(len(parents)), parents)
 

@@ -15,6 +15,7 @@ ADDON = sorted((ROOT / "addon").rglob("*.py"))
 BLENDER = {"bpy", "mathutils", "bmesh", "gpu", "gpu_extras", "bpy_extras", "bl_math", "addon_utils", "rna_prop_ui"}
 NUMPY_ONLY = ("errors", "rotation", "camera", "rig", "skeleton", "clip", "motion", "surface", "bvh", "metrics")
 BROAD = {"Exception", "BaseException"}
+LONGEST_FUNCTION, LONGEST_FILE = 50, 400  # lines
 
 
 def name_of(path: Path) -> str:
@@ -136,6 +137,28 @@ def test_our_own_modules_are_imported_relatively(path: Path):
     assert not {module for module in absolute if module and module.split(".")[0] in ("anyrig", "backend", "addon")}
 
 
+def untyped(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Its parameters without a type, and "return" if what it returns has none."""
+    given = function.args
+    every = [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+    names = [each.arg for each in every if each.annotation is None and each.arg not in ("self", "cls")]
+    return names + ["return"] * (function.returns is None)
+
+
+@pytest.mark.parametrize("path", BACKEND + ADDON, ids=name_of)
+def test_every_function_is_typed(path: Path):
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert not {f"{each.name}, line {each.lineno}": found for each in functions if (found := untyped(each))}
+
+
+@pytest.mark.parametrize("path", BACKEND + ADDON, ids=name_of)
+def test_functions_and_files_are_short(path: Path):
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lines = {each.name: (each.end_lineno or each.lineno) - each.lineno + 1 for each in functions}
+    assert not {name: count for name, count in lines.items() if count > LONGEST_FUNCTION}
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
 BLOCKED = """
 import importlib.util, sys
 from importlib.machinery import ModuleSpec
@@ -170,6 +193,8 @@ def test_the_block_blocks():
 
 
 def test_the_checks_see_what_they_look_for():
+    (function,) = ast.parse("def f(self, a: int, /, b, *c: int, d, **e): ...").body
+    assert isinstance(function, ast.FunctionDef) and untyped(function) == ["b", "d", "e", "return"]
     source = "import torch.nn\nif TYPE_CHECKING:\n    import bpy\ndef f():\n    import cv2\nclass A:\n    from ..rig import Rig\n"
     found = set(imports(run_at_import(ast.parse(source)), ROOT / "backend" / "train" / "x.py"))
     assert found == {"torch.nn", "anyrig.backend.rig", "anyrig.backend.rig.Rig"}

@@ -42,9 +42,8 @@ def masked(anchor: Anchor, parts: Sequence[str]) -> Anchor:
     if "reference" in parts:
         position = _rest_position(anchor)
         identity = matrix_to_rot6d(torch.eye(3)).to(anchor.rot6d).expand_as(anchor.rot6d[:, :1])
-        anchor = replace(anchor, position=position, rot6d=identity, tokens=torch.zeros_like(anchor.tokens))
-        if anchor.uv is not None:
-            anchor = replace(anchor, uv=_front(position))
+        tokens = torch.zeros_like(anchor.tokens)
+        anchor = replace(anchor, position=position, rot6d=identity, tokens=tokens, uv=_front(position))
     if "rest" in parts:
         anchor = replace(anchor, offsets=torch.zeros_like(anchor.offsets))
     if "names" in parts:

@@ -58,7 +58,8 @@ def pair_of(left: Image, right: Image, rig: str, clip: str) -> Pair:
     if box is None:
         raise UserError(f"The pictures of '{clip}' are empty: look at its pack with `anyrig sheet`.")
     square = crop_box(np.array(box))
-    return Pair(*(crop(image[..., :3], image[..., 3], square) for image in (left, right)), rig, clip)
+    cut = [crop(image[..., :3], image[..., 3], square) for image in (left, right)]
+    return Pair(cut[0], cut[1], rig, clip)
 
 
 def measure(pairs: Sequence[Pair], source: str = "lite") -> dict[str, object]:

@@ -108,7 +108,7 @@ class Windows(IterableDataset[Sample]):
         if rng.random() < self.recipe.creatures or not actors:
             actor = actor_of(creature(int(rng.integers(self.recipe.kinds))), self.config, self.device)
         else:
-            actor = actors[rng.integers(len(actors))]
+            actor = actors[int(rng.integers(len(actors)))]
         if rng.random() >= self.recipe.varied:
             return actor
         pack = vary(actor.pack, rng)

@@ -24,20 +24,20 @@ pytestmark = pytest.mark.usefixtures("registered")
 class Layout:
     """Remembers what is drawn: (text, icon, alert) of labels, ids of operators."""
 
-    def __init__(self, labels: list[Any] | None = None, operators: list[str] | None = None) -> None:
+    def __init__(self, labels: list[Any] | None = None, operators: list[str] | None = None, alert: bool = False) -> None:
         self.labels: list[Any] = [] if labels is None else labels
         self.operators: list[str] = [] if operators is None else operators
-        self.alert = False
+        self.alert = alert
 
     def column(self, **_options: Any) -> "Layout":
-        return Layout(self.labels, self.operators)
+        return Layout(self.labels, self.operators, self.alert)
 
     row = box = column
 
     def prop(self, *_arguments: Any, **_options: Any) -> None:
         pass
 
-    def label(self, text: str, icon: str) -> None:
+    def label(self, text: str, icon: str, **_options: Any) -> None:
         self.labels.append((text, icon, self.alert))
 
     def operator(self, name: str, icon: str) -> None:

@@ -15,7 +15,7 @@ import bpy
 import numpy as np
 import pytest
 import torch
-from anyrig.addon import capture, job, operators, panels, prefs, props
+from anyrig.addon import capture, job, labels, operators, panels, prefs, props
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.backend import capture as backend_capture
 from anyrig.backend.clip import Clip, Settings
@@ -536,7 +536,7 @@ def test_panel_shows_inputs_then_progress_then_the_view(window: Press, backend: 
     assert any(kind == "template_icon" for kind, _ in draw()) and not any(kind == "progress" for kind, _ in draw())
     job.tell("Bone 'Tail': it is not there, which takes more than one line to say; undo that.", is_error=True)
     lines = [text for kind, text in draw() if kind == "label" and text.startswith(("Bone", "takes"))]
-    assert lines and max(map(len, lines)) <= panels.WRAP
+    assert lines and max(map(len, lines)) <= labels.WRAP
 
 
 # ---- with a real network, of random weights

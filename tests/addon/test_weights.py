@@ -9,7 +9,7 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import capture, command, job, naming, panels, prefs, weights
+from anyrig.addon import capture, command, job, labels, naming, prefs, weights
 from anyrig.addon.props import CaptureParams
 from anyrig.addon.rig import rig_from_armature
 from anyrig.backend import download as backend_download
@@ -194,7 +194,7 @@ def test_the_panel_lists_what_is_there(server: Server) -> None:
 def test_the_panel_fits_the_sidebar() -> None:
     bpy.context.preferences.system.use_online_access = False
     lines = [text for kind, text in drawn(weights.ANYRIG_PT_weights) if kind == "label"]
-    assert {"Apache-2.0", "MIT"} <= set(" ".join(lines).split()) and max(map(len, lines)) <= panels.WRAP
+    assert {"Apache-2.0", "MIT"} <= set(" ".join(lines).split()) and max(map(len, lines)) <= labels.WRAP
 
 
 def test_the_capture_without_weights_says_what_to_do(tmp_path: Path) -> None:

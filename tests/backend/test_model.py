@@ -47,6 +47,7 @@ def anchor_of(
     return Anchor(
         graph, get("joint_t5embed")[:, cut], get("offset_a")[:, cut], get(f"{memory}_pose")[:, :, cut], get(f"{memory}_rot6d")[:, :, cut],
         get("ref_image_embed"), get("static_pos_joint_mask")[:, cut].bool(), get("static_rot_joint_mask")[:, cut].bool(),
+        uv=torch.zeros(1, joints, 2, dtype=dtype), unit=torch.ones(1, dtype=dtype),
     )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def permuted(anchor: Anchor, order: Tensor) -> Anchor:
     return replace(
         anchor, graph=graph, names=anchor.names[:, order], offsets=anchor.offsets[:, order], position=anchor.position[:, :, order],
         rot6d=anchor.rot6d[:, :, order], static_position=anchor.static_position[:, order], static_rotation=anchor.static_rotation[:, order],
-        uv=None if anchor.uv is None else anchor.uv[:, order],
+        uv=anchor.uv[:, order],
     )  # fmt: skip
 
 
@@ -135,8 +136,8 @@ def test_each_frame_depends_on_its_margin_alone(aids: bool) -> None:
     model = randomised(config)
     _, tensors = load(torch.float64)
     anchor, image = aided(anchor_of(tensors, "a", torch.float64), config)
-    if not aids:
-        anchor = replace(anchor, uv=None, unit=None)
+    if not aids:  # which see nothing of it
+        anchor = replace(anchor, uv=torch.full_like(anchor.uv, torch.nan), unit=torch.full_like(anchor.unit, torch.nan))
     image = torch.cat([image, image.flip(1)], dim=1)
     whole = model(image, anchor)
     changed = image.clone()
