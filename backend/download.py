@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
@@ -30,6 +31,8 @@ PAUSE = 0.5  # seconds before the second attempt, doubled for each after it
 SPARE = 200_000_000  # bytes that are left free on the disk
 AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that a later attempt may change
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+BEYOND = re.compile(r"bytes \*/(\d+)")
+BLOCK = 1 << 22
 SHA256 = re.compile(r'^(?:W/)?"?([0-9a-f]{64})"?$')
 
 Bytes = tuple[int, int]  # done, in all (0: unknown)
@@ -37,6 +40,14 @@ Bytes = tuple[int, int]  # done, in all (0: unknown)
 
 class Dropped(Exception):
     """An attempt that ended early; the next one goes on from there."""
+
+
+class _Beyond(Exception):
+    """The server has nothing after the bytes that are there. length: the whole file's, if it says so; else 0."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
 
 
 @dataclass(eq=False)
@@ -149,7 +160,13 @@ def _attempt(url: str, part: _Part) -> Generator[Bytes, None, str]:
     if version:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": version}
     redirects = _Redirects()
-    with _open(urllib.request.Request(url, headers=headers), redirects, part) as response:
+    try:
+        response = _open(urllib.request.Request(url, headers=headers), redirects, part)
+    except _Beyond as beyond:
+        published = redirects.sha256 or part.known(url).get("published", "")
+        yield from _settle(part, beyond.length, published)
+        return published
+    with response:
         published = redirects.sha256 or _published(response.headers)
         start, total = _extent(response, part)
         _check_space(part, total - start)
@@ -192,9 +209,10 @@ def authorities() -> ssl.SSLContext:
 
 def _refused(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception:
     """An answer that is no file: try again, or tell the user."""
-    if error.code == 416 or error.code in AGAIN:
-        if error.code == 416:  # what is there is longer than the file: begin anew
-            part.drop()
+    if error.code == 416:
+        found = BEYOND.match(error.headers.get("Content-Range", ""))
+        return _Beyond(int(found[1]) if found else 0)
+    if error.code in AGAIN:
         return Dropped(f"{error.code} {error.reason}")
     if error.code in (301, 302, 303, 307, 308):
         where = "to an unsafe address" if "not allowed" in error.msg else "in circles"
@@ -203,6 +221,28 @@ def _refused(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception
     return UserError(
         f"{part.name} cannot be downloaded: {host} {why} ({error.code} {error.reason}); use another mirror, or your own file."
     )
+
+
+def _settle(part: _Part, length: int, published: str) -> Generator[Bytes, None, None]:
+    """What is there is the whole file if it has its length and its published SHA-256, if there is one; else raises Dropped.
+
+    The version is the right one: another would have been sent from its beginning (If-Range).
+    """
+    if 0 < part.size == length and (not published or (yield from digest(part.path)) == published):
+        return
+    part.drop()
+    raise Dropped("what had arrived was not the file")
+
+
+def digest(path: Path) -> Generator[Bytes, None, str]:
+    """The SHA-256 of a file, in steps of bytes done and in all."""
+    sha256, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            sha256.update(block)
+            done += len(block)
+            yield done, total
+    return sha256.hexdigest()
 
 
 def _extent(response: http.client.HTTPResponse, part: _Part) -> tuple[int, int]:

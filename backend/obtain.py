@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Generator, Iterator, Sequence
@@ -10,11 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from .download import SPARE, discard, download
+from .download import SPARE, Bytes, digest, discard, download
 from .errors import UserError
+from .lock import alone
 from .registry import CONVERTED_SIZE, NETWORK, TABLE, Folder, Item, base_url, flaw, header, names_text, size_text
 
-BLOCK = 1 << 22
 SUFFIXES = {".pt", ".pth", ".safetensors", ".json"}
 
 
@@ -30,15 +29,17 @@ def obtain(folder: Folder, mirror: str = "", items: Sequence[Item] | None = None
     """Download what is missing of `items` (None: all of the release) and convert the network. -> what was downloaded.
 
     Closing the generator keeps what has arrived. Raises UserError: see `download`; a file that is garbage or is another one than
-    was recorded before; a checkpoint that does not fit.
+    was recorded before; a checkpoint that does not fit; another Blender that is at it.
     """
     base = base_url(mirror)
     wanted = [item for item in folder.missing() if items is None or item in items]
     if wanted:
         _check_space(folder, wanted)
-    for item in wanted:
-        yield from _fetch(folder, item, base)
-    yield from _convert(folder)
+    if wanted or _convertible(folder):
+        with alone(folder.path):
+            for item in wanted:
+                yield from _fetch(folder, item, base)
+            yield from _convert(folder)
     return wanted
 
 
@@ -59,11 +60,12 @@ def adopt(folder: Folder, source: Path) -> Generator[Step, None, list[Item]]:
                 found[item.name] = (item, path)
     if not found:
         raise UserError(f"None of the released weights is in '{source}': choose the folder that holds {names_text(TABLE)}.")
-    for item, path in found.values():
-        sha256 = yield from _digest(path, item)
-        _compare(folder, item, sha256, "", str(path))
-        folder.note(item, sha256, path.stat().st_size, str(path), path.absolute())
-    yield from _convert(folder)
+    with alone(folder.path):
+        for item, path in found.values():
+            sha256 = yield from _digest(path, item)
+            _compare(folder, item, sha256, "", str(path))
+            folder.note(item, sha256, path.stat().st_size, str(path), path.absolute())
+        yield from _convert(folder)
     return [item for item, _ in found.values()]
 
 
@@ -88,7 +90,7 @@ def _size(path: Path) -> int:
 def _fetch(folder: Folder, item: Item, base: str) -> Generator[Step, None, None]:
     """Closed while it checks, it keeps the file, which the next call then checks."""
     url, arrived = item.url(base), folder.path / item.arriving
-    published = yield from _downloaded(url, arrived, item)
+    published = yield from _in_steps(f"Downloading {item.name}", download(url, arrived, item.name), item.size)
     try:
         problem = flaw(arrived)
         if problem:
@@ -104,26 +106,19 @@ def _fetch(folder: Folder, item: Item, base: str) -> Generator[Step, None, None]
     folder.note(item, sha256, size, url)
 
 
-def _downloaded(url: str, arrived: Path, item: Item) -> Generator[Step, None, str]:
-    """`download` in Steps."""
-    with closing(download(url, arrived, item.name)) as work:
+def _digest(path: Path, item: Item) -> Generator[Step, None, str]:
+    return _in_steps(f"Checking {item.name}", digest(path))
+
+
+def _in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Generator[Step, None, str]:
+    """`work` with a name. size: bytes in all where it does not know."""
+    with closing(work):
         while True:
             try:
                 done, total = next(work)
             except StopIteration as end:
                 return end.value
-            yield Step(f"Downloading {item.name}", done, total or item.size)
-
-
-def _digest(path: Path, item: Item) -> Generator[Step, None, str]:
-    """The SHA-256 of a file."""
-    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            done += len(block)
-            yield Step(f"Checking {item.name}", done, total)
-    return digest.hexdigest()
+            yield Step(stage, done, total or size)
 
 
 def _compare(folder: Folder, item: Item, sha256: str, published: str, source: str) -> None:
@@ -143,10 +138,10 @@ def _compare(folder: Folder, item: Item, sha256: str, published: str, source: st
 
 def _convert(folder: Folder) -> Generator[Step, None, None]:
     """The checkpoint becomes safetensors once; a downloaded one is deleted then, its SHA-256 stays on record."""
+    if not _convertible(folder):
+        return
     item = TABLE[0]
     checkpoint = folder.file(item)
-    if folder.network.is_file() or not checkpoint.is_file():
-        return
     yield Step("Converting the network", 0, 1)
     from .release import convert  # torch
 
@@ -154,6 +149,10 @@ def _convert(folder: Folder) -> Generator[Step, None, None]:
     if checkpoint.parent == folder.path:
         checkpoint.unlink()
     yield Step("Converting the network", 1, 1)
+
+
+def _convertible(folder: Folder) -> bool:
+    return not folder.network.is_file() and folder.file(TABLE[0]).is_file()
 
 
 def _candidates(source: Path) -> Iterator[list[Path]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .lock import alone
 
 HUB = "https://huggingface.co"
 RECORD = "weights.json"
@@ -142,8 +143,14 @@ class Folder:
     def remove(self) -> int:
         """Delete what was downloaded, begun or converted, and the record; files that lie elsewhere stay. -> bytes freed.
 
-        Raises UserError if one cannot be deleted.
+        Raises UserError if one cannot be deleted, or another Blender is downloading.
         """
+        if not self.path.is_dir():
+            return 0
+        with alone(self.path):
+            return self._remove()
+
+    def _remove(self) -> int:
         names = [CONVERTED, RECORD, *(item.local for item in TABLE), *(item.arriving for item in TABLE)]
         files = [self.path / f"{name}{ending}" for name in names for ending in ("", ".part", ".json", ".partial")]
         freed = 0

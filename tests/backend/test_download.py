@@ -1,14 +1,20 @@
 """Downloads from a local server that drops connections, lies about sizes, serves garbage and redirects."""
 
+import errno
 import hashlib
+import json
+import os
 import shutil
+import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from anyrig.backend import download as module
+from anyrig.backend import lock
 from anyrig.backend.capture import result_of
 from anyrig.backend.cli import main
 from anyrig.backend.download import SPARE, authorities, discard, download
@@ -61,7 +67,7 @@ def test_a_plain_download(server: Server, tmp_path: Path) -> None:
     [
         (["drop 100000", "drop 300000"], ["bytes=100000-", "bytes=400000-"]),
         (["status 503", "status 429"], [None, None]),
-        (["announce 5000"], None),  # 416: what is there is complete or too long, so it is fetched again
+        (["announce 5000"], [f"bytes={len(DATA)}-"]),  # 416: what is there is the whole file
         (["drop 5000", "misplaced 7"], ["bytes=5000-", None]),
         (["unsaid"], []),
         (["drop 0"], [None]),
@@ -73,6 +79,33 @@ def test_faults_that_are_overcome(server: Server, tmp_path: Path, faults: list[s
     assert (tmp_path / "f").read_bytes() == DATA
     if resumed is not None:
         assert [wanted for _, wanted in server.requests[1:]] == resumed
+
+
+PUBLISHED = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("there", "published", "faults", "requests"),
+    [
+        (DATA, PUBLISHED, [], 1),
+        (DATA, "", [], 1),
+        (DATA[:-1] + b"?", PUBLISHED, [], 2),  # damaged on the disk
+        (DATA + b"more", "", [], 2),
+        (DATA, PUBLISHED, ["status 416"], 2),  # a server that does not say how long the file is
+    ],
+)
+def test_what_is_there_in_full_is_taken_if_it_is_the_file(
+    server: Server, tmp_path: Path, there: bytes, published: str, faults: list[str], requests: int
+) -> None:
+    """As a Blender leaves it that was ended between the last byte and the end of the download."""
+    (tmp_path / "f.part").write_bytes(there)
+    version = f'"{hashlib.md5(DATA).hexdigest()}"'
+    about = {"url": server.address + PATH, "version": version, "published": published}
+    (tmp_path / "f.json").write_text(json.dumps(about))
+    server.faults[PATH] = faults
+    assert fetch(server, tmp_path / "f") == (published if requests == 1 else "")
+    assert (tmp_path / "f").read_bytes() == DATA and not (tmp_path / "f.part").exists()
+    assert [wanted for _, wanted in server.requests] == [f"bytes={len(there)}-", None][:requests]
 
 
 def test_a_server_that_cannot_resume_starts_over(server: Server, tmp_path: Path) -> None:
@@ -279,6 +312,83 @@ def test_another_file_than_was_published_or_recorded(server: Server, release: di
         result_of(obtain(Folder(tmp_path), server.address, [item]))
     Folder(tmp_path).remove()
     result_of(obtain(Folder(tmp_path), server.address, [item]))
+
+
+def test_two_of_them_do_not_download_into_one_folder(server: Server, release: dict[str, bytes], tmp_path: Path) -> None:
+    server.fill(release)
+    folder = Folder(tmp_path / "ours")
+    work = obtain(folder, server.address, TABLE[1:2])
+    next(work)
+    busy = rf"Another Blender \(process {os.getpid()}, since \d\d:\d\d\) is downloading into '.*ours': let it finish"
+    (tmp_path / TABLE[2].local).write_bytes(release["t5-base"])
+    for other in (
+        lambda: next(obtain(folder, server.address)),
+        lambda: result_of(adopt(folder, tmp_path / TABLE[2].local)),
+        folder.remove,
+    ):
+        with pytest.raises(UserError, match=busy):
+            other()
+    result_of(work)
+    assert folder.has(TABLE[1]) and not (folder.path / lock.NAME).exists()
+    assert result_of(obtain(folder, server.address)) == [TABLE[0], *TABLE[2:]]
+    assert folder.remove() > 0 and list(folder.path.iterdir()) == []
+
+
+HOLDER = """
+import importlib.util, sys, time
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+spec = ModuleSpec("anyrig", None, is_package=True)
+spec.submodule_search_locations = [sys.argv[1]]
+sys.modules["anyrig"] = importlib.util.module_from_spec(spec)
+from anyrig.backend.lock import alone
+with alone(Path(sys.argv[2])):
+    print("held", flush=True)
+    time.sleep(20)
+"""
+
+
+def test_a_blender_that_was_ended_holds_nothing(server: Server, release: dict[str, bytes], tmp_path: Path) -> None:
+    server.fill(release)
+    root = str(Path(__file__).resolve().parents[2])
+    with subprocess.Popen([sys.executable, "-c", HOLDER, root, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline().strip() == b"held"
+        with pytest.raises(UserError, match=rf"Another Blender \(process {other.pid}, "):
+            next(obtain(Folder(tmp_path), server.address, TABLE[3:]))
+        other.kill()
+    assert (tmp_path / lock.NAME).is_file()  # nobody was there to delete it
+    assert result_of(obtain(Folder(tmp_path), server.address, TABLE[3:])) == [TABLE[3]]
+    assert not (tmp_path / lock.NAME).exists()
+
+
+def test_a_lock_that_was_deleted_counts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opened the file before its holder let go has locked what is at no place any more."""
+    opened = []
+
+    def late(file: IO[str]) -> None:
+        take(file)
+        if not opened:
+            Path(file.name).unlink()
+        opened.append(file)
+
+    take = lock._lock
+    monkeypatch.setattr(lock, "_lock", late)
+    with lock.alone(tmp_path):
+        assert len(opened) == 2 and opened[0].closed and (tmp_path / lock.NAME).is_file()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_drive_without_locks_is_used_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_here(file: IO[str]) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "_lock", none_here)
+    with lock.alone(tmp_path):
+        pass
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match="taken' cannot be written to .*choose another one"), lock.alone(tmp_path / "taken"):
+        pass
 
 
 def test_files_that_the_user_has(release: dict[str, bytes], tmp_path: Path) -> None:
