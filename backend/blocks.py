@@ -15,6 +15,11 @@ RELATIONS = 36  # 6 hop classes x 6 edge classes
 BLOCK = 16  # frames that attend to their neighbours together
 
 
+def on_metal(x: Tensor) -> bool:
+    """Whether it lies on Apple's graphics processor, whose kernels have taken views for what they are not."""
+    return x.device.type == "mps"
+
+
 @dataclass(frozen=True)
 class Graph:
     """What attention needs to know of B skeletons of at most J joints.
@@ -86,7 +91,9 @@ class Rope(nn.Module):
             with torch.inference_mode(False):  # a table made while measuring must serve training too
                 octave = torch.arange(0, self.width, 2, dtype=torch.float64) / self.width
                 angle = torch.arange(size, dtype=torch.float64)[:, None] * 10000.0**-octave
-                table = (angle.cos().to(like), angle.sin().to(like))
+                # narrowed before it moves: Metal has no float64
+                cos, sin = (part.to(like.dtype).to(like.device) for part in (angle.cos(), angle.sin()))
+                table = (cos, sin)
             self._tables[key] = table
         return table[0][:frames], table[1][:frames]
 
@@ -95,7 +102,8 @@ class Rope(nn.Module):
         cos, sin = self._table(x.shape[dim], x)
         shape = [x.shape[dim]] + [1] * (-dim - 2) + [self.width // 2]
         cos, sin = cos.view(shape), sin.view(shape)
-        if x.dtype in (torch.float32, torch.float64) and not torch.is_grad_enabled():  # one pass instead of seven
+        plain = x.dtype in (torch.float32, torch.float64) and not torch.is_grad_enabled() and not on_metal(x)
+        if plain:  # one pass instead of seven
             pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.complex(cos, sin)
             return torch.view_as_real(pairs).flatten(-2)
         even, odd = x[..., 0::2], x[..., 1::2]
@@ -129,11 +137,19 @@ class GraphAttention(nn.Module):
         return self.output_layer(merge_heads(out))
 
 
+def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """scaled_dot_product_attention over (B, H, N, d). On Metal of copies: there heads that are views of wider rows have come out
+    wrong, without a word (pytorch issues 163597 and 181133)."""
+    if on_metal(q):
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        mask = None if mask is None else mask.contiguous()
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """scaled_dot_product_attention over (B, T, H, N, d), flattened to the four axes its kernels take."""
-    flat = [x.flatten(0, 1) for x in (q, k, v)]
-    out = F.scaled_dot_product_attention(*flat, attn_mask=None if mask is None else mask.flatten(0, 1).to(q.dtype))
-    return out.unflatten(0, q.shape[:2])
+    """`attended` over (B, T, H, N, d), flattened to the four axes its kernels take."""
+    q4, k4, v4 = (x.flatten(0, 1) for x in (q, k, v))
+    return attended(q4, k4, v4, None if mask is None else mask.flatten(0, 1).to(q.dtype)).unflatten(0, q.shape[:2])
 
 
 class PlainAttention(nn.Module):
@@ -170,7 +186,7 @@ class PlainAttention(nn.Module):
             return self.to_out(merge_heads(attention(q, k, v)))
         q, k = rope(q, -4), rope(k, -4)
         keys, values = (_frame_windows(y, radius) for y in (k, v))
-        out = torch.stack([F.scaled_dot_product_attention(*rig) for rig in zip(q, keys, values, strict=True)])
+        out = torch.stack([attended(*rig) for rig in zip(q, keys, values, strict=True)])
         return self.to_out(merge_heads(out))
 
 
@@ -220,7 +236,7 @@ class TemporalAttention(nn.Module):
         q = F.pad(q, (0, 0, 0, count * block - x.shape[2])).unflatten(-2, (count, block)).flatten(0, 2)  # (B J H, K, N, d)
         k, v = (self._around(y, count, block) for y in (k, v))
         bias = bias.expand(*x.shape[:2], -1, -1, -1, -1).flatten(0, 2)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        out = attended(q, k, v, bias)
         out = out.flatten(1, 2)[:, : x.shape[2]].unflatten(0, (*x.shape[:2], self.heads))
         return self.output_layer(merge_heads(out))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .ahead import DEPTH, ahead
 from .clip import Clip, Settings
-from .compute import Plan, give_back, given_back, mixed, plan_of, ran_out, smaller, uploaded
+from .compute import Plan, give_back, given_back, mixed, otherwise, plan_of, uploaded
 from .errors import UserError
 from .inference import Take, anchor_of, collected, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
 from .motion import Motion
@@ -128,13 +128,14 @@ def _find(clip: Clip, clock: Clock) -> Generator[Progress, None, Subject]:
 def _within_memory(
     model: Model, settings: Settings, clock: Clock, work: Callable[[Model, Plan], Generator[Progress, None, T]]
 ) -> Generator[Progress, None, tuple[T, Plan]]:
-    """Does the work by the plan for the model's device, and by smaller ones where memory runs out; -> its result and the last plan."""
+    """Does the work by the plan for the model's device, and by others where memory runs out or Metal cannot; -> its result and the
+    last plan."""
     plan = plan_of(model.encoder.device, model.config, settings)
     while True:
         try:
             return (yield from work(model, plan)), plan
         except (RuntimeError, MemoryError, cv2.error) as error:
-            following = smaller(plan) if ran_out(error) else None
+            following = otherwise(plan, error)
             if following is None:
                 raise
             clear_frames(error.__traceback__)  # they hold the tensors of what failed

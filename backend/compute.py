@@ -53,7 +53,10 @@ def plan_of(device: torch.device, config: Config, settings: Settings, free: int 
 
 
 def uploaded(pictures: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Pictures as a tensor on the device; on a graphics card from pinned memory, without waiting for the copy."""
+    """Pictures as a tensor on the device; on a CUDA card from pinned memory, without waiting for the copy.
+
+    Nowhere else: Metal may read what is copied so after it has been given up (pytorch issue 189690).
+    """
     tensor = torch.from_numpy(pictures)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -72,6 +75,17 @@ def smaller(plan: Plan) -> Plan | None:
         return plan._replace(batch=max(plan.batch // 2, 1), core=max(plan.core // 2, 1), note=note)
     note = f"The {plan.device.type} device ran out of memory twice: the capture went on with the CPU, which takes longer."
     return Plan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
+
+
+def otherwise(plan: Plan, error: BaseException) -> Plan | None:
+    """What to try after an error; None where nothing would be better."""
+    if ran_out(error):
+        return smaller(plan)
+    if plan.device.type == "mps" and isinstance(error, NotImplementedError):  # an operator that this torch has not for Metal
+        why = str(error).split(". ")[0]
+        note = f"This Mac's graphics processor cannot do all of it ({why}): the capture went on with the CPU, which takes longer."
+        return Plan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
+    return None
 
 
 # Metal, main memory, OpenCV and CUDA's own libraries run out in other classes' names

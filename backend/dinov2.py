@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .blocks import attended
 from .errors import UserError
 from .pillow import centre_crop, shorter_side
 from .rotation import Array
-from .vision import Image, crop_box
+from .vision import Image, crop_box, layout_of
 
 SIZE = 224
 SHORT_SIDE = 256  # of the picture that the centre is cut from
@@ -76,7 +77,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = (self.attention[name](x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for name in ("query", "key", "value"))
-        mixed = F.scaled_dot_product_attention(*parts)  # (B, H, S, d)
+        mixed = attended(*parts)  # (B, H, S, d)
         return self.output["dense"](mixed.transpose(1, 2).flatten(-2))
 
 
@@ -199,5 +200,5 @@ class Dinov2Encoder:
     @torch.no_grad()
     def encode(self, crops: Image | Tensor) -> Tensor:
         """Crops (B, 224, 224, 3) uint8 RGB -> tokens (B, 257, D) on the encoder's device, in its dtype."""
-        images = torch.as_tensor(crops).to(self.device, non_blocking=True)
-        return self.network(normalise(images, self.dtype))
+        images = normalise(torch.as_tensor(crops).to(self.device), self.dtype)
+        return self.network(images.contiguous(memory_format=layout_of(self.device)))

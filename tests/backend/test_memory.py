@@ -117,6 +117,21 @@ def test_then_the_processor(work, attempts: list[int], monkeypatch: pytest.Monke
     assert wanted.provenance["notes"] == []
 
 
+def test_what_metal_cannot_do_the_processor_does(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = result_of(capture(*work, TINY))[0]
+    missing = NotImplementedError("The operator 'aten::_linalg_det.result' is not currently implemented for the MPS device. If you want")
+    fail(monkeypatch, most=0, times=1, error=missing)
+    with pytest.raises(NotImplementedError):  # no other device has an excuse
+        result_of(capture(*work, TINY))
+    fail(monkeypatch, most=0, times=1, error=missing)
+    monkeypatch.setattr(capturing, "plan_of", lambda *_: CARD._replace(device=torch.device("mps")))
+    motion = result_of(capture(*work, TINY))[0]
+    assert motion.provenance["device"] == "cpu"
+    (note,) = motion.provenance["notes"]
+    assert "cannot do all of it (The operator 'aten::_linalg_det.result' is not currently implemented for the MPS device)" in note
+    assert np.abs(motion.turns - wanted.turns).max() < 1e-4
+
+
 def test_then_a_sentence(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     fail(monkeypatch, most=0, times=99)
     with pytest.raises(UserError, match="ran out of memory: trim the clip"):
