@@ -119,7 +119,9 @@ def test_then_the_processor(work, attempts: list[int], monkeypatch: pytest.Monke
 
 def test_what_metal_cannot_do_the_processor_does(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = result_of(capture(*work, TINY))[0]
-    missing = NotImplementedError("The operator 'aten::_linalg_det.result' is not currently implemented for the MPS device. If you want")
+    missing = NotImplementedError(
+        "The operator 'aten::_linalg_det.result' is not currently implemented for the MPS device. If you want"
+    )
     fail(monkeypatch, most=0, times=1, error=missing)
     with pytest.raises(NotImplementedError):  # no other device has an excuse
         result_of(capture(*work, TINY))
