@@ -1,27 +1,17 @@
 """build.py: finding Python, environments, judging test runs."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from anyrig.tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("anyrig_build", ROOT / "build.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["anyrig_build"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-build = load()
+build = load_script("build")
 Counts = build.Counts
 
 

@@ -2,35 +2,24 @@
 
 import ast
 import hashlib
-import importlib.util
 import itertools
 import os
 import shutil
-import sys
 import time
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from anyrig.tests.scripts import load_script
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("anyrig_package", ROOT / "package.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["anyrig_package"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-package = load()
+package = load_script("package")
 Bundle = package.Bundle
 LINUX = Bundle("linux-x64", "3.11", "cpu")
 

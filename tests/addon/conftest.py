@@ -2,16 +2,28 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import bpy
 import pytest
 from anyrig import addon
-from anyrig.addon import job, take_store
+from anyrig.addon import capture, job, take_store
 
 
 @pytest.fixture(autouse=True)
 def empty_file() -> None:
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+
+
+@pytest.fixture
+def small_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views of 32 pixels: their size is tested in test_view."""
+
+    def render(*arguments: Any, **options: Any) -> Any:
+        return render_meshes(*arguments, size=32, **options)
+
+    render_meshes = capture.render_meshes
+    monkeypatch.setattr(capture, "render_meshes", render)
 
 
 @pytest.fixture

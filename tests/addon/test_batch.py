@@ -2,16 +2,14 @@
 
 import json
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-import torch
 from anyrig.addon import batch, capture, command, importing
 from anyrig.addon.rig import rig_from_armature
 from anyrig.backend import capture as backend_capture
@@ -22,20 +20,8 @@ from anyrig.backend.video import write_video
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
 
 FRAMES = 5
+pytestmark = pytest.mark.usefixtures("small_views", "registered")
 FPS = 12.0
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def render(*arguments: Any, **options: Any) -> Any:
-        return render_meshes(*arguments, size=32, **options)
-
-    render_meshes = capture.render_meshes
-    monkeypatch.setattr(capture, "render_meshes", render)
-    torch.set_num_threads(1)
-    addon.register()
-    yield
-    addon.unregister()
 
 
 @pytest.fixture

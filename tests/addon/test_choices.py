@@ -20,7 +20,7 @@ from anyrig.backend.rotation import geodesic_angle
 from anyrig.backend.video import write_video
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
 
-pytestmark = pytest.mark.usefixtures("registered")
+pytestmark = pytest.mark.usefixtures("small_views", "registered")
 
 
 class Backend:
@@ -40,9 +40,8 @@ class Backend:
 
 @pytest.fixture(autouse=True)
 def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
-    stand_in, render_meshes = Backend(), capture.render_meshes
+    stand_in = Backend()
     monkeypatch.setattr(backend_capture, "capture", stand_in)
-    monkeypatch.setattr(capture, "render_meshes", lambda *a, **o: render_meshes(*a, size=32, **o))
     return stand_in
 
 

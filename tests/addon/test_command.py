@@ -9,7 +9,7 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import action_render, capture, command, studio
+from anyrig.addon import action_render, command, studio
 from anyrig.backend import capture as backend_capture
 from anyrig.backend.bvh import read_bvh
 from anyrig.backend.clip import Clip, Settings
@@ -18,7 +18,7 @@ from anyrig.backend.motion import Motion
 from anyrig.backend.rotation import geodesic_angle
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
 
-pytestmark = pytest.mark.usefixtures("registered")
+pytestmark = pytest.mark.usefixtures("small_views", "registered")
 
 
 class Backend:
@@ -48,8 +48,6 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backend]:
         monkeypatch.setattr(backend_capture, "capture", stand_in)
         return stand_in
 
-    render_meshes = capture.render_meshes
-    monkeypatch.setattr(capture, "render_meshes", lambda *a, **o: render_meshes(*a, size=32, **o))
     return use
 
 

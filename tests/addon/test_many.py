@@ -1,34 +1,19 @@
 """Capture onto all selected armatures in one run: which they are, that the video is read once, and one undo step for all."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-import torch
-from anyrig.addon import capture, job, operators, props
+from anyrig.addon import job, operators, props
 from anyrig.backend.video import write_video
 from anyrig.backend.vision import Encoder
 from anyrig.tests.addon.fixtures import human, no_mesh, quadruped, snake
 
 FRAMES = 5
-
-
-@pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def render(*arguments: Any, **options: Any) -> Any:
-        return render_meshes(*arguments, size=32, **options)
-
-    render_meshes = capture.render_meshes
-    monkeypatch.setattr(capture, "render_meshes", render)
-    torch.set_num_threads(1)
-    addon.register()
-    yield
-    addon.unregister()
+pytestmark = pytest.mark.usefixtures("small_views", "registered")
 
 
 @pytest.fixture

@@ -127,6 +127,14 @@ def test_the_command_writes_the_movie_of_a_named_take(tmp_path: Path, capsys: py
     assert "There is no take in this file: capture one." in capsys.readouterr().err
 
 
+def leave_by(how: str) -> None:
+    if how == "load":
+        bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    else:
+        addon.unregister()
+        addon.register()
+
+
 def click(tmp_path: Path, **options: Any) -> SimpleNamespace:
     """The file browser's button, in a window; only Blender can make the operator's instance."""
     stand_in = SimpleNamespace(beside=True, filepath=str(tmp_path / "out.mp4"), height=72, over=False, **options)
@@ -165,11 +173,8 @@ def test_ended_early_it_leaves_no_file_and_the_scene_as_it_was(tmp_path: Path, l
         assert turns.take_turn() is None and job.message() == ("Cancelled: no movie was written.", False)
     elif leave == "undo":
         bpy.ops.ed.undo()
-    elif leave == "load":
-        bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     else:
-        addon.unregister()
-        addon.register()
+        leave_by(leave)
     assert job.current() is None and turns.running() is None and turns.take_turn() is None
     assert not list(tmp_path.glob(".out*")) and (tmp_path / "out.mp4").read_bytes() == b"an older movie"
     if leave != "load":
@@ -275,11 +280,8 @@ def test_the_handler_goes_with_click_load_and_disable(tmp_path: Path, leave: str
     handle = skeleton_lines._drawing.handle
     if leave == "click":
         bpy.ops.anyrig.skeleton()
-    elif leave == "load":
-        bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     else:
-        addon.unregister()
-        addon.register()
+        leave_by(leave)
     assert not skeleton_lines.is_on() and skeleton_lines._drawing.raw is None
     with pytest.raises(ValueError, match="already removed"):
         bpy.types.SpaceView3D.draw_handler_remove(handle, "WINDOW")

@@ -28,6 +28,7 @@ from anyrig.tests.addon.fixtures import human, no_mesh, quadruped, random_motion
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Settings(model="tiny", device="cpu")
+pytestmark = pytest.mark.usefixtures("small_views")
 
 
 class Backend:
@@ -63,17 +64,6 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backend]:
         return stand_in
 
     return use
-
-
-@pytest.fixture(autouse=True)
-def small_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Views of 32 pixels: their size is tested in test_view."""
-
-    def render(*arguments: Any, **options: Any) -> Any:
-        return render_meshes(*arguments, size=32, **options)
-
-    render_meshes = capture.render_meshes
-    monkeypatch.setattr(capture, "render_meshes", render)
 
 
 def panel(video: str = "/clips/fox trot.v2.mp4", **values: Any) -> Any:

@@ -1,7 +1,7 @@
 """The queue in the panel: adding, ordering, running beside a window and without one, failing, cancelling, undoing, exporting."""
 
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,13 +40,9 @@ class Backend:
 
 
 @pytest.fixture(autouse=True)
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    render_meshes = capture.render_meshes
-    monkeypatch.setattr(capture, "render_meshes", lambda *a, **o: render_meshes(*a, size=32, **o))
+def backend(monkeypatch: pytest.MonkeyPatch, small_views: None, registered: None) -> Backend:
     monkeypatch.setattr(backend_capture, "capture", (stand_in := Backend()))
-    addon.register()
-    yield stand_in
-    addon.unregister()
+    return stand_in
 
 
 @pytest.fixture
