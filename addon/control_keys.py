@@ -44,36 +44,52 @@ def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -
     twisted: list[Array] = []
     result, locations = np.empty_like(wanted), np.zeros((0 if whole < 0 else len(wanted), 3))
     with _alone(obj, [*order, *twists.names], controls, rig.names) as look:
-        bones = [obj.pose.bones[name] for name in order]
-        stand = [(bone.location.copy(), bone.scale.copy()) for bone in bones]
-        basis = np.array([bone.matrix_basis.to_quaternion().to_matrix() for bone in bones], np.float64)
-        at = [obj.pose.bones.find(name) for name in order]
-        root, posed = obj.pose.bones.find(rig.names[0]), look()
-        head, shown = posed[root, :3, 3].copy(), rotation_part(posed[at])
+        posing, root = _Posing(obj, order, above, twists, look), obj.pose.bones.find(rig.names[0])
+        head = posing.posed[root, :3, 3].copy()
         for frame, target in enumerate(wanted):
-            for _ in range(STEPS):
-                better = _step(bones, above, basis, shown, twists.aims @ target)
-                far = geodesic_angle(basis, better).max()
-                bent = twists.correct(posed, turns[frame, joints]) if far < NEAR else np.inf
-                if far < SETTLED and bent < SETTLED:
-                    break
-                basis = better
-                _pose(bones, stand, basis)
-                posed = look()
-                shown = rotation_part(posed[at])
-            result[frame] = basis
+            posing.settle(target, turns[frame, joints])
+            result[frame] = posing.basis
             twisted.append(twists.basis)
             if whole >= 0:
-                locations[frame] = _moved(posed[at[whole]], basis[whole], stand[whole], head - posed[root, :3, 3])
+                locations[frame] = posing.moved(whole, head - posing.posed[root, :3, 3])
     found = {name: result[:, index] for index, name in enumerate(order)}
     return found | {name: np.array(twisted)[:, index] for index, name in enumerate(twists.names)}, locations
 
 
-def _moved(shown: Array, basis: Array, stand: tuple[Any, Any], further: Array) -> Array:
-    """(3,) location with which a control moves on by `further` (3,), armature axes. It shows S B diag(scale), and l moves it by S l."""
-    location, scale = np.array(stand[0]), np.array(stand[1])
-    space = shown[:3, :3] / scale @ basis.T
-    return location + np.linalg.solve(space, further)
+class _Posing:
+    """The controls in `order`, posed until the rig shows what is wanted of it.
+
+    above: the place in `order` of the control that each hangs on, or -1. basis: (N, 3, 3), how their own channels turn them.
+    posed: (bones, 4, 4), what the rig makes of it.
+    """
+
+    def __init__(self, obj: bpy.types.Object, order: Sequence[str], above: Sequence[int], twists: Twists, look: Evaluate) -> None:
+        self._bones = [obj.pose.bones[name] for name in order]
+        self._at = [obj.pose.bones.find(name) for name in order]
+        self._stand = [(bone.location.copy(), bone.scale.copy()) for bone in self._bones]
+        self._above, self._twists, self._look = above, twists, look
+        self.basis = np.array([bone.matrix_basis.to_quaternion().to_matrix() for bone in self._bones], np.float64)
+        self.posed = look()
+
+    def settle(self, target: Array, turns: Array) -> None:
+        """target: (N, 3, 3) what the controls should show; turns: (N, 3, 3) G of their joints."""
+        for _ in range(STEPS):
+            shown = rotation_part(self.posed[self._at])
+            better = _step(self._bones, self._above, self.basis, shown, self._twists.aims @ target)
+            far = geodesic_angle(self.basis, better).max()
+            bent = self._twists.correct(self.posed, turns) if far < NEAR else np.inf
+            if far < SETTLED and bent < SETTLED:
+                return
+            self.basis = better
+            _pose(self._bones, self._stand, better)
+            self.posed = self._look()
+
+    def moved(self, index: int, further: Array) -> Array:
+        """(3,) location with which a control moves on by `further` (3,), armature axes. It shows S B diag(scale), and l moves it
+        by S l."""
+        location, scale = (np.array(part) for part in self._stand[index])
+        space = self.posed[self._at[index]][:3, :3] / scale @ self.basis[index].T
+        return location + np.linalg.solve(space, further)
 
 
 def _step(bones: Sequence[bpy.types.PoseBone], above: Sequence[int], basis: Array, shown: Array, target: Array) -> Array:

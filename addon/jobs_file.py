@@ -10,6 +10,7 @@ import hashlib
 import json
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -333,20 +334,24 @@ def _spec(number: int, folder: Path, values: dict[str, Any]) -> Spec:
 
 
 def _clashes(specs: Sequence[Spec]) -> list[str]:
-    """Outputs that would write over an input of the same job, or over what another job writes."""
+    """Outputs that cannot be written, or would write over the job's own rig file or over what it or another job writes."""
     faults, taken = [], dict[Path, int]()
     for spec in specs:
         if spec.values.get("nla") and any(path.suffix.lower() == ".glb" for path in spec.outputs):
             faults.append(f"job {spec.number}, 'nla': a .glb is written from actions alone: leave nla or the .glb out")
-        for path in spec.outputs:
-            if path.resolve() == spec.file.resolve():
-                faults.append(f"job {spec.number}, 'outputs': '{path.name}' is the job's own rig file: choose another name")
-            elif (first := taken.setdefault(path.resolve(), spec.number)) != spec.number:
-                faults.append(f"job {spec.number}, 'outputs': '{path.name}' is written by job {first} too: choose another name")
-            elif sum(other == path for other in spec.outputs) > 1:
-                faults.append(f"job {spec.number}, 'outputs': '{path.name}' stands there twice: leave one out")
-                break
+        for path, count in Counter(path.resolve() for path in spec.outputs).items():
+            problem = _clash(spec, path, count, taken.setdefault(path, spec.number))
+            faults += [f"job {spec.number}, 'outputs': '{path.name}' {problem}"] if problem else []
     return faults
+
+
+def _clash(spec: Spec, path: Path, count: int, first: int) -> str:
+    """What is wrong with an output (resolved) that stands there `count` times and is written by job `first` first; '' if nothing."""
+    if path == spec.file.resolve():
+        return "is the job's own rig file: choose another name"
+    if first != spec.number:
+        return f"is written by job {first} too: choose another name"
+    return "stands there twice: leave one out" if count > 1 else ""
 
 
 def choose(specs: Sequence[Spec], wanted: Sequence[str]) -> list[Spec]:

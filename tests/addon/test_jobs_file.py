@@ -144,6 +144,7 @@ def test_the_opened_file_stands_in(tmp_path: Path) -> None:
         ({"name": 5}, "'name': 5 must be a text"),
         ({"outputs": ["a.blend"]}, "'outputs': 'a.blend' is the job's own rig file: choose another name"),
         ({"outputs": ["o.bvh", "o.bvh"]}, "'outputs': 'o.bvh' stands there twice"),
+        ({"outputs": ["o.bvh", "there/../o.bvh"]}, "'outputs': 'o.bvh' stands there twice"),
     ],
 )
 def test_a_wrong_value_is_told_by_job_and_key(tmp_path: Path, values: dict[str, Any], message: str) -> None:
