@@ -235,6 +235,7 @@ def whole(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, fra
 
 
 def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were taken on."""
     import os
     import platform
 

@@ -122,6 +122,7 @@ class given_back:  # named as the context managers of contextlib are
 
 
 def give_back() -> None:
+    """Let go of the device memory that torch keeps for later."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():

@@ -44,6 +44,8 @@ class VitConfig:
 
 
 class Embeddings(nn.Module):
+    """Pictures (B, 3, H, W) -> tokens (B, S, D) that know their places, the class token first."""
+
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
         self.grid = config.grid
@@ -82,6 +84,8 @@ class Attention(nn.Module):
 
 
 class Scale(nn.Module):
+    """(..., D) channel by channel."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.lambda1 = nn.Parameter(torch.ones(width))
@@ -91,6 +95,8 @@ class Scale(nn.Module):
 
 
 class Mlp(nn.Module):
+    """(..., D) -> (..., D) with GELU inside."""
+
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(config.width, config.hidden), nn.Linear(config.hidden, config.width)

@@ -61,6 +61,8 @@ def sinusoids(x: Tensor) -> Tensor:
 
 
 class FusionBlock(nn.Module):
+    """Reference features (B, 1, J, D): over the graph, over all joints, and to the picture's tokens (B, 1, S, D)."""
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.graph_attn = GraphAttention(config.width, config.heads)
@@ -101,6 +103,8 @@ class ReferenceEncoder(nn.Module):
 
 
 class ImageBlock(nn.Module):
+    """Features (B, T, J, D): the joints of a frame to each other, and to the tokens (B or 1, T, S, D) of the frames around it."""
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.radius = config.image_radius
@@ -204,6 +208,8 @@ class PoseEncoder(nn.Module):
 
 
 class MemoryLayer(nn.Module):
+    """Features of the reference pairs (B, N, J, D), told of the rest pose (B, 1, J, D), over the graph of each pair."""
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.film = Film(config.width)
@@ -235,6 +241,8 @@ class MemoryEncoder(nn.Module):
 
 
 class DecoderBlock(nn.Module):
+    """Features (B, T, J, D), told of the rest pose (B, 1, J, D): over time, over the graph, and to the pairs' (B, N, J, D)."""
+
     def __init__(self, config: Config, cross: bool) -> None:
         super().__init__()
         width = config.width

@@ -24,6 +24,8 @@ DECODER = ("decoder.", "lm_head.")
 
 @dataclass(frozen=True)
 class T5Config:
+    """words: of the vocabulary. hidden: width inside the feed-forward layers. buckets: of distances between tokens."""
+
     words: int = 32128
     width: int = 768
     layers: int = 12
@@ -83,6 +85,8 @@ def buckets(offset: Tensor, count: int) -> Tensor:
 
 
 class AttentionLayer(nn.Module):
+    """Pre-norm attention over (B, L, D) with the biases (B, H, L, L)."""
+
     def __init__(self, config: T5Config, table: bool) -> None:
         super().__init__()
         self.SelfAttention = SelfAttention(config, table)
@@ -93,6 +97,8 @@ class AttentionLayer(nn.Module):
 
 
 class FeedForwardLayer(nn.Module):
+    """Pre-norm feed-forward, (B, L, D) -> the same shape."""
+
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         parts = {
@@ -107,6 +113,8 @@ class FeedForwardLayer(nn.Module):
 
 
 class Block(nn.Module):
+    """Both layers, named as in the file."""
+
     def __init__(self, config: T5Config, table: bool) -> None:
         super().__init__()
         self.layer = nn.ModuleList([AttentionLayer(config, table), FeedForwardLayer(config)])

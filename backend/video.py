@@ -6,7 +6,7 @@ import math
 import mmap
 import re
 from collections.abc import Callable, Container, Generator, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -272,7 +272,7 @@ def _is_cut_off(path: Path) -> bool:
 
 
 def _stated_codec(path: Path) -> str | None:
-    """The codec that an mp4 or mov file states for its pictures, or None.
+    """The codec that an mp4 or mov file states for its pictures, or None; also where the file may not be read.
 
     A sample description is 'stsd', version and flags (4 bytes), entry count (4), entry size (4), then the codec
     (ISO 14496-12, 8.5.2).
@@ -280,7 +280,7 @@ def _stated_codec(path: Path) -> str | None:
     sound = {"mp4a", "sowt", "twos", "lpcm", "ac-3", "ec-3", "alac", "Opus", ".mp3", "fLaC"}
     if path.stat().st_size == 0:
         return None
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with suppress(OSError), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at = data.find(b"stsd")
         while at >= 0:
             codec = data[at + 16 : at + 20].decode("latin-1")
@@ -292,13 +292,13 @@ def _stated_codec(path: Path) -> str | None:
 
 def _natural(path: Path) -> list[str | int]:
     """Sort key under which 'walk_9' comes before 'walk_10'."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name.lower())]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name.lower())]
 
 
 def _sequence(path: Path) -> list[Path]:
     """The images of a folder, or those numbered like the given one, in natural order."""
     if path.is_dir():
-        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
+        files = [file for file in _listed(path) if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
         if not files:
             raise UserError(f"The folder '{path}' has no images: choose a folder of numbered PNG or JPEG files, or a video file.")
         return sorted(files, key=_natural)
@@ -307,13 +307,25 @@ def _sequence(path: Path) -> list[Path]:
         return [path]
     before, after = path.stem[: number.start()], path.stem[number.end() :] + path.suffix
     alike = re.compile(re.escape(before) + r"\d+" + re.escape(after))
-    return sorted((file for file in path.parent.iterdir() if alike.fullmatch(file.name)), key=_natural)
+    return sorted((file for file in _listed(path.parent) if alike.fullmatch(file.name)), key=_natural)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"The folder '{folder}' cannot be read ({error.strerror}): check who may read it.") from error
 
 
 def _read_image(file: Path) -> Array:
     # Through a buffer, because OpenCV's own opening of files fails on Windows with names outside the code page. A JPEG's
     # orientation is applied only by the colour flag, and alpha kept only by the other.
-    buffer = np.fromfile(file, dtype=np.uint8)
+    try:
+        buffer = np.fromfile(file, dtype=np.uint8)
+    except OSError as error:
+        raise UserError(
+            f"The image '{file}' cannot be read ({error.strerror}): bring it back, or check who may read it."
+        ) from error
     flag = cv2.IMREAD_COLOR if file.suffix.lower() in {".jpg", ".jpeg", ".exr", ".hdr"} else cv2.IMREAD_UNCHANGED
     picture = cv2.imdecode(buffer, flag) if buffer.size else None
     if picture is None or picture.dtype not in (np.uint8, np.uint16):

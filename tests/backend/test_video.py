@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
-from anyrig.backend.video import frame_range, probe, read_frames, write_video
+from anyrig.backend.video import frame_range, image_files, probe, read_frames, write_video
 
 SIZE = (64, 96)  # height, width
 
@@ -302,6 +302,26 @@ def test_images_of_different_size_and_broken_images(tmp_path: Path) -> None:
     (folder / "2.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match="2.png' cannot be decoded here: save it again"):
         list(read_frames(Clip(str(folder))))
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "shot", [f"{number}.png" for number in range(3)], [picture(0)] * 3)
+    frames = read_frames(Clip(str(folder)))
+    next(frames)
+    (folder / "1.png").unlink()
+    with pytest.raises(UserError, match="1.png' cannot be read .No such file or directory.: bring it back"):
+        next(frames)
+
+
+@pytest.mark.skipif(not Path("/sys/devices/system/cpu/online").exists(), reason="needs a file that cannot be mapped")
+def test_a_file_that_may_not_be_read_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "secret.mp4").symlink_to("/sys/devices/system/cpu/online")
+    assert "secret.mp4' cannot be read as a video: choose" in read_all(Clip(str(tmp_path / "secret.mp4")))
+
+
+def test_digits_that_are_no_numbers(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "shot", ["1\u00b22.png", "1\u00b21.png"], [picture(0), picture(0)])
+    assert [path.name for path in image_files(Clip(str(folder)))] == ["1\u00b21.png", "1\u00b22.png"]
 
 
 def test_writing_errors(tmp_path: Path) -> None:
