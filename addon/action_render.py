@@ -145,9 +145,11 @@ def render_capsules(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], ca
 def render_still(scene: bpy.types.Scene, path: Path) -> Picture:
     import cv2
 
+    from ..backend.video import decoded
+
     scene.render.filepath = str(path)
     bpy.ops.render.render(write_still=True, scene=scene.name)
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    picture = decoded(path) if path.is_file() else None
     if picture is None:
         raise UserError("Workbench did not render a picture: install an OpenGL driver (Debian: libegl1 libgl1-mesa-dri).")
     return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)

@@ -242,13 +242,15 @@ def shoot(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.Scene, i
     """
     import cv2
 
+    from ..backend.video import decoded
+
     with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:
         path = Path(folder) / "frame.png"
         for frame in range(count):
             pose(scene, frame)
             scene.render.filepath = str(path)
             bpy.ops.render.render(write_still=True, scene=scene.name)
-            picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            picture = decoded(path) if path.is_file() else None
             if picture is None:
                 raise UserError(f"Frame {frame} was not rendered: choose the other engine with --engine.")
             path.unlink()

@@ -155,6 +155,8 @@ class Studio:
         """The picture of the camera as it was placed."""
         import cv2
 
+        from ..backend.video import decoded
+
         with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:
             path = Path(folder) / "view.png"
             self._scene.render.filepath = str(path)
@@ -162,7 +164,7 @@ class Studio:
             # not keyed: that must not be the user's scene.
             with bpy.context.temp_override(scene=self._scene, view_layer=self._scene.view_layers[0]):
                 bpy.ops.render.render(write_still=True)
-            picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            picture = decoded(path) if path.is_file() else None
         if picture is None or picture.shape != (self._height, self._width, 4):
             raise UserError(
                 "The rig's picture could not be rendered: choose Cycles in the add-on's preferences.", fix="use_cycles"

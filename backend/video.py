@@ -317,17 +317,24 @@ def _listed(folder: Path) -> list[Path]:
         raise UserError(f"The folder '{folder}' cannot be read ({error.strerror}): check who may read it.") from error
 
 
+def decoded(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Array | None:
+    """The picture in a file, grey, BGR or BGRA as it is stored there; None if it is none. Raises OSError.
+
+    Through a buffer, because OpenCV's own opening of files fails on Windows with names outside the code page.
+    """
+    buffer = np.fromfile(file, dtype=np.uint8)
+    return cv2.imdecode(buffer, flag) if buffer.size else None
+
+
 def _read_image(file: Path) -> Array:
-    # Through a buffer, because OpenCV's own opening of files fails on Windows with names outside the code page. A JPEG's
-    # orientation is applied only by the colour flag, and alpha kept only by the other.
+    # A JPEG's orientation is applied only by the colour flag, and alpha kept only by the other.
+    flag = cv2.IMREAD_COLOR if file.suffix.lower() in {".jpg", ".jpeg", ".exr", ".hdr"} else cv2.IMREAD_UNCHANGED
     try:
-        buffer = np.fromfile(file, dtype=np.uint8)
+        picture = decoded(file, flag)
     except OSError as error:
         raise UserError(
             f"The image '{file}' cannot be read ({error.strerror}): bring it back, or check who may read it."
         ) from error
-    flag = cv2.IMREAD_COLOR if file.suffix.lower() in {".jpg", ".jpeg", ".exr", ".hdr"} else cv2.IMREAD_UNCHANGED
-    picture = cv2.imdecode(buffer, flag) if buffer.size else None
     if picture is None or picture.dtype not in (np.uint8, np.uint16):
         raise UserError(f"The image '{file}' cannot be decoded here: save it again as an 8-bit PNG.")
     return (picture >> 8).astype(np.uint8) if picture.dtype == np.uint16 else picture
