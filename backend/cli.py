@@ -20,6 +20,7 @@ from .camera import side_azimuths
 from .capsules import capsules
 from .capture import Progress, Target, Watched, capture, capture_positions, solve
 from .clip import Clip, Settings
+from .compute import given_back
 from .errors import UserError
 from .inference import Take, motion_of
 from .motion import Motion
@@ -42,6 +43,11 @@ def main(arguments: Sequence[str]) -> int:
         options.run(options)
     except UserError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"'{error.filename}' cannot be read or written ({error.strerror or error}): check the path.", file=sys.stderr)
         return 1
     return 0
 
@@ -218,7 +224,8 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, pose: np.ndarray, settings:
     azimuth = float(data["azimuth"])
     [seen] = reference_views(rig, capsules(rig), pose, [azimuth])
     model = load_model(settings.model, pick_device(settings.device), settings.weights)
-    take = drained(solve(model, [Take(rig, seen, data["position"], None, azimuth)]))[0]
+    with given_back():
+        take = drained(solve(model, [Take(rig, seen, data["position"], None, azimuth)]))[0]
     _write(
         options,
         rig,

@@ -77,6 +77,9 @@ def test_the_benchmark_times_every_step(tmp_path: Path, capsys: pytest.CaptureFi
     assert "frames per second" in capsys.readouterr().out
     assert main([*command, "--frames", "1"]) == 1
     assert "at least 2 frames" in capsys.readouterr().err
+    nowhere = tmp_path / "nowhere" / "bench.json"
+    assert main(["bench", "--model", "tiny", "--frames", "2", "--joints", "2", "--json", str(nowhere)]) == 1
+    assert f"'{nowhere}' cannot be read or written (No such file or directory)" in capsys.readouterr().err
 
 
 def test_memory_does_not_grow_with_the_clip() -> None:
