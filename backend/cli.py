@@ -21,7 +21,7 @@ from .capsules import capsules
 from .capture import Progress, Target, Watched, capture, capture_positions, solve
 from .clip import Clip, Settings
 from .compute import given_back
-from .errors import UserError
+from .errors import NOT_NPZ, UserError
 from .inference import Take, motion_of
 from .motion import Motion
 from .obtain import Step, adopt, obtain
@@ -212,7 +212,7 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, pose: np.ndarray, settings:
     try:
         with np.load(options.positions) as file:
             data = {key: file[key] for key in ("position", "times", "names", "azimuth", "boxes", "confidence")}
-    except (OSError, KeyError, ValueError) as error:
+    except (*NOT_NPZ, OSError) as error:
         raise UserError(
             f"Positions '{options.positions}' cannot be read ({error}): write them with --stage video2pose."
         ) from error

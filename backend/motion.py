@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import UserError
+from .errors import NOT_NPZ, UserError
 from .rotation import Array, quaternion_to_matrix
 
 
@@ -38,8 +36,6 @@ class Motion:
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
         frames, joints = len(self.times), len(self.names)
-        if not frames:
-            raise UserError("The take has no frames: capture it again.")
         if not frames:
             raise UserError("The take has no frames: capture it again.")
         shapes = {"times": (frames,), "turns": (frames, joints, 4), "positions": (frames, joints, 3)}
@@ -86,7 +82,7 @@ class Motion:
             return cls(**values)
         except OSError as error:
             raise UserError(f"Take '{path}' cannot be read ({error}): check the path.") from error
-        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except NOT_NPZ as error:
             raise UserError(f"'{path}' is not a take written by AnyRig ({error}): capture it again.") from error
 
     def to_json(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UserError
+from .errors import NOT_NPZ, UserError
 from .rig import Rig
 from .surface import Surface
 
@@ -49,7 +48,7 @@ class Pack:
                 clips = {name: _affine(data[f"clip.{i}"]) for i, name in enumerate(head["clips"])}
         except OSError as error:
             raise UserError(f"Pack '{path}' cannot be read ({error}): check the path.") from error
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except NOT_NPZ as error:
             raise UserError(f"'{path}' is not a rig pack ({error}): make it again with `anyrig pack`.") from error
         return cls(head["name"], Rig.from_json(head["rig"]), surface, clips, head["fps"])
 

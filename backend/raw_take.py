@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .clip import Clip, Settings
-from .errors import UserError
+from .errors import NOT_NPZ, UserError
 from .motion import Motion
 from .rig import Rig
 from .rotation import Array
@@ -82,7 +80,7 @@ class RawTake:
             with np.load(io.BytesIO(data)) as stored:
                 arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
             return cls._from_arrays(arrays)
-        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, UserError) as error:
+        except (*NOT_NPZ, OSError, UserError) as error:
             raise UserError(
                 f"{source} is not a take written by AnyRig ({error}): delete it, or recover it from its copy."
             ) from error

@@ -254,14 +254,18 @@ def test_files_that_are_not_takes(tmp_path: Path):
     with np.load(tmp_path / "good.npz") as data:
         np.savez(tmp_path / "broken.npz", **{**data, "provenance": np.array("{")})
         np.savez(tmp_path / "single.npz", **{**data, "names": np.array("root")})
+    entry = good.find(b"PK\x01\x02")  # what the zip's directory says of the first array
     for name, content in {
         "empty": b"",
         "text": b"hello",
+        "later": good[: entry + 6] + b"\x63" + good[entry + 7 :],
+        "locked": good[: entry + 8] + b"\x01" + good[entry + 9 :],
+        "packed": good[: entry + 10] + b"\x63" + good[entry + 11 :],
         "cut": good[: len(good) // 2],
         "torn": good[:80] + b"?" * 40 + good[120:],
     }.items():
         (tmp_path / f"{name}.npz").write_bytes(content)
-    for name in ("array", "other", "broken", "single", "empty", "text", "cut", "torn"):
+    for name in ("array", "other", "broken", "single", "empty", "text", "later", "locked", "packed", "cut", "torn"):
         with pytest.raises(UserError, match=f"{name}.npz' is not a take written by AnyRig"):
             Motion.load(tmp_path / f"{name}.npz")
     with pytest.raises(UserError, match="nowhere.npz' cannot be read"):
