@@ -101,7 +101,7 @@ class Rig:
         try:
             values: dict[str, Any] = json.loads(text)
             return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values or f.name not in OPTIONAL})
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"This is not a rig written by AnyRig ({error}): export the rig again.") from error
 
     @classmethod

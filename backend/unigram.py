@@ -103,6 +103,8 @@ class Tokenizer:
         if model.get("type") != "Unigram":
             raise UserError(f"The tokenizer is of the kind '{model.get('type')}', not Unigram: {REMEDY}.")
         pieces = {piece: (index, float(score)) for index, (piece, score) in enumerate(model["vocab"])}
+        if not all(isinstance(piece, str) for piece in pieces):
+            raise TypeError("a piece is no text")
         self.model = Unigram(pieces, model.get("unk_id"), bool(model.get("byte_fallback")))
         self._added = {token["content"]: token["id"] for token in settings.get("added_tokens") or ()}
         longest = sorted(filter(None, self._added), key=len, reverse=True)
@@ -119,7 +121,7 @@ class Tokenizer:
             return cls(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise UserError(f"Tokenizer '{path}' cannot be read ({error.strerror}): {REMEDY}.") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, re.error) as error:
             raise UserError(f"'{path}' is not a tokenizer.json of a unigram tokenizer ({error}): {REMEDY}.") from error
 
     def encode(self, text: str) -> list[int]:

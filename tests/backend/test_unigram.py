@@ -178,6 +178,11 @@ def test_errors(trained: Any, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"tokenizer\.json"):
             Tokenizer.load(bad)
     settings = written(trained)
+    numbered = {**settings["model"], "vocab": [[5, 0.0], *settings["model"]["vocab"]]}
+    for key, value in (("model", numbered), ("normalizer", {"type": "Replace", "pattern": {"Regex": "*"}, "content": ""})):
+        bad.write_text(json.dumps({**settings, key: value}))
+        with pytest.raises(UserError, match="is not a tokenizer.json of a unigram tokenizer"):
+            Tokenizer.load(bad)
     for key, kind in (("model", "BPE"), ("normalizer", "Nmt"), ("pre_tokenizer", "ByteLevel"), ("post_processor", "Bert")):
         with pytest.raises(UserError, match=kind):
             Tokenizer({**settings, key: {"type": kind}})

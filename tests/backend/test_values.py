@@ -173,9 +173,11 @@ def without(text: str, key: str) -> str:
     return json.dumps({name: value for name, value in json.loads(text).items() if name != key})
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", "null", '"rig"', "{}", without(RIG_JSON, "tails"), RIG_JSON.replace("-1,", '"x",')]
-)
+NOT_RIGS = ["", "{", "[]", "3", "null", '"rig"', "{}", without(RIG_JSON, "tails")]
+NOT_RIGS += [RIG_JSON.replace("-1,", f"{parent},") for parent in ('"x"', "1e999", "1" + 30 * "0")]
+
+
+@pytest.mark.parametrize("text", NOT_RIGS)
 def test_text_that_is_not_a_rig(text: str):
     with pytest.raises(UserError, match="not a rig written by AnyRig"):
         Rig.from_json(text)
