@@ -7,19 +7,20 @@ sky and ground keep nearly one colour.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from .backdrop import steadiest
-from .matte import Picker, difference, fill_holes, mask_box, shade_vectors, shrink, soft_matte, work_size
+from .cutout import Cutout, cut_out
+from .matte import Picker, difference, fill_holes, mask_box, shade_vectors, soft_matte
 from .video import Array
 
 _SIDE = 0.14  # of the width: columns at either side that show each row's background
 _SHADE = (0.95, 1.04)  # cube root of luminance: how much a band may vary by its own texture
 _RAMP = 9.0
 _ROUGHEST = 8.0  # tolerance above which rows are not of one colour
-_REFINED = 240  # pixels of the longer side on which GrabCut works
 _DARKEST, _LIGHTEST = 0.1, 0.8  # of a shadow's core: its light, as a share of that around it
 _PENUMBRA = 0.016  # of the width: how far a shadow's soft rim may reach
 _ALIKE = 0.14  # relative difference of colours that shadow and ground in it may have
@@ -149,57 +150,27 @@ class Scenery:
     low: Array
     shadow: Shadow | None = None
 
+    @cached_property
+    def picture(self) -> Array:
+        """(H, W, 3) uint8 RGB: the backdrop as one would see it."""
+        return _picture(self.backdrop)
+
     def key(self, image: Array) -> Array:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is neither background nor shadow."""
-        return self._keyed(image)[0]
+        return self.keyed(image)[0]
 
-    def pick(self, image: Array, picker: Picker, holes: float) -> Array:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the subject that the picker chooses, its outline made better."""
-        matte, dark = self._keyed(image)
-        return _refined(image, picker.pick(matte, holes), dark)
+    def pick(self, image: Array, picker: Picker, holes: float, network: Cutout) -> Array:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the subject that the picker chooses, cut out by the network."""
+        matte, dark = self.keyed(image)
+        return cut_out(network, image, self.picture, picker.pick(matte, holes), dark)
 
-    def _keyed(self, image: Array) -> tuple[Array, Array]:
+    def keyed(self, image: Array) -> tuple[Array, Array]:
         """The soft matte, and (H, W) bool what is in shadow alone."""
         matte = soft_matte(difference(shade_vectors(image), self.backdrop, _SHADE), self.low, self.low + _RAMP)
         if self.shadow is None:
             return matte, np.zeros(matte.shape, bool)
         dark = self.shadow.mask(image, matte >= 64)
         return _without(matte, dark), dark
-
-
-def _refined(image: Array, matte: Array, dark: Array) -> Array:
-    """The subject's matte (H, W) uint8, with what GrabCut takes for it nearby by its colours and outlines.
-
-    dark: (H, W) bool, shadows. What lies beside them may be more of them, so it is not sure to be the subject.
-    """
-    mask = matte >= 128
-    box = mask_box(mask)
-    if box is None or mask.mean() > 0.7:
-        return matte
-    part = _around(box, 8 + round(0.06 * max(box[2] - box[0], box[3] - box[1])), mask.shape)
-    size = work_size(mask[part].shape[1], mask[part].shape[0], _REFINED)
-    labels = _labels(shrink(matte[part], size) >= 128, shrink(dark[part].astype(np.uint8), size))
-    if not (labels == cv2.GC_BGD).any() or not (labels == cv2.GC_FGD).any():
-        return matte
-    picture = np.ascontiguousarray(shrink(image[part], size)[..., ::-1])
-    cv2.grabCut(picture, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
-    cut = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    cut = fill_holes(cut, 0.02 * cut.sum()).astype(np.uint8) * 255
-    refined = np.zeros_like(matte)
-    refined[part] = cv2.resize(cut, mask[part].shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return refined
-
-
-def _labels(mask: Array, dark: Array) -> Array:
-    """GrabCut's labels for a mask (H, W) bool beside shadows (H, W) uint8."""
-    reach = 2 * round(0.035 * max(mask.shape)) + 3
-    solid, wide = mask.astype(np.uint8), np.ones((reach, reach), np.uint8)
-    labels = np.full(mask.shape, cv2.GC_BGD, np.uint8)
-    labels[cv2.dilate(solid, wide) > 0] = cv2.GC_PR_BGD
-    labels[mask] = cv2.GC_PR_FGD
-    beside = cv2.dilate(dark, wide) > 0
-    labels[(cv2.erode(solid, np.ones((3, 3), np.uint8)) > 0) & ~beside] = cv2.GC_FGD
-    return labels
 
 
 def _without(matte: Array, dark: Array) -> Array:
@@ -213,10 +184,11 @@ def _without(matte: Array, dark: Array) -> Array:
     return cleared
 
 
-def find_scenery(samples: Array) -> Scenery | None:
+def find_scenery(samples: Array, network: Cutout | None = None) -> Scenery | None:
     """(N, H, W, 3) uint8 RGB samples -> the bands behind the subject, or None if the camera moves or bands do not explain it.
 
-    They do if the sides of the picture agree with them, and if what differs is one compact subject and little else.
+    They do if the sides of the picture agree with them, and if what differs is one compact subject and little else; with a
+    network, if it is once the network has put together what colours let fall apart.
     """
     images = samples[:: max(1, len(samples) // 14)]
     if not _stands_still(images):
@@ -228,7 +200,18 @@ def find_scenery(samples: Array) -> Scenery | None:
     found = Scenery(*_with_picture(images, steady, backdrop, low))
     masks = np.stack([found.key(image) >= 96 for image in images])
     found = replace(found, shadow=find_shadow(images, found.backdrop, masks))
-    return found if _plausible(np.stack([found.key(image) for image in images])) else None
+    keyed = [found.keyed(image) for image in images]
+    if _plausible(np.stack([matte for matte, _ in keyed])):
+        return found
+    return found if network is not None and _plausible(_joined(found, images, keyed, network)) else None
+
+
+def _joined(found: Scenery, images: Array, keyed: list[tuple[Array, Array]], network: Cutout) -> Array:
+    """(N, H, W) uint8: all that differs, together with what the network takes for the subject."""
+    picker = Picker(reach=0.15)
+    pairs = zip(images, keyed, strict=True)
+    wholes = [cut_out(network, image, found.picture, picker.pick(matte), dark) for image, (matte, dark) in pairs]
+    return np.stack([np.maximum(whole, matte) for whole, (matte, _) in zip(wholes, keyed, strict=True)])
 
 
 def _with_picture(images: Array, steady: Array, backdrop: Array, low: Array) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ import numpy as np
 from .ahead import ahead
 from .backdrop import Static, Uniform, find_static, find_uniform
 from .clip import Clip
+from .cutout import Cutout, load_cutout
 from .errors import UserError
 from .follow import follow
 from .matte import Box, Picker, ordered, shrink, work_size
@@ -55,7 +56,7 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
     """Yields (done, total) in frames and returns the Subject.
 
     The first source that fits is taken: the alpha of the images; the user's matte; a uniform backdrop; open scenery, sky and
-    ground, before which the subject may stay in place; a static background; else motion against it, refined by GrabCut.
+    ground, before which the subject may stay in place (cut out by a network); a static background; else motion against it, refined by GrabCut.
     Raises UserError if the subject is never found or the matte does not fit the video, and what `read_frames` raises.
     """
     info = probe(clip)
@@ -101,9 +102,10 @@ def _source(
     backdrop = find_uniform(images)
     if backdrop is not None:
         return "uniform", _keyed(clip, size, backdrop, images, box)
-    scenery = find_scenery(images)
+    network = load_cutout()
+    scenery = find_scenery(images, network)
     if scenery is not None:
-        return "scenery", _keyed(clip, size, scenery, images, box)
+        return "scenery", _cut_out(clip, size, scenery, images, box, network)
     background = find_static(images)
     if background is not None:
         return "static", _keyed(clip, size, background, images, box)
@@ -147,16 +149,22 @@ def _alpha(clip: Clip, size: tuple[int, int], box: Box | None) -> Generator[_See
 
 
 def _keyed(
-    clip: Clip, size: tuple[int, int], backdrop: Uniform | Static | Scenery, images: Array, box: Box | None
+    clip: Clip, size: tuple[int, int], backdrop: Uniform | Static, images: Array, box: Box | None
 ) -> Generator[_Seen, None, None]:
     picker = Picker(box, fixed_parts(images, backdrop.key))
     holes = 0.002 if isinstance(backdrop, Uniform) else 0.02
     with closing(ahead(_small_frames(clip, size))) as frames:
         for frame in frames:
-            if isinstance(backdrop, Scenery):
-                yield frame.time, backdrop.pick(frame.image, picker, holes), 1.0
-            else:
-                yield frame.time, picker.pick(backdrop.key(frame.image), holes), 1.0
+            yield frame.time, picker.pick(backdrop.key(frame.image), holes), 1.0
+
+
+def _cut_out(
+    clip: Clip, size: tuple[int, int], scenery: Scenery, images: Array, box: Box | None, network: Cutout
+) -> Generator[_Seen, None, None]:
+    picker = Picker(box, fixed_parts(images, scenery.key))
+    with closing(ahead(_small_frames(clip, size))) as frames:
+        for frame in frames:
+            yield frame.time, scenery.pick(frame.image, picker, 0.02, network), 1.0
 
 
 def unchanging(images: Array) -> Array:

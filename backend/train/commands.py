@@ -1,4 +1,4 @@
-"""The commands of training and measuring: train, ablate, evaluate, creatures."""
+"""The commands of training and measuring: train, ablate, evaluate, creatures, cutout."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..weights import load_model, load_network, pick_device
 from .ablations import PARTS, trained
 from .compare import compare
 from .creatures import write_creatures
+from .cutting import train_cutout
 from .dataset import evaluate_release
 from .evaluate import evaluate
 from .footage import evaluate_footage
@@ -40,6 +41,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     _add_ablate(commands.add_parser("ablate", help=text))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model next to copying the reference pose"))
     _add_creatures(commands.add_parser("creatures", help="write procedural creatures as rig packs"))
+    text = "train the network that cuts subjects out of open scenery, on videos of `anyrig render --covers`"
+    _add_cutout(commands.add_parser("cutout", help=text))
 
 
 def _add_train(train: argparse.ArgumentParser) -> None:
@@ -137,6 +140,21 @@ def _train(options: argparse.Namespace) -> None:
         raise UserError("There is nothing to train on: give rig packs with --packs, or the release's data set with --dataset.")
     with joined(pick_device(options.device)):
         print(Run(plan, source, options.encoder, options.out, options.start, held).train())
+
+
+def _add_cutout(cutout: argparse.ArgumentParser) -> None:
+    cutout.add_argument("--footage", required=True, type=Path)
+    cutout.add_argument("--out", required=True, type=Path, metavar="FILE")
+    cutout.add_argument("--budget", required=True, type=float, metavar="MINUTES")
+    cutout.add_argument("--start", type=Path, metavar="FILE", help="weights to start from instead of random ones")
+    cutout.add_argument("--batch", type=int, default=12, help="pictures of a step (default: 12)")
+    cutout.add_argument("--seed", type=int, default=0)
+    cutout.set_defaults(run=_cutout)
+
+
+def _cutout(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    train_cutout(options.footage, options.out, options.budget, options.batch, options.seed, options.start)
 
 
 def _ablate(options: argparse.Namespace) -> None:

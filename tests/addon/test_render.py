@@ -181,7 +181,12 @@ def test_splits_choose_clips(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--size", "63"], "even number"), (["--samples", "0"], "at least 1"), ([], "does not exist")],
+    [
+        (["--size", "63"], "even number"),
+        (["--samples", "0"], "at least 1"),
+        (["--frames", "1"], "at least 2"),
+        ([], "does not exist"),
+    ],
 )
 def test_unfit_input_is_a_sentence(
     tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
