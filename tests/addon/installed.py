@@ -88,7 +88,7 @@ class Layout:
     def __getattr__(self, _name: str) -> Any:
         return lambda *_arguments, **_options: self
 
-    def label(self, text: str, icon: str) -> None:
+    def label(self, text: str, **_options: Any) -> None:
         self.said.append(text)
 
 
