@@ -48,7 +48,10 @@ def _held(folder: Path) -> IO[str]:
             _lock(file)
         except OSError as error:
             if error.errno in BUSY:
-                raise UserError(_busy(file, folder)) from error
+                raise UserError(
+                    f"Another Blender{_holder(file)} is downloading into '{folder}': let it finish, or choose another folder "
+                    "for the weights."
+                ) from error
         if _is_at(file, folder / NAME):
             return file
         file.close()
@@ -75,12 +78,12 @@ def _is_at(file: IO[str], path: Path) -> bool:
         return False
 
 
-def _busy(file: IO[str], folder: Path) -> str:
+def _holder(file: IO[str]) -> str:
+    """Who has the lock, as ' (process 123, since 14:02)'; closes the file."""
     with file:
         file.seek(0)
         holders = file.read().split("\n")[:-1]  # the last one; those before it ended without a word
-    told = f" ({holders[-1]})" if holders else ""
-    return f"Another Blender{told} is downloading into '{folder}': let it finish, or choose another folder for the weights."
+    return f" ({holders[-1]})" if holders else ""
 
 
 def _let_go(file: IO[str]) -> None:
