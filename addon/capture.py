@@ -71,13 +71,19 @@ class Take:
 
     @property
     def name(self) -> str:
-        """What the actions are called: the video's file name without its ending."""
-        return Path(self.params.clip.path).stem
+        """What the actions are called: the video's file name without its ending, also of a path from Windows."""
+        return Path(self.params.clip.path.replace("\\", "/")).stem
 
 
-def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], params: CaptureParams) -> Take:
+def gather(
+    context: bpy.types.Context,
+    objects: Sequence[bpy.types.Object],
+    params: CaptureParams,
+    bones: Sequence[Sequence[str] | None] | None = None,
+) -> Take:
     """Read rigs and poses and render the reference views. Main thread; changes nothing.
 
+    bones: for each armature the names of the bones to key, None for those that the params choose.
     Raises UserError: no armature, or what `check_suitable`, `rig_from_armature` and `render_meshes` raise.
     """
     params = with_weights_folder(context, params)
@@ -85,9 +91,9 @@ def gather(context: bpy.types.Context, objects: Sequence[bpy.types.Object], para
         raise UserError("No armature is chosen: select one, or pick one in the AnyRig panel.", fix="pick_armature")
     azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
     subjects = []
-    for obj in objects:
+    for obj, names in zip(objects, bones or [None] * len(objects), strict=True):
         check_suitable(context, obj)
-        rig = rig_from_armature(obj, chosen_bones(obj, params.bones, params.collection))
+        rig = rig_from_armature(obj, names or chosen_bones(obj, params.bones, params.collection))
         rig = labelled(context.scene, obj, rig)
         pose, references = render_meshes(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)
         subjects.append(Subject(obj.session_uid, rig, pose, azimuths, tuple(references)))

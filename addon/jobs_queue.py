@@ -25,6 +25,7 @@ from bpy.props import CollectionProperty, EnumProperty, IntProperty, PointerProp
 from ..backend.clip import Clip, Settings
 from ..backend.errors import UserError
 from . import job, operators
+from .bones import SELECTED, chosen_bones
 from .props import CaptureParams
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ PAUSE = 0.05  # seconds between two jobs, in which the window is drawn
 
 class ANYRIG_QueueArmature(bpy.types.PropertyGroup):
     object: PointerProperty(name="Armature", description="An armature that the job animates", type=bpy.types.Object)
+    bones: StringProperty(name="Bones", description="The bones that were selected when the job was added, as a JSON list")
 
 
 class ANYRIG_QueueJob(bpy.types.PropertyGroup):
@@ -80,14 +82,19 @@ def _value(kind: Any, value: Any) -> Any:
 
 
 def add(scene: bpy.types.Scene, objects: Sequence[bpy.types.Object], params: CaptureParams) -> ANYRIG_QueueJob:
-    """Put a job at the end. A start at the current frame is meant as it is now."""
+    """Put a job at the end. A start at the current frame and selected bones are meant as they are now.
+
+    Raises UserError if selected bones are wanted and an armature has none.
+    """
+    bones = [chosen_bones(obj, SELECTED) if params.bones == SELECTED else None for obj in objects]
     start = scene.frame_current if params.start_frame is None else params.start_frame
     queue = scene.anyrig_queue
     item = queue.jobs.add()
     item.key, item.params = uuid.uuid4().hex, params_to_json(replace(params, start_frame=start))
     item.video = Path(params.clip.path.replace("\\", "/")).name
-    for obj in objects:
-        item.armatures.add().object = obj
+    for obj, names in zip(objects, bones, strict=True):
+        each = item.armatures.add()
+        each.object, each.bones = obj, "" if names is None else json.dumps(names)
     queue.index = len(queue.jobs) - 1
     return item
 
@@ -98,6 +105,11 @@ def objects_of(item: ANYRIG_QueueJob) -> list[bpy.types.Object]:
     if not found or any(obj is None or not obj.users_scene for obj in found):
         raise UserError("An armature of this job was deleted: remove the job, or undo the deletion.")
     return found
+
+
+def bones_of(item: ANYRIG_QueueJob) -> list[list[str] | None]:
+    """The bones that were selected in each armature when the job was added; None where the settings say which."""
+    return [json.loads(each.bones) if each.bones else None for each in item.armatures]
 
 
 def names_of(item: ANYRIG_QueueJob) -> str:
@@ -143,15 +155,16 @@ def gather_all(context: bpy.types.Context) -> list[tuple[str, Take]]:
     takes = []
     for item in waiting(context.scene):
         try:
-            objects = objects_of(item)
+            objects, bones = objects_of(item), bones_of(item)
             params = capture.with_weights_folder(context, params_from_json(item.params))
             # a take without its video: what is seen of the rig does not depend on it
             alike = (
                 tuple(obj.session_uid for obj in objects),
+                tuple(each.bones for each in item.armatures),
                 replace(params, clip=Clip(""), settings=Settings(), start_frame=0),
             )
             if alike not in known:
-                known[alike] = capture.gather(context, objects, params)
+                known[alike] = capture.gather(context, objects, params, bones)
             takes.append((item.key, replace(known[alike], params=params, start_frame=params.start_frame)))
         except UserError as error:
             conclude(item.key, FAILED, str(error))

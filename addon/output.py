@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import bpy
@@ -28,7 +29,11 @@ def push_down(obj: bpy.types.Object, earlier: bpy.types.Action | None, earlier_s
 def _add_strip(data: bpy.types.AnimData, action: bpy.types.Action, slot: Any) -> bpy.types.NlaStrip:
     track = data.nla_tracks.new(prev=data.nla_tracks[-1] if data.nla_tracks else None)
     track.name = action.name
-    strip = track.strips.new(action.name, round(action.frame_range[0]), action)
+    first = action.frame_range[0]
+    strip = track.strips.new(action.name, math.floor(first), action)
+    if strip.frame_start != first:  # new strips start on whole frames; one that begins between two would play early or late
+        strip.frame_end += first - strip.frame_start
+        strip.frame_start = first
     if slot is not None:
         strip.action_slot = slot
     return strip

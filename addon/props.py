@@ -54,10 +54,10 @@ class CaptureParams:
                 raise UserError(f"Unknown {key} '{getattr(self, key)}': choose one of {', '.join(known)}.")
 
 
-def params_from_context(context: bpy.types.Context) -> CaptureParams:
-    """What the panel says. Raises UserError if no video is chosen, or a value is not allowed."""
+def params_from_context(context: bpy.types.Context, *, video: str = "") -> CaptureParams:
+    """What the panel says, but for another `video`. Raises UserError if none is chosen, or a value is not allowed."""
     props = context.scene.anyrig
-    clip = clip_from_props(props)
+    clip = clip_from_props(props, video)
     model = bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model
     if not model:
         raise UserError("No weights file is chosen: pick one in the AnyRig panel or choose another model.", fix="use_lite")
@@ -80,12 +80,13 @@ def output_from_props(props: ANYRIG_Props) -> dict[str, Any]:
     return {"start_frame": start, "output": props.output, "extend_range": props.extend_range}
 
 
-def clip_from_props(props: ANYRIG_Props) -> Clip:
+def clip_from_props(props: ANYRIG_Props, video: str = "") -> Clip:
     """Raises UserError if no video is chosen, or a value is not allowed."""
-    if not props.video:
+    video = video or props.video
+    if not video:
         raise UserError("No video is chosen: pick one in the AnyRig panel.", fix="choose_video")
     return Clip(
-        bpy.path.abspath(props.video),
+        bpy.path.abspath(video),
         start=props.trim_start,
         end=props.trim_end or None,
         speed=props.speed,

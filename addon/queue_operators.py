@@ -108,10 +108,8 @@ class ANYRIG_OT_queue_add_videos(_QueueOperator, bpy.types.Operator):
         names = [each.name for each in self.files if each.name]
         if not names:
             raise UserError("No video is chosen: mark one or more in the file browser.")
-        if not context.scene.anyrig.video:
-            context.scene.anyrig.video = str(Path(self.directory, names[0]))
         # trim, box and matte belong to one video
-        alike = params_from_context(context)
+        alike = params_from_context(context, video=str(Path(self.directory, names[0])))
         for name in names:
             clip = replace(alike.clip, path=str(Path(self.directory, name)), start=0.0, end=None, box=None, matte=None)
             jobs_queue.add(context.scene, armatures_from_context(context), replace(alike, clip=clip))
@@ -255,7 +253,7 @@ def _exported(number: int, item: jobs_queue.ANYRIG_QueueJob, folder: Path) -> di
     params = jobs_queue.params_from_json(item.params)
     names = [obj.name for obj in jobs_queue.objects_of(item)]
     return {
-        "name": f"{number:03d}-{Path(params.clip.path).stem}",
+        "name": f"{number:03d}-{Path(item.video).stem}",
         "file": _relative(bpy.data.filepath, folder),
         "armatures": names,
         **jobs_file.values_of(params, lambda path: _relative(path, folder)),

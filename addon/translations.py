@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bpy
 
+from .german_tooltips import GERMAN_DETAILS
+
 # by Blender's translation contexts: what buttons that run something say, and everything else
 BUTTON, TEXT = "Operator", "*"
 
@@ -196,7 +198,7 @@ GERMAN_TOOLTIPS = {
 }
 
 GERMAN = {(BUTTON, key): text for key, text in GERMAN_BUTTONS.items()}
-GERMAN |= {(TEXT, key): text for key, text in {**GERMAN_LABELS, **GERMAN_TOOLTIPS}.items()}
+GERMAN |= {(TEXT, key): text for key, text in {**GERMAN_DETAILS, **GERMAN_LABELS, **GERMAN_TOOLTIPS}.items()}
 
 
 def register() -> None:

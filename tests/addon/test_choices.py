@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from anyrig.addon import capture, command, props, sides
 from anyrig.addon.bones import chosen_bones
+from anyrig.addon.output import push_down
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.backend import capture as backend_capture
 from anyrig.backend.clip import Clip, Settings
@@ -187,6 +188,34 @@ def test_strip_on_top_and_the_earlier_action_below(backend: Backend) -> None:
         assert geodesic_angle(rig.turns(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
     scene.frame_set(40)  # outside the take the earlier action plays
     assert obj.pose.bones["head"].rotation_euler.x == pytest.approx(1.0, abs=1e-5)
+
+
+def test_strip_of_an_action_that_begins_between_two_frames_plays_as_before() -> None:
+    obj = human()
+    head = obj.pose.bones["head"]
+    head.rotation_mode = "XYZ"
+    for frame, angle in ((1.75, 0.0), (40.25, 1.0)):
+        head.rotation_euler.x = angle
+        head.keyframe_insert("rotation_euler", frame=frame)
+    scene = bpy.context.scene
+
+    def played() -> list[float]:
+        angles = []
+        for frame in (2, 20, 40):
+            scene.frame_set(frame)
+            angles.append(head.rotation_euler.x)
+        return angles
+
+    before = played()
+    push_down(obj, None, None)
+    (strip,) = obj.animation_data.nla_tracks[0].strips
+    assert (strip.frame_start, strip.frame_end, strip.scale) == pytest.approx((1.75, 40.25, 1.0), abs=1e-5)
+    assert played() == pytest.approx(before, abs=1e-5)
+
+
+@pytest.mark.parametrize("path", ["C:\\clips\\walk.mp4", "/clips/walk.mp4", "walk.mp4"])
+def test_actions_are_called_after_the_file_alone(path: str) -> None:
+    assert capture.take_of(bpy.context.scene, props.CaptureParams(Clip(path), Settings()), []).name == "walk"
 
 
 def test_strip_alone_goes_above_existing_tracks(backend: Backend) -> None:

@@ -18,6 +18,7 @@ from anyrig.backend.clip import Clip, Settings
 from anyrig.backend.errors import UserError
 from anyrig.backend.rotation import geodesic_angle
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
+from anyrig.tests.addon.test_choices import select
 
 
 class Backend:
@@ -143,6 +144,29 @@ def test_settings_survive_as_text() -> None:
             jobs_queue.params_from_json(damaged)
 
 
+def test_selected_bones_are_those_at_the_time_of_adding(backend: Backend) -> None:
+    obj = human()
+    bpy.context.view_layer.objects.active = obj
+    select(obj, "spine", "head")
+    add("a", obj, bones="SELECTED")
+    select(obj, "spine", "hand.L")
+    add("b", obj)
+    select(obj)
+    with pytest.raises(RuntimeError, match="No bone of armature .* is selected"):
+        bpy.ops.anyrig.queue_add()
+    assert bpy.ops.anyrig.queue_run() == {"FINISHED"} and states() == ["DONE", "DONE"]
+    assert [set(targets[0].rig.names) for targets, _, _ in backend.calls] == [{"spine", "head"}, {"spine", "hand.L"}]
+
+
+def test_a_selected_bone_that_was_renamed_is_named() -> None:
+    obj = human()
+    select(obj, "spine", "head")
+    add("a", obj, bones="SELECTED")
+    obj.data.bones["head"].name = "skull"
+    bpy.ops.anyrig.queue_run()
+    assert states() == ["FAILED"] and "'head'" in jobs()[0].message
+
+
 def test_many_videos_are_many_jobs() -> None:
     obj = human()
     bpy.context.view_layer.objects.active = obj
@@ -153,7 +177,7 @@ def test_many_videos_are_many_jobs() -> None:
     assert bpy.ops.anyrig.queue_add_videos(directory="/clips/", files=names) == {"FINISHED"}
     found = [jobs_queue.params_from_json(item.params) for item in jobs()]
     assert [params.clip for params in found] == [Clip("/clips/a.mp4"), Clip("/clips/b.mov")]
-    assert {params.settings.heading for params in found} == {"view"} and bpy.context.scene.anyrig.video == "/clips/a.mp4"
+    assert {params.settings.heading for params in found} == {"view"} and bpy.context.scene.anyrig.video == ""
     with pytest.raises(RuntimeError, match="No video is chosen"):
         bpy.ops.anyrig.queue_add_videos(directory="/clips/")
 

@@ -3,6 +3,7 @@
 import ast
 import string
 from pathlib import Path
+from typing import Any
 
 import bpy
 import pytest
@@ -10,6 +11,10 @@ from anyrig.addon import fixes, sides, translations
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDEBAR = ("panels", "takes_panel", "check_panel", "queue_panel", "weights", "naming")
+TABLES = ("translations.py", "german_tooltips.py")
+KINDS = ("Operator", "Panel", "Menu", "UIList", "FileHandler", "PropertyGroup", "AddonPreferences")
+# they wait for Esc, and no menu lists them
+UNSEEN = ("ANYRIG_OT_watch_escape", "ANYRIG_OT_take_turns")
 OWN = {f"anyrig.addon.{name}" for name in SIDEBAR}
 
 
@@ -18,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("registered")
 
 def said() -> set[str]:
     """All string literals of the add-on but the translations themselves."""
-    paths = [path for path in (ROOT / "addon").glob("*.py") if path.name != "translations.py"]
+    paths = [path for path in (ROOT / "addon").glob("*.py") if path.name not in TABLES]
     nodes = (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
@@ -45,6 +50,39 @@ def written(calls: set[str]) -> set[str]:
     drawn = [node for node in nodes if isinstance(node.func, ast.Attribute) and node.func.attr in calls]
     values = [keyword.value for node in drawn for keyword in node.keywords if keyword.arg == "text"]
     return {str(value.value) for value in values if isinstance(value, ast.Constant) and value.value}
+
+
+def registered_classes() -> list[Any]:
+    """All classes of the add-on that Blender knows now, by whatever module."""
+    classes = [cls for kind in KINDS for cls in getattr(bpy.types, kind).__subclasses__()]
+    return [cls for cls in classes if cls.__module__.startswith("anyrig.addon") and getattr(cls, "is_registered", True)]
+
+
+def said_of(cls: Any) -> set[str]:
+    """What a user can read of a class: its description, and its settings' names, tooltips and choices."""
+    found = {getattr(cls, "bl_description", "")}
+    if issubclass(cls, bpy.types.Operator):
+        kind = getattr(bpy.ops.anyrig, cls.bl_idname.partition(".")[2]).get_rna_type()
+    else:
+        kind = cls.bl_rna
+        found.add(getattr(cls, "bl_label", ""))
+    for name in getattr(cls, "__annotations__", {}):
+        each = kind.properties.get(name)
+        if each is None or each.is_hidden:
+            continue
+        found |= {each.description, each.name if each.name != each.identifier else ""}  # a name that nobody gave is not shown
+        if each.type == "ENUM":
+            found |= {text for item in each.enum_items_static for text in (item.name, item.description)}
+    return found - {""}
+
+
+def test_every_text_of_every_class_is_translated() -> None:
+    classes = [cls for cls in registered_classes() if cls.__name__ not in UNSEEN]
+    assert len(classes) > 50
+    missing = {(cls.__name__, text) for cls in classes for text in said_of(cls) if ("*", text) not in translations.GERMAN}
+    assert missing == {("ANYRIG_PT_capture", "AnyRig"), ("ANYRIG_MT_menu", "AnyRig")}, (
+        "give it a German text in addon/german_tooltips.py"
+    )
 
 
 def test_translated_texts_are_in_the_code() -> None:
