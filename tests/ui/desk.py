@@ -19,6 +19,7 @@ WIDTH, HEIGHT = 1360, 1280  # so high that all panels are in view at once
 START = 180.0  # seconds until Blender shows its window: software rendering on a slow machine
 STEP = 9  # pixels between two looks for a button, less than half of one
 RIGHT, LEFT = 0.72, 0.3  # where to look in the sidebar, in shares of its width: rows of two buttons have one on each side
+FOLDER_BUTTON = 44  # pixels from the right end of the sidebar to the folder of a file's setting
 COPY_OPERATOR, COPY_PATH = "ctrl+c", "ctrl+alt+shift+c"
 
 
@@ -146,6 +147,33 @@ class Desk:
         self.press_button(name)
         self.xdotool("sleep", "0.3", "key", "ctrl+a", "sleep", "0.2", "type", "--delay", "40", text)
         self.xdotool("sleep", "0.2", "key", "Return")
+
+    def pick_file(self, name: str, folder: str, file: str) -> None:
+        """The folder button of a setting, then Blender's file browser: type the folder and the file, click Accept."""
+        self.find(name, near=self.buttons.get(name))
+        panel_x, _, panel_width, _ = self.state()["panel"]
+        self.click(panel_x + panel_width - FOLDER_BUTTON, self.buttons[name][1])
+        self.wait("the file browser", lambda state: state["browser"])
+        self.xdotool("sleep", "1")  # until it is on the screen
+        self._type_in_browser("UI", 0.5, folder)
+        self.wait("the folder", lambda state: state["browser"]["directory"].rstrip("/") == folder)
+        self._type_in_browser("EXECUTE", 0.3, file)
+        self.wait("the file's name", lambda state: state["browser"]["filename"] == file)
+        self.picture("2-file-browser")
+        self.click(*self._in_browser("EXECUTE", 0.93))
+        self.wait("the file browser to close", lambda state: not state["browser"])
+
+    def _type_in_browser(self, region: str, share: float, text: str) -> None:
+        self.click(*self._in_browser(region, share))
+        self.xdotool("sleep", "0.3", "key", "ctrl+a", "sleep", "0.2", "type", "--delay", "40", text)
+        self.xdotool("sleep", "0.2", "key", "Return")
+
+    def _in_browser(self, region: str, share: float) -> tuple[int, int]:
+        """A point on the screen: that share of the region's width from its left, half-way down."""
+        said = self.debian.run(["xdotool", "search", "--name", "Blender File View", "getwindowgeometry", "--shell"]).stdout
+        place = dict(line.split("=") for line in said.split())
+        x, y, width, height = self.state()["browser"]["regions"][region]
+        return int(place["X"]) + x + int(width * share), int(place["Y"]) + y + height // 2
 
     def _under(self, x: int, y: int) -> list[str]:
         before = len(self.state()["copied"])

@@ -141,8 +141,8 @@ def test_with_the_mouse(installed: Debian) -> None:
 
 
 def choose_video(user: Desk) -> None:
-    user.type_into(VIDEO, "/shared/walk.mp4")
-    user.wait("the path to be there", lambda state: state["settings"]["video"] == "/shared/walk.mp4")
+    user.pick_file(VIDEO, "/shared", "walk.mp4")
+    user.wait("the path to be there", lambda state: state["settings"]["video"] == "//walk.mp4")  # beside the .blend
     user.find(CAPTURE)
     user.picture("2-video")
 

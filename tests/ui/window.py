@@ -60,6 +60,23 @@ def sidebar() -> dict[str, object]:
     }
 
 
+def file_browser() -> dict[str, object] | None:
+    """Blender's file browser, a window of its own: what is chosen in it, and where its regions are inside that window."""
+    for window in bpy.context.window_manager.windows:
+        area = window.screen.areas[0]
+        if area.type == "FILE_BROWSER" and area.spaces.active.params is not None:
+            params = area.spaces.active.params
+            regions = {region.type: rectangle(region, window.height) for region in area.regions if region.height > 1}
+            directory = params.directory.decode(errors="replace")
+            return {
+                "directory": directory,
+                "filename": params.filename,
+                "regions": regions,
+                "size": [window.width, window.height],
+            }
+    return None
+
+
 def running() -> dict[str, object]:
     job = sys.modules.get(JOB)
     if job is None:
@@ -77,6 +94,7 @@ def tick() -> float:
         manager.clipboard = ""
     seen["ticks"] += 1
     state = {"ticks": seen["ticks"], "copied": copied, **sidebar(), **running(), "scene": fingerprint()}
+    state["browser"] = file_browser()
     queue = getattr(bpy.context.scene, "anyrig_queue", None)
     state["jobs"] = len(queue.jobs) if queue else 0
     props = getattr(bpy.context.scene, "anyrig", None)
