@@ -163,6 +163,17 @@ class Desk:
         self.click(*self._in_browser("EXECUTE", 0.93))
         self.wait("the file browser to close", lambda state: not state["browser"])
 
+    def drop_file(self, path: str, picture: str) -> None:
+        """Let a video go over the 3D viewport, as from a file manager, and click in Blender's menu what the mouse is over then: ours."""
+        self.point_at_view()
+        x, y, width, height = self.state()["view"]
+        where = [str(x + width // 3), str(y + height // 2)]
+        self.debian.run(["python3", "/repo/tests/ui/drag.py", path, *where])
+        time.sleep(2.0)  # the menu is drawn
+        self.picture(picture)
+        self.xdotool("click", 1)
+        self.settled()
+
     def _type_in_browser(self, region: str, share: float, text: str) -> None:
         self.click(*self._in_browser(region, share))
         self.xdotool("sleep", "0.3", "key", "ctrl+a", "sleep", "0.2", "type", "--delay", "40", text)

@@ -7,6 +7,7 @@ up in FOLDER/pictures.
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -59,6 +60,7 @@ def debian() -> Iterator[Debian]:
     found.run(["sh", "-c", "rm -rf /shared/* "])
     found.run(["blender", "-b", "--factory-startup", "--python", "/repo/tests/ui/scene.py", "--", "/repo", "/shared"])
     assert (shared / "walker.blend").exists() and (shared / "walk.mp4").exists()
+    shutil.copy(shared / "walk.mp4", shared / "other.mp4")
     yield found
 
 
@@ -141,8 +143,11 @@ def test_with_the_mouse(installed: Debian) -> None:
 
 
 def choose_video(user: Desk) -> None:
+    """By dropping a file, then in the file browser."""
+    user.drop_file("/shared/other.mp4", "2-drop")
+    user.wait("the dropped file", lambda state: state["settings"]["video"] == "/shared/other.mp4")
     user.pick_file(VIDEO, "/shared", "walk.mp4")
-    user.wait("the path to be there", lambda state: state["settings"]["video"] == "//walk.mp4")  # beside the .blend
+    user.wait("the path to be there", lambda state: state["settings"]["video"] == "/shared/walk.mp4")
     user.find(CAPTURE)
     user.picture("2-video")
 
