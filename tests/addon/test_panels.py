@@ -346,6 +346,8 @@ def test_escape_cancels_and_the_rest_passes(monkeypatch: pytest.MonkeyPatch) -> 
 def test_preset_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpy.utils, "user_resource", lambda _kind, path="", create=False: str(_made(tmp_path / path)))
     monkeypatch.setattr(bpy.utils, "preset_find", lambda *_a, **_o: None)
+    menu = presets.ANYRIG_PT_presets
+    monkeypatch.setattr(menu, "bl_label", menu.bl_label)  # Blender writes the preset's name there; put back afterwards
     props = scene_props()
     props.speed, props.output, props.bones, props["video"] = 3.0, "STRIP", "SELECTED", "/mine.mp4"
     assert bpy.ops.anyrig.preset_add(name="My Way") == {"FINISHED"}
