@@ -72,7 +72,7 @@ class ANYRIG_OT_guess_names(bpy.types.Operator):
         try:
             rig = rig_from_armature(obj)
         except UserError as error:
-            job.tell(str(error), is_error=True)
+            job.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         table = table_of(scene, obj)

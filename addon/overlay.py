@@ -117,7 +117,7 @@ class ANYRIG_OT_overlay(bpy.types.Operator):
             else:
                 set_up(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
         except UserError as error:
-            job.tell(str(error), is_error=True)
+            job.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}

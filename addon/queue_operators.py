@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from bpy.props import CollectionProperty, EnumProperty, StringProperty
 
 from ..backend.errors import UserError
 from . import job, jobs_file, jobs_queue, operators
+from .bones import is_selected
 from .props import armatures_from_context, params_from_context
 from .video_file import SUFFIXES
 
@@ -45,7 +46,7 @@ class _QueueOperator:
         try:
             told = self.run(context)
         except UserError as error:
-            job.tell(str(error), is_error=True)
+            job.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         if told:
@@ -206,7 +207,7 @@ class ANYRIG_OT_queue_run(_QueueOperator, bpy.types.Operator):
         try:
             jobs_queue.start(context)
         except UserError as error:
-            job.tell(str(error), is_error=True)
+            job.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}
@@ -250,15 +251,25 @@ class ANYRIG_OT_queue_export(_QueueOperator, bpy.types.Operator):
 
 
 def _exported(number: int, item: jobs_queue.ANYRIG_QueueJob, folder: Path) -> dict[str, Any]:
-    params = jobs_queue.params_from_json(item.params)
-    names = [obj.name for obj in jobs_queue.objects_of(item)]
+    params, objects = jobs_queue.params_from_json(item.params), jobs_queue.objects_of(item)
+    _check_selection(number, objects, jobs_queue.bones_of(item))
     return {
         "name": f"{number:03d}-{Path(item.video).stem}",
         "file": _relative(bpy.data.filepath, folder),
-        "armatures": names,
+        "armatures": [obj.name for obj in objects],
         **jobs_file.values_of(params, lambda path: _relative(path, folder)),
         "outputs": ["{name}.blend"],
     }
+
+
+def _check_selection(number: int, objects: Sequence[bpy.types.Object], bones: Sequence[Sequence[str] | None]) -> None:
+    """Raises UserError if a job keys other bones than are selected now: a jobs file only says "selected", which the .blend answers."""
+    for obj, names in zip(objects, bones, strict=True):
+        if names is not None and set(names) != {bone.name for bone in obj.pose.bones if is_selected(bone)}:
+            raise UserError(
+                f"Job {number} keys bones of armature '{obj.name}' that are not those selected now, which a jobs file cannot say: "
+                "select them again, or add the job with a bone collection."
+            )
 
 
 def _relative(path: str, folder: Path) -> str:

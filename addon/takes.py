@@ -132,7 +132,7 @@ class _TakeOperator:
             text = take_store.find(self.take) if self.take else selected(context)
             told = self.run(context, text)
         except UserError as error:
-            job.tell(str(error), is_error=True)
+            job.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         job.tell(told)

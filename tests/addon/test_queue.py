@@ -154,6 +154,7 @@ def test_selected_bones_are_those_at_the_time_of_adding(backend: Backend) -> Non
     select(obj)
     with pytest.raises(RuntimeError, match="No bone of armature .* is selected"):
         bpy.ops.anyrig.queue_add()
+    assert job.message()[1] and job.fix() == "deform_bones", "the panel has a button for it"
     assert bpy.ops.anyrig.queue_run() == {"FINISHED"} and states() == ["DONE", "DONE"]
     assert [set(targets[0].rig.names) for targets, _, _ in backend.calls] == [{"spine", "head"}, {"spine", "hand.L"}]
 
@@ -373,6 +374,20 @@ def test_the_queue_becomes_a_jobs_file(tmp_path: Path) -> None:
         bpy.ops.anyrig.queue_export(filepath="")
     with pytest.raises(RuntimeError, match="choose another folder"):
         bpy.ops.anyrig.queue_export(filepath=str(tmp_path / "no" / "all.json"))
+
+
+def test_a_jobs_file_is_not_written_with_other_bones_than_were_queued(tmp_path: Path) -> None:
+    obj, path = human(), tmp_path / "scene.json"
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "scene.blend"))
+    select(obj, "spine", "head")
+    add("a", obj, bones="SELECTED")
+    assert bpy.ops.anyrig.queue_export(filepath=str(path)) == {"FINISHED"}
+    assert json.loads(path.read_text())["jobs"][0]["bones"] == "selected"
+    path.unlink()
+    select(obj, "spine", "hand.L")
+    with pytest.raises(RuntimeError, match="Job 1 keys bones of armature 'Human' that are not those selected now"):
+        bpy.ops.anyrig.queue_export(filepath=str(path))
+    assert not path.exists()
 
 
 def test_the_flamenco_job_type_is_saved(tmp_path: Path) -> None:
