@@ -100,7 +100,9 @@ class _Part:
             return {}
 
     def begin(self, url: str, version: str, published: str) -> None:
-        self.path.write_bytes(b"")  # first, so that older bytes never stand beside the new version
+        # first, so that older bytes, or a whole file from another address, never stand beside the new version
+        self.whole.unlink(missing_ok=True)
+        self.path.write_bytes(b"")
         self.about.write_text(json.dumps({"url": url, "version": version, "published": published}), encoding="utf-8")
 
     def drop(self) -> None:

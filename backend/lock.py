@@ -16,6 +16,7 @@ from .errors import UserError
 
 NAME = "weights.lock"
 BUSY = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
+TRIES = 10  # to get a file that its holder before us does not delete
 BEYOND = 1 << 30  # the byte that Windows locks: nobody else may read a locked one, and the holder's name stands before it
 
 
@@ -40,21 +41,24 @@ def alone(folder: Path) -> Iterator[None]:
         _let_go(file)
 
 
-def _held(folder: Path) -> IO[str]:
-    """The lock's file, ours alone. Whoever had it before may have deleted it after we opened it: then another one counts."""
-    while True:
-        file = (folder / NAME).open("a+", encoding="utf-8")
-        try:
-            _lock(file)
-        except OSError as error:
-            if error.errno in BUSY:
-                raise UserError(
-                    f"Another Blender{_holder(file)} is downloading into '{folder}': let it finish, or choose another folder "
-                    "for the weights."
-                ) from error
-        if _is_at(file, folder / NAME):
-            return file
-        file.close()
+def _held(folder: Path, tries: int = TRIES) -> IO[str]:
+    """The lock's file, ours alone. Whoever had it before may have deleted it after we opened it: then another one counts.
+
+    Network drives that number a file anew each time it is asked for never say that it is the same: there the last try counts.
+    """
+    file = (folder / NAME).open("a+", encoding="utf-8")
+    try:
+        _lock(file)
+    except OSError as error:
+        if error.errno in BUSY:
+            raise UserError(
+                f"Another Blender{_holder(file)} is downloading into '{folder}': let it finish, or choose another folder "
+                "for the weights."
+            ) from error
+    if tries == 1 or _is_at(file, folder / NAME):
+        return file
+    file.close()
+    return _held(folder, tries - 1)
 
 
 def _lock(file: IO[str]) -> None:

@@ -53,7 +53,7 @@ def adopt(folder: Folder, source: Path) -> Generator[Step, None, list[Item]]:
     for paths in _candidates(source):
         yield Step("Looking for the weights", len(found), len(TABLE))
         for path in paths:
-            item = _recognise(path, alone=source.is_file())
+            item = _recognise(path, chosen=source.is_file())
             if item is not None and (
                 item.name not in found or (_published_size(path) and not _published_size(found[item.name][1]))
             ):
@@ -180,8 +180,8 @@ def _published_size(path: Path) -> bool:
     return all(shapes[key][-1] == WIDTHS[key] for key in shapes)
 
 
-def _recognise(path: Path, alone: bool) -> Item | None:
-    """Which item a file is, by what is in it; a checkpoint also by its name, unless it is `alone`: the one that the user chose."""
+def _recognise(path: Path, chosen: bool) -> Item | None:
+    """Which item a file is, by what is in it; a checkpoint also by its name, unless it is the very file that the user chose."""
     network, images, names, tokenizer = TABLE
     suffix = path.suffix.lower()
     try:
@@ -190,7 +190,7 @@ def _recognise(path: Path, alone: bool) -> Item | None:
         if suffix == ".json":
             return tokenizer if '"Unigram"' in path.read_text(encoding="utf-8") else None
         if suffix != ".safetensors":
-            return network if alone or path.name == network.file else None
+            return network if chosen or path.name == network.file else None
         keys = header(path).keys()
     except OSError:  # not ours to read
         return None

@@ -108,6 +108,17 @@ def test_what_is_there_in_full_is_taken_if_it_is_the_file(
     assert [wanted for _, wanted in server.requests] == [f"bytes={len(there)}-", None][:requests]
 
 
+def test_a_whole_file_from_another_address_is_not_taken_for_this_ones(server: Server, tmp_path: Path) -> None:
+    """Its check was cancelled, the mirror was changed, and then that download was cancelled, too."""
+    (tmp_path / "f").write_bytes(b"from elsewhere")
+    (tmp_path / "f.json").write_text(json.dumps({"url": "https://elsewhere/f", "version": '"1"', "published": ""}))
+    work = download(server.address + PATH, tmp_path / "f", "the file")
+    next(work)
+    work.close()
+    fetch(server, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
 def test_a_server_that_cannot_resume_starts_over(server: Server, tmp_path: Path) -> None:
     server.resumes = False
     server.faults[PATH] = ["drop 5000"]
@@ -377,6 +388,20 @@ def test_a_lock_that_was_deleted_counts_no_more(tmp_path: Path, monkeypatch: pyt
     with lock.alone(tmp_path):
         assert len(opened) == 2 and opened[0].closed and (tmp_path / lock.NAME).is_file()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_drive_that_numbers_files_anew_each_time_ends_the_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def other(_left: os.stat_result, _right: os.stat_result) -> bool:
+        asked.append(1)
+        assert len(asked) < 1000, "it never ends"
+        return False
+
+    monkeypatch.setattr(os.path, "samestat", other)
+    with lock.alone(tmp_path), pytest.raises(UserError, match="Another Blender"), lock.alone(tmp_path):
+        pass
+    assert asked and not (tmp_path / lock.NAME).exists()
 
 
 def test_a_drive_without_locks_is_used_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
