@@ -19,7 +19,7 @@ import numpy as np
 
 from ..backend.camera import Camera, fit_distance
 from ..backend.errors import UserError
-from ..backend.filmed import Filmed, chance, save_covers, side_of, stem_of
+from ..backend.filmed import Filmed, chance, has_covers, save_covers, side_of, stem_of
 from ..backend.packs import Pack, load_packs
 from ..backend.rotation import Array
 from . import studio
@@ -225,7 +225,8 @@ def frame_motion(actor: Actor, scene: bpy.types.Scene, azimuth: float, pitch: fl
 def render_source(source: Path, out: Path, look: Look, wanted: Wanted) -> Iterator[tuple[str, str | UserError]]:
     """Film the wanted clips of a pack (.npz) or a rig file; yields (clip, what became of it), in the order of the clips.
 
-    A rig file replaces the open file. Clips that are rendered already are left alone. Raises UserError for an unfit source.
+    A rig file replaces the open file. Clips that are rendered already are left alone, unless they lack the covers that are asked
+    for. Raises UserError for an unfit source.
     """
     if not wanted.any_of(source.stem):
         return
@@ -234,7 +235,7 @@ def render_source(source: Path, out: Path, look: Look, wanted: Wanted) -> Iterat
         path = out / f"{stem_of(source.stem, clip)}.mp4"
         if not wanted(source.stem, clip):
             continue
-        if path.is_file() and path.with_suffix(".json").is_file():
+        if path.is_file() and path.with_suffix(".json").is_file() and (has_covers(path) or not look.covers):
             yield clip, "is there already"
         elif count < 2:
             yield clip, "has a single frame and is left out"
@@ -343,7 +344,7 @@ def _every(sources: Sequence[Path], out: Path, look: Look, wanted: Wanted) -> It
 
 def _count(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of clips")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 on")
     return int(text)
 
 

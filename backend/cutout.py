@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .errors import UserError
 from .matte import mask_box
 from .video import Array
 
@@ -60,11 +61,17 @@ def _step(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def load_cutout(path: Path = FILE) -> Cutout:
-    """The network of a file that train.cutting writes, on the CPU."""
-    with safe_open(path, "pt") as file:
-        state: Mapping[str, Tensor] = {key: file.get_tensor(key).float() for key in file.keys()}
+    """The network of a file that train.cutting writes, on the CPU. Raises UserError if it is none."""
     network = Cutout()
-    network.load_state_dict(state)
+    try:
+        with safe_open(path, "pt") as file:
+            state: Mapping[str, Tensor] = {key: file.get_tensor(key).float() for key in file.keys()}
+        network.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: other layers
+        problem = "its layers are others" if isinstance(error, RuntimeError) else str(error)
+        raise UserError(
+            f"'{path}' is not a network that cuts subjects out ({problem}): give a file of the command cutout, or reinstall AnyRig."
+        ) from error
     return network.to(memory_format=torch.channels_last).eval()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .camera import Camera
-from .errors import UserError
+from .errors import NOT_NPZ, UserError
 from .rotation import Array
 
 STEEPEST = 0.25  # radians that a camera looks down at most
@@ -21,7 +21,7 @@ STEEPEST = 0.25  # radians that a camera looks down at most
 
 @dataclass(frozen=True)
 class Filmed:
-    """A video of one clip of a pack, one video frame for each frame of the clip.
+    """A video of one clip of a pack, one video frame for each frame of the clip unless it was rendered with fewer (`--frames`).
 
     fps: frames a second. azimuth, pitch: radians, as in camera.Camera. projection: (3, 4) world axes -> pixels of the video, the
     axes of a pack's rest matrices, poses and surface. frames: how many. width, height: pixels. look: how it was rendered.
@@ -88,13 +88,20 @@ def save_covers(video: str | Path, covers: Iterable[NDArray[np.uint8]]) -> None:
     np.savez_compressed(_covers_path(video), covers=np.stack(list(covers)))
 
 
+def has_covers(video: str | Path) -> bool:
+    return _covers_path(video).is_file()
+
+
 def load_covers(video: str | Path) -> NDArray[np.uint8]:
-    """(T, H, W) uint8. Raises UserError if the video was rendered without."""
+    """(T, H, W) uint8. Raises UserError if the video was rendered without, or they are damaged."""
     path = _covers_path(video)
     if not path.is_file():
         raise UserError(f"There are no covers beside '{video}': render it again with --covers.")
-    with np.load(path) as file:
-        return file["covers"]
+    try:
+        with np.load(path) as file:
+            return file["covers"]
+    except (*NOT_NPZ, OSError) as error:
+        raise UserError(f"Covers '{path}' cannot be read ({error}): delete them and render again with --covers.") from error
 
 
 def _covers_path(video: str | Path) -> Path:

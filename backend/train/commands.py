@@ -154,7 +154,7 @@ def _add_cutout(cutout: argparse.ArgumentParser) -> None:
 
 def _cutout(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    train_cutout(options.footage, options.out, options.budget, options.batch, options.seed, options.start)
+    print(train_cutout(options.footage, options.out, options.budget, options.batch, options.seed, options.start))
 
 
 def _ablate(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def scene_of(path: Path, pack: str) -> Scene | None:
     """What the capture finds in a video; None where it would not take it for open scenery. Raises UserError without covers."""
     pictures, covers = np.stack([frame.image for frame in read_frames(Clip(str(path)))]), load_covers(path)
     if len(pictures) != len(covers):
-        raise UserError(f"'{path}' has {len(pictures)} frames and {len(covers)} covers: render it again.")
+        raise UserError(f"'{path}' has {len(pictures)} frames and {len(covers)} covers: delete these and render again.")
     scenery = find_scenery(pictures)
     if scenery is None:
         return None
@@ -231,11 +232,21 @@ def loss_of(logits: Tensor, covers: Tensor) -> Tensor:
 
 def train_cutout(folder: Path, out: Path, minutes: float, batch: int = 12, seed: int = 0, start: Path | None = None) -> Path:
     """Train on the videos of `folder` for so long, on the CPU, and write the network in half precision to `out`; from the weights
-    of `start` if there are any."""
+    of `start` if there are any.
+
+    Raises UserError for a budget or a batch of nothing, an `out` that is a folder, and what `scenes_in` and `load_cutout` raise.
+    """
+    if not 0 < minutes < math.inf or batch < 1:
+        raise UserError(
+            f"The budget is {minutes:g} minutes of batches of {batch}: both must be above zero, and the budget finite."
+        )
+    if out.is_dir():
+        raise UserError(f"'{out}' is a folder: name a file in it, such as cutout.safetensors.")
+    out.parent.mkdir(parents=True, exist_ok=True)  # now: at the end it would cost the training
     torch.manual_seed(seed)
+    network = (load_cutout(start) if start else Cutout().to(memory_format=torch.channels_last)).train()
     scenes = list(scenes_in(folder))
     examples = Examples(scenes, seed)
-    network = (load_cutout(start) if start else Cutout().to(memory_format=torch.channels_last)).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-3)
     began, step, recent = time.monotonic(), 0, 0.0
     while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
@@ -248,7 +259,7 @@ def train_cutout(folder: Path, out: Path, minutes: float, batch: int = 12, seed:
         optimiser.step()
         step, recent = step + 1, recent + loss.item()
         if step % LOG_EVERY == 0:
-            log.info("step %d, %.1f min: loss %.4f", step, 60 * minutes * share / 60, recent / LOG_EVERY)
+            log.info("step %d, %.1f min: loss %.4f", step, minutes * share, recent / LOG_EVERY)
             recent = 0.0
     packs = {scene.pack for scene in scenes}
     card = {

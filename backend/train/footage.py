@@ -81,7 +81,9 @@ class _Stage:
         """One for each kind of reference."""
         poses = self.pack.clips[filmed.clip]
         if len(poses) != filmed.frames:
-            raise UserError(f"'{path}' has {filmed.frames} frames, its clip {len(poses)}: render it from the file of the pack.")
+            raise UserError(
+                f"'{path}' has {filmed.frames} frames, its clip {len(poses)}: render all of them, from the file of the pack."
+            )
         kinds = references(self.pack, filmed.clip)
         try:
             watched, takes = capture_takes(model, [self._target(pose) for _, pose in kinds], Clip(str(path)))

@@ -82,8 +82,13 @@ def test_a_file_is_filmed_where_the_json_says(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_few_frames_with_their_true_mattes(tmp_path: Path) -> None:
     path, out = saved(tmp_path), tmp_path / "out"
-    options = ["--clip", "lean", "--frames", "2", "--covers", *SMALL]
+    options = ["--clip", "lean", "--frames", "2", *SMALL]
     assert render.render_command([str(path), "-o", str(out), *options], lambda _: None) == 0
+    told: list[str] = []
+    assert render.render_command([str(path), "-o", str(out), *options, "--covers"], told.append) == 0
+    assert "is there already" not in told[0], "it is rendered again where it lacks the covers"
+    assert render.render_command([str(path), "-o", str(out), *options, "--covers"], told.append) == 0
+    assert "is there already" in told[-1]
     [(video, filmed)] = films_in(out)
     covers, seen = load_covers(video), is_red(pictures(video))
     assert filmed.frames == len(covers) == len(seen) == 2

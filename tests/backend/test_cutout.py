@@ -21,6 +21,7 @@ from anyrig.backend.train.cutting import Examples, loss_of, scene_of, scenes_in
 from anyrig.backend.video import read_frames
 from anyrig.tests.backend.outdoor import outdoor_film
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 SHADE = (72.0, 65.0, 56.0)  # of the film's ground in shadow
 DARK_LEGS = ((120.0, 80.0, 60.0), SHADE)
@@ -126,7 +127,7 @@ def test_unchanged_it_sees_the_picture_itself(tmp_path: Path) -> None:
 
 def test_the_command_trains(tmp_path: Path) -> None:
     film(tmp_path)
-    out = tmp_path / "cutout.safetensors"
+    out = tmp_path / "new folder" / "cutout.safetensors"
     options = ["--footage", str(tmp_path), "--out", str(out), "--budget", "0.05", "--batch", "2"]
     assert main(["cutout", *options]) == 0
     with safe_open(out, "pt") as file:
@@ -136,12 +137,39 @@ def test_the_command_trains(tmp_path: Path) -> None:
     assert loss_of(load_cutout(out)(seen), covers).isfinite()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "x.safetensors", "--budget", "0"], "both must be above zero"),
+        (["--out", "x.safetensors", "--budget", "1", "--batch", "0"], "both must be above zero"),
+        (["--out", ".", "--budget", "1"], "'.' is a folder: name a file in it"),
+        (["--out", "x.safetensors", "--budget", "1", "--start", "nowhere"], "'nowhere' is not a network that cuts subjects out"),
+        (
+            ["--out", "x.safetensors", "--budget", "1", "--start", "walk.mp4"],
+            "'walk.mp4' is not a network that cuts subjects out",
+        ),
+        (["--out", "x.safetensors", "--budget", "1", "--start", "other.safetensors"], "its layers are others"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    film(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    save_file({"weight": torch.zeros(1)}, "other.safetensors")
+    assert main(["cutout", "--footage", ".", *options]) == 1
+    assert message in capsys.readouterr().err and not Path("x.safetensors").exists()
+
+
 def test_videos_that_cannot_be_trained_on(tmp_path: Path) -> None:
     path = film(tmp_path)
     covers = path.with_suffix(".covers.npz")
     kept = covers.read_bytes()
     covers.unlink()
     with pytest.raises(UserError, match=r"no covers beside .*walk\.mp4.*--covers"):
+        scene_of(path, "walker")
+    covers.write_bytes(kept[:100])
+    with pytest.raises(UserError, match=r"walk\.covers\.npz' cannot be read .*render again"):
         scene_of(path, "walker")
     save_covers(path, [np.zeros((4, 4), np.uint8)] * 3)
     with pytest.raises(UserError, match="24 frames and 3 covers"):
