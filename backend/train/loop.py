@@ -101,7 +101,7 @@ class Run:
         torch.manual_seed(plan.seed)
         self.network = Video2Pose2Rot(plan.config).to(self.device).train()
         if start is not None:
-            self.network.load_state_dict(self._kept(load_network(start, self.device).state_dict()))
+            self.network.load_state_dict(self._kept(start))
         self.average = Video2Pose2Rot(plan.config).to(self.device).eval()
         self.average.load_state_dict(self.network.state_dict())
         self.optimisers = _optimisers(self.network, plan)
@@ -114,12 +114,18 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
-    def _kept(self, start: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights to go on from; those of layers that a part left out changes stay random."""
-        if not self.plan.without:
-            return start
-        own = self.network.state_dict()
-        return {key: start[key] if key in start and start[key].shape == value.shape else value for key, value in own.items()}
+    def _kept(self, start: str) -> dict[str, Tensor]:
+        """The weights to go on from; those of layers that a part left out changes stay random.
+
+        Raises UserError if the network in `start` differs in more than that.
+        """
+        network = load_network(start, self.device)
+        if ablations.config_without(network.config, self.plan.without) != self.plan.config:
+            raise UserError(
+                f"The network in '{start}' has other sizes or parts than the one to train: start from one that was trained alike."
+            )
+        begun, own = network.state_dict(), self.network.state_dict()
+        return {key: begun[key] if key in begun and begun[key].shape == value.shape else value for key, value in own.items()}
 
     def train(self) -> Path:
         """Train until the budget is spent; -> the model file."""

@@ -151,6 +151,15 @@ def test_without_a_part_a_run_keeps_the_weights_that_still_fit(make_pack: Callab
     assert all(torch.equal(value, begun[key]) for key, value in whole.network.state_dict().items())
 
 
+@pytest.mark.parametrize("without", [(), ("names",)])
+def test_a_network_of_other_sizes_is_no_start(without: tuple[str, ...], make_pack: Callable[..., Pack], tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    save_model(start, Video2Pose2Rot(TINY), EfficientNetLite0().state_dict(), {})
+    plan = Plan(steps=1, config=replace(TINY, width=2 * TINY.width), device="cpu", without=without)
+    with pytest.raises(UserError, match=r"start\.safetensors' has other sizes or parts than the one to train"):
+        Run(plan, [make_pack()], start, tmp_path / "run", str(start))
+
+
 def save(packs: list[Pack], folder: Path) -> None:
     folder.mkdir()
     for pack in packs:
