@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class _Work(Operator):
 
     bl_options = {"REGISTER", "INTERNAL"}
     beside = False
+    kept = "what has arrived is kept, and the next download goes on from there"  # when it is cancelled
 
     def steps(self, context: bpy.types.Context) -> Generator[Step, None, list[Item]]:
         raise NotImplementedError
@@ -51,19 +53,19 @@ class _Work(Operator):
         try:
             work = job.Job(self.steps(context))
             if self.beside:
-                job.run_beside_window(work, _finish)
+                job.run_beside_window(work, partial(_finish, kept=self.kept))
                 return {"FINISHED"}
         except UserError as error:
-            return self._refuse(str(error))
+            return self._refuse(error)
         work.drain()
         if work.error is not None:
-            return self._refuse(work.error)
+            return self._refuse(UserError(work.error, work.fix))
         self.report({"INFO"}, _done(work.result))
         return {"FINISHED"}
 
-    def _refuse(self, sentence: str) -> set[str]:
-        job.tell(sentence, is_error=True)
-        self.report({"ERROR"}, sentence)
+    def _refuse(self, error: UserError) -> set[str]:
+        job.tell_error(error)
+        self.report({"ERROR"}, str(error))
         return {"CANCELLED"}
 
 
@@ -99,6 +101,7 @@ class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
     bl_idname = "anyrig.adopt_weights"
     bl_label = "Use My Files"
     bl_description = "Look through a folder, with all folders in it, for the released weights; they stay where they are"
+    kept = "the files that were checked before that are used"
 
     directory: StringProperty(subtype="DIR_PATH")
 
@@ -137,7 +140,7 @@ class ANYRIG_OT_remove_weights(_Work, bpy.types.Operator):
         try:
             text = f"{size_text(folder(context).remove())} freed."
         except UserError as error:
-            return self._refuse(str(error))
+            return self._refuse(error)
         job.tell(text)
         self.report({"INFO"}, text)
         return {"FINISHED"}
@@ -147,12 +150,12 @@ def _obstacle() -> str:
     return "" if job.current() is None else "Something is running: wait for it or cancel it"
 
 
-def _finish(ended: job.Job) -> None:
-    """Main thread, when the work beside the window has ended."""
+def _finish(ended: job.Job, kept: str) -> None:
+    """Main thread, when the work beside the window has ended. kept: what stays if it was cancelled."""
     if ended.cancelled:
-        job.tell("Cancelled: what has arrived is kept, and the next download goes on from there.")
+        job.tell(f"Cancelled: {kept}.")
     elif ended.error is not None:
-        job.tell(ended.error, is_error=True)
+        job.tell(ended.error, is_error=True, fix=ended.fix)
     else:
         job.tell(_done(ended.result))
 

@@ -146,7 +146,7 @@ def _convert(folder: Folder) -> Generator[Step, None, None]:
     from .release import convert  # torch
 
     convert(checkpoint, folder.network, {"source": folder.record().get(item.name, {})})
-    if checkpoint.parent == folder.path:
+    if checkpoint == folder.path / item.local and checkpoint.absolute() not in folder.adopted():
         checkpoint.unlink()
     yield Step("Converting the network", 1, 1)
 

@@ -119,6 +119,10 @@ class Folder:
         elsewhere = self.record().get(item.name, {}).get("path")
         return Path(elsewhere) if elsewhere and Path(elsewhere).is_file() else self.path / item.local
 
+    def adopted(self) -> set[Path]:
+        """Files of the user's own that are in use, wherever they lie: in this folder, too."""
+        return {Path(entry["path"]) for entry in self.record().values() if "path" in entry}
+
     @property
     def network(self) -> Path:
         """The converted network."""
@@ -141,7 +145,7 @@ class Folder:
             )
 
     def remove(self) -> int:
-        """Delete what was downloaded, begun or converted, and the record; files that lie elsewhere stay. -> bytes freed.
+        """Delete what was downloaded, begun or converted, and the record; files of the user's own stay. -> bytes freed.
 
         Raises UserError if one cannot be deleted, or another Blender is downloading.
         """
@@ -153,8 +157,8 @@ class Folder:
     def _remove(self) -> int:
         names = [CONVERTED, RECORD, *(item.local for item in TABLE), *(item.arriving for item in TABLE)]
         files = [self.path / f"{name}{ending}" for name in names for ending in ("", ".part", ".json", ".partial")]
-        freed = 0
-        for file in filter(Path.is_file, files):
+        freed, own = 0, self.adopted()
+        for file in (file for file in files if file.is_file() and file.absolute() not in own):
             size = file.stat().st_size
             try:
                 file.unlink()

@@ -1,6 +1,7 @@
 """The released weights in Blender: download, own files, removal; the table of joint names; a capture with both."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,10 +79,11 @@ class Press:
     """Stands in for the operator's instance of a click, which only Blender can make."""
 
     beside = True
-    steps = weights.ANYRIG_OT_download_weights.steps
     _refuse = weights._Work._refuse
 
-    def __init__(self) -> None:
+    def __init__(self, operator: Any = weights.ANYRIG_OT_download_weights, directory: str = "") -> None:
+        self.kept, self.directory = operator.kept, directory
+        self.steps = partial(operator.steps, self)
         self.reports: list[str] = []
 
     def report(self, _kind: set[str], text: str) -> None:
@@ -115,6 +117,31 @@ def test_download_beside_a_window_and_cancel(server: Server, tmp_path: Path) -> 
     play()
     assert job.message() == ("Ready: dinov2-large, t5-base, t5-base tokenizer.", False)
     assert here(tmp_path).missing() == []
+
+
+def test_cancelled_own_files_are_no_download(release: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / TABLE[2].local).write_bytes(release[TABLE[2].name])
+    assert Press(weights.ANYRIG_OT_adopt_weights, str(tmp_path / "mine")).press() == {"FINISHED"}
+    bpy.ops.anyrig.cancel()
+    play()
+    assert job.message()[0].startswith("Cancelled") and "download" not in job.message()[0]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_what_nobody_expects_can_be_reported_with_a_button(beside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_arguments: Any) -> Any:
+        yield from ()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(weights, "obtain", breaks)
+    if beside:
+        Press().press()
+        play()
+    else:
+        with pytest.raises(RuntimeError, match="Unexpected ZeroDivisionError"):
+            bpy.ops.anyrig.download_weights()
+    assert job.message()[1] and job.fix() == "copy_diagnostics"
 
 
 def test_esc_cancels_a_download_as_it_does_a_capture(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -435,6 +435,15 @@ def test_files_that_the_user_has(release: dict[str, bytes], tmp_path: Path) -> N
         result_of(adopt(folder, tmp_path / "nowhere"))
 
 
+def test_files_that_the_user_put_into_the_weights_folder_stay_the_users(release: dict[str, bytes], tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for item in TABLE:
+        (tmp_path / item.local).write_bytes(release[item.name])
+    assert len(result_of(adopt(folder, tmp_path))) == len(TABLE) and folder.network.is_file()
+    assert folder.remove() > 0 and not folder.network.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {item.local for item in TABLE}
+
+
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read, even by root")
 def test_files_that_are_nothing_do_not_end_the_search(release: dict[str, bytes], tmp_path: Path) -> None:
     for name in ("a.pt", "a.safetensors", "a-tokenizer.json"):
