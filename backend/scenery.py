@@ -1,4 +1,5 @@
-"""Open scenery behind a camera that stands still: sky and ground as bands of colour, and shadows cast on them. OpenCV and numpy.
+"""Open scenery behind a camera that stands still: sky and ground as bands of colour, and shadows cast on them. OpenCV and numpy;
+the network of cutout.py does what colours cannot.
 
 A subject that stays in place never clears its background, but the sides of the picture show what is behind it: along each row
 sky and ground keep nearly one colour.

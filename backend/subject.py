@@ -1,4 +1,4 @@
-"""Where the subject is: a matte and a box per frame, with a confidence. OpenCV and numpy."""
+"""Where the subject is: a matte and a box per frame, with a confidence. OpenCV and numpy, and one small network (cutout.py)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
     """Yields (done, total) in frames and returns the Subject.
 
     The first source that fits is taken: the alpha of the images; the user's matte; a uniform backdrop; open scenery, sky and
-    ground, before which the subject may stay in place (cut out by a network); a static background; else motion against it, refined by GrabCut.
+    ground, before which the subject may stay in place (cut out by a network); a static background; else motion against it,
+    refined by GrabCut.
     Raises UserError if the subject is never found or the matte does not fit the video, and what `read_frames` raises.
     """
     info = probe(clip)
