@@ -15,6 +15,7 @@ from typing import Any
 import bpy
 
 from ..backend.errors import UserError
+from ..backend.outputs import check_outputs
 from . import capture, exporting, jobs_file, prefs
 from .importing import import_rig
 from .job import Job, Progress, Snapshot
@@ -140,8 +141,9 @@ class Records:
 def run_all(
     specs: Sequence[Spec], records: Records, say: Say, *, resume: bool = False, results: Path | None = None
 ) -> list[Outcome]:
-    """Every job in turn, told as it goes. Raises UserError if the results cannot be written."""
+    """Every job in turn, told as it goes. Raises UserError, before any of them runs, if the results cannot be written."""
     outcomes: list[Outcome] = []
+    check_outputs(results)
     for spec in specs:
         before = records.find(spec) if resume else None
         say(f"Job {spec.number} ({spec.name}){': done before' if before else ''}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import bpy
 
 from ..backend.errors import UserError
+from ..backend.outputs import check_outputs
 from . import job
 from .capture_options import add_options, params_from_options
 from .props import armature_from_context
@@ -76,6 +77,7 @@ RUN = {
 
 def _capture(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
+    check_outputs(options.out, options.bvh)
     context = bpy.context
     objects = _armatures(context, options.armature)
     from . import capture

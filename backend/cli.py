@@ -25,6 +25,7 @@ from .errors import NOT_NPZ, UserError
 from .inference import Take, motion_of
 from .motion import Motion
 from .obtain import Step, adopt, obtain
+from .outputs import check_outputs
 from .registry import TABLE, Folder, named, size_text
 from .rig import Rig
 from .skeleton import skeleton_of
@@ -141,6 +142,7 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _capture(options: argparse.Namespace) -> None:
+    check_outputs(options.out, options.bvh)
     rig, poses = _load_rig(options.rig)
     pose = _reference_pose(options.reference, rig, poses)
     settings = Settings(model=options.model, device=options.device, heading=options.heading)
@@ -200,10 +202,11 @@ def _write_positions(path: Path, watched: Watched, settings: Settings) -> None:
     times (T,); names (K,), tips included; azimuth, boxes and confidence for the second stage."""
     take, subject = watched.takes[0], watched.subject
     names = skeleton_of(take.rig, tips=take.position.shape[1] > len(take.rig.names)).names
-    np.savez_compressed(
-        path, position=take.position, times=subject.times, names=np.array(names), azimuth=take.azimuth, boxes=subject.boxes,
-        confidence=subject.confidence,
-    )  # fmt: skip
+    with path.open("wb") as file:  # given a name, numpy would append .npz to it
+        np.savez_compressed(
+            file, position=take.position, times=subject.times, names=np.array(names), azimuth=take.azimuth, boxes=subject.boxes,
+            confidence=subject.confidence,
+        )  # fmt: skip
 
 
 def _pose2rot(options: argparse.Namespace, rig: Rig, pose: np.ndarray, settings: Settings) -> None:

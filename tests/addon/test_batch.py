@@ -236,10 +236,11 @@ def test_check_runs_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(write_jobs(folder, job(name="a")), "--check") == 0 and not (folder / "out").exists()
 
 
-def test_results_that_cannot_be_written_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_that_cannot_be_written_are_told_before_any_job_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = write_jobs(folder, job(video="clips/none.mp4"))
     assert run(jobs, "--json", folder / "no" / "results.json") == 1
-    assert "results.json' cannot be written" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "results.json' cannot be written" in printed.err and "Job 1" not in printed.out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []])

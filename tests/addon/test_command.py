@@ -188,13 +188,16 @@ def test_out_is_a_copy_with_the_keys(backend: Callable[..., Backend], tmp_path: 
     assert bpy.data.objects["Human"].animation_data.action.name == "v" and bpy.data.scenes.keys() == ["Scene"]
 
 
-def test_out_that_cannot_be_written_is_1(
-    backend: Callable[..., Backend], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["--out", "--bvh"])
+def test_out_that_cannot_be_written_is_told_before_the_capture(
+    option: str, backend: Callable[..., Backend], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    human()
-    backend()
-    assert run("capture", "--video", "v.mp4", "--out", str(tmp_path / "no" / "folder" / "out.blend")) == 1
-    assert "out.blend' cannot be written" in capsys.readouterr().err
+    obj, stand_in = human(), backend()
+    assert run("capture", "--video", "v.mp4", option, str(tmp_path / "no" / "folder" / "out.file")) == 1
+    assert "out.file' cannot be written, as there is no folder" in capsys.readouterr().err
+    assert run("capture", "--video", "v.mp4", option, str(tmp_path)) == 1
+    assert "as a folder has that name" in capsys.readouterr().err
+    assert stand_in.calls == [] and obj.animation_data is None
 
 
 def test_bvh_holds_the_take(backend: Callable[..., Backend], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from anyrig.backend.errors import UserError
 from anyrig.backend.inference import anchor_of, motion_of, run_pose2rot, run_video2pose, windows
 from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.motion import Motion
+from anyrig.backend.outputs import check_outputs
 from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import axis_angle_to_matrix, geodesic_angle, quaternion_to_matrix
 from anyrig.backend.video import write_video
@@ -208,7 +209,7 @@ def test_command_line(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     rig = tmp_path / "rig.json"
     rig.write_text(make_rig().to_json())
     base = ["capture", "--rig", str(rig), "--model", "tiny", "--device", "cpu"]
-    take, positions, again = tmp_path / "take.npz", tmp_path / "positions.npz", tmp_path / "again.npz"
+    take, positions, again = tmp_path / "take.npz", tmp_path / "positions", tmp_path / "again.npz"
     assert main([*base, "--video", str(video), "--out", str(take), "--bvh", str(tmp_path / "take.bvh")]) == 0
     assert main([*base, "--video", str(video), "--stage", "video2pose", "--out", str(positions)]) == 0
     assert main([*base, "--stage", "pose2rot", "--positions", str(positions), "--out", str(again)]) == 0
@@ -228,6 +229,7 @@ def test_command_line(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         (["--stage", "pose2rot"], "--positions"),
         (["--video", "x", "--reference", "7"], "rest"),
         (["--video", "VIDEO", "--model", "no.safetensors"], "no.safetensors"),
+        (["--video", "VIDEO", "--bvh", "no/t.bvh"], "'no/t.bvh' cannot be written, as there is no folder"),
     ],
 )
 def test_command_line_errors(
@@ -238,8 +240,17 @@ def test_command_line_errors(
     model = [] if "--model" in arguments else ["--model", "tiny"]
     given = [str(video) if argument == "VIDEO" else argument for argument in arguments]
     assert main(["capture", "--rig", str(rig), "--out", str(tmp_path / "t.npz"), *model, *given]) == 1
-    sentence = capsys.readouterr().err.rstrip("\n").split("\n")[-1]
+    printed = capsys.readouterr().err
+    sentence = printed.rstrip("\n").split("\n")[-1]
     assert words in sentence and "\r" not in sentence  # on a line of its own, below any bar
+    assert "Finding the subject" not in printed or "--model" in arguments, "told before the work begins"
+
+
+@pytest.mark.parametrize("protected", ["/proc/version", "/proc/new"])
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="needs a place where nobody may write")
+def test_protected_outputs(protected: str) -> None:
+    with pytest.raises(UserError, match=f"'{protected}' cannot be written"):
+        check_outputs(None, "", protected)
 
 
 def test_a_target_needs_a_picture() -> None:
