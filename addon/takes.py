@@ -255,7 +255,7 @@ class ANYRIG_OT_take_recover(bpy.types.Operator):
             job.tell(told, is_error=bool(refused))
             return {"CANCELLED"}
         select(context, found[0])
-        job.tell(f"Recovered {len(found)} takes: choose one and click Apply Again.")
+        job.tell(f"Recovered {len(found)} {'take' if len(found) == 1 else 'takes'}: choose one and click Apply Again.")
         return {"FINISHED"}
 
 

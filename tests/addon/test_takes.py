@@ -352,6 +352,7 @@ def test_the_copy_is_there_before_the_keys_are_written(monkeypatch: pytest.Monke
             captured(obj)
     assert len(seen) == 1 and not take_store.stored() and not bpy.data.actions
     assert bpy.ops.anyrig.take_recover() == {"FINISHED"}
+    assert job.message() == ("Recovered 1 take: choose one and click Apply Again.", False)
     assert [take_store.key_in(path) for path in seen] == [take_store.about(take_store.stored()[0])["key"]]
     bpy.ops.anyrig.take_apply()
     assert playing(obj) == "walk"
