@@ -112,6 +112,7 @@ def _bench(options: argparse.Namespace) -> None:
 
     if min(options.frames - 1, options.joints, options.rigs) < 1:
         raise UserError("There is nothing to time: give at least 2 frames, 1 joint and 1 rig.")
+    check_outputs(options.json)
     bench.use_threads(options.threads)
     report: dict[str, Any] = {}
     frames = probe(Clip(options.video)).frames if options.video else options.frames

@@ -16,6 +16,7 @@ from ..cli import show_bar
 from ..config import Config
 from ..errors import UserError
 from ..metrics import summarise
+from ..outputs import check_outputs
 from ..packs import Pack, load_packs
 from ..weights import load_model, load_network, pick_device
 from .ablations import PARTS, trained
@@ -177,6 +178,7 @@ def _ablate(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    check_outputs(options.json)
     rows: list[dict] = []
     for split, count, source in _dataset_rows(options) if options.dataset else _pack_rows(options):
         mine = []

@@ -77,9 +77,19 @@ def test_the_benchmark_times_every_step(tmp_path: Path, capsys: pytest.CaptureFi
     assert "frames per second" in capsys.readouterr().out
     assert main([*command, "--frames", "1"]) == 1
     assert "at least 2 frames" in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written_are_told_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nowhere = tmp_path / "nowhere" / "bench.json"
-    assert main(["bench", "--model", "tiny", "--frames", "2", "--joints", "2", "--json", str(nowhere)]) == 1
-    assert f"'{nowhere}' cannot be read or written (No such file or directory)" in capsys.readouterr().err
+    for command in (["bench", "--model", "no.safetensors"], ["evaluate", "--packs", str(tmp_path)]):
+        assert main([*command, "--json", str(nowhere)]) == 1
+        assert f"'{nowhere}' cannot be written, as there is no folder" in capsys.readouterr().err
+
+
+def test_a_path_that_the_system_refuses_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["creatures", "-o", str(tmp_path / "file"), "--count", "1"]) == 1
+    assert f"'{tmp_path / 'file'}' cannot be read or written (File exists)" in capsys.readouterr().err
 
 
 def test_memory_does_not_grow_with_the_clip() -> None:
