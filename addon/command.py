@@ -37,6 +37,12 @@ def _guarded(run: Callable[[list[str]], int], arguments: list[str]) -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = error.strerror or error
+        print(f"Error: '{error.filename}' cannot be read or written ({reason}): check the path.", file=sys.stderr)
+        return 1
     except SystemExit as end:  # argparse has printed its message; 0 is --help
         return int(end.code or 0)
 

@@ -200,6 +200,15 @@ def test_out_that_cannot_be_written_is_told_before_the_capture(
     assert stand_in.calls == [] and obj.animation_data is None
 
 
+@pytest.mark.parametrize("arguments", [("pack", "a.glb"), ("render", "a.glb"), ("sheet", "a.glb", "--packs", ".")])
+def test_a_file_in_place_of_a_folder_is_told(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("in the way")
+    assert run(*arguments, "-o", str(tmp_path / "out")) == 1
+    assert f"Error: '{tmp_path / 'out'}' cannot be read or written (File exists)" in capsys.readouterr().err
+
+
 def test_bvh_holds_the_take(backend: Callable[..., Backend], tmp_path: Path) -> None:
     human()
     stand_in = backend()
