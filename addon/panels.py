@@ -89,7 +89,7 @@ class ANYRIG_PT_video(_Section, bpy.types.Panel):
         props = context.scene.anyrig
         layout.prop(props, "video")
         if props.video_text:
-            good = props.video_frames > 0 or not props.video_fix
+            good = props.video_frames > 0
             column = layout.column()
             column.alert = not good
             wrapped(column, props.video_text, "NONE" if good else "ERROR")

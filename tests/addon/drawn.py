@@ -29,6 +29,9 @@ class Layout:
             self.drawn.append(("text", text))
         return SimpleNamespace()
 
+    def label(self, text: str, icon: str = "NONE", **_: Any) -> None:
+        self.drawn += [("label", text), ("icon", icon)]
+
     def __getattr__(self, kind: str) -> Callable[..., None]:
         return lambda *arguments, **options: self.drawn.append((kind, options.get("text", arguments[0] if arguments else None)))
 

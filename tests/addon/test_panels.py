@@ -200,6 +200,16 @@ def test_video_that_cannot_be_decoded_says_how_to_convert_it(tmp_path: Path) -> 
     assert command.startswith("ffmpeg -i ") and "libx264" in command and "broken H.264.mp4" in command
 
 
+def test_a_video_that_cannot_be_used_is_shown_as_an_error(tmp_path: Path, video: Path) -> None:
+    """Also where no button could mend it."""
+    (tmp_path / "empty").mkdir()
+    bpy.ops.anyrig.choose_video(filepath=str(tmp_path / "empty"))
+    assert "has no images" in scene_props().video_text and not scene_props().video_fix
+    assert "ERROR" in texts(draw(panels.ANYRIG_PT_video), "icon")
+    bpy.ops.anyrig.choose_video(filepath=str(video))
+    assert "ERROR" not in texts(draw(panels.ANYRIG_PT_video), "icon")
+
+
 @pytest.mark.parametrize(
     ("rate", "expected"),
     [
