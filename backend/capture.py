@@ -216,18 +216,21 @@ def _crops(
 
 
 def match_view(views: Tensor, frames: Tensor) -> int:
-    """Tokens of V reference pictures (V, S, C) and of n frames (n, S, C) -> the view most like the frames, by cosine."""
+    """Tokens of V reference pictures (V, S, C) and of n frames (n, S, C) -> the view most like the frames, by cosine.
+
+    What counts is the pair of frames that a view is most like: the others show poses that are like the reference from no side.
+    """
     likeness = torch.nn.functional.cosine_similarity(views.flatten(1)[:, None], frames.flatten(1)[None], dim=-1)
-    return int(likeness.mean(1).argmax())
+    return int(likeness.topk(min(2, len(frames)), dim=1).values.mean(1).argmax())
 
 
 def _choose_views(model: Model, plan: Plan, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
     """-> the index of each target's view, and the tokens (B, S, C) of those views."""
     frames = _encoded(model, plan, crops)
-    chosen, tokens, likeness, cut = [], [], model.encoder.likeness, model.encoder.cut
+    chosen, tokens = [], []
     for target in targets:
-        views = _encoded(model, plan, [reference_crop(reference, cut) for reference in target.references])
-        chosen.append(match_view(views[..., likeness], frames[..., likeness]) if len(views) > 1 else 0)
+        views = _encoded(model, plan, [reference_crop(reference, model.encoder.cut) for reference in target.references])
+        chosen.append(match_view(views, frames) if len(views) > 1 else 0)
         tokens.append(views[chosen[-1]])
     return chosen, torch.stack(tokens)
 

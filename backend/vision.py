@@ -217,15 +217,11 @@ def layout_of(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
-COARSE = slice(112, None)  # the stride-32 channels: measured best at telling from which side a subject is seen
-
-
 class Encoder:
     """The frozen image encoder of `lite`: crops in, tokens out."""
 
     width = 112 + 320
     grid = 14
-    likeness = COARSE  # the channels that views are compared by
 
     def __init__(
         self, state: Mapping[str, Tensor], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32

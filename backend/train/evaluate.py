@@ -22,7 +22,7 @@ from ..packs import Pack
 from ..rig import Reference, Rig
 from ..rotation import Array
 from ..skeleton import global_to_local, pose_to_network
-from ..vision import COARSE, SIZE, clip_squares
+from ..vision import SIZE, clip_squares
 from ..weights import Model
 from .samples import Shot, develop, inside_crops
 
@@ -109,7 +109,7 @@ def predict(
     """A capture without a video file: tokens of the views (V, S, C) and of the frames (T, S, C) -> matched view, both stages,
     heading."""
     clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
-    view = match_view(pictures[..., COARSE], clear[..., COARSE])
+    view = match_view(pictures, clear)
     anchor, scales = anchor_of(model, [rig], [views[view]], pictures[view : view + 1])
     position = torch.cat(list(run_video2pose(model.network, anchor, [frames], len(frames))), dim=1)
     rot6d: Tensor = torch.cat(list(run_pose2rot(model.network, anchor, position)), dim=1)

@@ -173,6 +173,17 @@ def test_matching_finds_the_side_the_video_shows() -> None:
     views = torch.randn(8, 196, 320)
     frames = views[5] + 0.5 * torch.randn(4, 196, 320)
     assert match_view(views, frames) == 5
+    assert match_view(views, frames[:1]) == 5
+
+
+def test_matching_is_not_led_astray_by_poses_unlike_the_reference() -> None:
+    """Two frames show the reference's pose from side 2, the rest of the clip another one, which looks a little like side 6."""
+    torch.manual_seed(0)
+    views = torch.randn(8, 196, 320)
+    apart = torch.randn(5, 196, 320)
+    frames = torch.cat([views[2] + apart[:2], 0.6 * views[6] + apart[2:]])
+    assert torch.nn.functional.cosine_similarity(views.flatten(1)[:, None], frames.flatten(1), dim=-1).mean(1).argmax() == 6
+    assert match_view(views, frames) == 2
 
 
 def test_heading_follows_the_reference_or_the_view() -> None:
