@@ -25,6 +25,7 @@ _ROUGHEST = 8.0  # tolerance above which rows are not of one colour
 _DARKEST, _LIGHTEST = 0.1, 0.8  # of a shadow's core: its light, as a share of that around it
 _PENUMBRA = 0.016  # of the width: how far a shadow's soft rim may reach
 _ALIKE = 0.14  # relative difference of colours that shadow and ground in it may have
+_REACH = 0.2  # of the subject's diagonal: how far from it parts of it may lie
 _LEVELS = (np.arange(256) / 255.0) ** 2.2
 
 
@@ -161,9 +162,15 @@ class Scenery:
         return self.keyed(image)[0]
 
     def pick(self, image: Array, picker: Picker, holes: float, network: Cutout) -> Array:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the subject that the picker chooses, cut out by the network."""
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the subject that the picker chooses, cut out by the network.
+
+        Twice, since what the picker saw may be a hand alone: what is found around it the second time is found in its own
+        surroundings. Scraps far from the rest are bits of shadow.
+        """
         matte, dark = self.keyed(image)
-        return cut_out(network, image, self.picture, picker.pick(matte, holes), dark)
+        rough = picker.pick(matte, holes)
+        rough = np.maximum(rough, cut_out(network, image, self.picture, rough, dark))
+        return Picker(reach=_REACH).pick(cut_out(network, image, self.picture, rough, dark), 0.0)
 
     def keyed(self, image: Array) -> tuple[Array, Array]:
         """The soft matte, and (H, W) bool what is in shadow alone."""

@@ -14,8 +14,8 @@ from anyrig.backend.clip import Clip
 from anyrig.backend.cutout import CHANNELS, SIDE, Cutout, cut_out, inputs_of, load_cutout, square_around
 from anyrig.backend.errors import UserError
 from anyrig.backend.filmed import Filmed, save_covers
-from anyrig.backend.matte import Picker
-from anyrig.backend.scenery import find_scenery
+from anyrig.backend.matte import Picker, shade_vectors
+from anyrig.backend.scenery import Scenery, find_scenery
 from anyrig.backend.subject import find_subject, fixed_parts
 from anyrig.backend.train.cutting import Examples, loss_of, scene_of, scenes_in
 from anyrig.backend.video import read_frames
@@ -32,6 +32,13 @@ class Repeats(Cutout):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x[:, 6] - 0.5) * 20
+
+
+class Differs(Cutout):
+    """Answers with all that differs from what is behind it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x[:, :3] - x[:, 3:6]).abs().amax(1) - 0.3) * 100
 
 
 def overlap(left: np.ndarray, right: np.ndarray) -> float:
@@ -71,6 +78,19 @@ def test_without_a_rough_matte_there_is_none() -> None:
     nothing = np.zeros((50, 60), np.uint8)
     picture = np.zeros((50, 60, 3), np.uint8)
     assert not cut_out(load_cutout(), picture, picture, nothing, nothing > 0).any()
+
+
+def test_a_head_apart_belongs_to_its_body_and_a_scrap_far_off_does_not() -> None:
+    """The picker sees a body; its head, above a gap, is no part of it, and reaches out of what the network looks at first."""
+    ground = np.full((300, 400, 3), 200, np.uint8)
+    image = ground.copy()
+    image[120:220, 130:190] = image[66:106, 140:180] = image[150:160, 80:90] = 20
+    scenery = Scenery(shade_vectors(ground), np.full((300, 400), 8.0, np.float32))
+    picker = Picker()
+    once = cut_out(Differs(), image, ground, Picker().pick(scenery.key(image)), np.zeros((300, 400), bool)) >= 128
+    assert once[103, 160] and not once[80, 160]
+    matte = scenery.pick(image, picker, 0.0, Differs()) >= 128
+    assert matte[170, 160] and matte[80, 160] and not matte[155, 85]
 
 
 def test_it_finds_what_colours_miss(tmp_path: Path) -> None:
