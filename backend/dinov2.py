@@ -187,7 +187,6 @@ def cut(image: Image, matte: Image, square: Array) -> Image:
 class Dinov2Encoder:
     """The frozen image encoder of `release`, used like vision.Encoder: crops in, tokens out."""
 
-
     def __init__(self, network: Dinov2, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.device, self.dtype = torch.device(device), dtype
         self.network = network.to(device=self.device, dtype=dtype).requires_grad_(False).eval()
