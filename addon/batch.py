@@ -186,7 +186,7 @@ def _steps(spec: Spec) -> Generator[Progress, None, Outcome]:
     context = bpy.context
     params = spec.params(prefs.default_device(context), prefs.engine(context))
     objects = _open(spec, _rate(spec))
-    take = capture.gather(bpy.context, objects, params)
+    take = capture.gather(bpy.context, objects, params, _bones(spec, objects))
     results = yield from capture.steps(take)
     actions = capture.write(take, results)
     if spec.file.suffix.lower() != ".blend":
@@ -240,6 +240,18 @@ def _armatures(spec: Spec, file: Path) -> list[bpy.types.Object]:
     if found is None:
         raise UserError(f"Job {spec.number}, 'armatures': '{file.name}' has {listed}: name those to animate, or write \"all\".")
     return [found]
+
+
+def _bones(spec: Spec, objects: Sequence[bpy.types.Object]) -> list[Sequence[str] | None]:
+    """The bones that the job names for each armature; None where it names none. Raises UserError for another armature's."""
+    known = [obj.name for obj in objects]
+    for name in spec.bones:
+        if name not in known:
+            listed = ", ".join(f"'{each}'" for each in known)
+            raise UserError(
+                f"Job {spec.number}, 'bones': armature '{name}' is not one of the job's ({listed}): correct the name."
+            )
+    return [spec.bones.get(name) for name in known]
 
 
 def _fit_range(actions: Sequence[bpy.types.Action]) -> None:

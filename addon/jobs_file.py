@@ -61,6 +61,12 @@ class Spec:
         return None if found == ALL else tuple(found)
 
     @property
+    def bones(self) -> Mapping[str, Sequence[str]]:
+        """Armature -> the names of its bones to key, where the job names them; else `params` say which."""
+        found = self.values.get(BONES)
+        return found if isinstance(found, dict) else {}
+
+    @property
     def outputs(self) -> tuple[Path, ...]:
         return tuple(self.folder / text.replace("{name}", self.name) for text in self.values["outputs"])
 
@@ -70,7 +76,7 @@ class Spec:
         clip = Clip(str(self.video), start=start, end=end, **self._of(Clip))
         settings = Settings(**{DEVICE: device, **self._of(Settings)})
         side = self.values.get("view", "auto")
-        bones, collection = choice_of(self.values.get(BONES, "deform")) or (DEFORM, "")
+        bones, collection = (not self.bones and choice_of(self.values.get(BONES, "deform"))) or (DEFORM, "")
         return CaptureParams(
             clip,
             settings,
@@ -125,9 +131,12 @@ def _rig(value: Any) -> None:
     _check(good, f"the path of a rig file ({', '.join(RIGS)})")
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(isinstance(name, str) and name for name in value)
+
+
 def _names(value: Any) -> None:
-    good = value == ALL or (isinstance(value, list) and value != [] and all(isinstance(name, str) and name for name in value))
-    _check(good, f'a list of names, or "{ALL}"')
+    _check(value == ALL or _are_names(value), f'a list of names, or "{ALL}"')
 
 
 def _trim(value: Any) -> None:
@@ -153,7 +162,9 @@ def _engine(value: Any) -> None:
 
 
 def _bones(value: Any) -> None:
-    _check(isinstance(value, str) and choice_of(value) is not None, '"deform", "selected" or "collection:NAME"')
+    named = isinstance(value, dict) and value != {} and all(map(_are_names, value.values()))
+    good = named or (isinstance(value, str) and choice_of(value) is not None)
+    _check(good, '"deform", "selected", "collection:NAME" or {"ARMATURE": a list of bone names}')
 
 
 def _yes_or_no(value: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from bpy.props import CollectionProperty, EnumProperty, StringProperty
 
 from ..backend.errors import UserError
 from . import job, jobs_file, jobs_queue, operators
-from .bones import is_selected
 from .props import armatures_from_context, params_from_context
 from .video_file import SUFFIXES
 
@@ -252,24 +251,16 @@ class ANYRIG_OT_queue_export(_QueueOperator, bpy.types.Operator):
 
 def _exported(number: int, item: jobs_queue.ANYRIG_QueueJob, folder: Path) -> dict[str, Any]:
     params, objects = jobs_queue.params_from_json(item.params), jobs_queue.objects_of(item)
-    _check_selection(number, objects, jobs_queue.bones_of(item))
+    bones = {obj.name: names for obj, names in zip(objects, jobs_queue.bones_of(item), strict=True) if names is not None}
     return {
         "name": f"{number:03d}-{Path(item.video).stem}",
         "file": _relative(bpy.data.filepath, folder),
         "armatures": [obj.name for obj in objects],
         **jobs_file.values_of(params, lambda path: _relative(path, folder)),
+        # by their names: what is selected in the .blend may change before the jobs run
+        **({jobs_file.BONES: bones} if bones else {}),
         "outputs": ["{name}.blend"],
     }
-
-
-def _check_selection(number: int, objects: Sequence[bpy.types.Object], bones: Sequence[Sequence[str] | None]) -> None:
-    """Raises UserError if a job keys other bones than are selected now: a jobs file only says "selected", which the .blend answers."""
-    for obj, names in zip(objects, bones, strict=True):
-        if names is not None and set(names) != {bone.name for bone in obj.pose.bones if is_selected(bone)}:
-            raise UserError(
-                f"Job {number} keys bones of armature '{obj.name}' that are not those selected now, which a jobs file cannot say: "
-                "select them again, or add the job with a bone collection."
-            )
 
 
 def _relative(path: str, folder: Path) -> str:

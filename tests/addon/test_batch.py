@@ -18,6 +18,7 @@ from anyrig.backend.motion import Motion
 from anyrig.backend.rotation import geodesic_angle
 from anyrig.backend.video import write_video
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
+from anyrig.tests.addon.playback import curves_of
 
 FRAMES = 5
 pytestmark = pytest.mark.usefixtures("small_views", "registered")
@@ -108,6 +109,17 @@ def test_jobs_become_files_and_a_table(folder: Path, capsys: pytest.CaptureFixtu
     assert all(bpy.data.objects[name].animation_data.action for name in ("Human", "Quadruped"))
 
 
+def test_bones_are_named_armature_by_armature(folder: Path, lively: None) -> None:
+    assert run(write_jobs(folder, job(armatures="all", bones={"Human": ["spine", "head"]}))) == 0
+    bpy.ops.wm.open_mainfile(filepath=str(folder / "out" / "two-box.blend"))
+    keyed = {}
+    for name in ("Human", "Quadruped"):
+        obj = bpy.data.objects[name]
+        curves = curves_of(obj.animation_data.action)
+        keyed[name] = {bone.name for bone in obj.pose.bones for curve in curves if f'"{bone.name}"' in curve.data_path}
+    assert keyed["Human"] == {"spine", "head"} and len(keyed["Quadruped"]) > 8, "none named: all that deform"
+
+
 def test_rig_files_are_left_alone(folder: Path) -> None:
     before = {path: path.read_bytes() for path in (folder / "rigs").iterdir()}
     assert run(write_jobs(folder, job(armatures=["Quadruped"]))) == 0
@@ -121,6 +133,8 @@ def test_rig_files_are_left_alone(folder: Path) -> None:
         ({"file": "rigs/none.glb"}, "'none.glb' does not exist|none.glb"),
         ({"armatures": ["Cow"]}, "job 1, 'armatures': 'two.blend' has no armature 'Cow', it has 'Human', 'Quadruped'"),
         ({"model": "none.safetensors"}, "none.safetensors"),
+        ({"bones": {"Cow": ["body"]}}, "job 1, 'bones': armature 'Cow' is not one of the job's ('Human'): correct the name"),
+        ({"bones": {"Human": ["spine", "wing"]}}, "'wing'"),
     ],
 )
 def test_a_failed_job_stops_nothing_else(
@@ -181,7 +195,7 @@ def test_options_reach_the_capture(folder: Path, monkeypatch: pytest.MonkeyPatch
     seen: list[Any] = []
     gather = capture.gather
     monkeypatch.setattr(
-        capture, "gather", lambda context, objects, params: seen.append(params) or gather(context, objects, params)
+        capture, "gather", lambda context, objects, params, bones: seen.append(params) or gather(context, objects, params, bones)
     )
     jobs = write_jobs(folder, job(trim=[0.0, 0.2], reference=1, view=90, speed=2, heading="view", engine="cycles"), batch=3)
     assert run(jobs) == 0

@@ -17,7 +17,9 @@ from anyrig.backend import capture as backend_capture
 from anyrig.backend.clip import Clip, Settings
 from anyrig.backend.errors import UserError
 from anyrig.backend.rotation import geodesic_angle
+from anyrig.backend.video import write_video
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
+from anyrig.tests.addon.playback import curves_of
 from anyrig.tests.addon.test_choices import select
 
 
@@ -51,13 +53,13 @@ def window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operators, "has_window", lambda _: True)
 
 
-def add(video: str, *objects: bpy.types.Object, **values: Any) -> None:
+def add(video: str, *objects: bpy.types.Object, folder: str | Path = "/clips", **values: Any) -> None:
     """Through the panel, as a user does, but for the video file, which is not opened."""
     for obj in bpy.context.view_layer.objects:
         obj.select_set(obj in objects)
     bpy.context.view_layer.objects.active = objects[0]
     props = bpy.context.scene.anyrig
-    props.video = f"/clips/{video}.mp4"
+    props.video = f"{folder}/{video}.mp4"
     for key, value in values.items():
         setattr(props, key, value)
     assert bpy.ops.anyrig.queue_add() == {"FINISHED"}
@@ -376,18 +378,28 @@ def test_the_queue_becomes_a_jobs_file(tmp_path: Path) -> None:
         bpy.ops.anyrig.queue_export(filepath=str(tmp_path / "no" / "all.json"))
 
 
-def test_a_jobs_file_is_not_written_with_other_bones_than_were_queued(tmp_path: Path) -> None:
-    obj, path = human(), tmp_path / "scene.json"
+def test_a_jobs_file_names_the_bones_that_were_selected(backend: Backend, tmp_path: Path) -> None:
+    """However the selection changes afterwards, the batch keys the bones that each job was queued with, of each of its armatures."""
+    obj, other = human(), quadruped()
+    write_video(tmp_path / "box.mp4", [np.full((96, 128, 3), shade, np.uint8) for shade in (80, 120, 160, 200)], 24.0)
+    chosen = (("spine", "head"), ("spine", "hand.L"))
+    for index, names in enumerate(chosen):
+        select(obj, *names)
+        select(other, "pelvis")
+        add("box", obj, *[other][index:], folder=tmp_path, bones="SELECTED")
+    select(obj)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "scene.blend"))
-    select(obj, "spine", "head")
-    add("a", obj, bones="SELECTED")
+    select(obj, "shin.L")
+    path = tmp_path / "scene.json"
     assert bpy.ops.anyrig.queue_export(filepath=str(path)) == {"FINISHED"}
-    assert json.loads(path.read_text())["jobs"][0]["bones"] == "selected"
-    path.unlink()
-    select(obj, "spine", "hand.L")
-    with pytest.raises(RuntimeError, match="Job 1 keys bones of armature 'Human' that are not those selected now"):
-        bpy.ops.anyrig.queue_export(filepath=str(path))
-    assert not path.exists()
+    written = [each["bones"] for each in json.loads(path.read_text())["jobs"]]
+    assert written == [{"Human": list(chosen[0]), "Quadruped": ["pelvis"]}, {"Human": list(chosen[1])}]
+    assert command.main(["batch", str(path)]) == 0
+    found = [[set(target.rig.names) for target in targets] for targets, _, _ in backend.calls]
+    assert found == [[set(chosen[0]), {"pelvis"}], [set(chosen[1])]]
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "002-box.blend"))
+    action = bpy.data.objects["Human"].animation_data.action
+    assert {curve.data_path.split('"')[1] for curve in curves_of(action)} == set(chosen[1])
 
 
 def test_the_flamenco_job_type_is_saved(tmp_path: Path) -> None:
