@@ -25,14 +25,12 @@ from . import (
     subject_box,
     takes,
     takes_panel,
-    translations,
     turns,
     video_file,
     weights,
 )
 
 MODULES = (
-    translations,
     prefs,
     sides,
     props,

@@ -1,4 +1,4 @@
-"""`blender -b FILE --command anyrig batch|bench|capture|diagnostics|download|movie|pack|render|sheet ...`: the add-on without a window."""
+"""`blender -b FILE --command anyrig batch|bench|capture|diagnostics|download|movie|pack|render ...`: the add-on without a window."""
 
 from __future__ import annotations
 
@@ -77,7 +77,6 @@ RUN = {
     "movie": _loaded("movie", "movie_command"),
     "pack": _loaded("pack", "pack_command"),
     "render": _loaded("render", "render_command"),
-    "sheet": _loaded("sheet", "sheet_command"),
 }
 
 
@@ -105,7 +104,7 @@ def _capture(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="batch|bench|capture|diagnostics|download|movie|pack|render|sheet"
+        dest="command", required=True, metavar="batch|bench|capture|diagnostics|download|movie|pack|render"
     )
     commands.add_parser("batch", help="capture many videos onto many rigs, as a JSON file says", add_help=False)
     commands.add_parser("bench", help="time the writing of keys against keyframe_insert", add_help=False)
@@ -114,7 +113,6 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("movie", help="make a movie of a take's input beside the rig", add_help=False)
     commands.add_parser("pack", help="make rig packs for training", add_help=False)
     commands.add_parser("render", help="make videos of rigs, with ground, sky and shadows, for measuring", add_help=False)
-    commands.add_parser("sheet", help="show packs beside what Blender makes of their files", add_help=False)
     capture = commands.add_parser("capture", help="key the motion seen in a video onto armatures")
     capture.add_argument("--video", required=True, metavar="V", help="a video, or one picture of a numbered sequence")
     capture.add_argument(

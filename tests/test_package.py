@@ -75,7 +75,6 @@ def absent_imports(name: str, present: set[str]) -> list[str]:
 # what only the repository can do, and what says so where it is missing
 KNOWN_ABSENT = {
     "addon/render.py": ["backend/train/splits"],
-    "addon/sheet.py": ["backend/train"],
     "backend/cli.py": ["backend/train/commands"],
 }
 

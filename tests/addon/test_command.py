@@ -200,7 +200,7 @@ def test_out_that_cannot_be_written_is_told_before_the_capture(
     assert stand_in.calls == [] and obj.animation_data is None
 
 
-@pytest.mark.parametrize("arguments", [("pack", "a.glb"), ("render", "a.glb"), ("sheet", "a.glb", "--packs", ".")])
+@pytest.mark.parametrize("arguments", [("pack", "a.glb"), ("render", "a.glb")])
 def test_a_file_in_place_of_a_folder_is_told(
     arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
