@@ -1,11 +1,11 @@
 """AnyRig's Blender side: register and unregister, nothing else. torch is loaded when a capture starts, never here."""
 
 from . import (
+    background_runner,
     check_panel,
     command,
     diagnostics,
     fixes,
-    job,
     jobs_queue,
     looking,
     menus,
@@ -13,7 +13,7 @@ from . import (
     operators,
     overlay,
     panels,
-    prefs,
+    preferences_panel,
     presets,
     props,
     queue_operators,
@@ -31,10 +31,10 @@ from . import (
 )
 
 MODULES = (
-    prefs,
+    preferences_panel,
     sides,
     props,
-    job,
+    background_runner,
     turns,
     presets,
     panels,

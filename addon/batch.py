@@ -17,10 +17,10 @@ import bpy
 from ..backend.errors import UserError
 from ..backend.outputs import check_outputs
 from . import capture, exporting, jobs_file, prefs
+from .chosen_armatures import armature_from_context
 from .importing import import_rig
 from .job import Job, Progress, Snapshot
 from .jobs_file import Spec
-from .props import armature_from_context
 
 FLAMENCO = Path(__file__).parent / "flamenco" / "anyrig_batch.js"
 DONE, FAILED, SKIPPED = "done", "failed", "done before"

@@ -22,17 +22,17 @@ from ..backend.rotation import Array
 from . import prefs, take_store
 from .animation import all_or_none
 from .bones import chosen_bones
+from .capture_params import CaptureParams, output_from_props
 from .job import Job, Snapshot
 from .keying import write_motion
 from .naming import labelled
 from .output import STRIP, extend_range, push_down
-from .props import CaptureParams, output_from_props
 from .rig import rig_from_armature
 from .suitable import check_suitable
 from .view import draw_capsules, render_meshes
 
 if TYPE_CHECKING:
-    from ..backend.capture import Progress
+    from ..backend.progress import Progress
 
 INSTALL = "install the AnyRig zip made for this system, which brings it along"
 
@@ -117,7 +117,8 @@ def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> Ca
 def steps(take: Take) -> Generator[Progress, None, list[Result]]:
     """The computation; safe on any thread. torch is loaded here, so that the window does not wait for it either."""
     try:
-        from ..backend.capture import Target, capture
+        from ..backend.capture import capture
+        from ..backend.rig import Target
     except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load (Windows)
         raise UserError(f"PyTorch cannot be loaded ({error}): {INSTALL}.") from error
     targets = []

@@ -7,12 +7,13 @@ import math
 
 import bpy
 
-from ..backend.clip import Clip, Settings
+from ..backend.capture_settings import Settings
+from ..backend.clip import Clip
 from ..backend.errors import UserError
-from . import prefs
+from . import engines, prefs
 from .bones import choice_of
+from .capture_params import CaptureParams
 from .output import ACTION, STRIP
-from .props import CaptureParams
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def _add_rig(rig: argparse._ArgumentGroup) -> None:
     rig.add_argument(
         "--heading", choices=("rig", "view"), default="rig", help="face as the reference does, or as seen (default: rig)"
     )
-    rig.add_argument("--engine", choices=tuple(prefs.ENGINES), help="what draws the rig (default: as in the preferences)")
+    rig.add_argument("--engine", choices=tuple(engines.ENGINES), help="what draws the rig (default: as in the preferences)")
 
 
 def _add_video(video: argparse._ArgumentGroup) -> None:
@@ -80,7 +81,7 @@ def params_from_options(context: bpy.types.Context, options: argparse.Namespace)
         reference_frame=options.reference,
         azimuth=None if options.azimuth is None else math.radians(options.azimuth),
         start_frame=options.start_frame,
-        engine=prefs.ENGINES.get(options.engine, prefs.engine(context)),
+        engine=engines.ENGINES.get(options.engine, prefs.engine(context)),
         bones=bones,
         collection=collection,
         output=STRIP if options.nla else ACTION,

@@ -12,7 +12,15 @@ import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from ..backend.errors import UserError
-from . import job, operators, prefs, skeleton_lines, take_store, takes, turns
+from . import (
+    background_runner,
+    job,
+    prefs,
+    skeleton_lines,
+    take_store,
+    takes,
+    turns,
+)
 
 
 class ANYRIG_OT_movie(bpy.types.Operator):
@@ -30,13 +38,19 @@ class ANYRIG_OT_movie(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        reason = "A capture is running" if job.current() else "" if takes.selected(context) else "There is no take in this file"
+        reason = (
+            "A capture is running"
+            if background_runner.current()
+            else ""
+            if takes.selected(context)
+            else "There is no take in this file"
+        )
         if reason:
             cls.poll_message_set(reason)
         return not reason
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = operators.has_window(context)
+        self.beside = background_runner.has_window(context)
         if not self.filepath:
             self.filepath = str(_movie_path(context, ""))
         context.window_manager.fileselect_add(self)
@@ -51,11 +65,11 @@ class ANYRIG_OT_movie(bpy.types.Operator):
                 turns.run_in_turns(work, lambda ended: _told(path, ended))
                 return {"FINISHED"}
         except UserError as error:
-            job.tell_error(error)
+            background_runner.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         _told(path, work.drain())
-        text, is_error = job.message()
+        text, is_error = background_runner.message()
         self.report({"ERROR"} if is_error else {"INFO"}, text)
         return {"CANCELLED"} if is_error else {"FINISHED"}
 
@@ -63,11 +77,11 @@ class ANYRIG_OT_movie(bpy.types.Operator):
 def _told(path: Path, ended: job.Job) -> None:
     """When the movie is there, or will not be."""
     if ended.cancelled:
-        job.tell("Cancelled: no movie was written.")
+        background_runner.tell("Cancelled: no movie was written.")
     elif ended.error is not None:
-        job.tell(ended.error, is_error=True, fix=ended.fix)
+        background_runner.tell(ended.error, is_error=True, fix=ended.fix)
     else:
-        job.tell(f"{ended.result} frames written to '{path}'.")
+        background_runner.tell(f"{ended.result} frames written to '{path}'.")
 
 
 def _movie_path(context: bpy.types.Context, filepath: str) -> Path:

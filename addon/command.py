@@ -15,7 +15,7 @@ from ..backend.errors import UserError
 from ..backend.outputs import check_outputs
 from . import job
 from .capture_options import add_options, params_from_options
-from .props import armature_from_context
+from .chosen_armatures import armature_from_context
 from .rig_warnings import warnings_of
 
 if TYPE_CHECKING:

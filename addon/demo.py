@@ -21,14 +21,15 @@ import bpy
 import numpy as np
 
 from ..backend.camera import Camera
-from ..backend.clip import Clip, Settings
+from ..backend.capture_settings import Settings
+from ..backend.clip import Clip
 from ..backend.errors import UserError
 from ..backend.motion import Motion
 from ..backend.rotation import Array
-from . import action_render, demo_character, demo_sheet, importing
+from . import action_render, actions, demo_character, demo_sheet, importing
 from .capture import Result, Take, run_capture
+from .capture_params import CaptureParams
 from .job import Snapshot
-from .props import CaptureParams
 from .rig import rig_from_armature
 
 SIZE = 320  # pixels of the rendered video and of every picture
@@ -159,9 +160,9 @@ def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def roundtrip(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Film the rig's own action from a seeded random side, capture it back, and measure."""
     obj = load(options)
-    action = importing.find_action(obj, options.action) if options.action else longest_action(obj)
+    action = actions.find_action(obj, options.action) if options.action else longest_action(obj)
     reference = options.reference or default_reference(obj, action)
-    label = importing.action_label(action)
+    label = actions.action_label(action)
     console.say(f"Rendering action '{label}' of {obj.name} ...")
     chance = np.random.default_rng([options.seed, zlib.crc32(f"{options.rig.name}:{label}".encode())])
     azimuth, pitch = chance.uniform(-np.pi, np.pi), chance.uniform(0, STEEPEST_VIEW)
@@ -201,16 +202,16 @@ def load(options: argparse.Namespace) -> bpy.types.Object:
 
 
 def longest_action(obj: bpy.types.Object) -> bpy.types.Action:
-    actions = importing.actions_of(obj)
-    if not actions:
+    found = actions.actions_of(obj)
+    if not found:
         raise UserError(f"Armature '{obj.name}' has no action to film: choose a rig with one, or give --video.")
-    return max(actions, key=lambda action: len(importing.action_frames(action)))
+    return max(found, key=lambda action: len(actions.action_frames(action)))
 
 
 def default_reference(obj: bpy.types.Object, action: bpy.types.Action) -> str:
     """The first frame of another action, or the rest pose if there is none."""
-    others = [other for other in importing.actions_of(obj) if other != action]
-    return f"{others[0].name}:{int(importing.action_frames(others[0])[0])}" if others else "rest"
+    others = [other for other in actions.actions_of(obj) if other != action]
+    return f"{others[0].name}:{int(actions.action_frames(others[0])[0])}" if others else "rest"
 
 
 def stand(obj: bpy.types.Object, reference: str | None) -> None:
@@ -218,11 +219,11 @@ def stand(obj: bpy.types.Object, reference: str | None) -> None:
     data = obj.animation_data or obj.animation_data_create()
     if reference in (None, "rest"):
         data.action = None
-        importing.reset_pose(obj)
+        actions.reset_pose(obj)
     else:
         action, frame = reference_frame(obj, reference)
-        importing.assign_action(obj, action)
-        importing.reset_pose(obj)
+        actions.assign_action(obj, action)
+        actions.reset_pose(obj)
         bpy.context.scene.frame_set(frame)
     bpy.context.view_layer.update()
 
@@ -232,8 +233,8 @@ def reference_frame(obj: bpy.types.Object, reference: str) -> tuple[bpy.types.Ac
     name, colon, number = reference.rpartition(":")
     if not colon or not number.lstrip("-").isdigit():
         raise UserError(f"The reference '{reference}' is not understood: give rest, or ACTION:FRAME such as Walk:0.")
-    action = importing.find_action(obj, name)
-    frames = importing.action_frames(action)
+    action = actions.find_action(obj, name)
+    frames = actions.action_frames(action)
     if not frames[0] <= int(number) <= frames[-1]:
         raise UserError(f"Action '{name}' has no frame {number}: it runs from {frames[0]:g} to {frames[-1]:g}.")
     return action, int(number)
@@ -243,13 +244,13 @@ def film(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float, pitch:
     """Render the action from one side over a plain backdrop, one video frame for each scene frame."""
     from ..backend.video import write_video
 
-    frames = importing.action_frames(action)
+    frames = actions.action_frames(action)
     if len(frames) < 2:
         raise UserError(f"Action '{action.name}' has a single frame: choose one that moves with --action.")
     rig = rig_from_armature(obj)
-    truth = importing.pose_frames(obj, action, rig.names, frames)
-    importing.assign_action(obj, action)
-    importing.reset_pose(obj)
+    truth = actions.pose_frames(obj, action, rig.names, frames)
+    actions.assign_action(obj, action)
+    actions.reset_pose(obj)
     camera = action_render.frame_motion(obj, list(frames), azimuth, pitch, SIZE)
     pictures = action_render.render_action(obj, rig, list(frames), camera)
     backdrop = action_render.plain_backdrop(pictures)

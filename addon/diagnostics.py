@@ -19,7 +19,7 @@ import bpy
 from ..backend import device, machine
 from ..backend.device import Finding
 from ..backend.errors import UserError
-from . import job, prefs
+from . import background_runner, prefs
 from .labels import wrapped
 
 HERE = Path(__file__).resolve().parents[1]
@@ -96,7 +96,7 @@ def check(context: bpy.types.Context) -> list[Finding]:
 
 def _run_on(wanted: str) -> Finding:
     """A capture's device, tried."""
-    from ..backend.weights import pick_device
+    from ..backend.device import pick_device
 
     try:
         chosen = str(pick_device(wanted))
@@ -164,7 +164,7 @@ def _settings(context: bpy.types.Context) -> Iterator[tuple[str, str]]:
     props = context.scene.anyrig
     name = Path(props.model_file).name if props.model == "FILE" else props.model
     yield "Scene", f"model {name}, device {props.device}"
-    text, is_error = job.message()
+    text, is_error = background_runner.message()
     if text:
         yield "Last error" if is_error else "Last message", text
 

@@ -12,7 +12,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.props import EnumProperty, StringProperty
 
-from . import job, prefs
+from . import background_runner, engines, prefs
 
 
 class Fix(NamedTuple):
@@ -36,7 +36,7 @@ def _set(**values: Any) -> Callable[[bpy.types.Context], None]:
 def _use_cycles(context: bpy.types.Context) -> None:
     preferences = prefs.preferences(context)
     if preferences is not None:
-        preferences.engine = prefs.CYCLES
+        preferences.engine = engines.CYCLES
 
 
 def _object_mode(_context: bpy.types.Context) -> None:
@@ -83,7 +83,7 @@ class ANYRIG_OT_fix(bpy.types.Operator):
             self.report({"ERROR"}, f"There is no fix '{self.fix}': it is one of {', '.join(FIXES)}.")
             return {"CANCELLED"}
         found.apply(context)
-        job.tell("")
+        background_runner.tell("")
         return {"FINISHED"}
 
 
@@ -123,8 +123,8 @@ class ANYRIG_OT_pick_armature(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         context.scene.anyrig.armature = context.scene.objects[self.armature]
-        if job.fix() == PICK:
-            job.tell("")
+        if background_runner.fix() == PICK:
+            background_runner.tell("")
         return {"FINISHED"}
 
 

@@ -18,13 +18,14 @@ from math import degrees, isfinite, radians
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..backend.clip import Clip, Settings
+from ..backend.capture_settings import Settings
+from ..backend.clip import Clip
 from ..backend.errors import UserError
-from . import prefs
+from . import engines
 from .bones import DEFORM, choice_of, words_of
+from .capture_params import CaptureParams
+from .engines import ENGINES
 from .output import ACTION, STRIP
-from .prefs import ENGINES
-from .props import CaptureParams
 
 ALL = "all"
 RIGS = (".blend", ".glb", ".gltf", ".fbx", ".bvh")
@@ -70,7 +71,7 @@ class Spec:
     def outputs(self) -> tuple[Path, ...]:
         return tuple(self.folder / text.replace("{name}", self.name) for text in self.values["outputs"])
 
-    def params(self, device: str = "auto", engine: str = prefs.WORKBENCH) -> CaptureParams:
+    def params(self, device: str = "auto", engine: str = engines.WORKBENCH) -> CaptureParams:
         """What the capture is started with. device, engine: of a job that names none. Raises UserError for values that do not fit."""
         start, end = self.values.get("trim", (0.0, None))
         clip = Clip(str(self.video), start=start, end=end, **self._of(Clip))

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 import bpy
 from bpy.props import CollectionProperty, EnumProperty, IntProperty, PointerProperty, StringProperty
 
-from ..backend.clip import Clip, Settings
+from ..backend.capture_settings import Settings
+from ..backend.clip import Clip
 from ..backend.errors import UserError
-from . import job, operators
+from . import background_runner, job, operators
 from .bones import SELECTED, chosen_bones
-from .props import CaptureParams
+from .capture_params import CaptureParams
 
 if TYPE_CHECKING:
     from .capture import Take
@@ -139,7 +140,7 @@ _run = _Run()
 
 def running_key() -> str:
     """The key of the queue's job that is being captured now, or ''."""
-    return _run.key if _run.job is not None and _run.job is job.current() else ""
+    return _run.key if _run.job is not None and _run.job is background_runner.current() else ""
 
 
 def find(key: str) -> ANYRIG_QueueJob | None:
@@ -192,7 +193,7 @@ def _begin(context: bpy.types.Context) -> None:
 
 def step() -> float | None:
     """Start the next job, or tell how the queue ended. Also a timer, which comes again while something else runs in between."""
-    if job.current() is not None:
+    if background_runner.current() is not None:
         return PAUSE
     while _run.todo:
         _run.key, take = _run.todo.pop(0)
@@ -200,7 +201,7 @@ def step() -> float | None:
             continue
         try:
             _run.job = job.Job(operators.load_capture().steps(take))
-            job.run_beside_window(_run.job, lambda ended, take=take: _finish(take, ended))
+            background_runner.run_beside_window(_run.job, lambda ended, take=take: _finish(take, ended))
             return None
         except UserError as error:
             conclude(_run.key, FAILED, str(error))
@@ -213,7 +214,7 @@ def _finish(take: Take, ended: job.Job) -> None:
     """One job has ended: its keys, and its state in the same undo step."""
     conclude(_run.key, WAITING if ended.cancelled else DONE)
     operators.finish(take, ended)
-    text, is_error = job.message()
+    text, is_error = background_runner.message()
     if ended.cancelled:
         stop()
         return
@@ -240,7 +241,7 @@ def run_here(context: bpy.types.Context) -> None:
 
 
 def _tell() -> None:
-    job.tell(summary(), is_error=FAILED in _run.ended.values())
+    background_runner.tell(summary(), is_error=FAILED in _run.ended.values())
 
 
 def summary() -> str:

@@ -17,6 +17,7 @@ from ..backend.rotation import Array, continuous, matrix_to_quaternion, quaterni
 from . import control_keys, locks
 from .controls import ControlRig, control_rig
 from .rig import basis_channels, pose_of
+from .suitable import check_writable
 
 EULER_MODES = ("XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
 # Video timestamps are rounded, often to milliseconds: a whole frame this little outside the take still gets its key.
@@ -57,14 +58,6 @@ def write_motion(
     action, slot = build_action(name, obj.name, frames, channels)
     _assign(obj, action, slot)
     return action
-
-
-def check_writable(obj: bpy.types.Object) -> None:
-    """Raises UserError if the armature cannot get an action: it is linked, or in the NLA's tweak mode."""
-    if obj.library is not None:
-        raise UserError(f"Object '{obj.name}' is linked from another file: make a library override of it first.")
-    if obj.animation_data is not None and obj.animation_data.use_tweak_mode:
-        raise UserError(f"Armature '{obj.name}' is in the NLA's tweak mode: leave it (Tab in the NLA editor) first.")
 
 
 def _check_fit(rig: Rig, motion: Motion, reference: Array) -> None:

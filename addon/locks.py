@@ -8,7 +8,13 @@ import bpy
 import numpy as np
 from mathutils import Matrix, Quaternion
 
-from ..backend.rotation import Array, axis_angle_to_matrix, continuous, matrix_to_quaternion, quaternion_to_matrix
+from ..backend.rotation import (
+    Array,
+    axis_angle_to_matrix,
+    continuous,
+    matrix_to_quaternion,
+    quaternion_to_matrix,
+)
 
 SWEEPS = 20  # of the free angles in turn, where two of three are free
 XYZ = "XYZ"

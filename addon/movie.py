@@ -18,7 +18,7 @@ from ..backend.matchmove import View
 from ..backend.raw_take import RawTake
 from ..backend.rotation import Array
 from ..backend.video import Frame, probe, read_frames, video_steps
-from . import footage, prefs, take_store, takes
+from . import engines, footage, prefs, take_store, takes
 from .job import Job, Progress, Snapshot
 from .rig import pose_of
 from .view import Studio
@@ -35,7 +35,7 @@ class MovieParams:
     path: Path
     height: int = 480
     over: bool = False
-    engine: str = prefs.WORKBENCH
+    engine: str = engines.WORKBENCH
 
 
 def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieParams) -> Generator[Progress, None, int]:

@@ -12,8 +12,8 @@ import bpy
 from bpy.props import CollectionProperty, IntProperty, PointerProperty, StringProperty
 
 from ..backend.errors import UserError
-from . import job
-from .props import armature_from_context
+from . import background_runner
+from .chosen_armatures import armature_from_context
 
 if TYPE_CHECKING:
     from ..backend.rig import Rig
@@ -72,7 +72,7 @@ class ANYRIG_OT_guess_names(bpy.types.Operator):
         try:
             rig = rig_from_armature(obj)
         except UserError as error:
-            job.tell_error(error)
+            background_runner.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         table = table_of(scene, obj)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import bpy
 
 from ..backend.errors import UserError
-from . import estimate, job, panels
-from .props import armatures_from_context, params_from_context
+from . import background_runner, estimate, job, panels
+from .background_runner import has_window
+from .capture_params import params_from_context
+from .chosen_armatures import armatures_from_context
 
 if TYPE_CHECKING:
     from .capture import Result, Take
@@ -45,14 +47,14 @@ class ANYRIG_OT_capture(bpy.types.Operator):
         try:
             capture = load_capture()
             take = capture.gather(context, armatures_from_context(context), params_from_context(context))
-            job.run_beside_window(job.Job(capture.steps(take)), lambda ended: finish(take, ended))
+            background_runner.run_beside_window(job.Job(capture.steps(take)), lambda ended: finish(take, ended))
         except UserError as error:
             return self._refuse(error)
         # nothing has changed yet, so there must be no undo step yet
         return {"CANCELLED"}
 
     def _refuse(self, error: UserError) -> set[str]:
-        job.tell_error(error)
+        background_runner.tell_error(error)
         self.report({"ERROR"}, str(error))
         return {"CANCELLED"}
 
@@ -60,23 +62,17 @@ class ANYRIG_OT_capture(bpy.types.Operator):
 def finish(take: Take, ended: job.Job) -> None:
     """Main thread, when a job beside the window has ended: write the keys as one undo step, or say why there are none."""
     if ended.cancelled:
-        job.tell("Cancelled: nothing was changed.")
+        background_runner.tell("Cancelled: nothing was changed.")
         return
     try:
         if ended.error is not None:
             raise UserError(ended.error, ended.fix)
         load_capture().write(take, ended.result)
     except UserError as error:
-        job.tell_error(error)
+        background_runner.tell_error(error)
         return
     _push_undo()
     _succeeded(take, ended.result)
-
-
-def has_window(context: bpy.types.Context) -> bool:
-    """Whether a job can run beside one."""
-    # a background Blender has a window in its startup file, yet its timers never fire
-    return not bpy.app.background and context.window is not None
 
 
 def load_capture() -> ModuleType:
@@ -90,7 +86,7 @@ def load_capture() -> ModuleType:
 
 def _obstacle(context: bpy.types.Context) -> str:
     """Why a capture cannot start, or ''."""
-    if job.current() is not None:
+    if background_runner.current() is not None:
         return "A capture is running"
     if not armatures_from_context(context):
         return "Pick an armature"
@@ -111,7 +107,7 @@ def _succeeded(take: Take, results: list[Result]) -> None:
     names = [subject.rig.name for subject in take.subjects]
     onto = "" if len(names) == 1 else f" onto {', '.join(names)}"
     notes = "".join(f" {note}" for note in results[0].motion.provenance.get("notes", ()))
-    job.tell(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.{notes}")
+    background_runner.tell(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.{notes}")
 
 
 def _learn(take: Take, results: list[Result]) -> None:

@@ -23,7 +23,7 @@ from bpy.props import (
 from mathutils import Matrix
 
 from ..backend.errors import UserError
-from . import job, looking, take_store, takes
+from . import background_runner, looking, take_store, takes
 from .animation import CHANNELS, Animation
 
 if TYPE_CHECKING:
@@ -104,7 +104,11 @@ class ANYRIG_OT_overlay(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         on = context.scene.anyrig_overlay.on
         reason = (
-            "A capture is running" if job.current() else "" if on or takes.selected(context) else "There is no take in this file"
+            "A capture is running"
+            if background_runner.current()
+            else ""
+            if on or takes.selected(context)
+            else "There is no take in this file"
         )
         if reason:
             cls.poll_message_set(reason)
@@ -117,7 +121,7 @@ class ANYRIG_OT_overlay(bpy.types.Operator):
             else:
                 set_up(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
         except UserError as error:
-            job.tell_error(error)
+            background_runner.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}

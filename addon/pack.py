@@ -16,7 +16,8 @@ from ..backend.errors import UserError
 from ..backend.packs import Pack
 from ..backend.rig import Rig
 from ..backend.rotation import Array, rotation_part
-from .importing import action_frames, action_label, actions_of, import_rig, pose_frames
+from .actions import action_frames, action_label, actions_of, pose_frames
+from .importing import import_rig
 from .rig import rig_from_armature
 from .surface import surface_of
 

@@ -10,12 +10,13 @@ import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
 from numpy.typing import NDArray
 
-from . import estimate, fixes, job, rig_check, sides, turns, video_file
+from . import background_runner, estimate, fixes, rig_check, sides, turns, video_file
 from .bones import COLLECTION
+from .chosen_armatures import armatures_from_context, picked_armature
 from .diagnostics import torch_text
 from .labels import wrapped
 from .presets import ANYRIG_PT_presets
-from .props import armatures_from_context, frames_to_read, picked_armature
+from .props import frames_to_read
 
 VIEW = "view"
 
@@ -42,7 +43,7 @@ class _Section:
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False
-        layout.enabled = job.current() is None
+        layout.enabled = background_runner.current() is None
         self.content(layout, context)
 
 
@@ -204,7 +205,7 @@ class ANYRIG_PT_run(_Section, bpy.types.Panel):
     bl_options = {"HIDE_HEADER"}
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, running = self.layout, job.current()
+        layout, running = self.layout, background_runner.current()
         if running is not None:
             snapshot = running.progress
             layout.progress(factor=snapshot.fraction, text=snapshot.text)
@@ -217,12 +218,12 @@ class ANYRIG_PT_run(_Section, bpy.types.Panel):
             row = layout.row()
             row.scale_y = 1.6
             row.operator("anyrig.capture", icon="ARMATURE_DATA")
-        text, is_error = job.message()
+        text, is_error = background_runner.message()
         if text:
             column = layout.column()
             column.alert = is_error
             wrapped(column, text, "ERROR" if is_error else "INFO")
-            fixes.draw(layout, context, job.fix())
+            fixes.draw(layout, context, background_runner.fix())
 
 
 def estimate_text(context: bpy.types.Context) -> str:

@@ -1,15 +1,11 @@
-"""Preferences: what draws the reference views, the usual device, and which PyTorch is there."""
-
-# Blender properties are annotations that are calls.
-# pyright: reportInvalidTypeForm=false
+"""The values of the preferences: the engine for reference views, the device, the weights' folder and mirror."""
 
 from __future__ import annotations
 
 import bpy
-from bpy.props import EnumProperty, StringProperty
 
-WORKBENCH, CYCLES = "BLENDER_WORKBENCH", "CYCLES"
-ENGINES = {"workbench": WORKBENCH, "cycles": CYCLES}  # as commands and files call them
+from .engines import WORKBENCH
+
 DEVICES = (
     ("auto", "Automatic", "The graphics card where PyTorch can use it, else the processor"),
     ("cuda", "CUDA", "An NVIDIA graphics card (or AMD with ROCm)"),
@@ -20,45 +16,7 @@ DEVICES = (
 ROOT = (__package__ or "").rpartition(".")[0]
 
 
-class ANYRIG_Preferences(bpy.types.AddonPreferences):
-    bl_idname = ROOT
-
-    engine: EnumProperty(
-        name="Reference Views",
-        description="What draws the pictures of the rig that are compared with the video",
-        items=(
-            (WORKBENCH, "Workbench", "Fast; needs a working graphics driver"),
-            (CYCLES, "Cycles", "For machines without a graphics driver, where Workbench would end Blender"),
-        ),
-    )
-    device: EnumProperty(
-        name="Device",
-        description="Where the network runs unless the panel says otherwise",
-        items=DEVICES,
-    )
-    weights_folder: StringProperty(
-        name="Weights Folder",
-        description="Where the released weights lie; empty: with the extension's own files",
-        subtype="DIR_PATH",
-    )
-    mirror: StringProperty(
-        name="Weights Mirror",
-        description="Address to download the released weights from; empty: the hub where they were published",
-    )
-
-    def draw(self, _context: bpy.types.Context) -> None:
-        from . import diagnostics  # which reads these preferences
-
-        column = self.layout.column()
-        column.use_property_split = True
-        column.prop(self, "engine")
-        column.prop(self, "device")
-        column.prop(self, "weights_folder")
-        column.prop(self, "mirror")
-        diagnostics.draw(self.layout.box())
-
-
-def preferences(context: bpy.types.Context) -> ANYRIG_Preferences | None:
+def preferences(context: bpy.types.Context) -> bpy.types.AddonPreferences | None:
     """None where the add-on runs without being installed, as in tests."""
     addon = context.preferences.addons.get(ROOT)
     return None if addon is None else addon.preferences
@@ -91,11 +49,3 @@ def mirror(context: bpy.types.Context) -> str:
     """What takes the place of the hub, or ''."""
     found = preferences(context)
     return "" if found is None else found.mirror
-
-
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_Preferences)
-
-
-def unregister() -> None:
-    bpy.utils.unregister_class(ANYRIG_Preferences)

@@ -16,8 +16,9 @@ import bpy
 from bpy.props import CollectionProperty, EnumProperty, StringProperty
 
 from ..backend.errors import UserError
-from . import job, jobs_file, jobs_queue, operators
-from .props import armatures_from_context, params_from_context
+from . import background_runner, jobs_file, jobs_queue
+from .capture_params import params_from_context
+from .chosen_armatures import armatures_from_context
 from .video_file import SUFFIXES
 
 VIDEOS = ";".join(f"*{suffix}" for suffix in SUFFIXES)
@@ -45,7 +46,7 @@ class _QueueOperator:
         try:
             told = self.run(context)
         except UserError as error:
-            job.tell_error(error)
+            background_runner.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         if told:
@@ -196,17 +197,17 @@ class ANYRIG_OT_queue_run(_QueueOperator, bpy.types.Operator):
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
-        if job.current() is not None:
+        if background_runner.current() is not None:
             return "A capture is running"
         return "" if jobs_queue.waiting(context.scene) else "No job is waiting"
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        if not operators.has_window(context):
+        if not background_runner.has_window(context):
             return self.execute(context)
         try:
             jobs_queue.start(context)
         except UserError as error:
-            job.tell_error(error)
+            background_runner.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}

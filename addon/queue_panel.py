@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import job, jobs_queue
+from . import background_runner, jobs_queue
 from .labels import wrapped
 
 ICONS = {jobs_queue.WAITING: "SORTTIME", jobs_queue.DONE: "CHECKMARK", jobs_queue.FAILED: "ERROR"}
@@ -77,7 +77,7 @@ def _draw_side(column: bpy.types.UILayout) -> None:
 
 def _draw_chosen(layout: bpy.types.UILayout, item: jobs_queue.ANYRIG_QueueJob) -> None:
     """What was wrong with the chosen job."""
-    if item.message and job.message()[0] != item.message:
+    if item.message and background_runner.message()[0] != item.message:
         column = layout.column()
         column.alert = item.state == jobs_queue.FAILED
         wrapped(column, item.message, "ERROR")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import bpy
 
 from ..backend.errors import UserError
-from . import job, prefs, sides
+from . import background_runner, prefs, sides
 from .bones import chosen_bones
-from .props import armature_from_context
+from .chosen_armatures import armature_from_context
 
 SIZE = 128  # pixels of a thumbnail
 
@@ -20,7 +20,13 @@ class ANYRIG_OT_show_sides(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        reason = "A capture is running" if job.current() else "" if armature_from_context(context) else "Pick an armature"
+        reason = (
+            "A capture is running"
+            if background_runner.current()
+            else ""
+            if armature_from_context(context)
+            else "Pick an armature"
+        )
         if reason:
             cls.poll_message_set(reason)
         return not reason
@@ -29,7 +35,7 @@ class ANYRIG_OT_show_sides(bpy.types.Operator):
         try:
             draw_sides(context, armature_from_context(context))
         except UserError as error:
-            job.tell_error(error)
+            background_runner.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         context.scene.anyrig.view = "SIDE"

@@ -24,9 +24,10 @@ from ..backend.packs import Pack, load_packs
 from ..backend.rotation import Array
 from . import studio
 from .action_render import points_at, visible_meshes
-from .importing import action_frames, action_label, actions_of, assign_action, import_rig, reset_pose, undisturbed
+from .actions import action_frames, action_label, actions_of, assign_action, reset_pose, undisturbed
+from .engines import ENGINES
+from .importing import import_rig
 from .posed import go_to
-from .prefs import ENGINES
 
 if TYPE_CHECKING:
     from ..backend.splat import Cloud

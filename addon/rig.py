@@ -10,10 +10,16 @@ from mathutils import Matrix
 
 from ..backend.errors import UserError
 from ..backend.rig import Rig
-from ..backend.rotation import Array, axis_angle_to_matrix, matrix_to_quaternion, orthogonal_part, rotation_part
+from ..backend.rotation import (
+    Array,
+    axis_angle_to_matrix,
+    matrix_to_quaternion,
+    orthogonal_part,
+    rotation_part,
+)
 from . import locks
+from .actions import sliding_bones
 from .controls import control_rig
-from .importing import sliding_bones
 
 # Newton's method for a bone under an uneven scale (`_solve_rotation`): most steps, and radians for its derivatives.
 MAX_STEPS = 30

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import bpy
 
 from ..backend.errors import UserError
-from . import job
+from . import background_runner
 from .bones import chosen_bones
+from .chosen_armatures import armatures_from_context
 from .labels import wrapped
-from .props import armatures_from_context
 from .rig_warnings import warnings_of
 
 _found: dict[int, list[str]] = {}  # by the armature's session_uid, since the last check
@@ -38,7 +38,13 @@ class ANYRIG_OT_check_rig(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        reason = "A capture is running" if job.current() else "" if armatures_from_context(context) else "Pick an armature"
+        reason = (
+            "A capture is running"
+            if background_runner.current()
+            else ""
+            if armatures_from_context(context)
+            else "Pick an armature"
+        )
         if reason:
             cls.poll_message_set(reason)
         return not reason
@@ -47,7 +53,7 @@ class ANYRIG_OT_check_rig(bpy.types.Operator):
         try:
             lines = check(context, armatures_from_context(context))
         except UserError as error:
-            job.tell_error(error)
+            background_runner.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         for line in lines or ["All bones will do what a take asks of them"]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backend.errors import UserError
-from . import job, take_store, takes
+from . import background_runner, take_store, takes
 
 if TYPE_CHECKING:
     from ..backend.raw_take import RawTake
@@ -158,7 +158,7 @@ def redraw_views() -> None:
         for area in window.screen.areas:
             if area.type == "VIEW_3D":
                 area.tag_redraw()
-    job.redraw()
+    background_runner.redraw()
 
 
 @bpy.app.handlers.persistent

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..backend.camera import Camera
 from ..backend.errors import UserError
 from .action_render import current_window, place
-from .prefs import WORKBENCH
+from .engines import WORKBENCH
 
 NAME = "AnyRig film"
 PHYSICAL = ("NISHITA", "SINGLE_SCATTERING")  # one kind of sky, renamed in Blender 5.0

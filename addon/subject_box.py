@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ..backend.clip import Clip
 from ..backend.errors import UserError
-from . import job
-from .props import ANYRIG_Props, box_of, clip_from_props
+from . import background_runner
+from .capture_params import box_of, clip_from_props
+from .props import ANYRIG_Props
 
 SMALLEST = 4  # pixels of the video: anything less is a click
 SHARE = 0.94  # of the free part of the viewport
@@ -100,8 +101,8 @@ def set_box(props: ANYRIG_Props, box: Sequence[int]) -> None:
             f"The subject box lies outside the picture of {width} x {height} pixels: draw it around the subject.", fix="draw_box"
         )
     props.box, props.use_box = box, True
-    if job.fix() == "draw_box":
-        job.tell("")
+    if background_runner.fix() == "draw_box":
+        background_runner.tell("")
 
 
 class ANYRIG_OT_draw_box(bpy.types.Operator):
@@ -116,7 +117,7 @@ class ANYRIG_OT_draw_box(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        reason = "A capture is running" if job.current() else "" if context.scene.anyrig.video else "Pick a video"
+        reason = "A capture is running" if background_runner.current() else "" if context.scene.anyrig.video else "Pick a video"
         if reason:
             cls.poll_message_set(reason)
         return not reason
@@ -138,7 +139,7 @@ class ANYRIG_OT_draw_box(bpy.types.Operator):
         try:
             picture = first_frame(replace(clip_from_props(context.scene.anyrig), box=None))
         except UserError as error:
-            job.tell_error(error)
+            background_runner.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         self._start(context, area, picture)

@@ -6,7 +6,6 @@ import bpy
 import numpy as np
 
 from ..backend.errors import UserError
-from .keying import check_writable
 from .rig import check_armature, meshes_of
 
 
@@ -39,3 +38,11 @@ def _check_scales(obj: bpy.types.Object) -> None:
         raise UserError(
             f"Bone '{bone.name}' of armature '{obj.name}' is mirrored by a negative scale: make the scale positive first."
         )
+
+
+def check_writable(obj: bpy.types.Object) -> None:
+    """Raises UserError if the armature cannot get an action: it is linked, or in the NLA's tweak mode."""
+    if obj.library is not None:
+        raise UserError(f"Object '{obj.name}' is linked from another file: make a library override of it first.")
+    if obj.animation_data is not None and obj.animation_data.use_tweak_mode:
+        raise UserError(f"Armature '{obj.name}' is in the NLA's tweak mode: leave it (Tab in the NLA editor) first.")

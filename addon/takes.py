@@ -14,9 +14,9 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, IntProperty, PointerProperty, StringProperty
 
 from ..backend.errors import UserError
-from . import controls, job, take_store
+from . import background_runner, controls, take_store
 from .animation import Animation
-from .props import armature_from_context
+from .chosen_armatures import armature_from_context
 
 
 def selected(context: bpy.types.Context) -> bpy.types.Text | None:
@@ -58,9 +58,9 @@ def show(obj: bpy.types.Object, text: bpy.types.Text) -> bpy.types.Action:
 
 def assign(obj: bpy.types.Object, action: bpy.types.Action | None) -> None:
     """Make the armature play the action, or none; the action before it is kept in the file."""
-    from . import importing, keying
+    from . import actions, suitable
 
-    keying.check_writable(obj)
+    suitable.check_writable(obj)
     if action is not None and not _is_for_objects(action):
         raise UserError(f"Action '{action.name}' was not made for an armature: choose another one.")
     data = obj.animation_data
@@ -72,7 +72,7 @@ def assign(obj: bpy.types.Object, action: bpy.types.Action | None) -> None:
     if action is None:
         data.action = None
     else:
-        importing.assign_action(obj, action)
+        actions.assign_action(obj, action)
     obj.update_tag()
 
 
@@ -122,7 +122,13 @@ class _TakeOperator:
 
     @classmethod
     def poll(cls: Any, context: bpy.types.Context) -> bool:
-        reason = "A capture is running" if job.current() else "" if selected(context) else "There is no take in this file"
+        reason = (
+            "A capture is running"
+            if background_runner.current()
+            else ""
+            if selected(context)
+            else "There is no take in this file"
+        )
         if reason:
             cls.poll_message_set(reason)
         return not reason
@@ -132,10 +138,10 @@ class _TakeOperator:
             text = take_store.find(self.take) if self.take else selected(context)
             told = self.run(context, text)
         except UserError as error:
-            job.tell_error(error)
+            background_runner.tell_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        job.tell(told)
+        background_runner.tell(told)
         self.report({"INFO"}, told)
         return {"FINISHED"}
 
@@ -252,10 +258,12 @@ class ANYRIG_OT_take_recover(bpy.types.Operator):
             self.report({"ERROR"}, sentence)
         if not found:
             told = refused[0] if refused else "There is nothing to recover: every copied take is in this file."
-            job.tell(told, is_error=bool(refused))
+            background_runner.tell(told, is_error=bool(refused))
             return {"CANCELLED"}
         select(context, found[0])
-        job.tell(f"Recovered {len(found)} {'take' if len(found) == 1 else 'takes'}: choose one and click Apply Again.")
+        background_runner.tell(
+            f"Recovered {len(found)} {'take' if len(found) == 1 else 'takes'}: choose one and click Apply Again."
+        )
         return {"FINISHED"}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import job
+from . import background_runner, job
 
 INTERVAL = 0.01  # seconds between two steps, in which the window is drawn
 
@@ -31,12 +31,12 @@ _turns = _Turns()
 
 def running() -> job.Job | None:
     """The current job, if it is one that takes turns."""
-    return _turns.job if _turns.job is job.current() else None
+    return _turns.job if _turns.job is background_runner.current() else None
 
 
 def run_in_turns(work: job.Job, finished: Callable[[job.Job], None]) -> None:
     """Step the job from the window's timer, and call `finished` when it has ended by itself or by Esc. Raises UserError if one runs."""
-    job.occupy(work, finished)
+    background_runner.occupy(work, finished)
     _turns.job = work
     if not bpy.app.background:
         bpy.ops.anyrig.take_turns("INVOKE_DEFAULT")
@@ -47,7 +47,7 @@ def take_turn() -> job.Job | None:
     work = running()
     if work is not None:
         work.turn()
-        job.tick()
+        background_runner.tick()
     _turns.job = running()
     return _turns.job
 
@@ -88,7 +88,7 @@ class ANYRIG_OT_take_turns(bpy.types.Operator):
 def abandon() -> None:
     """Close the job, if it has not ended: what it changed is put back."""
     if running():
-        job.abandon()
+        background_runner.abandon()
     _turns.job = None
     if _turns.timer is not None:
         bpy.context.window_manager.event_timer_remove(_turns.timer)
@@ -99,7 +99,7 @@ def abandon() -> None:
 def _before_undo(*_: Any) -> None:
     if running():
         abandon()
-        job.tell("Cancelled: nothing was changed.")
+        background_runner.tell("Cancelled: nothing was changed.")
 
 
 HANDLERS = (bpy.app.handlers.undo_pre, bpy.app.handlers.redo_pre)

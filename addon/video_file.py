@@ -12,7 +12,7 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from . import job
+from . import background_runner
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".mts", ".m2ts", ".gif")
 CLOSE = 1e-3  # relative difference below which two frame rates are the same
@@ -32,7 +32,7 @@ class ANYRIG_OT_choose_video(bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        if job.current() is not None:
+        if background_runner.current() is not None:
             cls.poll_message_set("A capture is running")
             return False
         return True
@@ -51,7 +51,7 @@ class ANYRIG_OT_choose_video(bpy.types.Operator):
         props.video = self.filepath
         # what was said of another video holds no more: its range, its subject, its mistakes
         props.trim_start, props.trim_end, props.use_box, props.matte = 0.0, 0.0, False, ""
-        job.tell("")
+        background_runner.tell("")
         good = props.video_frames > 0
         self.report(
             {"INFO"} if good else {"WARNING"}, f"{Path(self.filepath).name}: {props.video_text}" if good else props.video_text

@@ -17,8 +17,8 @@ from ..backend.camera import Camera, fit_distance
 from ..backend.errors import UserError
 from ..backend.rig import Reference, Rig
 from ..backend.rotation import Array
+from .engines import CYCLES, WORKBENCH
 from .posed import to_world
-from .prefs import CYCLES, WORKBENCH
 from .rig import meshes_of, pose_of
 
 

@@ -16,9 +16,10 @@ from bpy.app.translations import pgettext_iface as iface_
 from bpy.props import StringProperty
 
 from ..backend.errors import UserError
-from ..backend.obtain import Step, adopt, obtain
-from ..backend.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text, size_text
-from . import job, operators, prefs
+from ..backend.obtain import adopt, obtain
+from ..backend.progress import Step, size_text
+from ..backend.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text
+from . import background_runner, job, prefs
 from .labels import wrapped
 
 # a mixin must not be an operator itself
@@ -53,7 +54,7 @@ class _Work(Operator):
         try:
             work = job.Job(self.steps(context))
             if self.beside:
-                job.run_beside_window(work, partial(_finish, kept=self.kept))
+                background_runner.run_beside_window(work, partial(_finish, kept=self.kept))
                 return {"FINISHED"}
         except UserError as error:
             return self._refuse(error)
@@ -64,7 +65,7 @@ class _Work(Operator):
         return {"FINISHED"}
 
     def _refuse(self, error: UserError) -> set[str]:
-        job.tell_error(error)
+        background_runner.tell_error(error)
         self.report({"ERROR"}, str(error))
         return {"CANCELLED"}
 
@@ -82,7 +83,7 @@ class ANYRIG_OT_download_weights(_Work, bpy.types.Operator):
         return not reason
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = operators.has_window(context)
+        self.beside = background_runner.has_window(context)
         if not self.beside:
             return self.execute(context)
         return context.window_manager.invoke_props_dialog(self, width=460)
@@ -113,7 +114,7 @@ class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
         return not reason
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = operators.has_window(context)
+        self.beside = background_runner.has_window(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
@@ -131,7 +132,7 @@ class ANYRIG_OT_remove_weights(_Work, bpy.types.Operator):
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
-        return job.current() is None
+        return background_runner.current() is None
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_confirm(self, event)
@@ -141,23 +142,23 @@ class ANYRIG_OT_remove_weights(_Work, bpy.types.Operator):
             text = f"{size_text(folder(context).remove())} freed."
         except UserError as error:
             return self._refuse(error)
-        job.tell(text)
+        background_runner.tell(text)
         self.report({"INFO"}, text)
         return {"FINISHED"}
 
 
 def _obstacle() -> str:
-    return "" if job.current() is None else "Something is running: wait for it or cancel it"
+    return "" if background_runner.current() is None else "Something is running: wait for it or cancel it"
 
 
 def _finish(ended: job.Job, kept: str) -> None:
     """Main thread, when the work beside the window has ended. kept: what stays if it was cancelled."""
     if ended.cancelled:
-        job.tell(f"Cancelled: {kept}.")
+        background_runner.tell(f"Cancelled: {kept}.")
     elif ended.error is not None:
-        job.tell(ended.error, is_error=True, fix=ended.fix)
+        background_runner.tell(ended.error, is_error=True, fix=ended.fix)
     else:
-        job.tell(_done(ended.result))
+        background_runner.tell(_done(ended.result))
 
 
 def _done(items: list[Item]) -> str:

@@ -16,7 +16,7 @@ from .config import Config
 from .kinematics import anchored_ik, global_to_local, local_to_global, matrix_to_rot6d, rot6d_to_matrix
 
 if TYPE_CHECKING:
-    from .model import Anchor
+    from .inputs import Anchor
 
 
 class Places(nn.Module):

@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .blocks import Graph
 from .camera import project, view_yaw
 from .config import Config
 from .errors import UserError
 from .guess import understood
-from .model import Anchor
+from .inputs import Anchor, Graph
 from .names import hashed_embedding
 from .rig import Rig
 from .rotation import Array, matrix_to_rot6d

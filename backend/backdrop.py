@@ -8,7 +8,18 @@ import cv2
 import numpy as np
 
 from .align import alignment, grey
-from .matte import Picker, difference, dot, key, mask_box, ordered, shade_vectors, shrink, soft_matte, work_size
+from .matte import (
+    Picker,
+    difference,
+    dot,
+    key,
+    mask_box,
+    ordered,
+    shade_vectors,
+    shrink,
+    soft_matte,
+    work_size,
+)
 from .video import Array
 
 _SHADE = (0.9, 1.05)  # of a static background: the cube root of how dark a shadow and how bright a reflection on it may be

@@ -22,14 +22,17 @@ import torch
 from .anchors import Pairs, body_of, collate
 from .baseline import padded
 from .capsules import capsules
-from .capture import Clock, Target, result_of, takes_of
-from .clip import Clip, Settings
+from .capture import Clock, takes_of
+from .capture_settings import Settings
+from .clip import Clip
 from .compute import Plan, give_back, mixed, plan_of
 from .config import Config
 from .dinov2 import Dinov2, Dinov2Encoder, VitConfig
 from .inference import motion_of, run_pose2rot, run_video2pose
-from .model import Anchor, Video2Pose2Rot
-from .rig import Rig
+from .inputs import Anchor
+from .model import Video2Pose2Rot
+from .progress import result_of
+from .rig import Rig, Target
 from .splat import reference_views
 from .subject import find_subject
 from .video import read_frames, write_video

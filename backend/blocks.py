@@ -5,40 +5,15 @@ B rigs, T frames, J joints, S image tokens, D width, H heads, d = D / H.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .inputs import Graph
+from .metal import attended, on_metal
+
 RELATIONS = 36  # 6 hop classes x 6 edge classes
 BLOCK = 16  # frames that attend to their neighbours together
-
-
-def on_metal(x: Tensor) -> bool:
-    """Whether it lies on Apple's graphics processor, whose kernels have taken views for what they are not."""
-    return x.device.type == "mps"
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What attention needs to know of B skeletons of at most J joints.
-
-    relation: (B, J, J) int, 6 * hop + edge. ancestors: (B, J, J) bool. mask: (B, J) bool, False on padding.
-    parents: (B, J) int, a root (and padding) is its own parent.
-    """
-
-    relation: Tensor
-    ancestors: Tensor
-    mask: Tensor
-    parents: Tensor
-
-    def visible(self, local: bool) -> Tensor:
-        """(B, J, J) bool: which columns a row may see. Padded rows see themselves, so that no row is empty."""
-        seen = self.mask[:, None, :].expand_as(self.ancestors)
-        if local:
-            seen = seen & self.ancestors
-        return seen | torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)
 
 
 def exact(like: Tensor) -> torch.autocast:
@@ -135,15 +110,6 @@ class GraphAttention(nn.Module):
         bias = bias.masked_fill(~graph.visible(local)[:, None, None], float("-inf"))
         out = attention(q, k, v, bias)
         return self.output_layer(merge_heads(out))
-
-
-def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """scaled_dot_product_attention over (B, H, N, d). On Metal of copies: there heads that are views of wider rows have come out
-    wrong, without a word (pytorch issues 163597 and 181133)."""
-    if on_metal(q):
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        mask = None if mask is None else mask.contiguous()
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

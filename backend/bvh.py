@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from .bvh_text import BvhJoint, parse_bvh
 from .camera import Y_UP
 from .errors import UserError
-from .metrics import fk_heads
-from .motion import Motion
+from .motion import Motion, fk_heads
 from .rig import Rig
 from .rotation import Array, axis_angle_to_matrix, quaternion_multiply
 from .skeleton import Skeleton, global_to_local, network_axes, skeleton_of

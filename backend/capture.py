@@ -3,60 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
 from traceback import clear_frames
 from typing import TypeVar
 
 import cv2
-import numpy as np
 import torch
-from torch import Tensor
 
-from .ahead import DEPTH, ahead
-from .clip import Clip, Settings
-from .compute import Plan, give_back, given_back, mixed, otherwise, plan_of, uploaded
-from .errors import UserError
-from .inference import Take, anchor_of, collected, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
+from .capture_settings import Settings
+from .clip import Clip
+from .compute import Plan, give_back, given_back, otherwise, plan_of
+from .device import pick_device
+from .inference import (
+    Take,
+    anchor_of,
+    collected,
+    motion_of,
+    run_pose2rot,
+    run_video2pose,
+    split_takes,
+)
 from .motion import Motion
-from .rig import Reference, Rig
-from .rotation import Array
+from .progress import Progress, _staged
+from .rig import Target
 from .subject import Subject, find_subject
-from .video import read_frames
-from .vision import Image
-from .weights import Model, load_model, pick_device
-
-CLEAR_FRAMES = 5  # frames of the clip that the views are compared with
+from .view_matching import _choose_views, _crops, _tokens, clear_crops
+from .weights import Model, load_model
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """`done` of `total` of a stage, named as a user would say it. unit: what is counted, or '' if it says nothing to a user."""
-
-    stage: str
-    done: int
-    total: int
-    unit: str = "frame"
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """A rig and its reference pose seen from several sides; the capture picks the side that looks most like the video.
-
-    A single reference is taken as it is.
-    """
-
-    rig: Rig
-    references: tuple[Reference, ...]
-
-    def __post_init__(self) -> None:
-        if not self.references:
-            raise UserError(f"Rig '{self.rig.name}' has no reference picture: render at least one view of it.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,86 +161,10 @@ def solve(
     return split_takes(rigs, references, scales, position, rot6d, model.config.tips)
 
 
-def result_of(work: Generator[object, None, T]) -> T:
-    """Run a generator to its end in silence; -> what it returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            return stop.value
-
-
-def clear_crops(model: Model, clip: Clip, subject: Subject, squares: Array) -> Array:
-    """(n, 224, 224, 3) uint8: the most certain frame of each of a few stretches of the clip."""
-    stretches = np.array_split(np.arange(len(squares)), min(CLEAR_FRAMES, len(squares)))
-    wanted = {int(part[np.argmax(subject.confidence[part])]) for part in stretches}
-    crops = []
-    with closing(_crops(model, clip, subject, squares, wanted)) as pictures:
-        for picture in pictures:
-            crops.append(picture)
-            if len(crops) == len(wanted):
-                break
-    return np.stack(crops)
-
-
-def _crops(
-    model: Model, clip: Clip, subject: Subject, squares: Array, only: Container[int] | None = None
-) -> Generator[Image, None, None]:
-    """(224, 224, 3) uint8 of each frame, or of those in `only`."""
-    with closing(read_frames(clip, only=only)) as frames:
-        for frame in frames:
-            yield model.encoder.cut(frame.image, subject.matte(frame.index), squares[frame.index])
-
-
-def match_view(views: Tensor, frames: Tensor) -> int:
-    """Tokens of V reference pictures (V, S, C) and of n frames (n, S, C) -> the view most like the frames, by cosine.
-
-    What counts is the pair of frames that a view is most like: the others show poses that are like the reference from no side.
-    """
-    likeness = torch.nn.functional.cosine_similarity(views.flatten(1)[:, None], frames.flatten(1)[None], dim=-1)
-    return int(likeness.topk(min(2, len(frames)), dim=1).values.mean(1).argmax())
-
-
-def _choose_views(model: Model, plan: Plan, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
-    """-> the index of each target's view, and the tokens (B, S, C) of those views."""
-    frames = _encoded(model, plan, crops)
-    chosen, tokens = [], []
-    for target in targets:
-        views = _encoded(model, plan, [reference_crop(reference, model.encoder.cut) for reference in target.references])
-        chosen.append(match_view(views, frames) if len(views) > 1 else 0)
-        tokens.append(views[chosen[-1]])
-    return chosen, torch.stack(tokens)
-
-
-def _encoded(model: Model, plan: Plan, crops: Sequence[Image] | Array) -> Tensor:
-    return torch.cat(list(_tokens(model, plan, (crop for crop in crops))))
-
-
-def _tokens(model: Model, plan: Plan, crops: Generator[Image, None, None]) -> Generator[Tensor, None, None]:
-    """Image tokens (n, S, C) of the crops, `plan.batch` at a time; the crops are made on a thread of their own."""
-    device = model.encoder.device
-    with closing(ahead(crops, depth=plan.batch + DEPTH)) as pictures:
-        while batch := list(islice(pictures, plan.batch)):
-            with mixed(device, plan.half):
-                tokens = model.encoder.encode(uploaded(np.stack(batch), device))
-            yield tokens.float()
-
-
 def _load(settings: Settings, clock: Clock) -> Generator[Progress, None, Model]:
     yield Progress("Loading the model", 0, 1, "")
     with clock("load"):
         return load_model(settings.model, pick_device(settings.device), settings.weights)
-
-
-def _staged(stage: str, work: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
-    """Pass a generator of (done, total) on as Progress, and its result back."""
-    with closing(work):
-        while True:
-            try:
-                done, total = next(work)
-            except StopIteration as stop:
-                return stop.value
-            yield Progress(stage, done, total)
 
 
 class Clock:

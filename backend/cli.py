@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import shlex
 import sys
-import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
 from .bvh import read_bvh, write_bvh
 from .camera import side_azimuths
 from .capsules import capsules
-from .capture import Progress, Target, Watched, capture, capture_positions, solve
-from .clip import Clip, Settings
+from .capture import Watched, capture, capture_positions, solve
+from .capture_settings import Settings
+from .clip import Clip
 from .compute import given_back
+from .device import pick_device
 from .errors import NOT_NPZ, UserError
 from .inference import Take, motion_of
 from .motion import Motion
-from .obtain import Step, adopt, obtain
+from .obtain import adopt, obtain
 from .outputs import check_outputs
-from .registry import TABLE, Folder, named, size_text
-from .rig import Rig
+from .progress import drained, size_text
+from .registry import TABLE, Folder, named
+from .rig import Rig, Target
 from .skeleton import skeleton_of
 from .splat import reference_views
 from .video import probe
-from .weights import load_model, pick_device
-
-T = TypeVar("T")
+from .weights import load_model
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -81,65 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         "--folder", default="", metavar="DIR", help="where the weights lie (default: $ANYRIG_WEIGHTS or the user's data)"
     )
     weights.set_defaults(run=_weights)
-    _add_bench(commands)
     if find_spec(f"{__package__}.train") is not None:  # left out of the zip
         from .train.commands import add_commands
 
         add_commands(commands)
     return parser
-
-
-def _add_bench(commands: argparse._SubParsersAction) -> None:
-    bench = commands.add_parser("bench", help="time every step from a video file to a motion")
-    bench.add_argument("--model", default="lite", help="lite, tiny, a model file, or release (its sizes with random weights)")
-    bench.add_argument("--frames", type=int, default=120)
-    bench.add_argument("--joints", type=int, default=45, help="bones of each rig")
-    bench.add_argument("--rigs", type=int, default=1)
-    bench.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
-    bench.add_argument("--threads", type=int, help="of PyTorch and OpenCV (default: all cores)")
-    bench.add_argument(
-        "--parts", nargs="+", default=["pictures", "network", "whole"], choices=("pictures", "network", "baseline", "whole"),
-        help="pictures: decode, matte, crop, encoder; network: both stages; baseline: the same network written plainly; whole: "
-        "file to motion (default: all but the baseline)",
-    )  # fmt: skip
-    bench.add_argument("--video", help="a video to use instead of one that is drawn; --frames is then its length")
-    bench.add_argument("--json", required=True, type=Path, metavar="OUT")
-    bench.set_defaults(run=_bench)
-
-
-def _bench(options: argparse.Namespace) -> None:
-    from . import bench
-
-    if min(options.frames - 1, options.joints, options.rigs) < 1:
-        raise UserError("There is nothing to time: give at least 2 frames, 1 joint and 1 rig.")
-    check_outputs(options.json)
-    bench.use_threads(options.threads)
-    report: dict[str, Any] = {}
-    frames = probe(Clip(options.video)).frames if options.video else options.frames
-    with tempfile.TemporaryDirectory() as folder:
-        measured = bench.run(
-            options.model,
-            pick_device(options.device),
-            frames,
-            options.joints,
-            options.rigs,
-            options.parts,
-            options.video,
-            Path(folder),
-        )
-        for part, report in measured:
-            options.json.write_text(json.dumps({"command": shlex.join(["bench", *sys.argv[2:]]), **report}, indent=1))
-            print(f"{part}: done", file=sys.stderr)
-    for step, figures in report["steps"].items():
-        print(f"{step:<18} {figures['ms_per_frame']:9.2f} ms per frame")
-    for stage, ratio in report.get("times as fast as the baseline", {}).items():
-        print(f"{stage:<18} {ratio:9.1f} times as fast as the baseline")
-    if "file to motion" in report:
-        figures = report["file to motion"]
-        print(
-            f"file to motion     {figures['frames_per_second']:9.1f} frames per second, first result after {figures['first_result']:.1f} s"
-        )
-    print(f"loading            {report['load']:9.2f} s")
 
 
 def _capture(options: argparse.Namespace) -> None:
@@ -235,32 +178,3 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, pose: np.ndarray, settings:
         rig,
         motion_of(take, data["times"], data["boxes"], data["confidence"], settings, {"positions": options.positions}),
     )
-
-
-def drained(work: Generator[Progress | Step, None, T]) -> T:
-    """Run a generator of Progress to its end with a bar on stderr; -> what it returns."""
-    shown, unfinished = "", False
-    while True:
-        try:
-            progress = next(work)
-        except StopIteration as stop:
-            return stop.value
-        except UserError:
-            if unfinished:  # the sentence gets a line of its own
-                print(file=sys.stderr)
-            raise
-        text = bar(progress)
-        if text != shown:
-            show_bar(progress)
-        shown, unfinished = text, progress.done < progress.total
-
-
-def show_bar(progress: Progress | Step) -> None:
-    print(bar(progress), end="\n" if progress.done >= progress.total else "", file=sys.stderr, flush=True)
-
-
-def bar(progress: Progress | Step) -> str:
-    filled = 24 * progress.done // max(progress.total, 1)
-    large = progress.total >= 10**6  # bytes
-    done, total = (size_text(count) if large else count for count in (progress.done, progress.total))
-    return f"\r{progress.stage:<22} [{'#' * filled:<24}] {done}/{total} "

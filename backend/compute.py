@@ -11,7 +11,7 @@ import cv2
 import torch
 from numpy.typing import NDArray
 
-from .clip import Settings
+from .capture_settings import Settings
 from .config import Config
 from .errors import UserError
 

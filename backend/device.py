@@ -16,6 +16,8 @@ from .errors import UserError
 if TYPE_CHECKING:
     from types import ModuleType
 
+    import torch
+
 Fit = Literal["built in", "compiled", "newer", "older", "left out"]
 # chips inside other machines (Jetson, Drive): their code and that of the cards of the same generation do not run on each other
 ALONE = {(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)}
@@ -209,3 +211,23 @@ def free_memory(device: str) -> int | None:
 def _line(error: object) -> str:
     """The first line of a message, without its full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+
+
+def pick_device(name: str) -> torch.device:
+    """Name -> device. "auto" takes cuda, mps, cpu, in that order, the first that torch was built for. Raises UserError if the one
+    asked for does not work here."""
+    torch = load()
+    works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if works["cuda"] and name in ("auto", "cuda"):
+        reason = obstacle(look())
+        if reason and name == "cuda":
+            raise UserError(reason, fix="use_cpu")
+        works["cuda"] = not reason
+    if name == "auto":
+        return torch.device(next(device for device, usable in works.items() if usable))
+    if not works.get(name, False):
+        raise UserError(
+            f"Device '{name}' does not work with the torch found here ({torch.__version__}): choose 'auto' or 'cpu'.",
+            fix="use_cpu",
+        )
+    return torch.device(name)

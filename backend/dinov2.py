@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import attended
 from .errors import UserError
+from .metal import attended, layout_of
 from .pillow import centre_crop, shorter_side
 from .rotation import Array
-from .vision import Image, crop_box, layout_of
+from .vision import Image, crop_box
 
 SIZE = 224
 SHORT_SIDE = 256  # of the picture that the centre is cut from

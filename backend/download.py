@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import UserError
-from .registry import size_text
+from .progress import Bytes, size_text
 
 TIMEOUT = 15.0  # seconds without a byte
 CHUNK = 1 << 18
@@ -34,8 +34,6 @@ RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 BEYOND = re.compile(r"bytes \*/(\d+)")
 BLOCK = 1 << 22
 SHA256 = re.compile(r'^(?:W/)?"?([0-9a-f]{64})"?$')
-
-Bytes = tuple[int, int]  # done, in all (0: unknown)
 
 
 class Dropped(Exception):

@@ -19,7 +19,17 @@ import numpy as np
 from .ahead import ahead
 from .align import Chain, grey
 from .clip import Clip
-from .matte import Box, Picker, fill_holes, mask_box, ordered, shade_vectors, shifted_difference, shrink, work_size
+from .matte import (
+    Box,
+    Picker,
+    fill_holes,
+    mask_box,
+    ordered,
+    shade_vectors,
+    shifted_difference,
+    shrink,
+    work_size,
+)
 from .video import Array, read_frames
 
 _LONGEST = 320  # pixels of the longer side that is worked on

@@ -15,13 +15,21 @@ from torch import Tensor
 
 from .anchors import body_of, collate, pairs_of
 from .camera import view_yaw
-from .clip import Settings
+from .capture_settings import Settings
 from .compute import mixed
 from .errors import UserError
-from .model import Anchor, Video2Pose2Rot
+from .inputs import Anchor
+from .model import Video2Pose2Rot
 from .motion import Motion
 from .rig import Reference, Rig
-from .rotation import Array, continuous, matrix_to_quaternion, matrix_to_yaw, rot6d_to_matrix, yaw_to_matrix
+from .rotation import (
+    Array,
+    continuous,
+    matrix_to_quaternion,
+    matrix_to_yaw,
+    rot6d_to_matrix,
+    yaw_to_matrix,
+)
 from .skeleton import local_to_global, network_axes, pose_to_network, posed_heads, skeleton_of
 from .vision import Image, crop, crop_box
 from .weights import Model

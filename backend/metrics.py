@@ -9,10 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UserError
-from .motion import Motion
+from .motion import Motion, fk_heads
 from .rig import Rig
 from .rotation import Array, geodesic_angle, matrix_to_yaw
-from .skeleton import global_to_local, network_axes, pose_to_network, posed_heads, scale_of, skeleton_of
+from .skeleton import (
+    global_to_local,
+    network_axes,
+    pose_to_network,
+    scale_of,
+    skeleton_of,
+)
 
 CENTIMETRES = 50.0  # 1 = half the side of the unit cube, and the cube is one metre wide (SPEC-V2 section 2)
 FACING = 15.0  # degrees within which a take faces the right way
@@ -51,15 +57,6 @@ def measure(rig: Rig, motion: Motion, truth: Array, reference: Array) -> dict[st
         **_angles(rig, turns, true_turns, copy_turns),
         **_distances(fk_heads(rig, motion), motion.positions @ axes.T, true_heads, copy_heads, seen, unit),
     }
-
-
-def fk_heads(rig: Rig, motion: Motion) -> Array:
-    """(T, J, 3) heads relative to the root in the network's axes, as the rig puts them when it plays the take.
-
-    Bones keep their rest length: only joints that translate take the predicted position, and their children follow.
-    """
-    axes = network_axes(rig)
-    return posed_heads(skeleton_of(rig, tips=False), axes @ motion.matrices @ axes.T, motion.positions @ axes.T)
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -6,8 +6,6 @@ Positions are root-relative, in the camera's frame (y up), divided by the skelet
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,6 @@ from .blocks import (
     ExactHead,
     ExactLinear,
     Film,
-    Graph,
     GraphAttention,
     GraphLayer,
     PlainAttention,
@@ -26,31 +23,10 @@ from .blocks import (
     feed_forward,
 )
 from .config import Config
+from .inputs import Anchor, Graph
 
 OCTAVES = 8
 HEAD = 128  # hidden width of the position head, whatever the model's
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The target rigs and their reference pairs.
-
-    graph: B skeletons. names (B, J, E). offsets (B, J, 3) at rest, scaled. position (B, N, J, 3) and rot6d (B, N, J, 6) of the
-    reference pairs in the reference view's frame; the first pair is the one in the picture. tokens (B, S, C) of that picture.
-    static_position, static_rotation: (B, J) bool. For the aids: uv (B, J, 2), the joints in the reference's crop, -1..1, y down;
-    unit (B,), normalised length of half the crop's side at the root.
-    """
-
-    graph: Graph
-    names: Tensor
-    offsets: Tensor
-    position: Tensor
-    rot6d: Tensor
-    tokens: Tensor
-    static_position: Tensor
-    static_rotation: Tensor
-    uv: Tensor
-    unit: Tensor
 
 
 def sinusoids(x: Tensor) -> Tensor:

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from .errors import NOT_NPZ, UserError
+from .rig import Rig
 from .rotation import Array, quaternion_to_matrix
+from .skeleton import (
+    network_axes,
+    posed_heads,
+    skeleton_of,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,3 +103,12 @@ class Motion:
             return cls(**json.loads(text))
         except (json.JSONDecodeError, TypeError, ValueError) as error:
             raise UserError(f"This is not a take written by AnyRig ({error}): capture it again.") from error
+
+
+def fk_heads(rig: Rig, motion: Motion) -> Array:
+    """(T, J, 3) heads relative to the root in the network's axes, as the rig puts them when it plays the take.
+
+    Bones keep their rest length: only joints that translate take the predicted position, and their children follow.
+    """
+    axes = network_axes(rig)
+    return posed_heads(skeleton_of(rig, tips=False), axes @ motion.matrices @ axes.T, motion.positions @ axes.T)

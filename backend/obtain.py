@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
-from .download import SPARE, Bytes, digest, discard, download
+from .download import SPARE, digest, discard, download
 from .errors import UserError
 from .lock import alone
-from .registry import CONVERTED_SIZE, NETWORK, TABLE, Folder, Item, base_url, flaw, header, names_text, size_text
+from .progress import Step, _in_steps, size_text
+from .registry import (
+    CONVERTED_SIZE,
+    NETWORK,
+    TABLE,
+    Folder,
+    Item,
+    base_url,
+    flaw,
+    header,
+    names_text,
+)
 
 SUFFIXES = {".pt", ".pth", ".safetensors", ".json"}
-
-
-class Step(NamedTuple):
-    """What `job.Job` and the command line show: `done` of `total` bytes of a stage."""
-
-    stage: str
-    done: int
-    total: int
 
 
 def obtain(folder: Folder, mirror: str = "", items: Sequence[Item] | None = None) -> Generator[Step, None, list[Item]]:
@@ -108,17 +109,6 @@ def _fetch(folder: Folder, item: Item, base: str) -> Generator[Step, None, None]
 
 def _digest(path: Path, item: Item) -> Generator[Step, None, str]:
     return _in_steps(f"Checking {item.name}", digest(path))
-
-
-def _in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Generator[Step, None, str]:
-    """`work` with a name. size: bytes in all where it does not know."""
-    with closing(work):
-        while True:
-            try:
-                done, total = next(work)
-            except StopIteration as end:
-                return end.value
-            yield Step(stage, done, total or size)
 
 
 def _compare(folder: Folder, item: Item, sha256: str, published: str, source: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .clip import Clip, Settings
+from .capture_settings import Settings
+from .clip import Clip
 from .errors import NOT_NPZ, UserError
 from .motion import Motion
 from .rig import Rig

@@ -17,6 +17,7 @@ from typing import Any
 
 from .errors import UserError
 from .lock import alone
+from .progress import size_text
 
 HUB = "https://huggingface.co"
 RECORD = "weights.json"
@@ -55,14 +56,6 @@ TABLE = (
     Item("t5-base", "google-t5/t5-base", "model.safetensors", 892_000_000, "Apache-2.0", "t5-base.safetensors", "reads joint names"),
     Item("t5-base tokenizer", "google-t5/t5-base", "tokenizer.json", 1_390_000, "Apache-2.0", "t5-base-tokenizer.json", "cuts names into pieces"),
 )  # fmt: skip
-
-
-def size_text(count: int) -> str:
-    """Bytes as people say them: 464 MB, 1.22 GB."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count} bytes"
 
 
 def base_url(mirror: str) -> str:

@@ -165,3 +165,18 @@ class Reference:
             return cls(np.array(values["pose"]), picture, values["azimuth"], np.array(values["projection"]))
         except (json.JSONDecodeError, KeyError, TypeError, ValueError, cv2.error) as error:
             raise UserError(f"This is not a reference written by AnyRig ({error}): make it again.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A rig and its reference pose seen from several sides; the capture picks the side that looks most like the video.
+
+    A single reference is taken as it is.
+    """
+
+    rig: Rig
+    references: tuple[Reference, ...]
+
+    def __post_init__(self) -> None:
+        if not self.references:
+            raise UserError(f"Rig '{self.rig.name}' has no reference picture: render at least one view of it.")

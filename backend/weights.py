@@ -14,14 +14,13 @@ from torch import Tensor
 
 from .anchors import Embed
 from .config import TINY, Config
-from .device import look, obstacle
 from .dinov2 import Dinov2Encoder
+from .efficientnet import EfficientNetLite0, Encoder, convert_file
 from .errors import UserError
 from .model import Video2Pose2Rot
 from .registry import Folder
 from .release import T5Names, differences, image_encoder
 from .unfilled import unfilled
-from .vision import EfficientNetLite0, Encoder, convert_file
 
 DATA = Path(__file__).parent / "data"
 TINY_SEED = 0
@@ -45,25 +44,6 @@ class Model:
     @property
     def config(self) -> Config:
         return self.network.config
-
-
-def pick_device(name: str) -> torch.device:
-    """Name -> device. "auto" takes cuda, mps, cpu, in that order, the first that torch was built for. Raises UserError if the one
-    asked for does not work here."""
-    works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if works["cuda"] and name in ("auto", "cuda"):
-        reason = obstacle(look())
-        if reason and name == "cuda":
-            raise UserError(reason, fix="use_cpu")
-        works["cuda"] = not reason
-    if name == "auto":
-        return torch.device(next(device for device, usable in works.items() if usable))
-    if not works.get(name, False):
-        raise UserError(
-            f"Device '{name}' does not work with the torch found here ({torch.__version__}): choose 'auto' or 'cpu'.",
-            fix="use_cpu",
-        )
-    return torch.device(name)
 
 
 def load_model(name: str, device: torch.device, weights: str | Path = "") -> Model:

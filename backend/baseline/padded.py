@@ -13,8 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..blocks import AnchorAttention, Graph, GraphAttention, PlainAttention, Rope, TemporalBlock, merge_heads, split_heads
-from ..model import Anchor, Pose2Rot, Video2Pose, Video2Pose2Rot, sinusoids
+from ..blocks import (
+    AnchorAttention,
+    GraphAttention,
+    PlainAttention,
+    Rope,
+    TemporalBlock,
+    merge_heads,
+    split_heads,
+)
+from ..inputs import Anchor, Graph
+from ..model import Pose2Rot, Video2Pose, Video2Pose2Rot, sinusoids
 
 JOINTS = 150
 

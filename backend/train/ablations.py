@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import UserError
+from ..inputs import Anchor
 from ..kinematics import matrix_to_rot6d
-from ..model import Anchor
 from ..weights import Model
 from .samples import SIDE_ERROR
 

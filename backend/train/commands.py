@@ -5,20 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..capture import Progress
-from ..cli import show_bar
+from ..clip import Clip
 from ..config import Config
+from ..device import pick_device
 from ..errors import UserError
 from ..metrics import summarise
 from ..outputs import check_outputs
 from ..packs import Pack, load_packs
-from ..weights import load_model, load_network, pick_device
+from ..progress import Progress, show_bar
+from ..video import probe
+from ..weights import load_model, load_network
 from .ablations import PARTS, trained
 from .compare import compare
 from .creatures import write_creatures
@@ -37,6 +43,7 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
+    _add_bench(commands)
     _add_train(commands.add_parser("train", help="train a model; resumes from its last checkpoint in --out"))
     text = "train once whole and once without each part of the method, and compare on validation clips"
     _add_ablate(commands.add_parser("ablate", help=text))
@@ -232,3 +239,56 @@ def _creatures(options: argparse.Namespace) -> None:
 
 def _line(summary: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {value:.3g}" for key, value in summary.items() if isinstance(value, (int, float)))
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    bench = commands.add_parser("bench", help="time every step from a video file to a motion")
+    bench.add_argument("--model", default="lite", help="lite, tiny, a model file, or release (its sizes with random weights)")
+    bench.add_argument("--frames", type=int, default=120)
+    bench.add_argument("--joints", type=int, default=45, help="bones of each rig")
+    bench.add_argument("--rigs", type=int, default=1)
+    bench.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    bench.add_argument("--threads", type=int, help="of PyTorch and OpenCV (default: all cores)")
+    bench.add_argument(
+        "--parts", nargs="+", default=["pictures", "network", "whole"], choices=("pictures", "network", "baseline", "whole"),
+        help="pictures: decode, matte, crop, encoder; network: both stages; baseline: the same network written plainly; whole: "
+        "file to motion (default: all but the baseline)",
+    )  # fmt: skip
+    bench.add_argument("--video", help="a video to use instead of one that is drawn; --frames is then its length")
+    bench.add_argument("--json", required=True, type=Path, metavar="OUT")
+    bench.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from .. import bench
+
+    if min(options.frames - 1, options.joints, options.rigs) < 1:
+        raise UserError("There is nothing to time: give at least 2 frames, 1 joint and 1 rig.")
+    check_outputs(options.json)
+    bench.use_threads(options.threads)
+    report: dict[str, Any] = {}
+    frames = probe(Clip(options.video)).frames if options.video else options.frames
+    with tempfile.TemporaryDirectory() as folder:
+        measured = bench.run(
+            options.model,
+            pick_device(options.device),
+            frames,
+            options.joints,
+            options.rigs,
+            options.parts,
+            options.video,
+            Path(folder),
+        )
+        for part, report in measured:
+            options.json.write_text(json.dumps({"command": shlex.join(["bench", *sys.argv[2:]]), **report}, indent=1))
+            print(f"{part}: done", file=sys.stderr)
+    for step, figures in report["steps"].items():
+        print(f"{step:<18} {figures['ms_per_frame']:9.2f} ms per frame")
+    for stage, ratio in report.get("times as fast as the baseline", {}).items():
+        print(f"{stage:<18} {ratio:9.1f} times as fast as the baseline")
+    if "file to motion" in report:
+        figures = report["file to motion"]
+        print(
+            f"file to motion     {figures['frames_per_second']:9.1f} frames per second, first result after {figures['first_result']:.1f} s"
+        )
+    print(f"loading            {report['load']:9.2f} s")

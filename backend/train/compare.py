@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..device import pick_device
 from ..metrics import summarise
 from ..packs import Pack
-from ..weights import load_model, pick_device
+from ..weights import load_model
 from .ablations import trained
 from .evaluate import evaluate
 from .loop import Plan, Run

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from .. import splat
 from ..camera import Camera, fit_distance, project, side_azimuths
-from ..capture import CLEAR_FRAMES, match_view
-from ..clip import Settings
+from ..capture_settings import Settings
 from ..inference import anchor_of, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
 from ..metrics import measure
 from ..motion import Motion
@@ -22,6 +21,7 @@ from ..packs import Pack
 from ..rig import Reference, Rig
 from ..rotation import Array
 from ..skeleton import global_to_local, pose_to_network
+from ..view_matching import CLEAR_FRAMES, match_view
 from ..vision import SIZE, clip_squares
 from ..weights import Model
 from .samples import Shot, develop, inside_crops

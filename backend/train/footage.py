@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from .. import splat
 from ..baseline.ik import analytic_ik
 from ..camera import project, side_azimuths, view_yaw
-from ..capture import Clock, Target, Watched, result_of, takes_of
-from ..clip import Clip, Settings
+from ..capture import Clock, Watched, takes_of
+from ..capture_settings import Settings
+from ..clip import Clip
 from ..errors import UserError
 from ..filmed import Filmed, films_in
 from ..inference import Take, motion_of
 from ..metrics import measure
 from ..motion import Motion
 from ..packs import Pack
-from ..rig import Rig
+from ..progress import result_of
+from ..rig import Rig, Target
 from ..rotation import Array, matrix_to_quaternion, matrix_to_rot6d
 from ..skeleton import global_to_local, skeleton_of
 from ..subject import Subject

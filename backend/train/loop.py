@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..config import LITE, Config
+from ..device import pick_device
+from ..efficientnet import Encoder
 from ..errors import UserError
 from ..model import Video2Pose2Rot
 from ..packs import Pack
-from ..vision import Encoder
-from ..weights import encoder_of, load_network, pick_device, save_model
+from ..weights import encoder_of, load_network, save_model
 from . import ablations, peers
 from .curves import draw_curves
 from .dataset import ReleaseWindows

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..anchors import collate
+from ..inputs import Anchor
 from ..kinematics import geodesic_angle, local_to_global, pick, rot6d_to_matrix
-from ..model import Anchor, Video2Pose2Rot
+from ..model import Video2Pose2Rot
 from .samples import Sample
 
 WEIGHTS = {"position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 2.0, "travel": 4.0}

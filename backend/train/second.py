@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from ..camera import Camera, fit_distance, view_yaw
-from ..capture import result_of, solve
-from ..clip import Settings
+from ..capture import solve
+from ..capture_settings import Settings
 from ..inference import Take, motion_of
 from ..kinematics import anchored_ik
 from ..metrics import CENTIMETRES, measure
 from ..motion import Motion
 from ..packs import Pack
+from ..progress import result_of
 from ..rig import Reference
 from ..rotation import Array, matrix_to_rot6d
 from ..skeleton import global_to_local, pose_to_network, scale_of, skeleton_of

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ..config import Config
+from ..efficientnet import Encoder
+from ..inputs import Anchor
 from ..kinematics import geodesic_angle, rot6d_to_matrix
 from ..metrics import CENTIMETRES
-from ..model import Anchor, Video2Pose2Rot
+from ..model import Video2Pose2Rot
 from ..packs import Pack
-from ..vision import Encoder
 from .ablations import masked
 from .losses import Batch, batch_of
 from .samples import Recipe, Sample, Windows

@@ -7,7 +7,7 @@ from typing import Any
 import bpy
 import pytest
 from anyrig import addon
-from anyrig.addon import capture, job, take_store
+from anyrig.addon import background_runner, capture, take_store
 
 
 @pytest.fixture(autouse=True)
@@ -40,4 +40,4 @@ def registered_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     addon.register()
     yield
     addon.unregister()
-    job.tell("")
+    background_runner.tell("")

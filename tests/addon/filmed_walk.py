@@ -6,11 +6,12 @@ from pathlib import Path
 import bpy
 import cv2
 import numpy as np
-from anyrig.addon import capture, demo_character, importing, take_store
-from anyrig.addon.props import CaptureParams
+from anyrig.addon import actions, capture, demo_character, take_store
+from anyrig.addon.capture_params import CaptureParams
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.backend.camera import Camera
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.motion import Motion
 from anyrig.backend.rig import Reference
 from anyrig.backend.rotation import continuous, matrix_to_quaternion
@@ -90,7 +91,7 @@ def take(obj: bpy.types.Object, masks: list[np.ndarray], clip: Clip, azimuth: fl
     """The truth, as if the network had found it, keyed on the armature and stored."""
     rig = rig_from_armature(obj)
     frames = [1.0 + 2 * index for index in range(FRAMES)]
-    poses = importing.pose_frames(obj, obj.animation_data.action, rig.names, frames)
+    poses = actions.pose_frames(obj, obj.animation_data.action, rig.names, frames)
     heads = poses[:, :, :3, 3]
     motion = Motion(
         names=rig.names,

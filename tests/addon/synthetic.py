@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from anyrig.addon import capture
 from anyrig.backend import capture as backend_capture
+from anyrig.backend import progress
 from anyrig.backend.motion import Motion
 from anyrig.backend.rig import Rig
 from anyrig.tests.addon.fixtures import random_motion
@@ -27,7 +28,7 @@ class MadeUp:
         self._frames, self._turning = frames, turning
 
     def __call__(self, targets: Any, *_: Any) -> Generator[Any, None, list[Motion]]:
-        yield backend_capture.Progress("Reading the motion", 0, 1)
+        yield progress.Progress("Reading the motion", 0, 1)
         self.rigs = [target.rig for target in targets]
         made = [random_motion(rig, self._frames, 7 + seed, FPS, turning=self._turning) for seed, rig in enumerate(self.rigs)]
         self.motions = [replace(motion, provenance={"view": 0}) for motion in made]

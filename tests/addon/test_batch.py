@@ -10,9 +10,10 @@ from typing import Any
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import batch, capture, command, importing
+from anyrig.addon import actions, batch, capture, command, importing
 from anyrig.addon.rig import rig_from_armature
 from anyrig.backend import capture as backend_capture
+from anyrig.backend import progress
 from anyrig.backend.bvh import read_bvh
 from anyrig.backend.motion import Motion
 from anyrig.backend.rotation import geodesic_angle
@@ -47,7 +48,7 @@ def lively(monkeypatch: pytest.MonkeyPatch) -> None:
     """Motions that move: a random network's hardly do."""
 
     def capture_all(targets: Any, _clip: Any, _settings: Any) -> Generator[Any, None, list[Motion]]:
-        yield backend_capture.Progress("Reading the motion", 1, 1)
+        yield progress.Progress("Reading the motion", 1, 1)
         motions = [random_motion(target.rig, FRAMES, seed, fps=FPS) for seed, target in enumerate(targets)]
         return [replace(motion, provenance={"view": 0}) for motion in motions]
 
@@ -291,8 +292,8 @@ def test_other_programs_get_the_same_motion(folder: Path, lively: None, kind: st
     read = importing.import_rig(folder / name)
     assert [other.name for other in bpy.data.objects if other.type == "ARMATURE"] == [read.name]
     assert any(other.type == "MESH" and other.find_armature() == read for other in bpy.data.objects)
-    (action,) = importing.actions_of(read)
-    importing.assign_action(read, action)
+    (action,) = actions.actions_of(read)
+    actions.assign_action(read, action)
     first = round(action.frame_range[0])
     found = bone_tops(read, names, [first + index for index in range(FRAMES)])
     size = np.abs(expected).max()
@@ -326,7 +327,7 @@ def test_bvh_is_what_the_blend_shows(folder: Path, lively: None) -> None:
     bpy.ops.wm.open_mainfile(filepath=str(folder / "take.blend"))
     obj = bpy.data.objects["Human"]
     rig = rig_from_armature(obj)
-    shown = importing.pose_frames(obj, obj.animation_data.action, rig.names, list(range(1, FRAMES + 1)))
+    shown = actions.pose_frames(obj, obj.animation_data.action, rig.names, list(range(1, FRAMES + 1)))
     order = [written.names.index(name) for name in rig.names]
     turned = geodesic_angle(poses[0, order, :3, :3].swapaxes(1, 2) @ poses[-1, order, :3, :3], np.eye(3))
     expected = geodesic_angle(rig.turns(shown[0]), rig.turns(shown[-1]))

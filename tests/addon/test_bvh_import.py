@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from anyrig.backend.bvh import read_bvh, write_bvh
 from anyrig.backend.camera import Y_UP
-from anyrig.backend.metrics import fk_heads
-from anyrig.backend.motion import Motion
+from anyrig.backend.motion import Motion, fk_heads
 from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import quaternion_to_matrix
 from anyrig.backend.skeleton import network_axes

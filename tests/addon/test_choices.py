@@ -9,12 +9,14 @@ from typing import Any
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import capture, command, props, sides
+from anyrig.addon import capture, capture_params, command, props, sides
 from anyrig.addon.bones import chosen_bones
 from anyrig.addon.output import push_down
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.backend import capture as backend_capture
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend import progress
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
 from anyrig.backend.motion import Motion
 from anyrig.backend.rotation import geodesic_angle
@@ -33,7 +35,7 @@ class Backend:
 
     def __call__(self, targets: Any, clip: Clip, settings: Settings) -> Generator[Any, None, list[Motion]]:
         self.calls.append((targets, clip, settings))
-        yield backend_capture.Progress("Reading the motion", 1, 1)
+        yield progress.Progress("Reading the motion", 1, 1)
         motions = [random_motion(target.rig, 6, seed, fps=24.0) for seed, target in enumerate(targets)]
         self.motions = [replace(motion, provenance={"view": 0}) for motion in motions]
         return self.motions
@@ -72,27 +74,27 @@ def keyed(action: bpy.types.Action) -> set[str]:
 
 def test_everything_of_the_video_reaches_the_clip() -> None:
     panel(speed=2.0, mirror=True, fps=12.5, use_box=True, box=(3, 4, 50, 60), matte="/clips/matte.mp4", trim_start=0.5)
-    clip = props.params_from_context(bpy.context).clip
+    clip = capture_params.params_from_context(bpy.context).clip
     box, matte = (3.0, 4.0, 50.0, 60.0), "/clips/matte.mp4"
     assert clip == Clip("/clips/walk.mp4", start=0.5, speed=2.0, fps=12.5, box=box, matte=matte, mirror=True)
     panel(use_box=False, matte="", fps=0.0)
-    clip = props.params_from_context(bpy.context).clip
+    clip = capture_params.params_from_context(bpy.context).clip
     assert (clip.box, clip.matte, clip.fps) == (None, None, None)
 
 
 def test_everything_of_rig_and_output_reaches_the_params() -> None:
     panel(bones="COLLECTION", collection="Legs", output="STRIP", extend_range=True, view="SIDE", side="2")
-    found = props.params_from_context(bpy.context)
+    found = capture_params.params_from_context(bpy.context)
     assert (found.bones, found.collection, found.output, found.extend_range) == ("COLLECTION", "Legs", "STRIP", True)
     assert found.azimuth == pytest.approx(math.pi / 2)
     panel(side="6")
-    assert props.params_from_context(bpy.context).azimuth == pytest.approx(-math.pi / 2)
+    assert capture_params.params_from_context(bpy.context).azimuth == pytest.approx(-math.pi / 2)
 
 
 @pytest.mark.parametrize("changes", [{"bones": "SOME"}, {"output": "FILE"}])
 def test_unknown_choices_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="choose one of"):
-        props.CaptureParams(Clip("v.mp4"), Settings(), **changes)
+        capture_params.CaptureParams(Clip("v.mp4"), Settings(), **changes)
 
 
 def test_frames_within_the_trim_range(tmp_path: Path) -> None:
@@ -215,7 +217,7 @@ def test_strip_of_an_action_that_begins_between_two_frames_plays_as_before() -> 
 
 @pytest.mark.parametrize("path", ["C:\\clips\\walk.mp4", "/clips/walk.mp4", "walk.mp4"])
 def test_actions_are_called_after_the_file_alone(path: str) -> None:
-    assert capture.take_of(bpy.context.scene, props.CaptureParams(Clip(path), Settings()), []).name == "walk"
+    assert capture.take_of(bpy.context.scene, capture_params.CaptureParams(Clip(path), Settings()), []).name == "walk"
 
 
 def test_strip_alone_goes_above_existing_tracks(backend: Backend) -> None:
@@ -239,7 +241,7 @@ def test_failing_strips_leave_everything(backend: Backend, monkeypatch: pytest.M
 
     monkeypatch.setattr(capture, "push_down", refuse_the_last)
     bpy.context.scene.frame_end = 3
-    wanted = props.CaptureParams(Clip("/clips/v.mp4"), Settings(), output="STRIP", extend_range=True)
+    wanted = capture_params.CaptureParams(Clip("/clips/v.mp4"), Settings(), output="STRIP", extend_range=True)
     with pytest.raises(UserError, match="no"):
         capture.run_capture(bpy.context, objects, wanted)
     data = objects[0].animation_data

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from anyrig.addon import action_render, command, studio
 from anyrig.backend import capture as backend_capture
+from anyrig.backend import progress
 from anyrig.backend.bvh import read_bvh
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
 from anyrig.backend.motion import Motion
 from anyrig.backend.rotation import geodesic_angle
@@ -31,9 +33,9 @@ class Backend:
 
     def __call__(self, targets: Any, clip: Clip, settings: Settings) -> Generator[Any, None, list[Motion]]:
         self.calls.append((targets, clip, settings))
-        yield backend_capture.Progress("Finding the subject", 1, 2)
-        yield backend_capture.Progress("Finding the subject", 2, 2)
-        yield backend_capture.Progress("Reading the motion", 1, 1)
+        yield progress.Progress("Finding the subject", 1, 2)
+        yield progress.Progress("Finding the subject", 2, 2)
+        yield progress.Progress("Reading the motion", 1, 1)
         if self._fail is not None:
             raise self._fail
         motions = [random_motion(target.rig, 6, seed, fps=24.0) for seed, target in enumerate(targets)]

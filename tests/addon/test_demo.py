@@ -7,7 +7,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import action_render, demo, demo_character, importing
+from anyrig.addon import action_render, actions, demo, demo_character
 from anyrig.addon.demo_character import STALKER, STRIDE, WALKER, make_character
 from anyrig.addon.rig import rig_from_armature
 from anyrig.backend.camera import Camera, project
@@ -23,7 +23,7 @@ def walk_of(obj: bpy.types.Object) -> bpy.types.Action:
 
 
 def poses(obj: bpy.types.Object, frames: list[float]) -> np.ndarray:
-    return importing.pose_frames(obj, walk_of(obj), rig_from_armature(obj).names, frames)
+    return actions.pose_frames(obj, walk_of(obj), rig_from_armature(obj).names, frames)
 
 
 def test_the_walk_moves_every_leg_and_repeats():

@@ -13,7 +13,7 @@ import anyrig.addon as addon
 import bpy
 import pytest
 import torch
-from anyrig.addon import command, diagnostics, job, prefs
+from anyrig.addon import background_runner, command, diagnostics, preferences_panel, prefs
 from anyrig.backend import device, weights
 from anyrig.backend.device import Finding, Gpu, Torch
 from anyrig.backend.errors import UserError
@@ -46,7 +46,7 @@ class Layout:
 
 def drawn() -> Layout:
     layout = Layout()
-    prefs.ANYRIG_Preferences.draw(SimpleNamespace(layout=layout), bpy.context)  # type: ignore[arg-type]
+    preferences_panel.ANYRIG_Preferences.draw(SimpleNamespace(layout=layout), bpy.context)  # type: ignore[arg-type]
     return layout
 
 
@@ -179,9 +179,9 @@ def test_wrong_arguments_of_the_command_are_2(capsys: pytest.CaptureFixture[str]
 def test_the_last_message_is_in_it_and_the_weights_are_named_without_their_folder() -> None:
     props = bpy.context.scene.anyrig
     props.model, props.model_file = "FILE", "/secret/place/mine.safetensors"
-    job.tell("Video 'x.mp4' cannot be read: choose another one.", is_error=True)
+    background_runner.tell("Video 'x.mp4' cannot be read: choose another one.", is_error=True)
     text = diagnostics.report(bpy.context)
-    job.tell("")
+    background_runner.tell("")
     assert "\nLast error: Video 'x.mp4' cannot be read: choose another one.\n" in text
     assert "\nScene: model mine.safetensors, device DEFAULT\n" in text and "secret" not in text
     assert "Last" not in diagnostics.report(bpy.context)

@@ -8,7 +8,15 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon.importing import action_frames, action_label, actions_of, assign_action, find_action, import_rig, pose_frames
+from anyrig.addon.actions import (
+    action_frames,
+    action_label,
+    actions_of,
+    assign_action,
+    find_action,
+    pose_frames,
+)
+from anyrig.addon.importing import import_rig
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.backend.errors import UserError
 from anyrig.tests.addon.fixtures import chain, make_rig

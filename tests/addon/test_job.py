@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import bpy
 import pytest
-from anyrig.addon import job
+from anyrig.addon import background_runner
 from anyrig.addon.job import Job, Snapshot
 from anyrig.backend.errors import UserError
 
@@ -63,8 +63,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
-    job.abandon()
-    job.tell("")
+    background_runner.abandon()
+    background_runner.tell("")
     assert workers() == []
 
 
@@ -181,37 +181,37 @@ def test_stages_have_clocks_of_their_own() -> None:
 def test_timer_polls_and_hands_over_once() -> None:
     work, told = Work(2), []
     running = Job(work.steps())
-    job.run_beside_window(running, told.append)
-    assert job.current() is running and bpy.app.timers.is_registered(job.tick)
+    background_runner.run_beside_window(running, told.append)
+    assert background_runner.current() is running and bpy.app.timers.is_registered(background_runner.tick)
     with pytest.raises(UserError, match="already running"):
-        job.run_beside_window(Job(Work().steps()), told.append)
-    assert job.tick() == job.INTERVAL and told == []
+        background_runner.run_beside_window(Job(Work().steps()), told.append)
+    assert background_runner.tick() == background_runner.INTERVAL and told == []
     work.open()
     wait_for(lambda: running.done)
-    assert job.tick() is None and told == [running] and job.current() is None
-    assert job.tick() is None and told == [running]
+    assert background_runner.tick() is None and told == [running] and background_runner.current() is None
+    assert background_runner.tick() is None and told == [running]
     assert workers() == []
 
 
 @pytest.mark.parametrize("leave", ["unregister", "load"])
 def test_leaving_stops_the_job_and_tells_nobody(leave: str) -> None:
     handlers = list(bpy.app.handlers.load_pre)
-    job.register()
+    background_runner.register()
     work, told = Work(1000), []
     running = Job(work.steps())
-    job.run_beside_window(running, told.append)
+    background_runner.run_beside_window(running, told.append)
     work.open(1)
     wait_for(lambda: running.progress.done == 1)
     releaser = threading.Timer(0.05, work.open, [5])  # the worker is inside of a step when it is asked to stop
     releaser.start()
     if leave == "load":
         bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
-        assert job._before_load in bpy.app.handlers.load_pre
+        assert background_runner._before_load in bpy.app.handlers.load_pre
     if leave == "unregister":
-        job.unregister()
-    assert running.done and running.cancelled and told == [] and job.current() is None and workers() == []
-    assert not bpy.app.timers.is_registered(job.tick)
+        background_runner.unregister()
+    assert running.done and running.cancelled and told == [] and background_runner.current() is None and workers() == []
+    assert not bpy.app.timers.is_registered(background_runner.tick)
     releaser.join()
     if leave == "load":
-        job.unregister()
+        background_runner.unregister()
     assert list(bpy.app.handlers.load_pre) == handlers

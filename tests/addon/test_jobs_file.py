@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from anyrig.addon import jobs_file
-from anyrig.addon.props import CaptureParams
-from anyrig.backend.clip import Clip, Settings
+from anyrig.addon.capture_params import CaptureParams
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
 
 GOOD = {"file": "a.blend", "video": "v.mp4", "outputs": ["o.blend"]}

@@ -7,9 +7,9 @@ from typing import Any
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import job, operators, props
+from anyrig.addon import background_runner, chosen_armatures, operators
+from anyrig.backend.efficientnet import Encoder
 from anyrig.backend.video import write_video
-from anyrig.backend.vision import Encoder
 from anyrig.tests.addon.fixtures import human, no_mesh, quadruped, snake
 
 FRAMES = 5
@@ -41,7 +41,7 @@ def skin_of(armature: bpy.types.Object) -> bpy.types.Object:
 
 
 def chosen() -> list[str]:
-    return [obj.name for obj in props.armatures_from_context(bpy.context)]
+    return [obj.name for obj in chosen_armatures.armatures_from_context(bpy.context)]
 
 
 def test_the_selected_armatures_are_meant_the_active_first() -> None:
@@ -91,18 +91,21 @@ def test_all_are_keyed_and_the_network_reads_the_video_once(panel: Any, monkeypa
     assert sum(alone) == FRAMES + FRAMES + views and sum(seen) == FRAMES + FRAMES + views * len(rigs)
     assert [obj.animation_data.action.name for obj in rigs] == ["box.002", "box.001", "box.003"]
     assert all(tuple(obj.animation_data.action.frame_range) == (1.0, 5.0) for obj in rigs)
-    assert job.message() == (f"'box': 5 frames of video keyed onto Quadruped, Human, {rigs[2].name} from frame 1 on.", False)
+    assert background_runner.message() == (
+        f"'box': 5 frames of video keyed onto Quadruped, Human, {rigs[2].name} from frame 1 on.",
+        False,
+    )
 
 
 def test_all_are_one_undo_step(panel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "has_window", lambda _: True)
+    monkeypatch.setattr(background_runner, "has_window", lambda _: True)
     names = [obj.name for obj in (human(), quadruped())]
     select(*(bpy.data.objects[name] for name in names), active=bpy.data.objects[names[0]])
     bpy.ops.ed.undo_push(message="before")
     # a Blender without windows has no button that could be pressed
     assert operators.ANYRIG_OT_capture.invoke(SimpleNamespace(), bpy.context, None) == {"CANCELLED"}
-    job.current().join()
-    assert job.tick() is None
+    background_runner.current().join()
+    assert background_runner.tick() is None
     assert all(bpy.data.objects[name].animation_data for name in names)
     bpy.ops.ed.undo()
     assert not any(bpy.data.objects[name].animation_data for name in names) and not bpy.data.actions

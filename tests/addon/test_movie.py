@@ -9,7 +9,15 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import check_panel, command, job, movie, skeleton_lines, take_store, turns
+from anyrig.addon import (
+    background_runner,
+    check_panel,
+    command,
+    movie,
+    skeleton_lines,
+    take_store,
+    turns,
+)
 from anyrig.backend.clip import Clip
 from anyrig.backend.video import probe, read_frames
 from anyrig.tests.addon.filmed_walk import FRAMES, HEIGHT, WIDTH, filmed, overlap
@@ -47,7 +55,7 @@ def test_the_operator_writes_input_and_rig_side_by_side_and_touches_nothing(tmp_
         assert overlap(rig_mask(rig), masks[index]) > 0.6, index  # where the subject is, though nobody knows the camera
         background = ~masks[index] & ~rig_mask(rig)
         assert np.abs(both[background].astype(int) - film[index][background]).mean() < 6
-    assert "12 frames written" in job.message()[0] and not job.message()[1]
+    assert "12 frames written" in background_runner.message()[0] and not background_runner.message()[1]
 
 
 def test_a_scene_rate_changed_since_the_keys_were_written_films_them_all_the_same(tmp_path: Path) -> None:
@@ -152,8 +160,8 @@ def test_beside_a_window_it_is_written_in_turns(tmp_path: Path) -> None:
         steps.append(work.progress.done)
         assert not (tmp_path / "out.mp4").exists()
     assert steps == [0, *range(1, FRAMES + 1)] and everything() == before
-    assert probe(Clip(str(tmp_path / "out.mp4"))).frames == FRAMES and job.current() is None
-    assert job.message() == (f"{FRAMES} frames written to '{tmp_path / 'out.mp4'}'.", False)
+    assert probe(Clip(str(tmp_path / "out.mp4"))).frames == FRAMES and background_runner.current() is None
+    assert background_runner.message() == (f"{FRAMES} frames written to '{tmp_path / 'out.mp4'}'.", False)
 
 
 @pytest.mark.parametrize("leave", ["cancel", "undo", "load", "disable"])
@@ -170,12 +178,12 @@ def test_ended_early_it_leaves_no_file_and_the_scene_as_it_was(tmp_path: Path, l
     assert everything() != before and len(list(tmp_path.glob(".out*"))) == 1
     if leave == "cancel":
         assert bpy.ops.anyrig.cancel() == {"FINISHED"}
-        assert turns.take_turn() is None and job.message() == ("Cancelled: no movie was written.", False)
+        assert turns.take_turn() is None and background_runner.message() == ("Cancelled: no movie was written.", False)
     elif leave == "undo":
         bpy.ops.ed.undo()
     else:
         leave_by(leave)
-    assert job.current() is None and turns.running() is None and turns.take_turn() is None
+    assert background_runner.current() is None and turns.running() is None and turns.take_turn() is None
     assert not list(tmp_path.glob(".out*")) and (tmp_path / "out.mp4").read_bytes() == b"an older movie"
     if leave != "load":
         after = everything()
@@ -196,9 +204,9 @@ def test_esc_is_all_that_gets_through_and_panel_and_timer_follow(tmp_path: Path)
 
     for kind in ("TIMER", "LEFTMOUSE", "Z", "TIMER"):
         assert send(kind) == {"RUNNING_MODAL"}
-    assert job.current().progress.done == 1 and not cancelled
+    assert background_runner.current().progress.done == 1 and not cancelled
     assert send("ESC") == {"RUNNING_MODAL"}
-    assert send("TIMER") == {"CANCELLED"} and cancelled and job.current() is None
+    assert send("TIMER") == {"CANCELLED"} and cancelled and background_runner.current() is None
 
 
 def test_a_movie_never_overwrites_its_own_video(tmp_path: Path) -> None:

@@ -15,10 +15,23 @@ import bpy
 import numpy as np
 import pytest
 import torch
-from anyrig.addon import capture, job, labels, operators, panels, prefs, props
+from anyrig.addon import (
+    background_runner,
+    capture,
+    capture_params,
+    chosen_armatures,
+    job,
+    labels,
+    operators,
+    panels,
+    preferences_panel,
+    prefs,
+)
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.backend import capture as backend_capture
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend import progress
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
 from anyrig.backend.motion import Motion
 from anyrig.backend.rotation import geodesic_angle
@@ -45,7 +58,7 @@ class Backend:
         self.calls.append((targets, clip, settings))
         try:
             for index in range(3):
-                yield backend_capture.Progress("Reading the motion", index, 3)
+                yield progress.Progress("Reading the motion", index, 3)
                 assert not self._hold or self.gate.wait(20)
             if self._fail is not None:
                 raise self._fail
@@ -75,8 +88,8 @@ def panel(video: str = "/clips/fox trot.v2.mp4", **values: Any) -> Any:
     return scene_props
 
 
-def params(**values: Any) -> props.CaptureParams:
-    return props.CaptureParams(clip=Clip("/clips/walk.mp4"), settings=SMALL, **values)
+def params(**values: Any) -> capture_params.CaptureParams:
+    return capture_params.CaptureParams(clip=Clip("/clips/walk.mp4"), settings=SMALL, **values)
 
 
 def animation_state() -> list[Any]:
@@ -96,7 +109,7 @@ def animation_state() -> list[Any]:
 def wait_until_done() -> None:
     """Play the window's timer until the job has been handed over."""
     end = time.monotonic() + 20
-    while job.tick() is not None:
+    while background_runner.tick() is not None:
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -111,7 +124,7 @@ def registered_things() -> dict[str, Any]:
         "operators": dir(bpy.ops.anyrig),
         "scene": hasattr(bpy.types.Scene, "anyrig"),
         "handlers": handlers,
-        "timer": bpy.app.timers.is_registered(job.tick),
+        "timer": bpy.app.timers.is_registered(background_runner.tick),
         "previews": len(panels._previews),
     }
 
@@ -173,13 +186,13 @@ time.sleep(0.1)
 def test_params_are_what_the_panel_says(registered: None) -> None:
     bpy.context.scene.frame_set(9)
     panel()
-    found = props.params_from_context(bpy.context)
-    assert found == props.CaptureParams(Clip("/clips/fox trot.v2.mp4"), Settings())
+    found = capture_params.params_from_context(bpy.context)
+    assert found == capture_params.CaptureParams(Clip("/clips/fox trot.v2.mp4"), Settings())
     panel(
         trim_start=1.5, trim_end=4.0, reference="FRAME", reference_frame=33, view="AZIMUTH", azimuth=0.5,
         model="FILE", model_file="/weights/mine.safetensors", device="cpu", start="FRAME", start_frame=101,
     )  # fmt: skip
-    found = props.params_from_context(bpy.context)
+    found = capture_params.params_from_context(bpy.context)
     assert found.clip == Clip("/clips/fox trot.v2.mp4", start=1.5, end=4.0)
     assert found.settings == Settings(model="/weights/mine.safetensors", device="cpu")
     assert (found.reference_frame, found.azimuth, found.start_frame) == (33, 0.5, 101)
@@ -196,7 +209,7 @@ def test_params_are_what_the_panel_says(registered: None) -> None:
 def test_what_the_panel_lacks_is_said(registered: None, values: dict[str, Any], message: str) -> None:
     panel(**values)
     with pytest.raises(UserError, match=message):
-        props.params_from_context(bpy.context)
+        capture_params.params_from_context(bpy.context)
 
 
 def test_video_is_described_when_it_is_chosen(registered: None, tmp_path: Path) -> None:
@@ -212,14 +225,14 @@ def test_armature_is_the_picked_the_active_or_the_meshs_own(registered: None) ->
     first, second = human(), quadruped()
     layer = bpy.context.view_layer
     layer.objects.active = second
-    assert props.armature_from_context(bpy.context) == second
+    assert chosen_armatures.armature_from_context(bpy.context) == second
     layer.objects.active = next(obj for obj in bpy.data.objects if obj.type == "MESH" and obj.find_armature() == first)
-    assert props.armature_from_context(bpy.context) == first
+    assert chosen_armatures.armature_from_context(bpy.context) == first
     bpy.context.scene.anyrig.armature = second
-    assert props.armature_from_context(bpy.context) == second
+    assert chosen_armatures.armature_from_context(bpy.context) == second
     layer.objects.active = None
     bpy.context.scene.anyrig.armature = None
-    assert props.armature_from_context(bpy.context) is None
+    assert chosen_armatures.armature_from_context(bpy.context) is None
 
 
 def test_an_armature_that_was_picked_and_deleted_since_is_picked_no_more(registered: None) -> None:
@@ -230,11 +243,13 @@ def test_an_armature_that_was_picked_and_deleted_since_is_picked_no_more(registe
     bpy.ops.object.delete()
     assert bpy.context.scene.anyrig.armature is not None, "the property keeps it in the file"
     bpy.context.view_layer.objects.active = second
-    assert props.armature_from_context(bpy.context) == second and props.armatures_from_context(bpy.context) == [second]
+    assert chosen_armatures.armature_from_context(bpy.context) == second and chosen_armatures.armatures_from_context(
+        bpy.context
+    ) == [second]
 
 
 def test_preferences_are_those_of_the_extensions_root(registered: None) -> None:
-    assert prefs.ROOT == "anyrig" == prefs.ANYRIG_Preferences.bl_idname
+    assert prefs.ROOT == "anyrig" == preferences_panel.ANYRIG_Preferences.bl_idname
     assert prefs.engine(bpy.context) == "BLENDER_WORKBENCH" and prefs.default_device(bpy.context) == "auto"
 
 
@@ -261,7 +276,7 @@ def test_operator_keys_what_the_backend_returns(registered: None, backend: Calla
         scene.frame_set(12 + index)
         rig = targets[0].rig
         assert geodesic_angle(rig.turns(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
-    text, is_error = job.message()
+    text, is_error = background_runner.message()
     assert "fox trot.v2" in text and "frame 12" in text and not is_error
     preview = panels._previews["collection"][panels.VIEW]
     shown = np.array(preview.image_pixels_float[:]).reshape(32, 32, 4)[::-1] * 255
@@ -322,7 +337,7 @@ def test_failed_run_changes_nothing(registered: None, backend: Callable[..., Bac
     with pytest.raises(RuntimeError, match=str(fail).split(":")[0]):
         bpy.ops.anyrig.capture()
     assert animation_state() == before and stand_in.closed == 1
-    assert str(fail) in job.message()[0] and job.message()[1]
+    assert str(fail) in background_runner.message()[0] and background_runner.message()[1]
 
 
 def test_no_armature_is_keyed_when_one_cannot_be(backend: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,7 +417,7 @@ class Press:
 
 @pytest.fixture
 def window(registered: None, monkeypatch: pytest.MonkeyPatch) -> Press:
-    monkeypatch.setattr(operators, "has_window", lambda _: True)
+    monkeypatch.setattr(background_runner, "has_window", lambda _: True)
     return Press()
 
 
@@ -412,9 +427,9 @@ def test_button_returns_at_once_and_the_keys_are_one_undo_step(window: Press, ba
     backend()
     bpy.ops.ed.undo_push(message="before")
     assert window.press() == {"CANCELLED"} and window.reports == []
-    assert job.current() is not None and not bpy.ops.anyrig.capture.poll() and not bpy.data.actions
+    assert background_runner.current() is not None and not bpy.ops.anyrig.capture.poll() and not bpy.data.actions
     wait_until_done()
-    assert bpy.data.objects["Human"].animation_data.action.name == "fox trot.v2" and job.current() is None
+    assert bpy.data.objects["Human"].animation_data.action.name == "fox trot.v2" and background_runner.current() is None
     bpy.ops.ed.undo()
     assert bpy.data.objects["Human"].animation_data is None and not bpy.data.actions
     bpy.ops.ed.redo()
@@ -428,7 +443,7 @@ def test_cancel_button_leaves_everything(window: Press, backend: Callable[..., B
     stand_in = backend(hold=when == "midway")
     before = animation_state()
     window.press()
-    running = job.current()
+    running = background_runner.current()
     if when == "at the end":
         running.join()
     while running.progress.stage == "Starting":
@@ -436,8 +451,8 @@ def test_cancel_button_leaves_everything(window: Press, backend: Callable[..., B
     assert bpy.ops.anyrig.cancel() == {"FINISHED"}
     stand_in.gate.set()
     wait_until_done()
-    assert animation_state() == before and job.message() == ("Cancelled: nothing was changed.", False)
-    assert stand_in.closed == 1 and job.current() is None
+    assert animation_state() == before and background_runner.message() == ("Cancelled: nothing was changed.", False)
+    assert stand_in.closed == 1 and background_runner.current() is None
     assert (running.result is None) == (when == "midway")
 
 
@@ -450,14 +465,14 @@ def test_failure_beside_a_window_is_told_in_the_panel(window: Press, backend: Ca
     window.press()
     wait_until_done()
     assert animation_state() == before
-    assert str(fail) in job.message()[0] and job.message()[1]
+    assert str(fail) in background_runner.message()[0] and background_runner.message()[1]
 
 
 def test_what_cannot_start_is_reported(window: Press) -> None:
     human()
     panel(trim_start=2.0, trim_end=1.0)
     assert window.press() == {"CANCELLED"} and "swap the two" in window.reports[0]
-    assert job.current() is None and job.message() == (window.reports[0], True)
+    assert background_runner.current() is None and background_runner.message() == (window.reports[0], True)
 
 
 def test_armature_may_be_renamed_and_the_scene_changed_meanwhile(window: Press, backend: Callable[..., Backend]) -> None:
@@ -494,7 +509,7 @@ def test_armature_deleted_meanwhile_is_told(window: Press, backend: Callable[...
     window.press()
     bpy.data.objects.remove(obj)
     wait_until_done()
-    assert job.message() == (
+    assert background_runner.message() == (
         "Armature 'Human' was deleted during the capture: undo that, then recover the take under Takes.",
         True,
     )
@@ -524,7 +539,7 @@ def test_panel_shows_inputs_then_progress_then_the_view(window: Press, backend: 
     assert any(kind == "progress" for kind, _ in drawn)
     wait_until_done()
     assert any(kind == "template_icon" for kind, _ in draw()) and not any(kind == "progress" for kind, _ in draw())
-    job.tell("Bone 'Tail': it is not there, which takes more than one line to say; undo that.", is_error=True)
+    background_runner.tell("Bone 'Tail': it is not there, which takes more than one line to say; undo that.", is_error=True)
     lines = [text for kind, text in draw() if kind == "label" and text.startswith(("Bone", "takes"))]
     assert lines and max(map(len, lines)) <= labels.WRAP
 

@@ -9,7 +9,7 @@ import bpy
 import cv2
 import numpy as np
 import pytest
-from anyrig.addon import footage, job, overlay, take_store
+from anyrig.addon import background_runner, footage, overlay, take_store
 from anyrig.backend.clip import Clip
 from anyrig.backend.raw_take import RawTake
 from anyrig.tests.addon.filmed_walk import FRAMES, HEIGHT, WIDTH, filmed, overlap, shoot
@@ -298,7 +298,7 @@ def test_what_is_missing_is_said_and_nothing_changes(tmp_path: Path) -> None:
     video.rename(tmp_path / "away.mp4")
     with pytest.raises(RuntimeError, match="walk.mp4"):
         bpy.ops.anyrig.overlay()
-    assert everything() == before and job.message()[1]
+    assert everything() == before and background_runner.message()[1]
     (tmp_path / "away.mp4").rename(video)
     store_again(text, replace(raw, motion=replace(raw.motion, provenance={})))
     with pytest.raises(RuntimeError, match="does not say from which side it was filmed: capture it again"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon.importing import pose_frames
+from anyrig.addon.actions import pose_frames
 from anyrig.addon.pack import make_pack, pack_command, pack_files, world_poses, world_rig
 from anyrig.addon.rig import rig_from_armature
 from anyrig.addon.surface import strongest, surface_of

@@ -10,9 +10,21 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import estimate, fixes, job, menus, operators, panels, presets, subject_box, video_file
+from anyrig.addon import (
+    background_runner,
+    estimate,
+    fixes,
+    job,
+    menus,
+    operators,
+    panels,
+    presets,
+    subject_box,
+    video_file,
+)
 from anyrig.addon.estimate import Rates, Work
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
 from anyrig.backend.video import write_video
 from anyrig.tests.addon.drawn import draw, texts
@@ -72,13 +84,15 @@ def test_model_section_says_which_torch_there_is() -> None:
 
 
 def test_nothing_can_be_changed_while_a_capture_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job._window, "job", SimpleNamespace(progress=job.Snapshot("Reading", 3, 9, 0.0, 6.0, "frame")))
+    monkeypatch.setattr(
+        background_runner._window, "job", SimpleNamespace(progress=job.Snapshot("Reading", 3, 9, 0.0, 6.0, "frame"))
+    )
     layout = SimpleNamespace(enabled=True)
     panels.ANYRIG_PT_rig.draw(SimpleNamespace(layout=layout, content=lambda *_: None), bpy.context)
     assert layout.enabled is False
     drawn = draw(panels.ANYRIG_PT_run)
     assert ("progress", "Reading: frame 3 of 9, 0:12 left") in drawn and ("operator", "anyrig.cancel") in drawn
-    monkeypatch.setattr(job._window, "job", None)
+    monkeypatch.setattr(background_runner._window, "job", None)
 
 
 # ---- errors and their buttons
@@ -97,11 +111,11 @@ def test_nothing_can_be_changed_while_a_capture_runs(monkeypatch: pytest.MonkeyP
 def test_fixes_set_right_what_is_wrong(start: dict[str, Any], fix: str, after: dict[str, Any]) -> None:
     for name, value in start.items():
         setattr(scene_props(), name, value)
-    job.tell("It does not work.", is_error=True, fix=fix)
+    background_runner.tell("It does not work.", is_error=True, fix=fix)
     drawn = draw(panels.ANYRIG_PT_run)
     assert ("operator", "anyrig.fix") in drawn and ("text", fixes.FIXES[fix].label) in drawn
     assert bpy.ops.anyrig.fix(fix=fix) == {"FINISHED"}
-    assert {name: getattr(scene_props(), name) for name in after} == after and job.message() == ("", False)
+    assert {name: getattr(scene_props(), name) for name in after} == after and background_runner.message() == ("", False)
 
 
 def test_an_error_of_the_operator_brings_its_button() -> None:
@@ -110,7 +124,7 @@ def test_an_error_of_the_operator_brings_its_button() -> None:
     scene_props().trim_start, scene_props().trim_end = 3.0, 2.0
     with pytest.raises(RuntimeError, match="swap the two"):
         bpy.ops.anyrig.capture()
-    assert job.fix() == "whole_video" and ("operator", "anyrig.fix") in draw(panels.ANYRIG_PT_run)
+    assert background_runner.fix() == "whole_video" and ("operator", "anyrig.fix") in draw(panels.ANYRIG_PT_run)
 
 
 def test_an_error_of_the_job_brings_its_button() -> None:
@@ -120,7 +134,7 @@ def test_an_error_of_the_job_brings_its_button() -> None:
 
     ended = job.Job(steps()).drain()  # type: ignore[arg-type]
     operators.finish(None, ended)  # type: ignore[arg-type]
-    assert job.fix() == "use_cpu" and job.message()[1]
+    assert background_runner.fix() == "use_cpu" and background_runner.message()[1]
 
 
 def test_what_nobody_foresaw_offers_the_diagnostics(caplog: pytest.LogCaptureFixture) -> None:
@@ -155,13 +169,13 @@ def test_unknown_fix_is_told() -> None:
 
 def test_gpu_that_torch_is_too_old_for_offers_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
-    from anyrig.backend import weights
+    from anyrig.backend import device, weights
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(weights, "obstacle", lambda _: "This GPU is newer than PyTorch: set Device to CPU.")
     monkeypatch.setattr(weights, "look", lambda: None)
     with pytest.raises(UserError, match="set Device to CPU") as caught:
-        weights.pick_device("cuda")
+        device.pick_device("cuda")
     assert caught.value.fix == "use_cpu"
 
 
@@ -171,12 +185,17 @@ def test_gpu_that_torch_is_too_old_for_offers_the_cpu(monkeypatch: pytest.Monkey
 def test_choosing_a_video_forgets_what_was_said_of_another(video: Path) -> None:
     props = scene_props()
     props.trim_start, props.trim_end, props.use_box, props.matte = 1.0, 2.0, True, "/m.mp4"
-    job.tell("wrong", is_error=True)
+    background_runner.tell("wrong", is_error=True)
     assert bpy.ops.anyrig.choose_video(filepath=str(video)) == {"FINISHED"}
     assert (
         props.video == str(video) and (props.video_frames, props.video_fps) == (30, 15.0) and tuple(props.video_size) == (64, 48)
     )
-    assert (props.trim_start, props.trim_end, props.use_box, props.matte) == (0.0, 0.0, False, "") and job.message()[0] == ""
+    assert (props.trim_start, props.trim_end, props.use_box, props.matte) == (
+        0.0,
+        0.0,
+        False,
+        "",
+    ) and background_runner.message()[0] == ""
 
 
 def test_dropped_files_go_to_the_same_operator() -> None:
@@ -306,9 +325,9 @@ def test_escape_keeps_the_earlier_box(video: Path) -> None:
 
 def test_box_by_numbers(video: Path) -> None:
     bpy.ops.anyrig.choose_video(filepath=str(video))
-    job.tell("No subject was found.", is_error=True, fix="draw_box")
+    background_runner.tell("No subject was found.", is_error=True, fix="draw_box")
     assert bpy.ops.anyrig.draw_box(box=(1, 2, 30, 40)) == {"FINISHED"}
-    assert scene_props().use_box and tuple(scene_props().box) == (1, 2, 30, 40) and job.fix() == ""
+    assert scene_props().use_box and tuple(scene_props().box) == (1, 2, 30, 40) and background_runner.fix() == ""
     for box, message in (((5, 5, 5, 9), "box is empty"), ((70, 5, 90, 9), "outside the picture of 64 x 48")):
         with pytest.raises(RuntimeError, match=message):
             bpy.ops.anyrig.draw_box(box=box)
@@ -339,14 +358,14 @@ def test_painter_leaves_no_handler() -> None:
 
 def test_escape_cancels_and_the_rest_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[bool] = []
-    monkeypatch.setattr(job._window, "job", SimpleNamespace(cancel=lambda: cancelled.append(True)))
+    monkeypatch.setattr(background_runner._window, "job", SimpleNamespace(cancel=lambda: cancelled.append(True)))
 
     def send(kind: str, value: str = "PRESS") -> set[str]:
-        return job.ANYRIG_OT_watch_escape.modal(None, bpy.context, SimpleNamespace(type=kind, value=value))  # type: ignore[arg-type]
+        return background_runner.ANYRIG_OT_watch_escape.modal(None, bpy.context, SimpleNamespace(type=kind, value=value))  # type: ignore[arg-type]
 
     assert send("MOUSEMOVE", "NOTHING") == send("ESC", "RELEASE") == send("Z") == {"PASS_THROUGH"} and not cancelled
     assert send("ESC") == {"CANCELLED"} and cancelled == [True]
-    monkeypatch.setattr(job._window, "job", None)
+    monkeypatch.setattr(background_runner._window, "job", None)
     assert send("MOUSEMOVE", "NOTHING") == {"CANCELLED", "PASS_THROUGH"}, "it ends with the capture"
 
 

@@ -11,10 +11,22 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import capture, command, job, jobs_file, jobs_queue, operators, prefs, queue_operators, queue_panel
-from anyrig.addon.props import CaptureParams
+from anyrig.addon import (
+    background_runner,
+    capture,
+    command,
+    job,
+    jobs_file,
+    jobs_queue,
+    prefs,
+    queue_operators,
+    queue_panel,
+)
+from anyrig.addon.capture_params import CaptureParams
 from anyrig.backend import capture as backend_capture
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend import progress
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
 from anyrig.backend.rotation import geodesic_angle
 from anyrig.backend.video import write_video
@@ -31,7 +43,7 @@ class Backend:
 
     def __call__(self, targets: Any, clip: Clip, settings: Settings) -> Generator[Any, None, list[Any]]:
         self.calls.append((targets, clip, settings))
-        yield backend_capture.Progress("Reading the motion", 1, 2)
+        yield progress.Progress("Reading the motion", 1, 2)
         if "broken" in clip.path:
             raise UserError(f"Video '{clip.path}' is broken: choose another.")
         motions = [random_motion(target.rig, 4, seed, fps=24.0) for seed, target in enumerate(targets)]
@@ -50,7 +62,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, small_views: None, registered: None
 
 @pytest.fixture
 def window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "has_window", lambda _: True)
+    monkeypatch.setattr(background_runner, "has_window", lambda _: True)
 
 
 def add(video: str, *objects: bpy.types.Object, folder: str | Path = "/clips", **values: Any) -> None:
@@ -82,15 +94,15 @@ def press_run() -> set[str]:
 
 def turn() -> None:
     """One job beside the window to its end, and the timer that starts the next."""
-    job.current().join()
-    assert job.tick() is None
+    background_runner.current().join()
+    assert background_runner.tick() is None
     if bpy.app.timers.is_registered(jobs_queue.step):
         bpy.app.timers.unregister(jobs_queue.step)
         jobs_queue.step()
 
 
 def play() -> None:
-    while job.current() is not None:
+    while background_runner.current() is not None:
         turn()
 
 
@@ -99,14 +111,14 @@ def test_a_capture_started_between_two_jobs_is_waited_for(backend: Backend, wind
     add("walk", obj)
     add("run", obj)
     assert press_run() == {"FINISHED"}
-    job.current().join()
-    job.tick()
+    background_runner.current().join()
+    background_runner.tick()
     bpy.app.timers.unregister(jobs_queue.step)
     other = job.Job(progress for progress in ())
-    job.run_beside_window(other, lambda _: None)
+    background_runner.run_beside_window(other, lambda _: None)
     assert jobs_queue.step() == jobs_queue.PAUSE and states() == ["DONE", "WAITING"]
     other.join()
-    job.tick()
+    background_runner.tick()
     jobs_queue.step()
     play()
     assert states() == ["DONE", "DONE"] and backend.videos == ["walk", "run"]
@@ -156,7 +168,7 @@ def test_selected_bones_are_those_at_the_time_of_adding(backend: Backend) -> Non
     select(obj)
     with pytest.raises(RuntimeError, match="No bone of armature .* is selected"):
         bpy.ops.anyrig.queue_add()
-    assert job.message()[1] and job.fix() == "deform_bones", "the panel has a button for it"
+    assert background_runner.message()[1] and background_runner.fix() == "deform_bones", "the panel has a button for it"
     assert bpy.ops.anyrig.queue_run() == {"FINISHED"} and states() == ["DONE", "DONE"]
     assert [set(targets[0].rig.names) for targets, _, _ in backend.calls] == [{"spine", "head"}, {"spine", "hand.L"}]
 
@@ -223,7 +235,7 @@ def test_failing_stops_nothing_else_and_is_told(backend: Backend) -> None:
     assert bpy.ops.anyrig.queue_run() == {"FINISHED"}
     assert states() == ["DONE", "FAILED", "DONE"] and backend.videos == ["walk", "broken", "run"]
     assert jobs()[1].message == "Video '/clips/broken.mp4' is broken: choose another."
-    assert job.message() == ("Queue: 2 of 3 jobs done, 1 failed: see the list.", True)
+    assert background_runner.message() == ("Queue: 2 of 3 jobs done, 1 failed: see the list.", True)
     assert first.animation_data.action.name == "run" and second.animation_data.action.name.startswith("walk")
     assert not bpy.ops.anyrig.queue_run.poll()
     bpy.context.scene.anyrig_queue.index = 1
@@ -268,7 +280,7 @@ def test_jobs_run_one_after_another_each_an_undo_step(window: None, backend: Bac
     assert not bpy.ops.anyrig.queue_run.poll() and not bpy.ops.anyrig.capture.poll()
     play()
     assert states() == ["DONE", "FAILED", "DONE"] and not jobs_queue.running_key()
-    assert job.message() == ("Queue: 2 of 3 jobs done, 1 failed: see the list.", True)
+    assert background_runner.message() == ("Queue: 2 of 3 jobs done, 1 failed: see the list.", True)
     assert [bpy.data.objects[name].animation_data.action.name for name in ("Human", "Quadruped")] == ["walk", "run"]
     bpy.ops.ed.undo()
     assert (
@@ -293,7 +305,7 @@ def test_cancel_stops_the_queue(window: None, backend: Backend, when: int) -> No
     assert bpy.ops.anyrig.cancel() == {"FINISHED"}
     play()
     assert states() == ["DONE"] * when + ["WAITING"] * (3 - when) and not jobs_queue.running_key()
-    assert job.message() == ("Cancelled: nothing was changed.", False)
+    assert background_runner.message() == ("Cancelled: nothing was changed.", False)
     assert len(bpy.data.actions) == when and not bpy.app.timers.is_registered(jobs_queue.step)
 
 
@@ -308,7 +320,7 @@ def test_the_running_job_is_left_alone_and_a_removed_one_is_skipped(window: None
     bpy.ops.anyrig.queue_remove()
     play()
     assert backend.videos == ["a", "c"] and states() == ["DONE", "DONE"]
-    assert job.message() == ("Queue: 2 of 2 jobs done.", False)
+    assert background_runner.message() == ("Queue: 2 of 2 jobs done.", False)
 
 
 def test_all_but_the_running_job_can_be_cleared(window: None, backend: Backend) -> None:
@@ -328,14 +340,16 @@ def test_loading_or_disabling_ends_the_queue(window: None, how: str) -> None:
     for name in "ab":
         add(name, obj)
     press_run()
-    job.current().join()
-    job.tick()
+    background_runner.current().join()
+    background_runner.tick()
     assert bpy.app.timers.is_registered(jobs_queue.step)
     if how == "load":
         bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     else:
         addon.unregister()
-    assert not bpy.app.timers.is_registered(jobs_queue.step) and not jobs_queue.running_key() and job.current() is None
+    assert (
+        not bpy.app.timers.is_registered(jobs_queue.step) and not jobs_queue.running_key() and background_runner.current() is None
+    )
     if how == "disable":
         assert not hasattr(bpy.types.Scene, "anyrig_queue")
         addon.register()
@@ -346,8 +360,8 @@ def test_a_job_that_cannot_start_is_told(window: None, monkeypatch: pytest.Monke
     add("a", obj)
     bpy.ops.object.mode_set(mode="EDIT")
     press_run()
-    assert states() == ["FAILED"] and "edit mode" in jobs()[0].message and job.current() is None
-    assert job.message() == ("Queue: 0 of 1 job done, 1 failed: see the list.", True)
+    assert states() == ["FAILED"] and "edit mode" in jobs()[0].message and background_runner.current() is None
+    assert background_runner.message() == ("Queue: 0 of 1 job done, 1 failed: see the list.", True)
 
 
 # ---- out of Blender

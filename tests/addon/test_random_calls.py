@@ -18,7 +18,7 @@ import bpy
 import numpy as np
 import pytest
 import torch
-from anyrig.addon import capture, job, operators, prefs, take_store
+from anyrig.addon import background_runner, capture, prefs, take_store
 from anyrig.backend.video import write_video
 from anyrig.tests.addon import chance
 from anyrig.tests.addon.chance import Chance, Press
@@ -161,7 +161,9 @@ class Session:
         how = self._press(name) if beside else self._execute(operator, arguments)
         self.log[-1] += f" -> {how}"
         self.ended[name, how.split(":")[0]] += 1
-        assert "Unexpected" not in job.message()[0] or not job.message()[1], job.message()[0]
+        assert "Unexpected" not in background_runner.message()[0] or not background_runner.message()[1], (
+            background_runner.message()[0]
+        )
         if how != "another file":
             self._compare(name, how == "FINISHED", blocks, stance)
             assert {key: value for key, value in chance.rig_data().items() if key in rigs} == rigs, "the rig's data was changed"
@@ -185,11 +187,11 @@ class Session:
             bpy.ops.anyrig.cancel()
         elif self.chance(0.1):
             self.chance.new_file()
-            assert not self.timers.alive() and job.current() is None, "loading a file left the job"
+            assert not self.timers.alive() and background_runner.current() is None, "loading a file left the job"
             return "another file"
         self.timers.play()
-        assert job.current() is None
-        text, is_error = job.message()
+        assert background_runner.current() is None
+        text, is_error = background_runner.message()
         if name == "queue_run":
             return "FINISHED"
         return f"told: {text}" if is_error or text.startswith("Cancelled") else "FINISHED"
@@ -207,8 +209,8 @@ class Session:
 def test_random_calls_leave_nothing_behind(folder: Path, timers: Timers, monkeypatch: pytest.MonkeyPatch) -> None:
     threads, clean = set(threading.enumerate()), handlers()
     session = Session(folder, timers)
-    monkeypatch.setattr(operators, "has_window", lambda _context: session.has_window)
-    monkeypatch.setattr(job, "watch_for_escape", lambda: None, raising=False)  # it needs a real window
+    monkeypatch.setattr(background_runner, "has_window", lambda _context: session.has_window)
+    monkeypatch.setattr(background_runner, "watch_for_escape", lambda: None, raising=False)  # it needs a real window
     addon.register()
     try:
         during = handlers()

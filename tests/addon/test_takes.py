@@ -11,11 +11,12 @@ from typing import Any
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import capture, job, take_store, takes, takes_panel
-from anyrig.addon.props import CaptureParams
+from anyrig.addon import background_runner, capture, take_store, takes, takes_panel
+from anyrig.addon.capture_params import CaptureParams
 from anyrig.addon.rig import pose_of, rig_from_armature
 from anyrig.backend import raw_take
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
 from anyrig.backend.raw_take import RawTake
 from anyrig.backend.rig import Reference
@@ -105,7 +106,7 @@ def test_a_damaged_take_is_a_sentence() -> None:
         text[take_store.DATA] = bad
         with pytest.raises(RuntimeError, match="Take 'walk' in this file is not a take written by AnyRig .* delete it"):
             bpy.ops.anyrig.take_apply()
-    assert "delete it" in job.message()[0] and job.message()[1] and len(bpy.data.actions) == 1
+    assert "delete it" in background_runner.message()[0] and background_runner.message()[1] and len(bpy.data.actions) == 1
 
 
 # ---- apply again
@@ -166,7 +167,7 @@ def test_applied_again_a_take_starts_and_goes_where_the_panel_says() -> None:
     scene.frame_set(40)
     bpy.ops.anyrig.take_apply()
     assert take_store.action_of(text).frame_range[0] == take_store.about(text)["start_frame"] == 40
-    assert "from frame 40 on" in job.message()[0]
+    assert "from frame 40 on" in background_runner.message()[0]
 
 
 def test_apply_again_finds_a_renamed_armature_or_takes_the_picked_one() -> None:
@@ -321,7 +322,7 @@ def test_delete_keeps_an_action_that_is_used_elsewhere(use: str) -> None:
         twin = obj.copy()
         bpy.context.scene.collection.objects.link(twin)
     bpy.ops.anyrig.take_delete()
-    assert not take_store.stored() and playing(obj) == "walk" and "its action is kept" in job.message()[0]
+    assert not take_store.stored() and playing(obj) == "walk" and "its action is kept" in background_runner.message()[0]
 
 
 def test_delete_leaves_other_takes_alone() -> None:
@@ -352,11 +353,11 @@ def test_the_copy_is_there_before_the_keys_are_written(monkeypatch: pytest.Monke
             captured(obj)
     assert len(seen) == 1 and not take_store.stored() and not bpy.data.actions
     assert bpy.ops.anyrig.take_recover() == {"FINISHED"}
-    assert job.message() == ("Recovered 1 take: choose one and click Apply Again.", False)
+    assert background_runner.message() == ("Recovered 1 take: choose one and click Apply Again.", False)
     assert [take_store.key_in(path) for path in seen] == [take_store.about(take_store.stored()[0])["key"]]
     bpy.ops.anyrig.take_apply()
     assert playing(obj) == "walk"
-    assert bpy.ops.anyrig.take_recover() == {"CANCELLED"} and "nothing to recover" in job.message()[0]
+    assert bpy.ops.anyrig.take_recover() == {"CANCELLED"} and "nothing to recover" in background_runner.message()[0]
 
 
 def test_an_armature_deleted_meanwhile_does_not_lose_the_take() -> None:

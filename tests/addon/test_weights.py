@@ -10,11 +10,12 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import capture, command, job, labels, naming, prefs, weights
-from anyrig.addon.props import CaptureParams
+from anyrig.addon import background_runner, capture, command, engines, labels, naming, prefs, weights
+from anyrig.addon.capture_params import CaptureParams
 from anyrig.addon.rig import rig_from_armature
 from anyrig.backend import download as backend_download
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.registry import TABLE, Folder
 from anyrig.backend.video import write_video
 from anyrig.tests.addon.fixtures import human
@@ -65,14 +66,14 @@ def test_download_button_waited_for(server: Server, tmp_path: Path) -> None:
     assert bpy.ops.anyrig.download_weights() == {"FINISHED"}
     assert here(tmp_path).missing() == []
     assert bpy.ops.anyrig.remove_weights() == {"FINISHED"}
-    assert job.message()[0].endswith("freed.") and len(here(tmp_path).missing()) == 4
+    assert background_runner.message()[0].endswith("freed.") and len(here(tmp_path).missing()) == 4
 
 
 def test_download_that_fails_is_told(server: Server) -> None:
     server.faults[TABLE[1].url("")] = ["html"]
     with pytest.raises(RuntimeError, match="dinov2-large is damaged.*web page"):
         bpy.ops.anyrig.download_weights()
-    assert job.message()[1] and "web page" in job.message()[0]
+    assert background_runner.message()[1] and "web page" in background_runner.message()[0]
 
 
 class Press:
@@ -96,9 +97,9 @@ class Press:
 def play() -> None:
     """The window's timer, until the job has been handed over."""
     for _ in range(4000):
-        if job.tick() is None:
+        if background_runner.tick() is None:
             return
-        job.current() and job.current()._ended.wait(0.005)
+        background_runner.current() and background_runner.current()._ended.wait(0.005)
     raise AssertionError("the job does not end")
 
 
@@ -106,16 +107,16 @@ def test_download_beside_a_window_and_cancel(server: Server, tmp_path: Path) -> 
     server.files[TABLE[1].url("")] += b" " * 4_000_000  # so that there is something to cancel
     assert Press().press() == {"FINISHED"}
     assert not bpy.ops.anyrig.download_weights.poll() and not bpy.ops.anyrig.capture.poll()
-    running = job.current()
+    running = background_runner.current()
     while "dinov2" not in running.progress.stage:
         running._ended.wait(0.001)
     assert bpy.ops.anyrig.cancel() == {"FINISHED"}
     play()
-    assert job.message()[0].startswith("Cancelled") and here(tmp_path).has(TABLE[0])
+    assert background_runner.message()[0].startswith("Cancelled") and here(tmp_path).has(TABLE[0])
     server.fill(write_release(tmp_path / "again"))
     Press().press()
     play()
-    assert job.message() == ("Ready: dinov2-large, t5-base, t5-base tokenizer.", False)
+    assert background_runner.message() == ("Ready: dinov2-large, t5-base, t5-base tokenizer.", False)
     assert here(tmp_path).missing() == []
 
 
@@ -125,7 +126,7 @@ def test_cancelled_own_files_are_no_download(release: dict[str, bytes], tmp_path
     assert Press(weights.ANYRIG_OT_adopt_weights, str(tmp_path / "mine")).press() == {"FINISHED"}
     bpy.ops.anyrig.cancel()
     play()
-    assert job.message()[0].startswith("Cancelled") and "download" not in job.message()[0]
+    assert background_runner.message()[0].startswith("Cancelled") and "download" not in background_runner.message()[0]
 
 
 @pytest.mark.parametrize("beside", [True, False])
@@ -141,12 +142,12 @@ def test_what_nobody_expects_can_be_reported_with_a_button(beside: bool, monkeyp
     else:
         with pytest.raises(RuntimeError, match="Unexpected ZeroDivisionError"):
             bpy.ops.anyrig.download_weights()
-    assert job.message()[1] and job.fix() == "copy_diagnostics"
+    assert background_runner.message()[1] and background_runner.fix() == "copy_diagnostics"
 
 
 def test_esc_cancels_a_download_as_it_does_a_capture(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     watched: list[bool] = []
-    monkeypatch.setattr(job, "watch_for_escape", lambda: watched.append(job.current() is not None))
+    monkeypatch.setattr(background_runner, "watch_for_escape", lambda: watched.append(background_runner.current() is not None))
     Press().press()
     play()
     assert watched == [True]
@@ -269,7 +270,7 @@ def values(action: bpy.types.Action) -> list[float]:
 def test_the_preferences_say_where_the_weights_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(capture, "render_meshes", lambda *_, **__: (None, []))
     monkeypatch.setattr(
-        prefs, "preferences", lambda _: SimpleNamespace(weights_folder=str(tmp_path), mirror="", engine=prefs.WORKBENCH)
+        prefs, "preferences", lambda _: SimpleNamespace(weights_folder=str(tmp_path), mirror="", engine=engines.WORKBENCH)
     )
     obj = human()
     for model, folder in (("lite", ""), ("release", str(tmp_path))):

@@ -9,14 +9,15 @@ import pytest
 import torch
 from anyrig.backend.cli import main
 from anyrig.backend.config import LITE, TINY
+from anyrig.backend.efficientnet import EfficientNetLite0, Encoder
 from anyrig.backend.errors import UserError
-from anyrig.backend.model import Anchor, Video2Pose2Rot
+from anyrig.backend.inputs import Anchor
+from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.packs import Pack
 from anyrig.backend.train.ablations import PARTS, Without, config_without, masked, side_error
 from anyrig.backend.train.loop import Plan, Run
 from anyrig.backend.train.losses import Batch, batch_of, losses, total
 from anyrig.backend.train.samples import SIDE_ERROR, Recipe, Windows
-from anyrig.backend.vision import EfficientNetLite0, Encoder
 from anyrig.backend.weights import load_network, save_model
 
 

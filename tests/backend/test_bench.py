@@ -13,7 +13,8 @@ from anyrig.backend.bench import random_anchor
 from anyrig.backend.cli import main
 from anyrig.backend.config import TINY, Config
 from anyrig.backend.inference import run_video2pose
-from anyrig.backend.model import Anchor, Video2Pose2Rot
+from anyrig.backend.inputs import Anchor
+from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.video import write_video
 from anyrig.backend.weights import load_model
 from torch import Tensor

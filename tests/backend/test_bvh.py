@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from anyrig.backend.bvh import read_bvh, write_bvh
 from anyrig.backend.errors import UserError
-from anyrig.backend.metrics import fk_heads
-from anyrig.backend.motion import Motion
+from anyrig.backend.motion import Motion, fk_heads
 from anyrig.backend.rig import Rig
-from anyrig.backend.rotation import axis_angle_to_matrix, geodesic_angle, matrix_to_quaternion, quaternion_to_matrix
+from anyrig.backend.rotation import (
+    axis_angle_to_matrix,
+    geodesic_angle,
+    matrix_to_quaternion,
+    quaternion_to_matrix,
+)
 from anyrig.backend.skeleton import global_to_local, leaf_joints, local_to_global, network_axes, skeleton_of
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -9,19 +9,23 @@ import torch
 from anyrig.backend import splat
 from anyrig.backend.camera import Camera, fit_distance
 from anyrig.backend.capsules import capsules
-from anyrig.backend.capture import Progress, Target, capture, capture_positions, match_view, solve
-from anyrig.backend.cli import drained, main
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture import capture, capture_positions, solve
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.cli import main
+from anyrig.backend.clip import Clip
 from anyrig.backend.config import TINY
+from anyrig.backend.efficientnet import Encoder
 from anyrig.backend.errors import UserError
 from anyrig.backend.inference import anchor_of, motion_of, run_pose2rot, run_video2pose, windows
 from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.motion import Motion
 from anyrig.backend.outputs import check_outputs
-from anyrig.backend.rig import Rig
+from anyrig.backend.progress import Progress, drained
+from anyrig.backend.rig import Rig, Target
 from anyrig.backend.rotation import axis_angle_to_matrix, geodesic_angle, quaternion_to_matrix
 from anyrig.backend.video import write_video
-from anyrig.backend.vision import Encoder, clip_squares
+from anyrig.backend.view_matching import match_view
+from anyrig.backend.vision import clip_squares
 from anyrig.backend.weights import load_model
 
 TINY_SETTINGS = Settings(model="tiny", device="cpu")

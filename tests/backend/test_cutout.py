@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from anyrig.backend.camera import Camera
-from anyrig.backend.capture import result_of
 from anyrig.backend.cli import main
 from anyrig.backend.clip import Clip
 from anyrig.backend.cutout import CHANNELS, SIDE, Cutout, cut_out, inputs_of, load_cutout, square_around
 from anyrig.backend.errors import UserError
 from anyrig.backend.filmed import Filmed, save_covers
 from anyrig.backend.matte import Picker, shade_vectors
+from anyrig.backend.progress import result_of
 from anyrig.backend.scenery import Scenery, find_scenery
 from anyrig.backend.subject import find_subject, fixed_parts
 from anyrig.backend.train.cutting import Examples, loss_of, scene_of, scenes_in

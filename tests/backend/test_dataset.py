@@ -19,7 +19,13 @@ from anyrig.backend.metrics import summarise
 from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.motion import Motion
 from anyrig.backend.rig import Rig
-from anyrig.backend.rotation import axis_angle_to_matrix, matrix_to_quaternion, matrix_to_rot6d, rot6d_to_matrix, yaw_to_matrix
+from anyrig.backend.rotation import (
+    axis_angle_to_matrix,
+    matrix_to_quaternion,
+    matrix_to_rot6d,
+    rot6d_to_matrix,
+    yaw_to_matrix,
+)
 from anyrig.backend.skeleton import forward_kinematics, graph_relations, local_to_global
 from anyrig.backend.train.dataset import ReleaseWindows, evaluate_release, sample_of, score
 from anyrig.backend.train.loop import Plan, Run

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyrig.backend import device, machine, weights
+from anyrig.backend import device, machine
 from anyrig.backend.device import Gpu, Torch, findings, fit, judge
 from anyrig.backend.errors import UserError
 
@@ -171,10 +171,10 @@ def test_torch_s_reason_for_seeing_no_card_is_kept(blackwell: pytest.MonkeyPatch
 
 def test_a_card_that_torch_was_not_built_for_is_refused_and_auto_takes_the_processor(blackwell: pytest.MonkeyPatch):
     with pytest.raises(UserError, match=r"This GPU .* is newer than what PyTorch .* \(up to sm_90\)"):
-        weights.pick_device("cuda")
-    assert weights.pick_device("auto") == torch.device("cpu")
+        device.pick_device("cuda")
+    assert device.pick_device("auto") == torch.device("cpu")
     blackwell.setattr(torch.cuda, "get_arch_list", lambda: list(TORCH_213))
-    assert weights.pick_device("auto") == weights.pick_device("cuda") == torch.device("cuda")
+    assert device.pick_device("auto") == device.pick_device("cuda") == torch.device("cuda")
 
 
 def test_a_torch_that_is_missing_or_broken_is_one_sentence(monkeypatch: pytest.MonkeyPatch):

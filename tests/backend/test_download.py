@@ -15,12 +15,12 @@ from typing import IO
 import pytest
 from anyrig.backend import download as module
 from anyrig.backend import lock
-from anyrig.backend.capture import result_of
 from anyrig.backend.cli import main
 from anyrig.backend.download import SPARE, authorities, discard, download
 from anyrig.backend.errors import UserError
 from anyrig.backend.obtain import adopt, obtain
-from anyrig.backend.registry import CONVERTED_SIZE, HUB, TABLE, Folder, base_url, size_text
+from anyrig.backend.progress import result_of, size_text
+from anyrig.backend.registry import CONVERTED_SIZE, HUB, TABLE, Folder, base_url
 from anyrig.tests.backend.served import Server, serving, write_release
 
 DATA = bytes(range(256)) * 4000

@@ -9,17 +9,29 @@ import pytest
 import torch
 from anyrig.backend import splat
 from anyrig.backend.camera import Camera, fit_distance, view_yaw
-from anyrig.backend.capture import Target, capture, result_of
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture import capture
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
 from anyrig.backend.filmed import Filmed, stem_of
 from anyrig.backend.metrics import measure, summarise
 from anyrig.backend.packs import Pack
+from anyrig.backend.progress import result_of
+from anyrig.backend.rig import Target
 from anyrig.backend.skeleton import pose_to_network
 from anyrig.backend.splat import cloud_of, reference_views
 from anyrig.backend.train import footage
 from anyrig.backend.train.evaluate import references, static_joints
-from anyrig.backend.train.footage import BESIDE, box_overlap, capture_takes, evaluate_footage, held, motion_from, overlap, v1_take
+from anyrig.backend.train.footage import (
+    BESIDE,
+    box_overlap,
+    capture_takes,
+    evaluate_footage,
+    held,
+    motion_from,
+    overlap,
+    v1_take,
+)
 from anyrig.backend.video import write_video
 from anyrig.backend.weights import Model, load_model
 

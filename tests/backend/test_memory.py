@@ -12,14 +12,16 @@ import torch
 from anyrig.backend import capture as capturing
 from anyrig.backend import compute, weights
 from anyrig.backend.capsules import capsules
-from anyrig.backend.capture import Target, capture, result_of
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture import capture
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.compute import Plan
+from anyrig.backend.efficientnet import Encoder
 from anyrig.backend.errors import UserError
-from anyrig.backend.rig import Rig
+from anyrig.backend.progress import result_of
+from anyrig.backend.rig import Rig, Target
 from anyrig.backend.splat import reference_views
 from anyrig.backend.video import write_video
-from anyrig.backend.vision import Encoder
 
 TINY = Settings(model="tiny", device="cpu")
 CARD = Plan(torch.device("cuda"), None, 4, 64)

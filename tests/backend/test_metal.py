@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anyrig.backend import blocks, vision
+from anyrig.backend import metal
 from anyrig.backend.bench import Stopwatch, random_anchor, random_rig
 from anyrig.backend.compute import uploaded
 from anyrig.backend.config import LITE, TINY, Config
 from anyrig.backend.dinov2 import Dinov2, Dinov2Encoder, VitConfig
+from anyrig.backend.efficientnet import EfficientNetLite0, Encoder
 from anyrig.backend.inference import run_pose2rot, run_video2pose, split_takes
+from anyrig.backend.metal import layout_of
 from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.rig import Reference
-from anyrig.backend.vision import EfficientNetLite0, Encoder, layout_of
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -102,7 +103,7 @@ def test_attention_sees_no_views(monkeypatch: pytest.MonkeyPatch) -> None:
     both_stages(TINY)
     assert not all(seen)
     seen.clear()
-    monkeypatch.setattr(blocks, "on_metal", lambda _: True)
+    monkeypatch.setattr(metal, "on_metal", lambda _: True)
     found = [*both_stages(TINY), encoders()[1].encode(crops)]
     assert len(seen) > 10 and all(seen)
     for left, right in zip(expected, found, strict=True):
@@ -115,7 +116,7 @@ def test_convolutions_lie_in_the_order_of_their_axes(monkeypatch: pytest.MonkeyP
     assert layout_of(torch.device("cuda")) == layout_of(torch.device("cpu")) == torch.channels_last
     elsewhere = encoders()[0]
     assert not all(weight.is_contiguous() for weight in elsewhere.network.parameters())
-    monkeypatch.setattr(vision, "layout_of", lambda _: torch.contiguous_format)
+    monkeypatch.setattr(metal, "layout_of", lambda _: torch.contiguous_format)
     here = encoders()[0]
     assert all(weight.is_contiguous() for weight in here.network.parameters())
     given: list[bool] = []

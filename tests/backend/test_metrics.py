@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 from anyrig.backend.errors import UserError
-from anyrig.backend.metrics import fk_heads, jerk_ratio, measure, summarise
-from anyrig.backend.motion import Motion
+from anyrig.backend.metrics import jerk_ratio, measure, summarise
+from anyrig.backend.motion import Motion, fk_heads
 from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import axis_angle_to_matrix, matrix_to_quaternion
 from anyrig.backend.skeleton import local_to_global

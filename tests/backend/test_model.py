@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from anyrig.backend.blocks import Graph
 from anyrig.backend.config import TINY, Config
-from anyrig.backend.model import Anchor, Video2Pose2Rot
+from anyrig.backend.inputs import Anchor, Graph
+from anyrig.backend.model import Video2Pose2Rot
 from safetensors import safe_open
 from torch import Tensor
 

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 from anyrig.backend.capsules import capsules
-from anyrig.backend.capture import Target, capture, result_of
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture import capture
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.config import Config
 from anyrig.backend.dinov2 import Dinov2Encoder
 from anyrig.backend.errors import UserError
 from anyrig.backend.obtain import adopt
 from anyrig.backend.packs import Pack
+from anyrig.backend.progress import result_of
 from anyrig.backend.registry import TABLE, Folder
 from anyrig.backend.release import T5Names, convert, infer_config, read_checkpoint
+from anyrig.backend.rig import Target
 from anyrig.backend.splat import reference_views
 from anyrig.backend.unigram import Tokenizer
 from anyrig.backend.video import write_video

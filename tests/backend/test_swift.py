@@ -15,13 +15,14 @@ from anyrig.backend import vision
 from anyrig.backend.ahead import ahead
 from anyrig.backend.bench import random_anchor
 from anyrig.backend.capsules import capsules
-from anyrig.backend.clip import Settings
+from anyrig.backend.capture_settings import Settings
 from anyrig.backend.compute import picture_bytes, plan_of
 from anyrig.backend.config import LITE, TINY, Config
 from anyrig.backend.errors import UserError
 from anyrig.backend.inference import anchor_of, reference_crop, run_pose2rot, run_video2pose
+from anyrig.backend.inputs import Anchor
 from anyrig.backend.matte import difference, ordered, shade_vectors, shifted_difference
-from anyrig.backend.model import Anchor, Video2Pose2Rot
+from anyrig.backend.model import Video2Pose2Rot
 from anyrig.backend.rig import Rig
 from anyrig.backend.rotation import geodesic_angle, rot6d_to_matrix
 from anyrig.backend.splat import reference_views

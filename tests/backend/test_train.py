@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from anyrig.backend.camera import project, view_yaw
+from anyrig.backend.capture_settings import Settings
 from anyrig.backend.cli import main
-from anyrig.backend.clip import Settings
 from anyrig.backend.config import TINY
+from anyrig.backend.efficientnet import EfficientNetLite0, Encoder
 from anyrig.backend.errors import UserError
 from anyrig.backend.inference import Take, motion_of
 from anyrig.backend.model import Video2Pose2Rot
@@ -30,7 +31,6 @@ from anyrig.backend.train.losses import batch_of, losses, travel
 from anyrig.backend.train.samples import Recipe, Sample, Windows
 from anyrig.backend.train.second import second_stage
 from anyrig.backend.train.splits import split_packs
-from anyrig.backend.vision import EfficientNetLite0, Encoder
 from anyrig.backend.weights import load_model, save_model
 
 CPU = torch.device("cpu")

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from anyrig.backend.clip import Clip, Settings
+from anyrig.backend.capture_settings import Settings
+from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
 from anyrig.backend.motion import Motion
 from anyrig.backend.rig import Reference, Rig

@@ -5,21 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anyrig.backend.errors import UserError
-from anyrig.backend.rotation import Array
-from anyrig.backend.vision import (
+from anyrig.backend.efficientnet import (
     EfficientNetLite0,
     Encoder,
     SameConv,
     convert,
     convert_file,
-    crop,
-    crop_box,
-    crop_side,
     normalise,
-    to_crop,
     tokens_lite,
 )
+from anyrig.backend.errors import UserError
+from anyrig.backend.rotation import Array
+from anyrig.backend.vision import crop, crop_box, crop_side, to_crop
 from torch import Tensor
 from torch.nn import functional as F
 

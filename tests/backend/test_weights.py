@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 from anyrig.backend.config import TINY
+from anyrig.backend.device import pick_device
+from anyrig.backend.efficientnet import EfficientNetLite0
 from anyrig.backend.errors import UserError
 from anyrig.backend.model import Video2Pose2Rot
-from anyrig.backend.vision import EfficientNetLite0
-from anyrig.backend.weights import encoder_of, load_model, pick_device, save_model
+from anyrig.backend.weights import encoder_of, load_model, save_model
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")

@@ -1,0 +1,102 @@
+"""The progress of long work: the values that generators yield, and the bar that command lines draw from them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from .errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` of a stage, named as a user would say it. unit: what is counted, or '' if it says nothing to a user."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "frame"
+
+
+def result_of(work: Generator[object, None, T]) -> T:
+    """Run a generator to its end in silence; -> what it returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
+
+
+def _staged(stage: str, work: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
+    """Pass a generator of (done, total) on as Progress, and its result back."""
+    with closing(work):
+        while True:
+            try:
+                done, total = next(work)
+            except StopIteration as stop:
+                return stop.value
+            yield Progress(stage, done, total)
+
+
+def drained(work: Generator[Progress | Step, None, T]) -> T:
+    """Run a generator of Progress to its end with a bar on stderr; -> what it returns."""
+    shown, unfinished = "", False
+    while True:
+        try:
+            progress = next(work)
+        except StopIteration as stop:
+            return stop.value
+        except UserError:
+            if unfinished:  # the sentence gets a line of its own
+                print(file=sys.stderr)
+            raise
+        text = bar(progress)
+        if text != shown:
+            show_bar(progress)
+        shown, unfinished = text, progress.done < progress.total
+
+
+def show_bar(progress: Progress | Step) -> None:
+    print(bar(progress), end="\n" if progress.done >= progress.total else "", file=sys.stderr, flush=True)
+
+
+def bar(progress: Progress | Step) -> str:
+    filled = 24 * progress.done // max(progress.total, 1)
+    large = progress.total >= 10**6  # bytes
+    done, total = (size_text(count) if large else count for count in (progress.done, progress.total))
+    return f"\r{progress.stage:<22} [{'#' * filled:<24}] {done}/{total} "
+
+
+Bytes = tuple[int, int]  # done, in all (0: unknown)
+
+
+class Step(NamedTuple):
+    """What `job.Job` and the command line show: `done` of `total` bytes of a stage."""
+
+    stage: str
+    done: int
+    total: int
+
+
+def _in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Generator[Step, None, str]:
+    """`work` with a name. size: bytes in all where it does not know."""
+    with closing(work):
+        while True:
+            try:
+                done, total = next(work)
+            except StopIteration as end:
+                return end.value
+            yield Step(stage, done, total or size)
+
+
+def size_text(count: int) -> str:
+    """Bytes as people say them: 464 MB, 1.22 GB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} bytes"
