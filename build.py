@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The developer's one command: `test`, `demo`, `package`. Needs nothing but the standard library.
+"""The developer's one command: `test`, `demo`, `package`, `dev`. Needs nothing but the standard library.
 
 Starts under any Python from 3.9; the environments it makes in .venv/ need Python 3.11, the one Blender 4.2 to 5.0 ship.
 """
@@ -251,9 +251,10 @@ def judge(code: int, report: str | None, what: str) -> Counts:
 # ---- command line
 
 
-def demo(arguments: Sequence[str]) -> int:
+def run_in_blender(module: str, arguments: Sequence[str]) -> int:
+    """Run a module of the package `anyrig` in the environment of the newest Blender; -> its exit code."""
     python = environment(VERSIONS[0])
-    return subprocess.run([str(python), "-c", SHIM, str(ROOT), "anyrig.addon.demo", *arguments]).returncode
+    return subprocess.run([str(python), "-c", SHIM, str(ROOT), module, *arguments]).returncode
 
 
 def package(arguments: Sequence[str]) -> int:
@@ -268,6 +269,7 @@ def parser() -> argparse.ArgumentParser:
     tests.add_argument("--version", action="append", choices=VERSIONS, help="only this Blender; may be repeated")
     commands.add_parser("demo", add_help=False, help="the main job on an example or on your files; `demo --help` tells more")
     commands.add_parser("package", add_help=False, help="an installable zip; `package --help` tells more")
+    commands.add_parser("dev", add_help=False, help="tools of the repository that need Blender; `dev --help` lists them")
     return top
 
 
@@ -275,7 +277,9 @@ def main(arguments: Sequence[str]) -> int:
     if sys.version_info[:2] != (3, 11):
         return subprocess.run([*find_python(), str(Path(__file__).resolve()), *arguments]).returncode
     if arguments[:1] == ["demo"]:
-        return demo(arguments[1:])
+        return run_in_blender("anyrig.addon.dev.demo", arguments[1:])
+    if arguments[:1] == ["dev"]:
+        return run_in_blender("anyrig.addon.dev.commands", arguments[1:])
     if arguments[:1] == ["package"]:
         return package(arguments[1:])
     options = parser().parse_args(arguments)

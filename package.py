@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parent
 PLATFORMS = ("linux-x64", "windows-x64", "macos-arm64")
 PYTHONS = ("3.11", "3.13")
 TORCHES = ("cpu", "cuda")
+STAGED = ("addon/**/*.py", "addon/batch/flamenco/*.js", "backend/**/*.py", "backend/data/**/*")
+DEVELOPERS = ("addon/dev/", "backend/train/", "backend/baseline/")  # what only developers use stays out of the zip
 EPOCH = (2024, 1, 1, 0, 0, 0)  # of every file in a zip: the same bytes whenever it is built
 INIT = '''\
 """AnyRig: keys the motion seen in a video onto any armature."""
@@ -70,14 +72,12 @@ def run(command: Sequence[str]) -> None:
 
 
 def staged_files() -> dict[str, Path]:
-    """Path inside the zip -> file in the repository. Training, the demo and anything untracked by these rules stay out."""
+    """Path inside the zip -> file in the repository. What only developers use stays out."""
     files = {"blender_manifest.toml": ROOT / "blender_manifest.toml", "LICENSE": ROOT / "LICENSE"}
-    for path in sorted([*ROOT.glob("addon/**/*.py"), *ROOT.glob("addon/flamenco/*.js")]):
-        if not path.name.startswith("demo"):
-            files[path.relative_to(ROOT).as_posix()] = path
-    for path in sorted([*ROOT.glob("backend/**/*.py"), *ROOT.glob("backend/data/**/*")]):
-        if path.is_file() and "__pycache__" not in path.parts and "train" not in path.relative_to(ROOT).parts:
-            files[path.relative_to(ROOT).as_posix()] = path
+    for path in sorted(path for pattern in STAGED for path in ROOT.glob(pattern)):
+        name = path.relative_to(ROOT).as_posix()
+        if path.is_file() and "__pycache__" not in path.parts and not name.startswith(DEVELOPERS):
+            files[name] = path
     return files
 
 

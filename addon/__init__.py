@@ -1,63 +1,43 @@
 """AnyRig's Blender side: register and unregister, nothing else. torch is loaded when a capture starts, never here."""
 
-from . import (
-    background_runner,
-    check_panel,
-    command,
-    diagnostics,
-    fixes,
-    jobs_queue,
-    looking,
-    menus,
-    naming,
-    operators,
-    overlay,
-    panels,
-    preferences_panel,
-    presets,
-    props,
-    queue_operators,
-    queue_panel,
-    reference_views,
-    rig_check,
-    sides,
-    skeleton_lines,
-    subject_box,
-    takes,
-    takes_panel,
-    turns,
-    video_file,
-    weights,
-)
+from .batch import job_queue, queue_operators, queue_panel
+from .capture import operators, panels, rig_check, show_sides, subject_box, video_file
+from .command_line import commands
+from .preferences import diagnostics, panel
+from .released_model import joint_name_table, weights_panel
+from .review import overlay, review_panel, skeleton_lines, takes, takes_panel, viewport_state
+from .settings import presets, scene_properties, view_sides
+from .tasks import background_runner, modal_runner
+from .ui import fix_buttons, menus
 
 MODULES = (
-    preferences_panel,
-    sides,
-    props,
+    panel,
+    view_sides,
+    scene_properties,
     background_runner,
-    turns,
+    modal_runner,
     presets,
     panels,
     operators,
-    fixes,
+    fix_buttons,
     video_file,
     subject_box,
-    reference_views,
+    show_sides,
     rig_check,
     menus,
-    weights,
-    naming,
+    weights_panel,
+    joint_name_table,
     takes,
     takes_panel,
     overlay,
-    looking,
+    viewport_state,
     skeleton_lines,
-    check_panel,
-    jobs_queue,
+    review_panel,
+    job_queue,
     queue_operators,
     queue_panel,
     diagnostics,
-    command,
+    commands,
 )
 
 

@@ -11,26 +11,26 @@ from pathlib import Path
 
 import numpy as np
 
-from .bvh import read_bvh, write_bvh
-from .camera import side_azimuths
-from .capsules import capsules
-from .capture import Watched, capture, capture_positions, solve
+from .capture.inference import Take, motion_of
+from .capture.memory_plan import given_back
+from .capture.pipeline import Watched, capture, capture_positions, solve
 from .capture_settings import Settings
-from .clip import Clip
-from .compute import given_back
-from .device import pick_device
 from .errors import NOT_NPZ, UserError
-from .inference import Take, motion_of
-from .motion import Motion
-from .obtain import adopt, obtain
-from .outputs import check_outputs
+from .geometry.camera import side_azimuths
+from .hardware.devices import pick_device
+from .motion.bvh import read_bvh, write_bvh
+from .motion.motion import Motion
+from .output_checks import check_outputs
 from .progress import drained, size_text
-from .registry import TABLE, Folder, named
-from .rig import Rig, Target
-from .skeleton import skeleton_of
-from .splat import reference_views
-from .video import probe
-from .weights import load_model
+from .rendering.capsules import capsules
+from .rendering.point_splatting import reference_views
+from .rig.rig import Rig, Target
+from .rig.skeleton import skeleton_of
+from .video.clip import Clip
+from .video.reader import probe
+from .weights.fetch import adopt, obtain
+from .weights.model_file import load_model
+from .weights.registry import TABLE, Folder, named
 
 
 def main(arguments: Sequence[str]) -> int:

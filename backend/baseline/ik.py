@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kinematics import local_to_global, positions_from_turns
-from ..rotation import Array, matrix_to_quaternion
-from ..skeleton import Skeleton, ancestor_mask, scale_of
-from ..skeleton import local_to_global as global_of
+from ..geometry.rotations import Array, matrix_to_quaternion
+from ..geometry.torch_kinematics import local_to_global, positions_from_turns
+from ..rig.skeleton import Skeleton, ancestor_mask, scale_of
+from ..rig.skeleton import local_to_global as global_of
 
 SMALL = 1e-9  # a bone shorter than this has no direction
 NEAR = 1e-6  # how much staying unturned counts beside pointing the right way: it settles the twist

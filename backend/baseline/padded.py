@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..blocks import (
+from ..model.inputs import Anchor, Graph
+from ..model.layers import (
     AnchorAttention,
     GraphAttention,
     PlainAttention,
@@ -22,8 +23,7 @@ from ..blocks import (
     merge_heads,
     split_heads,
 )
-from ..inputs import Anchor, Graph
-from ..model import Pose2Rot, Video2Pose, Video2Pose2Rot, sinusoids
+from ..model.network import Pose2Rot, Video2Pose, Video2Pose2Rot, sinusoids
 
 JOINTS = 150
 

@@ -15,29 +15,29 @@ from typing import Any
 
 import torch
 
-from ..clip import Clip
-from ..config import Config
-from ..device import pick_device
 from ..errors import UserError
-from ..metrics import summarise
-from ..outputs import check_outputs
-from ..packs import Pack, load_packs
+from ..hardware.devices import pick_device
+from ..model.config import Config
+from ..output_checks import check_outputs
 from ..progress import Progress, show_bar
-from ..video import probe
-from ..weights import load_model, load_network
-from .ablations import PARTS, trained
-from .compare import compare
+from ..video.clip import Clip
+from ..video.reader import probe
+from ..weights.model_file import load_model, load_network
 from .creatures import write_creatures
-from .cutting import train_cutout
-from .dataset import evaluate_release
-from .evaluate import evaluate
-from .footage import evaluate_footage
-from .leaks import leaks
-from .loop import Plan, Run
-from .peers import joined
-from .release import Release
-from .second import second_stage
-from .splits import split_packs
+from .cutout.train_cutout import train_cutout
+from .evaluation.ablations import PARTS, trained
+from .evaluation.evaluate_packs import evaluate
+from .evaluation.evaluate_pose2rot import second_stage
+from .evaluation.evaluate_videos import evaluate_footage
+from .evaluation.metrics import summarise
+from .evaluation.split_leaks import leaks
+from .loop.compare_ablations import compare
+from .loop.distributed import joined
+from .loop.run import Plan, Run
+from .packs.rig_packs import Pack, load_packs
+from .packs.splits import split_packs
+from .release_data.dataset import evaluate_release
+from .release_data.dataset_folder import Release
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
@@ -260,16 +260,16 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from .. import bench
+    from .benchmark import benchmark
 
     if min(options.frames - 1, options.joints, options.rigs) < 1:
         raise UserError("There is nothing to time: give at least 2 frames, 1 joint and 1 rig.")
     check_outputs(options.json)
-    bench.use_threads(options.threads)
+    benchmark.use_threads(options.threads)
     report: dict[str, Any] = {}
     frames = probe(Clip(options.video)).frames if options.video else options.frames
     with tempfile.TemporaryDirectory() as folder:
-        measured = bench.run(
+        measured = benchmark.run(
             options.model,
             pick_device(options.device),
             frames,

@@ -7,7 +7,8 @@ from typing import Any
 import bpy
 import pytest
 from anyrig import addon
-from anyrig.addon import background_runner, capture, take_store
+from anyrig.addon.capture import run_capture, take_store
+from anyrig.addon.tasks import background_runner
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,8 @@ def small_views(monkeypatch: pytest.MonkeyPatch) -> None:
     def render(*arguments: Any, **options: Any) -> Any:
         return render_meshes(*arguments, size=32, **options)
 
-    render_meshes = capture.render_meshes
-    monkeypatch.setattr(capture, "render_meshes", render)
+    render_meshes = run_capture.render_meshes
+    monkeypatch.setattr(run_capture, "render_meshes", render)
 
 
 @pytest.fixture

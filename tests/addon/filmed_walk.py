@@ -6,16 +6,18 @@ from pathlib import Path
 import bpy
 import cv2
 import numpy as np
-from anyrig.addon import actions, capture, demo_character, take_store
-from anyrig.addon.capture_params import CaptureParams
-from anyrig.addon.rig import pose_of, rig_from_armature
-from anyrig.backend.camera import Camera
+from anyrig.addon.capture import run_capture, take_store
+from anyrig.addon.dev import demo_character
+from anyrig.addon.rig import actions
+from anyrig.addon.rig.armature import pose_of, rig_from_armature
+from anyrig.addon.settings.capture_params import CaptureParams
 from anyrig.backend.capture_settings import Settings
-from anyrig.backend.clip import Clip
-from anyrig.backend.motion import Motion
-from anyrig.backend.rig import Reference
-from anyrig.backend.rotation import continuous, matrix_to_quaternion
-from anyrig.backend.video import write_video
+from anyrig.backend.geometry.camera import Camera
+from anyrig.backend.geometry.rotations import continuous, matrix_to_quaternion
+from anyrig.backend.motion.motion import Motion
+from anyrig.backend.rig.rig import Reference
+from anyrig.backend.video.clip import Clip
+from anyrig.backend.video.reader import write_video
 from mathutils import Matrix
 
 WIDTH, HEIGHT = 192, 144
@@ -103,11 +105,11 @@ def take(obj: bpy.types.Object, masks: list[np.ndarray], clip: Clip, azimuth: fl
         provenance={"azimuth": azimuth},
     )
     pose = pose_of(obj, rig)
-    subject = capture.Subject(obj.session_uid, rig, pose, (azimuth,), ())
+    subject = run_capture.Subject(obj.session_uid, rig, pose, (azimuth,), ())
     view = Reference(pose, np.zeros((4, 4, 4), np.uint8), azimuth, np.eye(3, 4))
     params = CaptureParams(clip, Settings(model="tiny", device="cpu"))
-    value = capture.Take(params, (subject,), bpy.context.scene.session_uid, start)
-    capture.write(value, [capture.Result(motion, view)])
+    value = run_capture.Take(params, (subject,), bpy.context.scene.session_uid, start)
+    run_capture.write(value, [run_capture.Result(motion, view)])
     return take_store.stored()[0]
 
 

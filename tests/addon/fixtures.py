@@ -11,9 +11,9 @@ from typing import Any
 
 import bpy
 import numpy as np
-from anyrig.backend.motion import Motion
-from anyrig.backend.rig import Rig
-from anyrig.backend.rotation import Array, axis_angle_to_matrix, continuous, matrix_to_quaternion
+from anyrig.backend.geometry.rotations import Array, axis_angle_to_matrix, continuous, matrix_to_quaternion
+from anyrig.backend.motion.motion import Motion
+from anyrig.backend.rig.rig import Rig
 
 Point = tuple[float, float, float]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bpy
 import numpy as np
-from anyrig.addon.keying import write_motion
-from anyrig.addon.rig import pose_of
-from anyrig.backend.motion import Motion
-from anyrig.backend.rig import Rig
-from anyrig.backend.rotation import Array
+from anyrig.addon.keying.write_action import write_motion
+from anyrig.addon.rig.armature import pose_of
+from anyrig.backend.geometry.rotations import Array
+from anyrig.backend.motion.motion import Motion
+from anyrig.backend.rig.rig import Rig
 
 TOLERANCE = 1e-4
 MODERN = bpy.app.version >= (4, 4)

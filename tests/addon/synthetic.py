@@ -9,11 +9,11 @@ from typing import Any
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon import capture
-from anyrig.backend import capture as backend_capture
+from anyrig.addon.capture import run_capture
 from anyrig.backend import progress
-from anyrig.backend.motion import Motion
-from anyrig.backend.rig import Rig
+from anyrig.backend.capture import pipeline as backend_capture
+from anyrig.backend.motion.motion import Motion
+from anyrig.backend.rig.rig import Rig
 from anyrig.tests.addon.fixtures import random_motion
 
 FPS = 24.0
@@ -37,9 +37,9 @@ class MadeUp:
 
 def use(monkeypatch: pytest.MonkeyPatch, **options: Any) -> MadeUp:
     """Captures are made up from now on, and the views of the rig are 16 pixels wide."""
-    stand_in, render_meshes = MadeUp(**options), capture.render_meshes
+    stand_in, render_meshes = MadeUp(**options), run_capture.render_meshes
     monkeypatch.setattr(backend_capture, "capture", stand_in)
-    monkeypatch.setattr(capture, "render_meshes", lambda *a, **o: render_meshes(*a, size=16, **o))
+    monkeypatch.setattr(run_capture, "render_meshes", lambda *a, **o: render_meshes(*a, size=16, **o))
     return stand_in
 
 

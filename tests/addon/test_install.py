@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from anyrig.backend.video import write_video
+from anyrig.backend.video.reader import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = os.environ.get("ANYRIG_BUNDLE", "")

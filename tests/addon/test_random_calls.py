@@ -18,8 +18,10 @@ import bpy
 import numpy as np
 import pytest
 import torch
-from anyrig.addon import background_runner, capture, prefs, take_store
-from anyrig.backend.video import write_video
+from anyrig.addon.capture import run_capture, take_store
+from anyrig.addon.settings import preference_values
+from anyrig.addon.tasks import background_runner
+from anyrig.backend.video.reader import write_video
 from anyrig.tests.addon import chance
 from anyrig.tests.addon.chance import Chance, Press
 
@@ -59,15 +61,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("out", "here"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    render_meshes = capture.render_meshes
-    monkeypatch.setattr(capture, "render_meshes", lambda *a, **o: render_meshes(*a, **{"size": 32, **o}))
+    render_meshes = run_capture.render_meshes
+    monkeypatch.setattr(run_capture, "render_meshes", lambda *a, **o: render_meshes(*a, **{"size": 32, **o}))
     monkeypatch.setattr(take_store, "folder", lambda: tmp_path / "takes")
     (tmp_path / "takes").mkdir()
     presets = tmp_path / "presets"
     presets.mkdir()
     monkeypatch.setattr(bpy.utils, "user_resource", lambda *_a, **_o: str(presets))
     monkeypatch.setattr(bpy.utils, "preset_paths", lambda _folder: [str(presets)])
-    monkeypatch.setattr(prefs, "weights_folder", lambda _context: str(tmp_path / "weights"))
+    monkeypatch.setattr(preference_values, "weights_folder", lambda _context: str(tmp_path / "weights"))
     torch.set_num_threads(1)
     return tmp_path
 

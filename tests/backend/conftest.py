@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from anyrig.backend.capsules import capsules
-from anyrig.backend.packs import Pack
-from anyrig.backend.rig import Rig
-from anyrig.backend.rotation import axis_angle_to_matrix
-from anyrig.backend.skeleton import forward_kinematics
+from anyrig.backend.geometry.rotations import axis_angle_to_matrix
+from anyrig.backend.rendering.capsules import capsules
+from anyrig.backend.rig.rig import Rig
+from anyrig.backend.rig.skeleton import forward_kinematics
+from anyrig.backend.train.packs.rig_packs import Pack
 
 
 def _make_pack(name: str = "lizard", clips: int = 5, frames: int = 9) -> Pack:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from anyrig.backend.video import write_video
+from anyrig.backend.video.reader import write_video
 
 SIZE = (180, 320)  # height, width
 

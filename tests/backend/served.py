@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from anyrig.backend.config import Config
-from anyrig.backend.dinov2 import Dinov2, VitConfig
-from anyrig.backend.model import Video2Pose2Rot
-from anyrig.backend.registry import TABLE
-from anyrig.backend.t5 import T5Config, T5Encoder
+from anyrig.backend.encoders.dinov2 import Dinov2, VitConfig
+from anyrig.backend.encoders.t5 import T5Config, T5Encoder
+from anyrig.backend.model.config import Config
+from anyrig.backend.model.network import Video2Pose2Rot
+from anyrig.backend.weights.registry import TABLE
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

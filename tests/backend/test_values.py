@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from anyrig.backend.capture_settings import Settings
-from anyrig.backend.clip import Clip
 from anyrig.backend.errors import UserError
-from anyrig.backend.motion import Motion
-from anyrig.backend.rig import Reference, Rig
-from anyrig.backend.rotation import quaternion_to_matrix
+from anyrig.backend.geometry.rotations import quaternion_to_matrix
+from anyrig.backend.motion.motion import Motion
+from anyrig.backend.rig.rig import Reference, Rig
+from anyrig.backend.video.clip import Clip
 
 
 def rig_values(**changes: Any) -> dict[str, Any]:

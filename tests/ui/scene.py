@@ -15,7 +15,7 @@ def main(repository: str, folder: str) -> None:
     spec = ModuleSpec("anyrig", None, is_package=True)
     spec.submodule_search_locations = [repository]
     sys.modules["anyrig"] = importlib.util.module_from_spec(spec)
-    from anyrig.addon import demo, demo_character
+    from anyrig.addon.dev import demo, demo_character
 
     bpy.ops.object.select_all(action="SELECT")
     bpy.ops.object.delete()

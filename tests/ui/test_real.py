@@ -28,6 +28,7 @@ TRIM_END, VIEW, MODEL = "anyrig.trim_end", "anyrig.view", "anyrig.model"
 HEADER = 34  # pixels from the last button of an open panel to the header of the next
 REFERENCE_BELOW, MODEL_BELOW = 60, 112  # pixels from the end of the trim range to these headers
 COMMAND = ["blender", "-b", "/shared/walker.blend", "--command", "anyrig"]
+DEV = ["blender", "-b", "--factory-startup", "--python", "/repo/tests/ui/dev.py", "--"]
 FRAMES = 49  # of the walk, at the scene's 24 per second
 LONG = 240.0  # seconds for a capture on a slow machine that does other things too
 # what a file's animation says, for every armature
@@ -97,12 +98,12 @@ def test_from_video_to_keys_on_the_command_line(installed: Debian) -> None:
     assert animation(installed, "walker.blend") == {}
 
 
-def test_commands_of_a_file_that_is_given_later(installed: Debian) -> None:
+def test_tools_of_the_repository_in_a_blender_of_the_system(installed: Debian) -> None:
     """They open files of their own, and render with a scene of their own, in no window."""
-    packed = installed.run(["blender", "-b", "--command", "anyrig", "pack", "/shared/take.blend", "-o", "/shared/packs"])
+    packed = installed.run([*DEV, "pack", "/shared/take.blend", "-o", "/shared/packs"])
     assert "19 joints, 1 clips" in packed.stdout
     options = ["-o", "/shared/footage", "--size", "64", "--engine", "workbench"]
-    installed.run(["blender", "-b", "--command", "anyrig", "render", "/shared/take.blend", *options])
+    installed.run([*DEV, "render", "/shared/take.blend", *options])
     assert list((installed.shared / "footage").rglob("*.mp4"))
 
 

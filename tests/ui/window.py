@@ -12,7 +12,7 @@ from pathlib import Path
 
 import bpy
 
-JOB = "bl_ext.user_default.anyrig.addon.job"
+JOB = "bl_ext.user_default.anyrig.addon.tasks.background_runner"
 SKIPPED = {"window_managers", "workspaces", "screens", "brushes", "palettes", "libraries"}
 EVERY = 0.1
 copied: list[str] = []

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...packs import Pack
-from ...rotation import Array
+from ...geometry.rotations import Array
+from ..packs.rig_packs import Pack
 from .actions import repertoire
 from .body import Body
 from .build import dress, figure_of, pack_of, rest_pose, surface_of

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...rotation import Array
+from ...geometry.rotations import Array
 
 SIDES = (("L", 1.0), ("R", -1.0))
 # the furthest turn away from the neutral pose, in degrees, by part; the root and wheels turn freely

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...packs import Pack
-from ...rig import Rig
-from ...rotation import Array
-from ...surface import Surface
+from ...geometry.rotations import Array
+from ...rig.point_cloud import Surface
+from ...rig.rig import Rig
+from ..packs.rig_packs import Pack
 from .body import Body, Bone, upper_arm
 from .motions import TAU
 from .naming import names_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...rotation import Array
+from ...geometry.rotations import Array
 from .body import Body, Chain, leg_length
 from .parts import Rng
 from .score import Score

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...rotation import Array
+from ...geometry.rotations import Array
 from .body import Chain, leg_length, upper_arm
 from .parts import Rng
 from .score import Score, X, Y, Z, knee_axis

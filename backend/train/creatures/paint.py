@@ -7,7 +7,7 @@ import colorsys
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rotation import Array
+from ...geometry.rotations import Array
 from .body import Body
 from .parts import Rng, chance
 

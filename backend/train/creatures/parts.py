@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...rotation import Array
+from ...geometry.rotations import Array
 from .body import SIDES, Sketch, curve
 
 Rng = np.random.Generator

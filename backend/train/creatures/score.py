@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...rotation import Array, axis_angle_to_matrix
-from ...skeleton import forward_kinematics
+from ...geometry.rotations import Array, axis_angle_to_matrix
+from ...rig.skeleton import forward_kinematics
 from .body import Body, Chain
 
 X, Y, Z = np.eye(3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rotation import Array
+from ...geometry.rotations import Array
 from .body import Body
 from .paint import paint
 from .parts import Rng

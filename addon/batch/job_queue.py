@@ -1,0 +1,282 @@
+"""The queue of jobs in the panel: armatures, a video and settings each, captured one after another beside the window.
+
+A job keeps the settings as they were when it was added. All jobs see their armatures as they stand when the queue starts: reference
+views are taken of every rig before the first keys are written, so that the second video onto a rig does not start from the first
+one's pose.
+"""
+
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+from bpy.props import CollectionProperty, EnumProperty, IntProperty, PointerProperty, StringProperty
+
+from ...backend.capture_settings import Settings
+from ...backend.errors import UserError
+from ...backend.video.clip import Clip
+from ..capture import operators
+from ..rig.keyed_bones import SELECTED, chosen_bones
+from ..settings.capture_params import CaptureParams
+from ..tasks import background_runner, task
+
+if TYPE_CHECKING:
+    from ..capture.run_capture import Take
+
+WAITING, DONE, FAILED = "WAITING", "DONE", "FAILED"
+STATES = ((WAITING, "Waiting", ""), (DONE, "Done", ""), (FAILED, "Failed", ""))
+PAUSE = 0.05  # seconds between two jobs, in which the window is drawn
+
+
+class ANYRIG_QueueArmature(bpy.types.PropertyGroup):
+    object: PointerProperty(name="Armature", description="An armature that the job animates", type=bpy.types.Object)
+    bones: StringProperty(name="Bones", description="The bones that were selected when the job was added, as a JSON list")
+
+
+class ANYRIG_QueueJob(bpy.types.PropertyGroup):
+    key: StringProperty(name="Key", description="What the job is found again by")
+    armatures: CollectionProperty(type=ANYRIG_QueueArmature)
+    video: StringProperty(name="Video", description="The video's file name, for the list")
+    params: StringProperty(name="Settings", description="The settings of the capture, as they were when the job was added")
+    state: EnumProperty(name="State", description="Whether the job was done", items=STATES)
+    message: StringProperty(name="Message", description="What became of the job")
+
+
+class ANYRIG_Queue(bpy.types.PropertyGroup):
+    jobs: CollectionProperty(type=ANYRIG_QueueJob)
+    index: IntProperty(name="Job", description="The job that is chosen in the list")
+
+
+# ---- what a job holds
+
+
+def params_to_json(params: CaptureParams) -> str:
+    return json.dumps(dataclasses.asdict(params))
+
+
+def params_from_json(text: str) -> CaptureParams:
+    """Raises UserError if another version of the add-on wrote what this one does not know."""
+    try:
+        return _built(CaptureParams, json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The queued job's settings cannot be read ({error}): remove it and add it again.") from error
+
+
+def _built(owner: Any, values: dict[str, Any]) -> Any:
+    kinds = typing.get_type_hints(owner)
+    return owner(**{name: _value(kinds.get(name), value) for name, value in values.items()})
+
+
+def _value(kind: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _built(kind, value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def add(scene: bpy.types.Scene, objects: Sequence[bpy.types.Object], params: CaptureParams) -> ANYRIG_QueueJob:
+    """Put a job at the end. A start at the current frame and selected bones are meant as they are now.
+
+    Raises UserError if selected bones are wanted and an armature has none.
+    """
+    bones = [chosen_bones(obj, SELECTED) if params.bones == SELECTED else None for obj in objects]
+    start = scene.frame_current if params.start_frame is None else params.start_frame
+    queue = scene.anyrig_queue
+    item = queue.jobs.add()
+    item.key, item.params = uuid.uuid4().hex, params_to_json(replace(params, start_frame=start))
+    item.video = Path(params.clip.path.replace("\\", "/")).name
+    for obj, names in zip(objects, bones, strict=True):
+        each = item.armatures.add()
+        each.object, each.bones = obj, "" if names is None else json.dumps(names)
+    queue.index = len(queue.jobs) - 1
+    return item
+
+
+def objects_of(item: ANYRIG_QueueJob) -> list[bpy.types.Object]:
+    """The job's armatures. Raises UserError if one is gone."""
+    found = [each.object for each in item.armatures]
+    if not found or any(obj is None or not obj.users_scene for obj in found):
+        raise UserError("An armature of this job was deleted: remove the job, or undo the deletion.")
+    return found
+
+
+def bones_of(item: ANYRIG_QueueJob) -> list[list[str] | None]:
+    """The bones that were selected in each armature when the job was added; None where the settings say which."""
+    return [json.loads(each.bones) if each.bones else None for each in item.armatures]
+
+
+def names_of(item: ANYRIG_QueueJob) -> str:
+    return ", ".join(each.object.name if each.object else "(deleted)" for each in item.armatures)
+
+
+def waiting(scene: bpy.types.Scene) -> list[ANYRIG_QueueJob]:
+    return [item for item in scene.anyrig_queue.jobs if item.state == WAITING]
+
+
+# ---- running
+
+
+@dataclass
+class _Run:
+    """The queue that runs beside the window: what is still to do, and the one job that is being done. No bpy objects."""
+
+    todo: list[tuple[str, Take]] = field(default_factory=list)
+    scene_uid: int = 0
+    key: str = ""
+    job: job.Job | None = None
+    ended: dict[str, str] = field(default_factory=dict)
+
+
+_run = _Run()
+
+
+def running_key() -> str:
+    """The key of the queue's job that is being captured now, or ''."""
+    return _run.key if _run.job is not None and _run.job is background_runner.current() else ""
+
+
+def find(key: str) -> ANYRIG_QueueJob | None:
+    """The job of the running queue, unless it was removed meanwhile."""
+    scene = next((each for each in bpy.data.scenes if each.session_uid == _run.scene_uid), None)
+    return None if scene is None else next((item for item in scene.anyrig_queue.jobs if item.key == key), None)
+
+
+def gather_all(context: bpy.types.Context) -> list[tuple[str, Take]]:
+    """Rigs, poses and views of all waiting jobs. A job that cannot start fails at once; equal views are taken once."""
+    capture = operators.load_capture()
+    known: dict[Any, Take] = {}
+    takes = []
+    for item in waiting(context.scene):
+        try:
+            objects, bones = objects_of(item), bones_of(item)
+            params = capture.with_weights_folder(context, params_from_json(item.params))
+            # a take without its video: what is seen of the rig does not depend on it
+            alike = (
+                tuple(obj.session_uid for obj in objects),
+                tuple(each.bones for each in item.armatures),
+                replace(params, clip=Clip(""), settings=Settings(), start_frame=0),
+            )
+            if alike not in known:
+                known[alike] = capture.gather(context, objects, params, bones)
+            takes.append((item.key, replace(known[alike], params=params, start_frame=params.start_frame)))
+        except UserError as error:
+            conclude(item.key, FAILED, str(error))
+    return takes
+
+
+def conclude(key: str, state: str, message: str = "") -> None:
+    """Note how a job ended, in the list too if it is still there."""
+    _run.ended[key] = state
+    item = find(key)
+    if item is not None:
+        item.state, item.message = state, message
+
+
+def start(context: bpy.types.Context) -> None:
+    """Run the waiting jobs beside the window. Raises UserError if a library is missing."""
+    _begin(context)
+    step()
+
+
+def _begin(context: bpy.types.Context) -> None:
+    _run.todo, _run.ended, _run.scene_uid = [], {}, context.scene.session_uid
+    _run.todo = gather_all(context)
+
+
+def step() -> float | None:
+    """Start the next job, or tell how the queue ended. Also a timer, which comes again while something else runs in between."""
+    if background_runner.current() is not None:
+        return PAUSE
+    while _run.todo:
+        _run.key, take = _run.todo.pop(0)
+        if find(_run.key) is None:  # removed meanwhile
+            continue
+        try:
+            _run.job = task.Job(operators.load_capture().steps(take))
+            background_runner.run_beside_window(_run.job, lambda ended, take=take: _finish(take, ended))
+            return None
+        except UserError as error:
+            conclude(_run.key, FAILED, str(error))
+    _run.job = None
+    _tell()
+    return None
+
+
+def _finish(take: Take, ended: task.Job) -> None:
+    """One job has ended: its keys, and its state in the same undo step."""
+    conclude(_run.key, WAITING if ended.cancelled else DONE)
+    operators.finish(take, ended)
+    text, is_error = background_runner.message()
+    if ended.cancelled:
+        stop()
+        return
+    if is_error:
+        conclude(_run.key, FAILED, text)
+    bpy.app.timers.register(step, first_interval=PAUSE)
+
+
+def run_here(context: bpy.types.Context) -> None:
+    """Run the waiting jobs one after another and wait: background mode and scripts. Raises UserError if a library is missing."""
+    _begin(context)
+    capture = operators.load_capture()
+    while _run.todo:
+        key, take = _run.todo.pop(0)
+        ended = task.Job(capture.steps(take)).drain()
+        try:
+            if ended.error is not None:
+                raise UserError(ended.error)
+            capture.write(take, ended.result)
+            conclude(key, DONE)
+        except UserError as error:
+            conclude(key, FAILED, str(error))
+    _tell()
+
+
+def _tell() -> None:
+    background_runner.tell(summary(), is_error=FAILED in _run.ended.values())
+
+
+def summary() -> str:
+    states = list(_run.ended.values())
+    failed = states.count(FAILED)
+    ending = f", {failed} failed: see the list." if failed else "."
+    return f"Queue: {states.count(DONE)} of {len(states)} {'job' if len(states) == 1 else 'jobs'} done{ending}"
+
+
+def stop() -> None:
+    """Forget what is still to do: the add-on is disabled, or another file is loaded."""
+    _run.todo, _run.job, _run.key = [], None, ""
+    if bpy.app.timers.is_registered(step):
+        bpy.app.timers.unregister(step)
+
+
+@bpy.app.handlers.persistent
+def _before_load(*_: Any) -> None:
+    stop()
+
+
+CLASSES = (ANYRIG_QueueArmature, ANYRIG_QueueJob, ANYRIG_Queue)
+
+
+def register() -> None:
+    for each in CLASSES:
+        bpy.utils.register_class(each)
+    bpy.types.Scene.anyrig_queue = PointerProperty(type=ANYRIG_Queue)
+    bpy.app.handlers.load_pre.append(_before_load)
+
+
+def unregister() -> None:
+    stop()
+    bpy.app.handlers.load_pre.remove(_before_load)
+    del bpy.types.Scene.anyrig_queue
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)

@@ -1,0 +1,130 @@
+"""Capture from Video."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import bpy
+
+from ...backend.errors import UserError
+from ..settings.capture_params import params_from_context
+from ..settings.chosen_armatures import armatures_from_context
+from ..tasks import background_runner, task
+from ..tasks.background_runner import has_window
+from . import estimate, panels
+
+if TYPE_CHECKING:
+    from .run_capture import Result, Take
+
+
+class ANYRIG_OT_capture(bpy.types.Operator):
+    bl_idname = "anyrig.capture"
+    bl_label = "Capture from Video"
+    bl_description = "Key the motion seen in the video onto the armature, or all selected ones in one run, as new actions"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        reason = _obstacle(context)
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Blocks until the keys are there: background mode and scripts."""
+        try:
+            capture = load_capture()
+            take, results, _ = capture.run_capture(context, armatures_from_context(context), params_from_context(context))
+        except UserError as error:
+            return self._refuse(error)
+        _succeeded(take, results)
+        return {"FINISHED"}
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        """Starts the job and returns; the keys and their undo step come when it has ended."""
+        if not has_window(context):
+            return self.execute(context)
+        try:
+            capture = load_capture()
+            take = capture.gather(context, armatures_from_context(context), params_from_context(context))
+            background_runner.run_beside_window(task.Job(capture.steps(take)), lambda ended: finish(take, ended))
+        except UserError as error:
+            return self._refuse(error)
+        # nothing has changed yet, so there must be no undo step yet
+        return {"CANCELLED"}
+
+    def _refuse(self, error: UserError) -> set[str]:
+        background_runner.tell_error(error)
+        self.report({"ERROR"}, str(error))
+        return {"CANCELLED"}
+
+
+def finish(take: Take, ended: task.Job) -> None:
+    """Main thread, when a job beside the window has ended: write the keys as one undo step, or say why there are none."""
+    if ended.cancelled:
+        background_runner.tell("Cancelled: nothing was changed.")
+        return
+    try:
+        if ended.error is not None:
+            raise UserError(ended.error, ended.fix)
+        load_capture().write(take, ended.result)
+    except UserError as error:
+        background_runner.tell_error(error)
+        return
+    _push_undo()
+    _succeeded(take, ended.result)
+
+
+def load_capture() -> ModuleType:
+    """The capture module; it needs OpenCV, which a wrong zip may lack."""
+    try:
+        from . import run_capture
+    except ImportError as error:
+        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+    return run_capture
+
+
+def _obstacle(context: bpy.types.Context) -> str:
+    """Why a capture cannot start, or ''."""
+    if background_runner.current() is not None:
+        return "A capture is running"
+    if not armatures_from_context(context):
+        return "Pick an armature"
+    return "" if context.scene.anyrig.video else "Pick a video"
+
+
+def _push_undo() -> None:
+    # a timer has no window of its own, which the operator's poll asks for
+    window = bpy.context.window_manager.windows[0]
+    with bpy.context.temp_override(window=window):
+        bpy.ops.ed.undo_push(message=ANYRIG_OT_capture.bl_label)
+
+
+def _succeeded(take: Take, results: list[Result]) -> None:
+    panels.show_view(results[0].view.picture)
+    _learn(take, results)
+    frames = len(results[0].motion)
+    names = [subject.rig.name for subject in take.subjects]
+    onto = "" if len(names) == 1 else f" onto {', '.join(names)}"
+    notes = "".join(f" {note}" for note in results[0].motion.provenance.get("notes", ()))
+    background_runner.tell(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.{notes}")
+
+
+def _learn(take: Take, results: list[Result]) -> None:
+    """What the capture took makes the next estimate better."""
+    props, settings = bpy.context.scene.anyrig, take.params.settings
+    seconds = results[0].motion.provenance.get("seconds")
+    if not seconds or bpy.path.abspath(props.video) != take.params.clip.path:  # another video was chosen meanwhile
+        return
+    size, joints = (props.video_size[0], props.video_size[1]), sum(len(subject.rig.names) for subject in take.subjects)
+    work = estimate.Work(len(results[0].motion), size, len(results), joints, settings.model, settings.device)
+    estimate.RATES.learn(work, seconds)
+
+
+def register() -> None:
+    bpy.utils.register_class(ANYRIG_OT_capture)
+
+
+def unregister() -> None:
+    bpy.utils.unregister_class(ANYRIG_OT_capture)

@@ -1,0 +1,294 @@
+"""The sidebar tab "AnyRig" of the 3D viewport: its sections from Rig to the big button, read from top to bottom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+import bpy.utils.previews
+import numpy as np
+from bpy.app.translations import pgettext_iface as iface_
+from numpy.typing import NDArray
+
+from ..preferences.diagnostics import torch_text
+from ..rig.keyed_bones import COLLECTION
+from ..settings import view_sides
+from ..settings.chosen_armatures import armatures_from_context, picked_armature
+from ..settings.presets import ANYRIG_PT_presets
+from ..settings.scene_properties import frames_to_read
+from ..tasks import background_runner, modal_runner
+from ..ui import fix_buttons
+from ..ui.wrapped_label import wrapped
+from . import estimate, rig_check, video_file
+
+VIEW = "view"
+
+_previews: dict[str, Any] = {}
+
+
+def show_view(picture: NDArray[np.uint8]) -> None:
+    """Set the thumbnail to an RGBA picture (H, W, 4)."""
+    collection = _previews.get("collection")
+    if collection is not None:
+        collection.clear()
+        view_sides.put(collection, VIEW, picture)
+
+
+class _Section:
+    """What the panels of the tab share. `content` draws the section; nothing can be changed while a capture runs."""
+
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "AnyRig"
+    bl_parent_id = "ANYRIG_PT_capture"
+
+    def draw(self: Any, context: bpy.types.Context) -> None:
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.enabled = background_runner.current() is None
+        self.content(layout, context)
+
+
+class ANYRIG_PT_capture(bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_capture"
+    bl_label = "AnyRig"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "AnyRig"
+    bl_order = 0
+
+    def draw_header_preset(self, _context: bpy.types.Context) -> None:
+        ANYRIG_PT_presets.draw_panel_header(self.layout)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Its sections are panels of their own."""
+
+
+class ANYRIG_PT_rig(_Section, bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_rig"
+    bl_label = "Rig"
+    bl_order = 10
+
+    def content(self, layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+        props, found = context.scene.anyrig, armatures_from_context(context)
+        layout.prop(props, "armature")
+        if not found:
+            fix_buttons.draw(layout, context, fix_buttons.PICK)
+        elif picked_armature(props) is None:
+            what = iface_("Active") if len(found) == 1 else iface_("{count} selected").format(count=len(found))
+            wrapped(layout, f"{what}: {', '.join(obj.name for obj in found)}")
+        layout.prop(props, "bones")
+        if props.bones == COLLECTION and found:
+            layout.prop_search(props, "collection", found[0].data, "collections_all")
+        rig_check.draw(layout, found)
+
+
+class ANYRIG_PT_video(_Section, bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_video"
+    bl_label = "Video"
+    bl_order = 20
+
+    def content(self, layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+        props = context.scene.anyrig
+        layout.prop(props, "video")
+        if props.video_text:
+            good = props.video_frames > 0
+            column = layout.column()
+            column.alert = not good
+            wrapped(column, props.video_text, "NONE" if good else "ERROR")
+            fix_buttons.draw(layout, context, props.video_fix)
+        if props.video_is_sequence:
+            layout.prop(props, "fps")
+        if video_file.rates_differ(context.scene):
+            _draw_rates(layout, context.scene)
+        column = layout.column(align=True)
+        column.prop(props, "trim_start")
+        column.prop(props, "trim_end")
+
+
+def _draw_rates(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
+    own = scene.render.fps / scene.render.fps_base
+    text = iface_("Scene at {own:.4g} fps, footage at {rate:.4g}: keys go onto whole frames of the scene")
+    wrapped(layout, text.format(own=own, rate=video_file.footage_rate(scene)), "INFO")
+    layout.operator("anyrig.match_fps", icon="TOOL_SETTINGS")
+
+
+class ANYRIG_PT_footage(_Section, bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_footage"
+    bl_label = "Footage and Subject"
+    bl_parent_id = "ANYRIG_PT_video"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def content(self, layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+        props = context.scene.anyrig
+        layout.prop(props, "speed")
+        layout.prop(props, "mirror")
+        if not props.video_is_sequence:
+            layout.prop(props, "fps")
+        layout.prop(props, "use_box")
+        if props.use_box:
+            column = layout.column(align=True)
+            for index, edge in enumerate(("Left", "Top", "Right", "Bottom")):
+                column.prop(props, "box", index=index, text=edge)
+        layout.operator("anyrig.draw_box", icon="SELECT_SET")
+        layout.prop(props, "matte")
+
+
+class ANYRIG_PT_reference(_Section, bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_reference"
+    bl_label = "Reference"
+    bl_order = 30
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def content(self, layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+        props = context.scene.anyrig
+        layout.prop(props, "reference", text="Pose")
+        if props.reference == "FRAME":
+            layout.prop(props, "reference_frame")
+        layout.prop(props, "view")
+        if props.view == "AZIMUTH":
+            layout.prop(props, "azimuth")
+        if props.view == "SIDE":
+            layout.template_icon_view(props, "side", show_labels=True, scale=6.0, scale_popup=5.0)
+            layout.prop(props, "side")
+        layout.operator("anyrig.show_sides", icon="FILE_REFRESH" if view_sides.shown() else "CAMERA_DATA")
+        layout.prop(props, "heading")
+        collection = _previews.get("collection")
+        if collection and VIEW in collection:
+            layout.label(text="Side of the last capture")
+            layout.template_icon(icon_value=collection[VIEW].icon_id, scale=8)
+
+
+class ANYRIG_PT_output(_Section, bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_output"
+    bl_label = "Output"
+    bl_order = 40
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def content(self, layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+        props = context.scene.anyrig
+        layout.prop(props, "start")
+        if props.start == "FRAME":
+            layout.prop(props, "start_frame")
+        layout.prop(props, "output")
+        layout.prop(props, "extend_range")
+
+
+class ANYRIG_PT_model(_Section, bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_model"
+    bl_label = "Model"
+    bl_order = 50
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def content(self, layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+        props = context.scene.anyrig
+        layout.prop(props, "model")
+        if props.model == "FILE":
+            layout.prop(props, "model_file")
+        layout.prop(props, "device")
+        wrapped(layout, _torch_state())
+        layout.operator("anyrig.check_device", icon="VIEWZOOM")
+
+
+_state: list[str] = []
+
+
+def _torch_state() -> str:
+    """Looked up once: it searches the disk, and what it finds changes with a restart only."""
+    if not _state:
+        _state.append(torch_text().split(" in ")[0])
+    return _state[0]
+
+
+class ANYRIG_PT_run(_Section, bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_run"
+    bl_label = "Capture"
+    bl_order = 60
+    bl_options = {"HIDE_HEADER"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, running = self.layout, background_runner.current()
+        if running is not None:
+            snapshot = running.progress
+            layout.progress(factor=snapshot.fraction, text=snapshot.text)
+            if modal_runner.running():
+                layout.label(text="Esc: Cancel", icon="CANCEL")
+            else:
+                layout.operator("anyrig.cancel", text="Cancel (Esc)", icon="CANCEL")
+        else:
+            wrapped(layout, estimate_text(context))
+            row = layout.row()
+            row.scale_y = 1.6
+            row.operator("anyrig.capture", icon="ARMATURE_DATA")
+        text, is_error = background_runner.message()
+        if text:
+            column = layout.column()
+            column.alert = is_error
+            wrapped(column, text, "ERROR" if is_error else "INFO")
+            fix_buttons.draw(layout, context, background_runner.fix())
+
+
+def estimate_text(context: bpy.types.Context) -> str:
+    """Frames, time and memory of what the panel is set to, in words; '' before there is a video and a rig."""
+    work = work_of(context)
+    if work is None:
+        return ""
+    found = estimate.RATES.estimate(work)
+    frames = iface_("{count} frames").format(count=work.frames)
+    if found.seconds is None:
+        return f"{frames}: " + iface_("the first capture will tell how long it takes with this model and device")
+    text = f"{frames}: " + iface_("about {time}").format(time=estimate.clock_text(found.seconds))
+    if found.memory is not None:
+        text += f", {found.memory / 1e9:.1f} GB"
+    if found.own:
+        return f"{text} " + iface_("(as the last capture)")
+    return f"{text} " + iface_("(measured on one processor core; more are faster)")
+
+
+def work_of(context: bpy.types.Context) -> estimate.Work | None:
+    props, found = context.scene.anyrig, armatures_from_context(context)
+    frames = frames_to_read(props)
+    if not found or not frames:
+        return None
+    model, device = (bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model), props.device
+    size = (props.video_size[0], props.video_size[1])
+    return estimate.Work(frames, size, len(found), sum(map(_deforming, found)), model, job_device(context, device))
+
+
+def job_device(context: bpy.types.Context, device: str) -> str:
+    from ..settings import preference_values
+
+    return preference_values.default_device(context) if device == "DEFAULT" else device
+
+
+def _deforming(obj: bpy.types.Object) -> int:
+    bones = obj.data.bones
+    flags = np.zeros(len(bones), np.bool_)
+    bones.foreach_get("use_deform", flags)
+    return int(flags.sum())
+
+
+CLASSES = (
+    ANYRIG_PT_capture,
+    ANYRIG_PT_rig,
+    ANYRIG_PT_video,
+    ANYRIG_PT_footage,
+    ANYRIG_PT_reference,
+    ANYRIG_PT_output,
+    ANYRIG_PT_model,
+    ANYRIG_PT_run,
+)
+
+
+def register() -> None:
+    _previews["collection"] = bpy.utils.previews.new()
+    for each in CLASSES:
+        bpy.utils.register_class(each)
+
+
+def unregister() -> None:
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)
+    bpy.utils.previews.remove(_previews.pop("collection"))
+    _state.clear()

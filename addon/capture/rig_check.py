@@ -1,0 +1,82 @@
+"""Check Rig: which bones will not do what a take asks of them, told before the capture. What is found is rig_warnings.py's matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import bpy
+
+from ...backend.errors import UserError
+from ..rig.bone_warnings import warnings_of
+from ..rig.keyed_bones import chosen_bones
+from ..settings.chosen_armatures import armatures_from_context
+from ..tasks import background_runner
+from ..ui.wrapped_label import wrapped
+
+_found: dict[int, list[str]] = {}  # by the armature's session_uid, since the last check
+
+
+def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> list[str]:
+    """Look the armatures through, and keep what is found for the panel. Raises UserError for rigs that cannot be captured onto."""
+    from ..rig.armature import rig_from_armature
+    from ..rig.validation import check_suitable
+
+    props, found = context.scene.anyrig, {}
+    for obj in objects:
+        check_suitable(context, obj)
+        rig = rig_from_armature(obj, chosen_bones(obj, props.bones, props.collection))
+        found[obj.session_uid] = warnings_of(obj, rig.names)
+    _found.clear()
+    _found.update(found)
+    return [line for lines in found.values() for line in lines]
+
+
+class ANYRIG_OT_check_rig(bpy.types.Operator):
+    bl_idname = "anyrig.check_rig"
+    bl_label = "Check Rig"
+    bl_description = "Look for bones that will not do what a take asks of them: constraints, drivers, locked channels"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        reason = (
+            "A capture is running"
+            if background_runner.current()
+            else ""
+            if armatures_from_context(context)
+            else "Pick an armature"
+        )
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            lines = check(context, armatures_from_context(context))
+        except UserError as error:
+            background_runner.tell_error(error)
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        for line in lines or ["All bones will do what a take asks of them"]:
+            self.report({"WARNING"} if lines else {"INFO"}, line)
+        return {"FINISHED"}
+
+
+def draw(layout: bpy.types.UILayout, objects: Sequence[bpy.types.Object]) -> None:
+    """What was found when these armatures were checked last, and the button."""
+    if not objects:
+        return
+    column = layout.column(align=True)
+    for line in (line for obj in objects for line in _found.get(obj.session_uid, ())):
+        wrapped(column, line, "ERROR")
+    if any(_found.get(obj.session_uid) == [] for obj in objects):
+        column.label(text="All bones will do what a take asks", icon="CHECKMARK")
+    layout.operator(ANYRIG_OT_check_rig.bl_idname, icon="VIEWZOOM")
+
+
+def register() -> None:
+    bpy.utils.register_class(ANYRIG_OT_check_rig)
+
+
+def unregister() -> None:
+    _found.clear()
+    bpy.utils.unregister_class(ANYRIG_OT_check_rig)

@@ -1,0 +1,244 @@
+"""A capture in three steps: gather from the armatures, compute away from bpy, write the keys.
+
+Between the first step and the last the user may undo, rename or delete, so objects are held by session_uid and name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ...backend.errors import UserError
+from ...backend.geometry.camera import side_azimuths
+from ...backend.geometry.rotations import Array
+from ...backend.motion.motion import Motion
+from ...backend.motion.take_file import RawTake
+from ...backend.rig.rig import Reference, Rig
+from ..keying.animation_state import all_or_none
+from ..keying.nla import STRIP, extend_range, push_down
+from ..keying.write_action import write_motion
+from ..released_model.joint_name_table import labelled
+from ..rendering.rig_views import draw_capsules, render_meshes
+from ..rig.armature import rig_from_armature
+from ..rig.keyed_bones import chosen_bones
+from ..rig.validation import check_suitable
+from ..settings import preference_values
+from ..settings.capture_params import CaptureParams, output_from_props
+from ..tasks.task import Job, Snapshot
+from . import take_store
+
+if TYPE_CHECKING:
+    from ...backend.progress import Progress
+
+INSTALL = "install the AnyRig zip made for this system, which brings it along"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One armature of a take.
+
+    pose: (J, 4, 4) the reference pose. azimuths: the sides to see it from, several or the one that the user chose.
+    references: the views of its meshes; none of an armature without, which the job draws as capsules.
+    """
+
+    uid: int
+    rig: Rig
+    pose: Array
+    azimuths: tuple[float, ...]
+    references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the capture found for one armature, and the view of it that looked most like the video."""
+
+    motion: Motion
+    view: Reference
+
+
+@dataclass(frozen=True, eq=False)
+class Take:
+    """All that the job and the writing of its keys need, without any bpy object."""
+
+    params: CaptureParams
+    subjects: tuple[Subject, ...]
+    scene_uid: int
+    start_frame: int
+
+    @property
+    def name(self) -> str:
+        """What the actions are called: the video's file name without its ending, also of a path from Windows."""
+        return Path(self.params.clip.path.replace("\\", "/")).stem
+
+
+def gather(
+    context: bpy.types.Context,
+    objects: Sequence[bpy.types.Object],
+    params: CaptureParams,
+    bones: Sequence[Sequence[str] | None] | None = None,
+) -> Take:
+    """Read rigs and poses and render the reference views. Main thread; changes nothing.
+
+    bones: for each armature the names of the bones to key, None for those that the params choose.
+    Raises UserError: no armature, or what `check_suitable`, `rig_from_armature` and `render_meshes` raise.
+    """
+    params = with_weights_folder(context, params)
+    if not objects:
+        raise UserError("No armature is chosen: select one, or pick one in the AnyRig panel.", fix="pick_armature")
+    azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
+    subjects = []
+    for obj, names in zip(objects, bones or [None] * len(objects), strict=True):
+        check_suitable(context, obj)
+        rig = rig_from_armature(obj, names or chosen_bones(obj, params.bones, params.collection))
+        rig = labelled(context.scene, obj, rig)
+        pose, references = render_meshes(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)
+        subjects.append(Subject(obj.session_uid, rig, pose, azimuths, tuple(references)))
+    return take_of(context.scene, params, subjects)
+
+
+def take_of(scene: bpy.types.Scene, params: CaptureParams, subjects: Sequence[Subject]) -> Take:
+    """Its start is settled here: the current frame unless the params name one."""
+    start = scene.frame_current if params.start_frame is None else params.start_frame
+    return Take(params, tuple(subjects), scene.session_uid, start)
+
+
+def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
+    """With this Blender's folder of released weights, for a model that may need it and does not say."""
+    settings = params.settings
+    if settings.model == "lite" or settings.weights:
+        return params
+    return replace(params, settings=replace(settings, weights=preference_values.weights_folder(context)))
+
+
+def steps(take: Take) -> Generator[Progress, None, list[Result]]:
+    """The computation; safe on any thread. torch is loaded here, so that the window does not wait for it either."""
+    try:
+        from ...backend.capture.pipeline import capture
+        from ...backend.rig.rig import Target
+    except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load (Windows)
+        raise UserError(f"PyTorch cannot be loaded ({error}): {INSTALL}.") from error
+    targets = []
+    for subject in take.subjects:
+        references = subject.references or tuple(draw_capsules(subject.rig, subject.pose, subject.azimuths))
+        targets.append(Target(subject.rig, references))
+    motions = yield from capture(targets, take.params.clip, take.params.settings)
+    return [Result(motion, target.references[motion.provenance["view"]]) for motion, target in zip(motions, targets, strict=True)]
+
+
+def write(take: Take, results: Sequence[Result]) -> list[bpy.types.Action]:
+    """Key every armature and store its raw take; all of them or, when one raises UserError, none. Main thread.
+
+    Copies of the raw takes are in the user folder before anything else is done: neither a crash nor an error loses them.
+    """
+    raws = _raw_takes(take, results)
+    take_store.rescue(raws)
+    scene, objects = _resolve(take)
+    fps = scene.render.fps / scene.render.fps_base
+    before = [take_store.stance(obj, subject.rig.names) for obj, subject in zip(objects, take.subjects, strict=True)]
+    slots = [_in_use(obj) for obj in objects]
+    with all_or_none(objects):
+        actions = key_all(take, [result.motion for result in results], objects, fps)
+        _deliver(take.params, scene, objects, actions, slots)
+        for raw, action, stance in zip(raws, actions, before, strict=True):
+            take_store.keep(raw, fps=fps, **stance)
+            take_store.tag(action, raw.key)
+    return actions
+
+
+def _deliver(
+    params: CaptureParams,
+    scene: bpy.types.Scene,
+    objects: Sequence[bpy.types.Object],
+    actions: Sequence[bpy.types.Action],
+    earlier: Sequence[tuple[Any, Any]],
+) -> None:
+    """Strips and the scene's range, where they are wanted. earlier: the action and slot that each armature used before."""
+    if params.output == STRIP:
+        for obj, before in zip(objects, earlier, strict=True):
+            push_down(obj, *before)
+    if params.extend_range:
+        ranges = [action.frame_range for action in actions]
+        extend_range(scene, min(each[0] for each in ranges), max(each[1] for each in ranges))
+
+
+def _in_use(obj: bpy.types.Object) -> tuple[Any, Any]:
+    data = obj.animation_data
+    return data and data.action, getattr(data, "action_slot", None)
+
+
+def key_all(take: Take, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float) -> list[bpy.types.Action]:
+    """The keys of every armature, as new actions in use. Raises UserError; some may then be keyed already."""
+    actions = []
+    for obj, subject, motion in zip(objects, take.subjects, motions, strict=True):
+        where = {"name": take.name, "start_frame": take.start_frame, "fps": fps}
+        actions.append(write_motion(obj, subject.rig, motion, subject.pose, **where))
+    return actions
+
+
+def apply_again(context: bpy.types.Context, text: bpy.types.Text, obj: bpy.types.Object) -> bpy.types.Action:
+    """Write the keys of a stored take anew, as a new action that goes where the panel says; needs no network.
+
+    Raises UserError; nothing is changed then.
+    """
+    raw, scene = take_store.read(text), context.scene
+    subject = Subject(obj.session_uid, raw.rig, raw.pose, (), ())
+    take = take_of(scene, CaptureParams(raw.clip, raw.settings, **output_from_props(scene.anyrig)), [subject])
+    fps = scene.render.fps / scene.render.fps_base
+    earlier, slot = take_store.stance(obj, raw.rig.names)["earlier"], _in_use(obj)
+    with all_or_none([obj]):
+        (action,) = key_all(take, [raw.motion], [obj], fps)
+        _deliver(take.params, scene, [obj], [action], [slot])
+        take_store.tag(action, take_store.about(text)["key"])
+        take_store.put_about(text, fps=fps, start_frame=take.start_frame, earlier=earlier)
+    return action
+
+
+def _raw_takes(take: Take, results: Sequence[Result]) -> list[RawTake]:
+    date = time.strftime("%Y-%m-%d %H:%M:%S")
+    clip, settings = take.params.clip, take.params.settings
+    return [
+        RawTake(take.name, subject.rig.name, date, take.start_frame, clip, settings, subject.rig, subject.pose, result.motion)
+        for subject, result in zip(take.subjects, results, strict=True)
+    ]
+
+
+def _resolve(take: Take) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
+    """The scene and the armatures of a take, found again. Raises UserError if one was deleted meanwhile."""
+    scene = _find(bpy.data.scenes, take.scene_uid)
+    if scene is None:
+        raise UserError("The scene was deleted during the capture: undo that, then recover the take under Takes.")
+    objects = []
+    for subject in take.subjects:
+        obj = _find(bpy.data.objects, subject.uid)
+        if obj is None:
+            raise UserError(
+                f"Armature '{subject.rig.name}' was deleted during the capture: undo that, then recover the take under Takes."
+            )
+        objects.append(obj)
+    return scene, objects
+
+
+def run_capture(
+    context: bpy.types.Context,
+    objects: Sequence[bpy.types.Object],
+    params: CaptureParams,
+    report: Callable[[Snapshot], None] | None = None,
+) -> tuple[Take, list[Result], list[bpy.types.Action]]:
+    """Capture onto the armatures and wait for it; for background mode and scripts. `report` is told of every step.
+
+    Raises UserError with what went wrong; the file is then as it was.
+    """
+    take = gather(context, objects, params)
+    job = Job(steps(take)).drain(report)
+    if job.error is not None:
+        raise UserError(job.error, job.fix)
+    return take, job.result, write(take, job.result)
+
+
+def _find(collection: bpy.types.bpy_prop_collection, uid: int) -> bpy.types.ID | None:
+    return next((item for item in collection if item.session_uid == uid), None)

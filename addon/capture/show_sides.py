@@ -1,0 +1,66 @@
+"""Show Sides: pictures of the rig in its reference pose to choose the video's side from."""
+
+from __future__ import annotations
+
+import bpy
+
+from ...backend.errors import UserError
+from ..rig.keyed_bones import chosen_bones
+from ..settings import preference_values, view_sides
+from ..settings.chosen_armatures import armature_from_context
+from ..tasks import background_runner
+
+SIZE = 128  # pixels of a thumbnail
+
+
+class ANYRIG_OT_show_sides(bpy.types.Operator):
+    bl_idname = "anyrig.show_sides"
+    bl_label = "Show Sides"
+    bl_description = "Make pictures of the rig in its reference pose from eight sides, and choose the video's side among them"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        reason = (
+            "A capture is running"
+            if background_runner.current()
+            else ""
+            if armature_from_context(context)
+            else "Pick an armature"
+        )
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            draw_sides(context, armature_from_context(context))
+        except UserError as error:
+            background_runner.tell_error(error)
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        context.scene.anyrig.view = "SIDE"
+        return {"FINISHED"}
+
+
+def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SIZE) -> None:
+    """Render the armature's pictures. Raises UserError, among others if an armature without meshes lacks torch to be drawn."""
+    from ..rendering.rig_views import render_views
+    from ..rig.armature import rig_from_armature
+
+    props = context.scene.anyrig
+    rig = rig_from_armature(obj, chosen_bones(obj, props.bones, props.collection))
+    frame = props.reference_frame if props.reference == "FRAME" else None
+    try:
+        views = render_views(obj, rig, view_sides.AZIMUTHS, size, frame=frame, engine=preference_values.engine(context))
+    except ImportError as error:
+        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+    view_sides.show([view.picture for view in views])
+
+
+def register() -> None:
+    bpy.utils.register_class(ANYRIG_OT_show_sides)
+
+
+def unregister() -> None:
+    bpy.utils.unregister_class(ANYRIG_OT_show_sides)

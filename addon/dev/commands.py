@@ -1,0 +1,42 @@
+"""`python3 build.py dev COMMAND ...`: the tools of the repository that need Blender."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from ..command_line.commands import say, with_user_errors
+
+USAGE = "build.py dev"
+# name -> module, function, what it does
+COMMANDS = {
+    "bench-keys": ("keying_benchmark", "bench_command", "time the writing of keys against keyframe_insert"),
+    "pack": ("pack", "pack_command", "make rig packs for training"),
+    "render": ("render_clips", "render_command", "make videos of rigs, with ground, sky and shadows, for measuring"),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 done, 1 a sentence on stderr says what is wrong with the input, 2 wrong arguments."""
+    return with_user_errors(_run, list(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    chosen = _parser().parse_args(arguments[:1]).command
+    module, function, _ = COMMANDS[chosen]
+    command: Callable[[list[str], Callable[[str], None]], int] = getattr(import_module(f".{module}", __package__), function)
+    return command(arguments[1:], say)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=USAGE, description="Tools of the repository that need Blender.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    for name, (_, _, text) in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,56 @@
+"""The demo's pictures: the input beside what the rig does, as a sheet of moments and as a video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ...backend.video.clip import Clip
+from ...backend.video.reader import read_frames, write_video
+from ..review.side_by_side_movie import INK, PAPER, labelled
+
+Picture = NDArray[np.uint8]
+MOMENTS = 8
+
+
+def input_frames(clip: Clip, size: int) -> list[Picture]:
+    """The clip's frames as squares (size, size, 3) RGB, the whole picture inside."""
+    return [letterbox(frame.image, size) for frame in read_frames(clip)]
+
+
+def letterbox(picture: Picture, size: int) -> Picture:
+    height, width = picture.shape[:2]
+    scale = size / max(height, width)
+    inside = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(picture, inside, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    square = np.full((size, size, 3), PAPER, np.uint8)
+    top, left = (size - inside[1]) // 2, (size - inside[0]) // 2
+    square[top : top + inside[1], left : left + inside[0]] = small
+    return square
+
+
+def write_sheet(path: Path, rows: Mapping[str, Sequence[Picture]], times: Sequence[float]) -> None:
+    """One row for each label, at moments spread evenly over the frames, with the time below; all pictures square, one size."""
+    moments = np.unique(np.linspace(0, len(times) - 1, MOMENTS).round().astype(int))
+    lines = []
+    for label, pictures in rows.items():
+        cells = [pictures[i] for i in moments]
+        lines.append(np.concatenate([labelled(cells[0], label), *cells[1:]], axis=1))
+    size = lines[0].shape[0]
+    stamps = [np.full((size // 10, size, 3), PAPER, np.uint8) for _ in moments]
+    for stamp, i in zip(stamps, moments, strict=True):
+        where = (size // 2 - 28, size // 14)
+        cv2.putText(stamp, f"{times[i]:.2f} s", where, cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
+    sheet = np.concatenate([*lines, np.concatenate(stamps, axis=1)])
+    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def write_side_by_side(path: Path, rows: Mapping[str, Sequence[Picture]], fps: float) -> None:
+    """All rows beside each other, frame by frame."""
+    labels = list(rows)
+    frames = zip(*rows.values(), strict=True)
+    write_video(path, (np.concatenate([labelled(p, t) for p, t in zip(f, labels, strict=True)], axis=1) for f in frames), fps)

@@ -1,0 +1,365 @@
+"""`anyrig render`: videos of a rig's actions outdoors, each beside a JSON with its camera, to measure captures end to end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import bpy
+import numpy as np
+
+from ...backend.errors import UserError
+from ...backend.geometry.camera import Camera, fit_distance
+from ...backend.geometry.rotations import Array
+from ...backend.train.packs.rendered_clips import Filmed, chance, has_covers, save_covers, side_of, stem_of
+from ...backend.train.packs.rig_packs import Pack, load_packs
+from ..import_export.import_rig import import_rig
+from ..rendering.engines import ENGINES
+from ..rendering.posed_points import go_to
+from ..rig.actions import action_frames, action_label, actions_of, assign_action, reset_pose, undisturbed
+from . import outdoor_scene
+from .render_action import points_at, visible_meshes
+
+if TYPE_CHECKING:
+    from ...backend.rendering.point_splatting import Cloud
+
+_log = logging.getLogger(__name__)
+FOV = 0.6  # radians, as in the point-splat pictures of `evaluate`
+MARGIN = 1.08
+FRAMINGS = 32  # frames that the camera is set by
+CORNERS = 6  # of a point's disc
+DISC = 0.95  # radius over point spacing: the discs of a flat patch just close it
+SPLITS = ("seen", "unseen", "validation")
+Make = Callable[["Look", Path], Filmed]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the videos are made. size: pixels of the square picture. samples: of Cycles, per pixel. frames: at most so many,
+    evenly over the clip; 0 for all. covers: write the subject's true mattes, too."""
+
+    size: int = 480
+    samples: int = 4
+    engine: str = "cycles"
+    seed: int = 0
+    frames: int = 0
+    covers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < 16 or self.size % 2:
+            raise UserError(f"The size is {self.size} pixels: give an even number from 16 on.")
+        if self.samples < 1:
+            raise UserError(f"The samples are {self.samples}: give at least 1.")
+        if self.frames < 0 or self.frames == 1:
+            raise UserError(f"The frames are {self.frames}: give at least 2, or 0 for all.")
+
+
+class Actor(Protocol):
+    """A clip to film: poses its objects in a scene, one frame after another."""
+
+    @property
+    def objects(self) -> Sequence[bpy.types.Object]: ...
+
+    @property
+    def count(self) -> int: ...
+
+    def pose(self, scene: bpy.types.Scene, frame: int) -> None: ...
+
+    def points(self, scene: bpy.types.Scene, frame: int) -> Array:
+        """(P, 3) world positions of the surface on a frame."""
+        ...
+
+
+class ArmatureActor:
+    """An armature with its visible meshes, on the whole frames of one action."""
+
+    def __init__(self, obj: bpy.types.Object, action: bpy.types.Action) -> None:
+        self._obj, self._frames = obj, action_frames(action)
+        self.objects = (obj, *visible_meshes(obj))
+        self.count = len(self._frames)
+
+    def pose(self, scene: bpy.types.Scene, frame: int) -> None:
+        go_to(scene, self._frames[frame])
+
+    def points(self, scene: bpy.types.Scene, frame: int) -> Array:
+        return points_at(scene, self._obj, self._frames[frame])
+
+
+@contextmanager
+def acting(obj: bpy.types.Object, action: bpy.types.Action) -> Iterator[ArmatureActor]:
+    """The armature plays the action alone; afterwards it is as it was. Raises UserError if it has no visible mesh."""
+    if not visible_meshes(obj):
+        raise UserError(f"Armature '{obj.name}' moves no visible mesh: show one, or render its pack.")
+    with undisturbed(obj):
+        assign_action(obj, action)
+        reset_pose(obj)
+        yield ArmatureActor(obj, action)
+
+
+class CloudActor:
+    """A pack's surface as a mesh of small discs in their own colours, moved by one of its clips."""
+
+    def __init__(self, obj: bpy.types.Object, cloud: Cloud, clip: Array) -> None:
+        self._obj, self._cloud, self._clip = obj, cloud, clip
+        self.objects = (obj,)
+        self.count = len(clip)
+
+    def pose(self, scene: bpy.types.Scene, frame: int) -> None:
+        points, normals = self._skin(frame)
+        corners = discs(points, normals, self._cloud.spacing.numpy() * DISC)
+        self._obj.data.vertices.foreach_set("co", corners.astype(np.float32).ravel())
+        self._obj.data.update()
+        # the noise of the picture follows the frame
+        go_to(scene, frame)
+
+    def points(self, scene: bpy.types.Scene, frame: int) -> Array:
+        return self._skin(frame)[0]
+
+    def _skin(self, frame: int) -> tuple[Array, Array]:
+        from ...backend.rendering.still_pictures import skinned
+
+        return skinned(self._cloud, self._clip[frame])
+
+
+@contextmanager
+def clouded(pack: Pack, clip: str) -> Iterator[CloudActor]:
+    """An object for the pack's surface, which is removed afterwards."""
+    from ...backend.rendering import point_splatting
+
+    data = bpy.data.meshes.new(pack.name)
+    obj = bpy.data.objects.new(pack.name, data)
+    paint = bpy.data.materials.new(pack.name)
+    try:
+        count = len(pack.surface)
+        data.from_pydata(np.zeros((count * CORNERS, 3)), [], np.arange(count * CORNERS).reshape(count, CORNERS).tolist())
+        colours = np.concatenate([pack.surface.colours, np.ones((count, 1), np.float32)], axis=1)
+        layer = data.color_attributes.new("Colour", "FLOAT_COLOR", "POINT")
+        layer.data.foreach_set("color_srgb", np.repeat(colours, CORNERS, axis=0).astype(np.float32).ravel())
+        data.materials.append(paint)
+        _paint(paint)
+        yield CloudActor(obj, point_splatting.cloud_of(pack.surface, pack.rig.rest), pack.clips[clip])
+    finally:
+        bpy.data.batch_remove([obj, data, paint])
+
+
+def _paint(material: bpy.types.Material) -> None:
+    """The points' colours. Discs overlap, and a ray that leaves one through its neighbour's back must not end there."""
+    tree = outdoor_scene.node_tree(material)
+    nodes, links = tree.nodes, tree.links
+    kinds = ("VertexColor", "NewGeometry", "LightPath", "Math", "BsdfTransparent", "MixShader")
+    source, geometry, path, less, clear, mix = (nodes.new(f"ShaderNode{kind}") for kind in kinds)
+    shader, output = nodes["Principled BSDF"], nodes["Material Output"]
+    source.layer_name = "Colour"
+    shader.inputs["Roughness"].default_value = 0.8
+    links.new(source.outputs["Color"], shader.inputs["Base Color"])
+    # clear where the back is seen, but by the camera: a sheet has two sides
+    less.operation, less.use_clamp = "SUBTRACT", True
+    links.new(geometry.outputs["Backfacing"], less.inputs[0])
+    links.new(path.outputs["Is Camera Ray"], less.inputs[1])
+    for value, place in zip((less.outputs[0], shader.outputs[0], clear.outputs[0]), mix.inputs, strict=True):
+        links.new(value, place)
+    links.new(mix.outputs[0], output.inputs["Surface"])
+
+
+def discs(points: Array, normals: Array, radius: Array) -> Array:
+    """Points and unit normals (P, 3), radii (P,) -> the corners (P * CORNERS, 3) of a regular polygon around each normal."""
+    # the world axis that is least along the normal gives a first direction across it
+    least = np.eye(3)[np.abs(normals).argmin(1)]
+    across = np.cross(normals, least)
+    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-12)
+    other = np.cross(normals, across)
+    turn = 2 * np.pi * np.arange(CORNERS)[:, None] / CORNERS
+    ring = np.cos(turn) * across[:, None] + np.sin(turn) * other[:, None]
+    return (points[:, None] + radius[:, None, None] * ring).reshape(-1, 3)
+
+
+def film(actor: Actor, pack: str, clip: str, fps: float, look: Look, path: Path) -> Filmed:
+    """Render one clip into an mp4 with a JSON beside it. The user's scene is left as it was. Raises UserError."""
+    from ...backend.video.reader import write_video
+
+    rng = chance(look.seed, pack, clip)
+    azimuth, pitch = side_of(rng)
+    weather = outdoor_scene.weather_of(rng, azimuth)
+    began = time.perf_counter()
+    count = min(actor.count, look.frames or actor.count)
+    chosen = np.linspace(0, actor.count - 1, count).round().astype(int)
+    draft = path.with_name(f"{path.stem}.part.mp4")
+
+    def pose(scene: bpy.types.Scene, frame: int) -> None:
+        actor.pose(scene, int(chosen[frame]))
+
+    with outdoor_scene.set_of(actor.objects, ENGINES[look.engine], look.samples) as scene:
+        camera, floor = frame_motion(actor, scene, azimuth, pitch, look.size)
+        with outdoor_scene.surroundings(scene, camera, floor, weather):
+            write_video(draft, outdoor_scene.shoot(scene, count, pose), fps)
+        if look.covers:
+            with outdoor_scene.nothing_around(scene, camera):
+                save_covers(path, outdoor_scene.shoot(scene, count, pose))
+    seconds = (time.perf_counter() - began) / count
+    about = {"engine": look.engine, "samples": look.samples, "seed": look.seed, "blender": bpy.app.version_string}
+    filmed = Filmed.by(camera, pack, clip, fps, count, {**about, "seconds_per_frame": round(seconds, 3)})
+    # the JSON comes first: a video without one would be rendered again, and a JSON without a video is not looked at
+    filmed.save(path.with_suffix(".json"))
+    os.replace(draft, path)
+    return filmed
+
+
+def frame_motion(actor: Actor, scene: bpy.types.Scene, azimuth: float, pitch: float, size: int) -> tuple[Camera, float]:
+    """A camera that holds the whole motion, and the height of its lowest point, where the ground is."""
+    chosen = np.unique(np.linspace(0, actor.count - 1, FRAMINGS).round().astype(int))
+    points = np.concatenate([actor.points(scene, int(frame)) for frame in chosen])
+    low, high = points.min(0), points.max(0)
+    x, y, z = (float(value) for value in (low + high) / 2)
+    radius = max(float(np.linalg.norm(points - (x, y, z), axis=1).max()), 1e-6)
+    return Camera((x, y, z), fit_distance(radius, FOV, MARGIN), azimuth, pitch, FOV, size, size), float(low[2])
+
+
+def render_source(source: Path, out: Path, look: Look, wanted: Wanted) -> Iterator[tuple[str, str | UserError]]:
+    """Film the wanted clips of a pack (.npz) or a rig file; yields (clip, what became of it), in the order of the clips.
+
+    A rig file replaces the open file. Clips that are rendered already are left alone, unless they lack the covers that are asked
+    for. Raises UserError for an unfit source.
+    """
+    if not wanted.any_of(source.stem):
+        return
+    clips = _clips_of_pack(source) if source.suffix.lower() == ".npz" else _clips_of_file(source)
+    for clip, (count, make) in clips.items():
+        path = out / f"{stem_of(source.stem, clip)}.mp4"
+        if not wanted(source.stem, clip):
+            continue
+        if path.is_file() and path.with_suffix(".json").is_file() and (has_covers(path) or not look.covers):
+            yield clip, "is there already"
+        elif count < 2:
+            yield clip, "has a single frame and is left out"
+        else:
+            yield clip, _attempt(make, look, path)
+
+
+def _attempt(make: Make, look: Look, path: Path) -> str | UserError:
+    try:
+        filmed = make(look, path)
+    except UserError as error:
+        return error
+    return f"{filmed.frames} frames, {filmed.look['seconds_per_frame']} s each"
+
+
+def _clips_of_pack(source: Path) -> dict[str, tuple[int, Make]]:
+    """Name -> how many frames, and what renders it."""
+    pack = Pack.load(source)
+    return {clip: (len(poses), partial(_film_cloud, pack, source.stem, clip)) for clip, poses in pack.clips.items()}
+
+
+def _film_cloud(pack: Pack, name: str, clip: str, look: Look, path: Path) -> Filmed:
+    with clouded(pack, clip) as actor:
+        return film(actor, name, clip, pack.fps, look, path)
+
+
+def _clips_of_file(source: Path) -> dict[str, tuple[int, Make]]:
+    """The same for a file's rig and its actions."""
+    # unlike read_factory_settings this leaves preferences, and so the running add-on, alone
+    bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
+    obj = import_rig(source)
+    return {
+        clip: (len(action_frames(action)), partial(_film_file, obj, action, source.stem, clip))
+        for clip, action in labelled(obj).items()
+    }
+
+
+def _film_file(obj: bpy.types.Object, action: bpy.types.Action, name: str, clip: str, look: Look, path: Path) -> Filmed:
+    render = bpy.context.scene.render
+    with acting(obj, action) as actor:
+        return film(actor, name, clip, render.fps / render.fps_base, look, path)
+
+
+def labelled(obj: bpy.types.Object) -> dict[str, bpy.types.Action]:
+    """The armature's actions under the names that `anyrig pack` gives its clips."""
+    found: dict[str, bpy.types.Action] = {}
+    for action in actions_of(obj):
+        label = action_label(action)
+        found[action.name if label in found else label] = action
+    return found
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which clips to render. clips: their names, () for all. among: the (pack, clip) of a split, or None."""
+
+    clips: tuple[str, ...] = ()
+    among: frozenset[tuple[str, str]] | None = None
+
+    def __call__(self, pack: str, clip: str) -> bool:
+        return (not self.clips or clip in self.clips) and (self.among is None or (pack, clip) in self.among)
+
+    def any_of(self, pack: str) -> bool:
+        """Whether it is worth opening the pack, or the file of that name."""
+        return self.among is None or any(name == pack for name, _ in self.among)
+
+
+def clips_of_split(split: str, splits: Path | None, packs: Path | None) -> frozenset[tuple[str, str]]:
+    """(pack, clip) of a split. Raises UserError if what it is drawn from is missing."""
+    drawn = split == "validation"
+    if splits is None or (drawn and packs is None):
+        raise UserError("A split needs --splits FILE, and validation also --packs DIR: it is drawn from the clips of all packs.")
+    from ...backend.train.packs.splits import read_lists, split_packs
+
+    if packs is None or not drawn:
+        return frozenset((entry["file"], entry["clip"]) for entry in read_lists(splits)[split])
+    return frozenset((pack.name, clip) for pack in split_packs(load_packs(packs), splits)[split] for clip in pack.clips)
+
+
+def render_command(args: list[str], say: Callable[[str], None] = _log.info) -> int:
+    """`build.py dev render PACK|FILE... -o DIR`. One line per clip goes to `say`; 1 if any failed, the others are still rendered."""
+    options = _parser().parse_args(args)
+    look = Look(options.size, options.samples, options.engine, options.seed, options.frames, options.covers)
+    among = clips_of_split(options.split, options.splits, options.packs) if options.split else None
+    wanted = Wanted(tuple(options.clip), among)
+    options.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for source, clip, what in islice(_every(options.sources, options.out, look, wanted), options.limit):
+        failed += isinstance(what, UserError)
+        say(f"{source}{f' {clip}' if clip else ''}: {what}")
+    return 1 if failed else 0
+
+
+def _every(sources: Sequence[Path], out: Path, look: Look, wanted: Wanted) -> Iterator[tuple[str, str, str | UserError]]:
+    for source in sources:
+        try:
+            for clip, what in render_source(source, out, look, wanted):
+                yield source.stem, clip, what
+        except UserError as error:
+            yield source.stem, "", error
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 on")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="build.py dev render", description="Make videos of rigs, with ground, sky and shadows, for measuring."
+    )
+    parser.add_argument("sources", nargs="+", type=Path, metavar="PACK|FILE", help=".npz packs, or .glb .gltf .fbx .bvh .blend")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder for the videos and their JSON")
+    parser.add_argument("--clip", action="append", default=[], metavar="NAME", help="repeat for several; default: all")
+    parser.add_argument("--split", choices=SPLITS, help="only the clips of one split")
+    parser.add_argument("--splits", type=Path, metavar="FILE", help="JSON that lists the splits")
+    parser.add_argument("--packs", type=Path, metavar="DIR", help="all packs, which validation clips are drawn from")
+    parser.add_argument("--size", type=int, default=Look.size, help=f"pixels of the square picture (default: {Look.size})")
+    parser.add_argument("--samples", type=int, default=Look.samples, help=f"of Cycles, per pixel (default: {Look.samples})")
+    parser.add_argument("--engine", choices=tuple(ENGINES), default=Look.engine, help=f"default: {Look.engine}")
+    parser.add_argument("--frames", type=_count, default=0, metavar="N", help="of a clip at most, evenly over it; default: all")
+    parser.add_argument("--covers", action="store_true", help="write the subject's true mattes as well, to train the cut-out on")
+    parser.add_argument("--limit", type=_count, metavar="N", help="at most so many clips, those that are there already included")
+    parser.add_argument("--seed", type=int, default=0, help="of the camera's side, the sun and the ground")
+    return parser

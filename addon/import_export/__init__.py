@@ -1,0 +1,1 @@
+"""Imports a rig from a file and exports a take to one."""

@@ -1,0 +1,155 @@
+"""A keyed take as files: .blend, .bvh, .fbx and .glb. All of them are written, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bpy
+import numpy as np
+
+from ...backend.errors import UserError
+from ..rig.armature import meshes_of
+
+if TYPE_CHECKING:
+    from ..capture.run_capture import Result, Take
+
+UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # in a file name, on some system
+Objects = Sequence[bpy.types.Object]
+
+
+def export_take(
+    paths: Sequence[Path], take: Take, results: Sequence[Result], objects: Objects, actions: Sequence[bpy.types.Action]
+) -> list[Path]:
+    """Write the take, which the armatures are playing, in the kind that each path's ending says; -> the files there are.
+
+    A .blend is a copy of the open file; .fbx and .glb hold the armatures with their meshes and this take alone; a .bvh holds one
+    armature, so several make files of their own, PATH-NAME.bvh. Raises UserError if one cannot be written: then all are as before.
+    """
+    pairs: list[tuple[Path, Callable[[Path], None]]] = []
+    for path in paths:
+        kind = path.suffix.lower()
+        if kind == ".bvh":
+            pairs += bvh_files(path, take, results)
+        elif kind == ".blend":
+            pairs.append((path, _write_blend))
+        else:
+            write = _write_fbx if kind == ".fbx" else _write_glb
+            pairs.append((path, lambda part, write=write: _with_selected(objects, actions, part, write)))
+    _write_all(pairs)
+    return [path for path, _ in pairs]
+
+
+def _write_all(pairs: Sequence[tuple[Path, Callable[[Path], None]]]) -> None:
+    """Every file under a passing name first, which then takes the place of what was there."""
+    parts = [path.with_name(f".{path.stem}.part{path.suffix}") for path, _ in pairs]
+    try:
+        for (path, write), part in zip(pairs, parts, strict=True):
+            _write_one(path, part, write)
+        for (path, _), part in zip(pairs, parts, strict=True):
+            part.replace(path)
+    finally:
+        for part in parts:
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _write_one(path: Path, part: Path, write: Callable[[Path], None]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        if not part.is_file():
+            raise OSError("nothing was written")
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise UserError(f"File '{path}' cannot be written ({reason}): choose another folder or name.") from error
+
+
+def bvh_files(path: Path, take: Take, results: Sequence[Result]) -> list[tuple[Path, Callable[[Path], None]]]:
+    """The path for one armature, PATH-NAME.bvh for each of several, and what writes to it."""
+    from ...backend.motion.bvh import write_bvh
+
+    pairs: list[tuple[Path, Callable[[Path], None]]] = []
+    for subject, result in zip(take.subjects, results, strict=True):
+        target = path if len(results) == 1 else path.with_stem(f"{path.stem}-{UNSAFE.sub('_', subject.rig.name)}")
+        pairs.append((target, lambda part, rig=subject.rig, motion=result.motion: write_bvh(part, rig, motion)))
+    return pairs
+
+
+def _write_blend(path: Path) -> None:
+    bpy.ops.wm.save_as_mainfile(filepath=str(path.absolute()), copy=True)
+
+
+def _write_fbx(path: Path, _name: str) -> None:
+    bpy.ops.export_scene.fbx(
+        filepath=str(path.absolute()),
+        use_selection=True,
+        object_types={"ARMATURE", "MESH"},
+        add_leaf_bones=False,
+        path_mode="COPY",
+        embed_textures=True,
+        # the scene's range, one key a frame, nothing thinned out
+        bake_anim=True,
+        bake_anim_use_nla_strips=False,
+        bake_anim_use_all_actions=False,
+        bake_anim_simplify_factor=0.0,
+    )
+
+
+def _write_glb(path: Path, name: str) -> None:
+    bpy.ops.export_scene.gltf(
+        filepath=str(path.absolute()),
+        export_format="GLB",
+        use_selection=True,
+        export_yup=True,
+        # what the armatures are playing, as one animation, from its first key on
+        export_animations=True,
+        export_animation_mode="ACTIVE_ACTIONS",
+        export_nla_strips_merged_animation_name=name,
+        export_frame_range=False,
+    )
+
+
+def _with_selected(objects: Objects, actions: Sequence[bpy.types.Action], path: Path, write: Callable[[Path, str], None]) -> None:
+    wanted = [*objects, *dict.fromkeys(mesh for obj in objects for mesh in meshes_of(obj))]
+    ranges = np.array([action.frame_range for action in actions])
+    with _selected(wanted, objects, (int(ranges[:, 0].min()), int(ranges[:, 1].max()))):
+        write(path, actions[0].name)
+
+
+@contextmanager
+def _selected(wanted: Objects, armatures: Objects, span: tuple[int, int]) -> Iterator[None]:
+    """These objects selected and shown, and the scene's range `span` (first and last frame); afterwards all is as it was.
+
+    Raises UserError if an armature cannot be shown: exporters leave out what is hidden.
+    """
+    scene, layer = bpy.context.scene, bpy.context.view_layer
+    known = [obj for obj in layer.objects if obj.name in layer.objects]
+    before = [(obj, obj.select_get(), obj.hide_get(), obj.hide_viewport) for obj in known]
+    active, frames, present = layer.objects.active, (scene.frame_start, scene.frame_end), scene.frame_current
+    try:
+        for obj in known:
+            if obj in wanted:
+                obj.hide_viewport = False
+                obj.hide_set(False)
+            obj.select_set(obj in wanted)
+        for obj in armatures:
+            if obj not in known or not obj.visible_get():
+                raise UserError(
+                    f"Armature '{obj.name}' is in a hidden collection, which cannot be exported: show the collection."
+                )
+        layer.objects.active = armatures[0]
+        scene.frame_start, scene.frame_end = span
+        yield
+    finally:
+        scene.frame_start, scene.frame_end = frames
+        scene.frame_set(present)
+        for obj, select, hide, viewport in before:
+            obj.select_set(select)
+            obj.hide_set(hide)
+            obj.hide_viewport = viewport
+        layer.objects.active = active

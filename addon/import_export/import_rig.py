@@ -1,0 +1,105 @@
+"""Rigs from files (.glb .gltf .fbx .bvh .blend), and the actions that move them: labels, frames, poses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import bpy
+from bpy.types import Object
+
+from ...backend.errors import UserError
+from ..rig.actions import actions_of, suitable_slot
+from .gltf_default_pose import complete, default_pose, read_nodes
+
+
+def import_rig(path: str | Path, armature: str | None = None) -> Object:
+    """Bring a file into the current scene and return its armature: the named one, else the one with most bones.
+
+    A .blend file is opened when the scene is empty (its frame rate and world come along), else its objects are appended.
+    Raises UserError if the file is missing, of an unknown kind, broken, or without (such) an armature.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"Rig file '{path}' does not exist: check the path.")
+    read = READERS.get(path.suffix.lower())
+    if read is None:
+        raise UserError(f"Rig file '{path}' is of an unknown kind: use one of {', '.join(sorted(READERS))}.")
+    try:
+        objects = read(path)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "the importer failed"
+        raise UserError(f"Rig file '{path}' cannot be read ({reason}): export it again.") from error
+    bpy.context.view_layer.update()
+    return choose_armature(objects, path.name, armature)
+
+
+def choose_armature(objects: Collection[Object], source: str, name: str | None = None) -> Object:
+    """The armature called `name`, else the one with most bones. Raises UserError if there is none."""
+    armatures = [obj for obj in objects if obj.type == "ARMATURE" and len(obj.data.bones)]
+    if not armatures:
+        raise UserError(f"'{source}' holds no armature with bones: export the rig with its skeleton.")
+    if name is None:
+        return max(armatures, key=lambda obj: len(obj.data.bones))
+    for obj in armatures:
+        if obj.name == name:
+            return obj
+    known = ", ".join(sorted(f"'{obj.name}'" for obj in armatures))
+    raise UserError(f"'{source}' holds no armature called '{name}': choose one of {known}.")
+
+
+def _new_objects(read: Callable[[Path], Any]) -> Callable[[Path], list[Object]]:
+    def run(path: Path) -> list[Object]:
+        before = {obj.session_uid for obj in bpy.data.objects}
+        read(path)
+        return [obj for obj in bpy.data.objects if obj.session_uid not in before]
+
+    return run
+
+
+def _read_gltf(path: Path) -> list[Object]:
+    nodes = read_nodes(path)
+    objects = _new_objects(_import_gltf)(path)
+    for obj in objects:
+        if obj.type == "ARMATURE":
+            slots = {action: suitable_slot(obj, action) for action in actions_of(obj)}
+            complete(obj, slots, default_pose(obj, nodes))
+    return objects
+
+
+def _import_gltf(path: Path) -> None:
+    bpy.ops.import_scene.gltf(filepath=str(path), disable_bone_shape=True)
+
+
+def _read_fbx(path: Path) -> None:
+    # the default offset of one frame would shift every key against the file
+    bpy.ops.import_scene.fbx(filepath=str(path), anim_offset=0.0)
+
+
+def _read_bvh(path: Path) -> None:
+    bpy.ops.import_anim.bvh(filepath=str(path), rotate_mode="QUATERNION", update_scene_fps=True)
+
+
+def _read_blend(path: Path) -> list[Object]:
+    if not bpy.context.scene.objects:
+        bpy.ops.wm.open_mainfile(filepath=str(path), load_ui=False, use_scripts=False)
+        return list(bpy.context.scene.objects)
+    if bpy.data.filepath and path.resolve() == Path(bpy.data.filepath).resolve():  # Blender cannot append a file to itself
+        return list(bpy.context.scene.objects)
+    with bpy.data.libraries.load(str(path), link=False) as (source, target):
+        target.objects = list(source.objects)
+        target.actions = list(source.actions)
+    objects = [obj for obj in target.objects if obj is not None]
+    for obj in objects:
+        bpy.context.scene.collection.objects.link(obj)
+    return objects
+
+
+READERS: dict[str, Callable[[Path], list[Object]]] = {
+    ".glb": _read_gltf,
+    ".gltf": _read_gltf,
+    ".fbx": _new_objects(_read_fbx),
+    ".bvh": _new_objects(_read_bvh),
+    ".blend": _read_blend,
+}

@@ -1,0 +1,79 @@
+"""How an armature is animated and posed, kept while something else is tried on it, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import bpy
+import numpy as np
+
+from ...backend.geometry.rotations import Array
+from ..rig import control_rigs
+
+# a pose bone's own channels and how many numbers each has
+CHANNELS = {"location": 3, "rotation_quaternion": 4, "rotation_euler": 3, "rotation_axis_angle": 4, "scale": 3}
+
+
+@dataclass(frozen=True, eq=False)
+class Animation:
+    """Which action an object used, and its bones' own channels, which playing another action overwrites.
+
+    Held only while keys are written.
+    """
+
+    exists: bool
+    action: bpy.types.Action | None
+    slot: Any
+    fake_user: bool
+    tracks: int
+    channels: dict[str, Array]
+    controls: dict[str, Any]
+
+    @classmethod
+    def of(cls, obj: bpy.types.Object) -> Animation:
+        data, bones = obj.animation_data, obj.pose.bones
+        channels = {name: np.empty(width * len(bones), np.float32) for name, width in CHANNELS.items()}
+        for name, values in channels.items():
+            bones.foreach_get(name, values)
+        action = data and data.action
+        tracks = 0 if data is None else len(data.nla_tracks)
+        kept = bool(action and action.use_fake_user)
+        return cls(
+            data is not None, action, getattr(data, "action_slot", None), kept, tracks, channels, control_rigs.stance_of(obj)
+        )
+
+    def restore(self, obj: bpy.types.Object) -> None:
+        if not self.exists:
+            obj.animation_data_clear()
+        else:
+            self._restore_data(obj.animation_data)
+        if self.action is not None:
+            self.action.use_fake_user = self.fake_user
+        for name, values in self.channels.items():
+            obj.pose.bones.foreach_set(name, values)
+        control_rigs.stand(obj, self.controls)
+        obj.update_tag()
+
+    def _restore_data(self, data: bpy.types.AnimData) -> None:
+        for track in data.nla_tracks[self.tracks :]:
+            data.nla_tracks.remove(track)
+        if data.action != self.action:
+            data.action = self.action
+            if self.slot is not None:
+                data.action_slot = self.slot
+
+
+@contextmanager
+def all_or_none(objects: Sequence[bpy.types.Object]) -> Iterator[None]:
+    """Put animation and poses back as they were, and drop new actions, if the block raises."""
+    before = [Animation.of(obj) for obj in objects]
+    actions = set(bpy.data.actions)
+    with ExitStack() as undo:
+        undo.callback(lambda: bpy.data.batch_remove(set(bpy.data.actions) - actions))
+        for obj, animation in zip(objects, before, strict=True):
+            undo.callback(animation.restore, obj)
+        yield
+        undo.pop_all()

@@ -1,0 +1,81 @@
+"""Backs and tails of control rigs: their bones are stretched between tweaks, so they do not simply turn as their controls do.
+
+Where such a bone points comes from its control, and from the neighbours' where Rigify lets two controls share a pivot. Its twist comes from
+the tweak that it begins at, which may ride on a neighbour's control. The control is aimed until the bone points where it should, and
+that tweak, which its own maker left free to do nothing but twist, is twisted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ...backend.geometry.rotations import Array, axis_angle_to_matrix, matrix_to_quaternion, rotation_part
+from ..rig import locks
+from ..rig.control_rigs import ControlRig
+
+NEAR = 0.035  # radians; bones are looked at once their controls are this near
+
+
+class Twists:
+    """The stretched ones among the joints that `order`, the controls, turn; `joints`: the joint of each."""
+
+    def __init__(self, obj: bpy.types.Object, controls: ControlRig, order: Sequence[str], joints: Sequence[str]) -> None:
+        self._obj = obj
+        self.aims = np.tile(np.eye(3), (len(order), 1, 1))  # turns in front of what the controls should show
+        self._rows = [
+            row for row, joint in enumerate(joints) if controls.controls.get(joint) == order[row] and joint in controls.stretched
+        ]
+        shown = [joints[row] for row in self._rows]
+        self._tweaks = [controls.twists.get(joint) for joint in shown]
+        self._at = [obj.pose.bones.find(joint) for joint in shown]
+        self._rest = rotation_part(np.array([obj.data.bones[joint].matrix_local for joint in shown]).reshape(-1, 4, 4))
+        self._signs = [self._sign(joint, tweak) for joint, tweak in zip(shown, self._tweaks, strict=True)]
+
+    @property
+    def names(self) -> list[str]:
+        """The tweaks to be keyed."""
+        return [name for name in self._tweaks if name is not None]
+
+    @property
+    def basis(self) -> Array:
+        """(N, 3, 3) rotations of their own channels."""
+        found = [self._obj.pose.bones[name].matrix_basis.to_quaternion().to_matrix() for name in self.names]
+        return np.array(found, np.float64).reshape(-1, 3, 3)
+
+    def correct(self, poses: Array, turns: Array) -> float:
+        """poses: (bones, 4, 4) as shown; turns: (C, 3, 3) G of every control's joint -> radians that were missing at most."""
+        worst = 0.0
+        for index, row in enumerate(self._rows):
+            shown = rotation_part(poses[self._at[index]])
+            vector = _vector(turns[row] @ self._rest[index] @ shown.T)
+            worst = max(worst, float(np.linalg.norm(vector)))
+            tweak = self._tweaks[index]
+            if tweak is not None:
+                twist = float(vector @ shown[:, 1])
+                vector = vector - twist * shown[:, 1]
+                self._twist(tweak, self._signs[index] * twist)
+            angle = float(np.linalg.norm(vector))
+            self.aims[row] = axis_angle_to_matrix(vector / max(angle, 1e-12), np.array(angle)) @ self.aims[row]
+        return worst
+
+    def _twist(self, tweak: str, angle: float) -> None:
+        bone = self._obj.pose.bones[tweak]
+        location, rotation, scale = (bone.matrix_basis @ Matrix.Rotation(angle, 4, "Y")).decompose()
+        obeyed = locks.obey(bone, np.array(rotation.to_matrix(), np.float64)[None])[0]
+        bone.matrix_basis = Matrix.LocRotScale(location, Matrix(obeyed.tolist()), scale)
+
+    def _sign(self, joint: str, tweak: str | None) -> float:
+        """Tails are controlled from the body outwards, and their tweaks point against their bones."""
+        along = [np.array(self._obj.data.bones[name].matrix_local)[:3, 1] for name in (joint, tweak or joint)]
+        return 1.0 if along[0] @ along[1] > 0 else -1.0
+
+
+def _vector(rotation: Array) -> Array:
+    """(3, 3) -> (3,) rotation vector, radians."""
+    w, *xyz = matrix_to_quaternion(rotation)
+    length = float(np.linalg.norm(xyz))
+    return np.array(xyz) * (2 * np.arctan2(length, w) / length if length > 1e-12 else 2)

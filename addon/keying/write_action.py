@@ -1,0 +1,251 @@
+"""`Motion` -> `Action`: every rotation mode, slots and legacy actions, and bulk keys, all in this one place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+from numpy.typing import NDArray
+
+from ...backend.errors import UserError
+from ...backend.geometry.rotations import Array, continuous, matrix_to_quaternion, quaternion_to_matrix
+from ...backend.motion.motion import Motion
+from ...backend.rig.rig import Rig
+from ..rig import locks
+from ..rig.armature import basis_channels, pose_of
+from ..rig.control_rigs import ControlRig, control_rig
+from ..rig.validation import check_writable
+from . import control_keys
+
+EULER_MODES = ("XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
+# Video timestamps are rounded, often to milliseconds: a whole frame this little outside the take still gets its key.
+SLACK = 0.05
+
+
+class Channel(NamedTuple):
+    """One animated property of one bone; values: (F, n). indices: the components that get keys, None for all.
+
+    path: a property of the pose bone, or a custom one in brackets and quotes.
+    """
+
+    bone: str
+    path: str
+    values: Array
+    indices: tuple[int, ...] | None = None
+
+
+def write_motion(
+    obj: bpy.types.Object, rig: Rig, motion: Motion, reference: Array, *, name: str, start_frame: float, fps: float
+) -> bpy.types.Action:
+    """Key the take on the armature, as a new action called `name` (and a new slot, where Blender has them), and return it.
+
+    Time t of the take falls on frame `start_frame` + t `fps`, with fps = render.fps / render.fps_base. Keys stand on whole
+    frames, where an animator can edit them: the take is sampled there, turns by slerp and positions linearly.
+    reference: (J, 4, 4) pose the take was captured from. Nothing is keyed for static joints, and no location but that of
+    joints that translate: these are placed around the root's head, which stays where it is (in the reference pose, if
+    the armature stands in it). Whatever is not keyed keeps its present value, so scale and location of all other bones
+    are taken as they are now.
+    The armature's earlier action stays in the file. Only the new action and the armature's animation data change, and
+    nothing at all if this raises UserError: linked object, NLA tweak mode, edit mode, take or bones that do not fit the rig.
+    """
+    check_writable(obj)
+    _check_fit(rig, motion, reference)
+    pose_of(obj, rig)  # raises for bones that were renamed or deleted meanwhile, and brings the present pose up to date
+    frames = whole_frames(motion.times, start_frame, fps)
+    channels = solved_channels(obj, rig, motion, frames - start_frame, fps)
+    action, slot = build_action(name, obj.name, frames, channels)
+    _assign(obj, action, slot)
+    return action
+
+
+def _check_fit(rig: Rig, motion: Motion, reference: Array) -> None:
+    if motion.names != rig.names:
+        strange = next((name for name in motion.names if name not in rig.names), None)
+        what = f"bone '{strange}' is not in the rig" if strange else "the joints differ"
+        raise UserError(f"The take does not fit rig '{rig.name}' ({what}): capture it again.")
+    if np.shape(reference) != rig.rest.shape:
+        raise UserError(f"The reference pose does not fit rig '{rig.name}': take it from the same armature and bones.")
+
+
+def whole_frames(times: Array, start_frame: float, fps: float) -> Array:
+    """(F,) the whole scene frames that the take (seconds, increasing) covers; at least one."""
+    exact = start_frame + times[[0, -1]] * fps
+    first, last = np.ceil(exact[0] - SLACK), np.floor(exact[1] + SLACK)
+    return np.arange(first, max(first, last) + 1)
+
+
+def sample(motion: Motion, seconds: Array) -> tuple[Array, Array]:
+    """The take at any times (F,): turns (F, J, 4) by slerp, positions (F, J, 3) linearly; held before and after."""
+    if len(motion) == 1:
+        at = np.zeros(len(seconds), np.int64)
+        return motion.turns[at], motion.positions[at]
+    before = np.clip(np.searchsorted(motion.times, seconds, side="right") - 1, 0, len(motion) - 2)
+    start, end = motion.times[before], motion.times[before + 1]
+    weight = np.clip((seconds - start) / (end - start), 0, 1)[:, None, None]
+    positions = motion.positions[before] * (1 - weight) + motion.positions[before + 1] * weight
+    return _slerp(motion.turns[before], motion.turns[before + 1], weight), positions
+
+
+def _slerp(start: Array, end: Array, weight: Array) -> Array:
+    """Unit quaternions (..., 4), weight (..., 1) 0..1: the shorter way round, at even speed."""
+    cosine = (start * end).sum(-1, keepdims=True)
+    end = np.where(cosine < 0, -end, end)
+    # the angle between the two, well conditioned when it is tiny: half chord over half sum
+    half = np.arctan2(np.linalg.norm(end - start, axis=-1), np.linalg.norm(end + start, axis=-1))[..., None]
+    sine = np.sin(2 * half)
+    far = sine > 1e-9  # below that both formulas agree to rounding
+    safe = np.where(far, sine, 1)
+    first = np.where(far, np.sin(2 * half * (1 - weight)) / safe, 1 - weight)
+    second = np.where(far, np.sin(2 * half * weight) / safe, weight)
+    return first * start + second * end
+
+
+def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Array, fps: float) -> list[Channel]:
+    """What to key for the take at `frames` (F,) after its start."""
+    turns, positions = sample(motion, frames / fps)
+    controls = control_rig(obj)
+    if controls is not None and all(name in controls.controls for name in rig.names):
+        return _control_channels(obj, rig, controls, quaternion_to_matrix(turns))
+    rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(turns), positions)
+    return _channels(obj, rig, rotations, locations)
+
+
+def _control_channels(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> list[Channel]:
+    """Keys of the controls, and one key for every switch that puts a captured limb on them."""
+    solved, locations = control_keys.solve(obj, rig, controls, turns)
+    channels = [bone_rotation_channel(obj.pose.bones[name], rotations) for name, rotations in solved.items()]
+    if controls.whole is not None and len(locations):
+        whole = obj.pose.bones[controls.whole[0]]
+        channels.append(Channel(whole.name, "location", locations, locks.free_location(whole)))
+    for switch in controls.switches:
+        if switch.joint in rig.names:
+            path = f'["{bpy.utils.escape_identifier(switch.name)}"]'
+            channels.append(Channel(switch.bone, path, np.array([[switch.value]])))
+    return channels
+
+
+def _channels(obj: bpy.types.Object, rig: Rig, rotations: Array, locations: Array) -> list[Channel]:
+    channels = []
+    for joint, name in enumerate(rig.names):
+        if rig.static[joint]:
+            continue
+        bone = obj.pose.bones[name]
+        channels.append(bone_rotation_channel(bone, rotations[:, joint]))
+        if rig.translates[joint] and not obj.data.bones[name].use_connect:
+            channels.append(Channel(name, "location", locations[:, joint], locks.free_location(bone)))
+    return channels
+
+
+def bone_rotation_channel(bone: bpy.types.PoseBone, rotations: Array) -> Channel:
+    """The rotations (F, 3, 3), which obey the bone's locks, as its mode reads them; locked components get no keys."""
+    channel, free = rotation_channel(bone.name, bone.rotation_mode, rotations), locks.free_rotation(bone)
+    if not locks.is_locked(bone):
+        return channel
+    # of the many values that mean one rotation, the one whose locked components are as they stand
+    if channel.path == "rotation_euler":
+        channel = channel._replace(values=locks.locked_eulers(bone, rotations))
+    elif bone.lock_rotations_4d and channel.path == "rotation_quaternion":
+        channel = channel._replace(values=locks.locked_quaternions(bone, rotations))
+    elif bone.lock_rotations_4d:
+        channel = channel._replace(values=locks.locked_axis_angles(bone, rotations))
+    return channel._replace(indices=free)
+
+
+def rotation_channel(bone: str, mode: str, rotations: Array) -> Channel:
+    """(F, 3, 3) -> the property that a bone of this rotation mode reads, without jumps from frame to frame.
+
+    Raises UserError for a mode that is none of quaternion, the six Euler orders and axis-angle.
+    """
+    if mode == "QUATERNION":
+        return Channel(bone, "rotation_quaternion", continuous(matrix_to_quaternion(rotations)))
+    if mode == "AXIS_ANGLE":
+        return Channel(bone, "rotation_axis_angle", _axis_angles(matrix_to_quaternion(rotations)))
+    if mode in EULER_MODES:
+        return Channel(bone, "rotation_euler", _eulers(rotations, mode))
+    raise UserError(f"Bone '{bone}' has the unknown rotation mode '{mode}': set it to Quaternion.")
+
+
+def _eulers(rotations: Array, mode: str) -> Array:
+    """(F, 3) radians; of all angles that give the same rotation the ones nearest to the frame before."""
+    matrices = rotations.tolist()  # of lists a Matrix is made in a fifth of the time
+    angles = [Matrix(matrices[0]).to_euler(mode)]
+    for matrix in matrices[1:]:
+        angles.append(Matrix(matrix).to_euler(mode, angles[-1]))
+    return np.array(angles, np.float64)
+
+
+def _axis_angles(quaternions: Array) -> Array:
+    """(F, 4) wxyz -> (F, 4) angle in radians, then the axis.
+
+    Quaternions of either sign, (a, v), (-a, -v) and (a + 2 pi k, v) are all the same rotation. The axis takes the side nearest
+    to the frame before, and then the angle the turn nearest to the frame before, so neither jumps where the rotation passes
+    through zero or a full turn.
+    """
+    result: list[tuple[float, ...]] = []
+    angle, axis = 0.0, (0.0, 1.0, 0.0)
+    for w, x, y, z in quaternions.tolist():
+        length = math.sqrt(x * x + y * y + z * z)
+        if length > 1e-9:
+            side = -1.0 if result and x * axis[0] + y * axis[1] + z * axis[2] < 0 else 1.0
+            length *= side
+            axis = (x / length, y / length, z / length)
+        turn = 2 * math.atan2(length, w)
+        angle = turn + 2 * math.pi * round((angle - turn) / (2 * math.pi))
+        result.append((angle, *axis))
+    return np.array(result)
+
+
+def build_action(name: str, slot_name: str, frames: Array, channels: list[Channel]) -> tuple[bpy.types.Action, Any]:
+    """The new action with all its keys, not yet in use, and its slot (None before Blender 4.4)."""
+    action = bpy.data.actions.new(name)
+    slot, bag = None, action
+    if hasattr(action, "slots"):
+        slot = action.slots.new(id_type="OBJECT", name=slot_name)
+        bag = action.layers.new("Layer").strips.new(type="KEYFRAME").channelbag(slot, ensure=True)
+    else:
+        action.id_root = "OBJECT"
+    points = np.stack([frames, frames], axis=1).astype(np.float32)  # one buffer for every curve
+    bezier = bpy.types.Keyframe.bl_rna.properties["interpolation"].enum_items["BEZIER"].value
+    shapes = np.full(len(frames), bezier, np.int32)
+    for channel in channels:
+        if channel.indices == ():
+            continue
+        group = bag.groups.get(channel.bone) or bag.groups.new(channel.bone)
+        owner = f'pose.bones["{bpy.utils.escape_identifier(channel.bone)}"]'
+        path = owner + (channel.path if channel.path.startswith("[") else f".{channel.path}")
+        for index, values in enumerate(channel.values.T):
+            if channel.indices is not None and index not in channel.indices:
+                continue
+            curve = bag.fcurves.new(path, index=index)
+            curve.group = group
+            # a switch has a single key
+            count = len(values)
+            points[:count, 1] = values
+            _fill(curve, points[:count], shapes[:count])
+    return action, slot
+
+
+def _fill(curve: bpy.types.FCurve, points: Array, shapes: NDArray[np.int32]) -> None:
+    """Bezier keys with Blender's usual clamped handles: they never overshoot, and thinning them out leaves smooth curves.
+
+    points: (F, 2) float32 frames and values. shapes: (F,) int32, how each key goes on to the next.
+    """
+    keys = curve.keyframe_points
+    keys.add(len(points))
+    keys.foreach_set("co", points.ravel())
+    keys.foreach_set("interpolation", shapes)
+    curve.update()
+
+
+def _assign(obj: bpy.types.Object, action: bpy.types.Action, slot: Any) -> None:
+    """Put the action to use. The earlier one gets a fake user if nothing else would keep it when the file is saved."""
+    data = obj.animation_data or obj.animation_data_create()
+    earlier = data.action
+    if earlier is not None and earlier.library is None and earlier.users == 1:
+        earlier.use_fake_user = True
+    data.action = action
+    if slot is not None:
+        data.action_slot = slot

@@ -1,0 +1,1 @@
+"""The preferences panel, Check Device and Copy Diagnostics."""

@@ -1,0 +1,276 @@
+"""Check Device and Copy Diagnostics: which PyTorch is there, what it can run on, and all that a report of a problem needs."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import bpy
+
+from ...backend.errors import UserError
+from ...backend.hardware import devices, system_info
+from ...backend.hardware.devices import Finding
+from ..settings import preference_values
+from ..tasks import background_runner
+from ..ui.wrapped_label import wrapped
+
+HERE = Path(__file__).resolve().parents[2]
+# module -> the distributions that may have brought it
+LIBRARIES = {
+    "torch": ("torch",),
+    "numpy": ("numpy",),
+    "scipy": ("scipy",),
+    "cv2": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python", "opencv"),
+    "safetensors": ("safetensors",),
+}
+LARGE = 200e6  # bytes
+WRAP = 80  # characters that fit the preferences at their usual width
+# how a library that was built for something else fails: a missing library of the system, another numpy, another Python
+BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
+
+_checked: list[Finding] = []
+
+
+# ---- what is there
+
+
+def located(name: str) -> tuple[str, str] | None:
+    """Version and folder of an importable module, found without importing it; None if there is none."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent
+    # not importlib.metadata.version, which may find another one further up sys.path
+    found = (
+        each for known in LIBRARIES[name] for each in importlib.metadata.distributions(name=known, path=[str(folder.parent)])
+    )
+    return next((each.version for each in found), "of unknown version"), str(folder)
+
+
+def torch_text() -> str:
+    """Which PyTorch a capture would use, found without importing it."""
+    found = located("torch")
+    if found is None:
+        return "PyTorch is missing: install the AnyRig zip made for this system."
+    return private(f"PyTorch {found[0]} in {found[1]}")
+
+
+def library_text(name: str) -> str:
+    """Version and folder of a library that a capture needs, which is loaded to see whether it can be."""
+    found = located(name)
+    if found is None:
+        return "missing"
+    try:
+        module = importlib.import_module(name)
+    except BROKEN as error:
+        return f"{found[0]} in {found[1]} does not load: {type(error).__name__}: {error}"
+    return f"{getattr(module, '__version__', found[0])} in {found[1]}"
+
+
+def card_of_blender() -> str:
+    """The graphics card that Blender draws with; '' without a window."""
+    import gpu
+
+    try:
+        return f"{gpu.platform.vendor_get()} {gpu.platform.renderer_get()}".strip()
+    except SystemError:  # "GPU functions for drawing are not available in background mode"
+        return ""
+
+
+def check(context: bpy.types.Context) -> list[Finding]:
+    """Load PyTorch and compare it with the device; the last line is where a capture would run."""
+    try:
+        found = devices.look()
+    except UserError as error:
+        return [Finding(str(error), False)]
+    return [*devices.findings(found, card_of_blender()), _run_on(preference_values.default_device(context))]
+
+
+def _run_on(wanted: str) -> Finding:
+    """A capture's device, tried."""
+    from ...backend.hardware.devices import pick_device
+
+    try:
+        chosen = str(pick_device(wanted))
+    except UserError as error:
+        return Finding(str(error), False)
+    failure = devices.trial(chosen)
+    if failure:
+        return Finding(f"A first computation on '{chosen}' failed ({failure}): set Device to CPU.", False)
+    names = {"cpu": "the processor", "cuda": "the graphics card (CUDA)", "mps": "the graphics processor (Metal)"}
+    return Finding(f"Captures run on {names[chosen]}.", True)
+
+
+# ---- the text
+
+
+def report(context: bpy.types.Context) -> str:
+    """All that a report of a problem needs, one fact a line, without the user's name. Loads PyTorch."""
+    lines = [
+        f"{name}: {value}" for part in (_program, _machine, _libraries, _devices, _settings) for name, value in part(context)
+    ]
+    return private("\n".join(lines)) + "\n"
+
+
+def _program(_context: bpy.types.Context) -> Iterator[tuple[str, str]]:
+    manifest = tomllib.loads((HERE / "blender_manifest.toml").read_text(encoding="utf-8"))
+    yield "AnyRig", f"{manifest['version']} in {HERE}"
+    build = bpy.app.build_hash.decode(errors="replace")
+    window = "without a window" if in_background() else "with a window"
+    yield "Blender", f"{bpy.app.version_string} ({build}, {window})"
+    yield "Python", platform.python_version()
+
+
+def _machine(_context: bpy.types.Context) -> Iterator[tuple[str, str]]:
+    yield "System", platform.platform()
+    yield "Processor", system_info.processor()
+    total, free = system_info.memory()
+    yield "Memory", f"{_size(total)}, {_size(free)} free"
+    yield "Disk for temporary files", f"{_size(shutil.disk_usage(bpy.app.tempdir).free)} free"
+    yield "Blender's graphics", card_of_blender() or "unknown without a window"
+
+
+def _libraries(_context: bpy.types.Context) -> Iterator[tuple[str, str]]:
+    for name in LIBRARIES:
+        yield name, library_text(name)
+
+
+def _devices(context: bpy.types.Context) -> Iterator[tuple[str, str]]:
+    try:
+        found = devices.look()
+    except UserError as error:
+        yield "Device", str(error)
+        return
+    yield "Made for", f"{found.toolkit or 'the processor'} ({' '.join(found.archs) or 'no graphics cards'})"
+    for index, gpu in enumerate(found.gpus):
+        free = _size(devices.free_memory(f"cuda:{index}"))
+        yield f"GPU {index}", f"{gpu.name}, {gpu.arch}, {_size(gpu.memory)}, {free} free"
+    for finding in [*devices.findings(found, card_of_blender()), _run_on(preference_values.default_device(context))]:
+        yield "Device", finding.text
+
+
+def _settings(context: bpy.types.Context) -> Iterator[tuple[str, str]]:
+    for path in [*sorted((HERE / "backend" / "data").glob("*.safetensors")), *sorted(_own_folder().rglob("*.safetensors"))]:
+        yield "Weights", f"{path.name}, {path.stat().st_size / 1e6:.1f} MB{_checksum(path)}"
+    yield (
+        "Preferences",
+        f"device {preference_values.default_device(context)}, reference views {preference_values.engine(context)}",
+    )
+    props = context.scene.anyrig
+    name = Path(props.model_file).name if props.model == "FILE" else props.model
+    yield "Scene", f"model {name}, device {props.device}"
+    text, is_error = background_runner.message()
+    if text:
+        yield "Last error" if is_error else "Last message", text
+
+
+def _checksum(path: Path) -> str:
+    if path.stat().st_size > LARGE:  # the released weights, whose download was checked: summing gigabytes would hold Blender up
+        return ""
+    with path.open("rb") as file:
+        return f", sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+
+
+def _own_folder() -> Path:
+    """Where the extension keeps what it downloads; a folder that does not exist where it is not installed, as in tests."""
+    try:
+        return Path(bpy.utils.extension_path_user(preference_values.ROOT))
+    except ValueError:
+        return HERE / "none"
+
+
+def _size(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 2**30:.1f} GB"
+
+
+def private(text: str) -> str:
+    """The user's home folder becomes ~, and the account's name in any other path <user>."""
+    home = str(Path.home())
+    if len(home) > 3:  # not "/" or "C:\"
+        text = re.sub(rf"{re.escape(home)}(?=[/\\]|\W|$)", "~", text)
+    name = account()
+    return re.sub(rf"(?<=[/\\]){re.escape(name)}(?=[/\\]|$)", "<user>", text, flags=re.MULTILINE) if name else text
+
+
+def account() -> str:
+    """The name of who is logged in; '' where there is none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""
+
+
+# ---- operators and drawing
+
+
+def in_background() -> bool:
+    return bpy.app.background
+
+
+class ANYRIG_OT_check_device(bpy.types.Operator):
+    bl_idname = "anyrig.check_device"
+    bl_label = "Check Device"
+    bl_description = "Load PyTorch, which takes seconds, and tell whether it can use this computer's graphics card"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        _checked[:] = check(context)
+        for finding in _checked:
+            self.report({"INFO"} if finding.good else {"WARNING"}, finding.text)
+        return {"FINISHED"}
+
+
+class ANYRIG_OT_copy_diagnostics(bpy.types.Operator):
+    bl_idname = "anyrig.copy_diagnostics"
+    bl_label = "Copy Diagnostics"
+    bl_description = (
+        "Put what a report of a problem needs on the clipboard: versions, libraries, devices; no names, no files of yours"
+    )
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        text = report(context)
+        if in_background():  # has no clipboard
+            for line in text.splitlines():  # Blender cuts long reports
+                self.report({"INFO"}, line)
+            return {"FINISHED"}
+        context.window_manager.clipboard = text
+        self.report({"INFO"}, f"{len(text.splitlines())} lines are on the clipboard: paste them into your report")
+        return {"FINISHED"}
+
+
+def draw(layout: bpy.types.UILayout) -> None:
+    """For the preferences: which PyTorch there is, and what Check Device found."""
+    _draw_finding(layout, Finding(torch_text(), located("torch") is not None), "FILE_FOLDER")
+    for finding in _checked:
+        _draw_finding(layout, Finding(private(finding.text), finding.good), "CHECKMARK")
+    row = layout.row()
+    row.operator(ANYRIG_OT_check_device.bl_idname, icon="VIEWZOOM")
+    row.operator(ANYRIG_OT_copy_diagnostics.bl_idname, icon="COPYDOWN")
+
+
+def _draw_finding(layout: bpy.types.UILayout, finding: Finding, icon: str) -> None:
+    inner = layout.column()
+    inner.alert = not finding.good
+    wrapped(inner, finding.text, icon if finding.good else "ERROR", WRAP)
+
+
+CLASSES = (ANYRIG_OT_check_device, ANYRIG_OT_copy_diagnostics)
+
+
+def register() -> None:
+    for each in CLASSES:
+        bpy.utils.register_class(each)
+
+
+def unregister() -> None:
+    _checked.clear()
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)

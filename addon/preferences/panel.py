@@ -1,0 +1,59 @@
+"""The add-on's preferences, as Blender stores and draws them."""
+
+
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import EnumProperty, StringProperty
+
+from ..rendering.engines import CYCLES, WORKBENCH
+from ..settings.preference_values import DEVICES, ROOT
+
+
+class ANYRIG_Preferences(bpy.types.AddonPreferences):
+    bl_idname = ROOT
+
+    engine: EnumProperty(
+        name="Reference Views",
+        description="What draws the pictures of the rig that are compared with the video",
+        items=(
+            (WORKBENCH, "Workbench", "Fast; needs a working graphics driver"),
+            (CYCLES, "Cycles", "For machines without a graphics driver, where Workbench would end Blender"),
+        ),
+    )
+    device: EnumProperty(
+        name="Device",
+        description="Where the network runs unless the panel says otherwise",
+        items=DEVICES,
+    )
+    weights_folder: StringProperty(
+        name="Weights Folder",
+        description="Where the released weights lie; empty: with the extension's own files",
+        subtype="DIR_PATH",
+    )
+    mirror: StringProperty(
+        name="Weights Mirror",
+        description="Address to download the released weights from; empty: the hub where they were published",
+    )
+
+    def draw(self, _context: bpy.types.Context) -> None:
+        from . import diagnostics  # which reads these preferences
+
+        column = self.layout.column()
+        column.use_property_split = True
+        column.prop(self, "engine")
+        column.prop(self, "device")
+        column.prop(self, "weights_folder")
+        column.prop(self, "mirror")
+        diagnostics.draw(self.layout.box())
+
+
+def register() -> None:
+    bpy.utils.register_class(ANYRIG_Preferences)
+
+
+def unregister() -> None:
+    bpy.utils.unregister_class(ANYRIG_Preferences)

@@ -1,0 +1,1 @@
+"""Downloads the released weights and edits the table of joint names."""

@@ -1,0 +1,265 @@
+"""The released weights in Blender: a sub-panel that lists them, Download, Use My Files, Remove; `--command anyrig download`."""
+
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.props import StringProperty
+
+from ...backend.errors import UserError
+from ...backend.progress import Step, size_text
+from ...backend.weights.fetch import adopt, obtain
+from ...backend.weights.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text
+from ..settings import preference_values
+from ..tasks import background_runner, task
+from ..ui.wrapped_label import wrapped
+
+# a mixin must not be an operator itself
+Operator = bpy.types.Operator if TYPE_CHECKING else object
+
+OFFLINE = "Online access is off: allow it in Preferences > System"
+OFFLINE_PANEL = "Online access is off: allow it in Preferences > System, or use files of your own."
+OFFLINE_COMMAND = "Online access is off: start Blender with --online-mode, or allow it in Preferences > System."
+
+
+def folder(context: bpy.types.Context) -> Folder:
+    """Where this Blender keeps the weights."""
+    return Folder(preference_values.weights_folder(context))
+
+
+def coming(items: list[Item]) -> str:
+    """How much there is to download."""
+    return size_text(sum(item.size for item in items))
+
+
+class _Work(Operator):
+    """An operator whose generator runs beside the window when a user clicks, and is waited for otherwise."""
+
+    bl_options = {"REGISTER", "INTERNAL"}
+    beside = False
+    kept = "what has arrived is kept, and the next download goes on from there"  # when it is cancelled
+
+    def steps(self, context: bpy.types.Context) -> Generator[Step, None, list[Item]]:
+        raise NotImplementedError
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            work = task.Job(self.steps(context))
+            if self.beside:
+                background_runner.run_beside_window(work, partial(_finish, kept=self.kept))
+                return {"FINISHED"}
+        except UserError as error:
+            return self._refuse(error)
+        work.drain()
+        if work.error is not None:
+            return self._refuse(UserError(work.error, work.fix))
+        self.report({"INFO"}, _done(work.result))
+        return {"FINISHED"}
+
+    def _refuse(self, error: UserError) -> set[str]:
+        background_runner.tell_error(error)
+        self.report({"ERROR"}, str(error))
+        return {"CANCELLED"}
+
+
+class ANYRIG_OT_download_weights(_Work, bpy.types.Operator):
+    bl_idname = "anyrig.download_weights"
+    bl_label = "Download Released Weights"
+    bl_description = "Get the public weights and their two encoders from the internet; what has arrived is kept when you cancel"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        reason = _obstacle() or ("" if bpy.app.online_access else OFFLINE)
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        self.beside = background_runner.has_window(context)
+        if not self.beside:
+            return self.execute(context)
+        return context.window_manager.invoke_props_dialog(self, width=460)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        column = self.layout.column(align=True)
+        for item in folder(context).missing():
+            column.label(text=f"{item.repo}: {size_text(item.size)}, licence {item.licence}", icon="IMPORT")
+        column.label(text=f"To {folder(context).path}", icon="FILE_FOLDER")
+
+    def steps(self, context: bpy.types.Context) -> Generator[Step, None, list[Item]]:
+        return obtain(folder(context), preference_values.mirror(context))
+
+
+class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
+    bl_idname = "anyrig.adopt_weights"
+    bl_label = "Use My Files"
+    bl_description = "Look through a folder, with all folders in it, for the released weights; they stay where they are"
+    kept = "the files that were checked before that are used"
+
+    directory: StringProperty(subtype="DIR_PATH")
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        reason = _obstacle()
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        self.beside = background_runner.has_window(context)
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def steps(self, context: bpy.types.Context) -> Generator[Step, None, list[Item]]:
+        if not self.directory:
+            raise UserError("No folder is chosen: choose the one that holds the released weights.")
+        return adopt(folder(context), Path(bpy.path.abspath(self.directory)))
+
+
+class ANYRIG_OT_remove_weights(_Work, bpy.types.Operator):
+    bl_idname = "anyrig.remove_weights"
+    bl_label = "Remove Released Weights"
+    bl_description = "Delete what was downloaded; files of your own stay where they are"
+    bl_options = {"REGISTER", "INTERNAL"}
+
+    @classmethod
+    def poll(cls, _context: bpy.types.Context) -> bool:
+        return background_runner.current() is None
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        return context.window_manager.invoke_confirm(self, event)
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            text = f"{size_text(folder(context).remove())} freed."
+        except UserError as error:
+            return self._refuse(error)
+        background_runner.tell(text)
+        self.report({"INFO"}, text)
+        return {"FINISHED"}
+
+
+def _obstacle() -> str:
+    return "" if background_runner.current() is None else "Something is running: wait for it or cancel it"
+
+
+def _finish(ended: task.Job, kept: str) -> None:
+    """Main thread, when the work beside the window has ended. kept: what stays if it was cancelled."""
+    if ended.cancelled:
+        background_runner.tell(f"Cancelled: {kept}.")
+    elif ended.error is not None:
+        background_runner.tell(ended.error, is_error=True, fix=ended.fix)
+    else:
+        background_runner.tell(_done(ended.result))
+
+
+def _done(items: list[Item]) -> str:
+    return f"Ready: {names_text(items)}." if items else "Nothing was missing."
+
+
+class ANYRIG_PT_weights(bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_weights"
+    bl_label = "Released Weights"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "AnyRig"
+    bl_parent_id = "ANYRIG_PT_capture"
+    bl_order = 51
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return context.scene.anyrig.model == "release"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, here = self.layout, folder(context)
+        missing = here.missing()
+        _draw_table(layout.column(align=True), here)
+        if missing and not bpy.app.online_access:
+            column = layout.column()
+            column.alert = True
+            wrapped(column, iface_(OFFLINE_PANEL), "ERROR")
+            layout.operator("screen.userpref_show", text="Open Preferences", icon="PREFERENCES").section = "SYSTEM"
+        if missing:
+            row = layout.row()
+            row.scale_y = 1.3
+            row.operator(ANYRIG_OT_download_weights.bl_idname, text=_download_text(missing), icon="IMPORT", translate=False)
+            layout.operator(ANYRIG_OT_adopt_weights.bl_idname, text="Use My Files...", icon="FILE_FOLDER")
+        if len(missing) < len(TABLE):
+            layout.operator(ANYRIG_OT_remove_weights.bl_idname, text="Remove", icon="TRASH")
+
+
+def _draw_table(column: bpy.types.UILayout, here: Folder) -> None:
+    for item in TABLE:
+        row = column.split(factor=0.68)
+        row.label(text=item.name, icon="CHECKMARK" if here.has(item) else "IMPORT", translate=False)
+        row.label(text=size_text(item.size), translate=False)
+    for licence in dict.fromkeys(item.licence for item in TABLE):
+        names = ", ".join(item.name for item in TABLE if item.licence == licence)
+        wrapped(column, f"{iface_('Licence')} ({names}): {licence}")
+
+
+def _download_text(missing: list[Item]) -> str:
+    return iface_("Download ({size})", "Operator").format(size=coming(missing))
+
+
+def download_command(arguments: list[str], say: Callable[[str], None]) -> int:
+    """`--command anyrig download`: list, download, use files, remove. Raises UserError."""
+    parser = argparse.ArgumentParser(prog="blender -b --command anyrig download", description="The released weights.")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="release for all that is missing, or one name of the list; none: list"
+    )
+    parser.add_argument(
+        "--from", dest="source", metavar="PATH", help="use files that are there already: one, or a folder of them"
+    )
+    parser.add_argument("--mirror", metavar="URL", help="take the hub's place (default: as in the preferences)")
+    parser.add_argument("--remove", action="store_true", help="delete what was downloaded")
+    options, context = parser.parse_args(arguments), bpy.context
+    here = folder(context)
+    if options.remove:
+        say(f"{size_text(here.remove())} freed")
+    if options.source:
+        _told(adopt(here, Path(options.source)), say)
+    if options.name:
+        if not bpy.app.online_access:
+            raise UserError(OFFLINE_COMMAND)
+        mirror = preference_values.mirror(context) if options.mirror is None else options.mirror
+        _told(obtain(here, mirror, named(options.name)), say)
+    say(f"In {here.path}, {size_text(CONVERTED_SIZE)} more for the converted network:")
+    for item in TABLE:
+        state = here.file(item) if here.has(item) else "missing"
+        say(f"{item.name}: {size_text(item.size)}, {item.licence}, {item.repo}/{item.file}: {state}")
+    return 0
+
+
+def _told(work: Generator[Step, None, Any], say: Callable[[str], None]) -> None:
+    """Run to the end, telling each stage and every tenth of it."""
+    told = ""
+    for step in work:
+        text = f"{step.stage} {10 * (10 * step.done // max(step.total, 1))} %"
+        if text != told:
+            say(text)
+        told = text
+
+
+CLASSES = (ANYRIG_OT_download_weights, ANYRIG_OT_adopt_weights, ANYRIG_OT_remove_weights, ANYRIG_PT_weights)
+
+
+def register() -> None:
+    parent = "ANYRIG_PT_model" if hasattr(bpy.types, "ANYRIG_PT_model") else "ANYRIG_PT_capture"
+    ANYRIG_PT_weights.bl_parent_id = parent
+    for each in CLASSES:
+        bpy.utils.register_class(each)
+
+
+def unregister() -> None:
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)

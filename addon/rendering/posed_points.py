@@ -1,0 +1,43 @@
+"""Where a posed rig and its meshes are, in the world, on a frame of a scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ...backend.geometry.rotations import Array
+
+
+def go_to(scene: bpy.types.Scene, frame: float) -> bpy.types.Depsgraph:
+    scene.frame_set(math.floor(frame), subframe=float(frame - math.floor(frame)))
+    return scene.view_layers[0].depsgraph
+
+
+def points_of(obj: bpy.types.Object, meshes: Sequence[bpy.types.Object], graph: bpy.types.Depsgraph) -> Array:
+    """(P, 3) world positions of the posed meshes' corners, or of the bones' ends if there are none."""
+    points = corners(meshes, graph)
+    if len(points):
+        return points
+    posed = obj.evaluated_get(graph)
+    return to_world(posed.matrix_world, np.array([end for bone in posed.pose.bones for end in (bone.head, bone.tail)]))
+
+
+def corners(meshes: Sequence[bpy.types.Object], graph: bpy.types.Depsgraph) -> Array:
+    """(P, 3) world positions of the meshes' corners as posed."""
+    found: list[Array] = [np.zeros((0, 3))]
+    for mesh in meshes:
+        posed = mesh.evaluated_get(graph)
+        points = np.empty(3 * len(posed.data.vertices), np.float32)
+        posed.data.vertices.foreach_get("co", points)
+        found.append(to_world(posed.matrix_world, points.reshape(-1, 3)))
+    return np.concatenate(found)
+
+
+def to_world(matrix: Matrix, points: Array) -> Array:
+    """(P, 3) in the object's space -> in the world's. matrix: the object's `matrix_world`."""
+    full = np.array(matrix)
+    return points @ full[:3, :3].T + full[:3, 3]

@@ -1,0 +1,1 @@
+"""Shows takes: the list, the video overlay, skeleton lines and the side-by-side movie."""

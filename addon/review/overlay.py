@@ -1,0 +1,330 @@
+"""The overlay: a camera that lays the rig on its footage, set up by one click and taken away without a trace by the next."""
+
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bpy
+import numpy as np
+from bpy.props import (
+    BoolProperty,
+    CollectionProperty,
+    FloatProperty,
+    FloatVectorProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
+from mathutils import Matrix
+
+from ...backend.errors import UserError
+from ..capture import take_store
+from ..keying.animation_state import CHANNELS, Animation
+from ..tasks import background_runner
+from . import takes, viewport_state
+
+if TYPE_CHECKING:
+    from ...backend.geometry.fit_camera import View
+    from ...backend.motion.take_file import RawTake
+
+NAME = "AnyRig overlay"
+POSE = "pose"  # of the state: the channels of the armature's bones before it was switched to the take
+# what stands in the way of footage: lights, cameras and armatures do not
+SOLID = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME", "GPENCIL", "GREASEPENCIL"}
+RENDER = ("resolution_x", "resolution_y", "resolution_percentage", "pixel_aspect_x", "pixel_aspect_y")
+
+
+class ANYRIG_Hidden(bpy.types.PropertyGroup):
+    obj: PointerProperty(type=bpy.types.Object)
+
+
+class ANYRIG_Overlay(bpy.types.PropertyGroup):
+    """What the scene was before; kept with it, so that it can be restored after the file was saved and loaded."""
+
+    on: BoolProperty()
+    camera: PointerProperty(type=bpy.types.Object)
+    had_camera: PointerProperty(type=bpy.types.Object)
+    resolution: FloatVectorProperty(size=5)
+    hidden: CollectionProperty(type=ANYRIG_Hidden)
+    armature: PointerProperty(type=bpy.types.Object)
+    had_action: PointerProperty(type=bpy.types.Action)
+    had_slot: StringProperty()
+    switched: BoolProperty()
+    screen: StringProperty()
+    area: IntProperty(default=-1)
+    perspective: StringProperty()
+    zoom: FloatProperty()
+    offset: FloatVectorProperty(size=2)
+    rotation: FloatVectorProperty(size=4)
+    location: FloatVectorProperty(size=3)
+    distance: FloatProperty()
+    lock_camera: BoolProperty()
+    use_local_camera: BoolProperty()
+
+
+class ANYRIG_OT_overlay(bpy.types.Operator):
+    bl_idname = "anyrig.overlay"
+    bl_label = "Overlay on Footage"
+    bl_description = (
+        "Look at the rig through a camera matched to the take, over its video; click again and everything is as before"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    elevation: FloatProperty(
+        name="Elevation",
+        description="How far above the subject's level the video's camera was: not known from the capture",
+        default=0.1,
+        soft_min=-0.8,
+        soft_max=1.2,
+        subtype="ANGLE",
+    )
+    turn: FloatProperty(
+        name="Turn",
+        description="Turns the camera about the subject, should the side that was found be a little off",
+        default=0.0,
+        soft_min=-0.8,
+        soft_max=0.8,
+        subtype="ANGLE",
+    )
+    distance: FloatProperty(
+        name="Distance",
+        description="How far away the video's camera was, in sizes of the subject: near cameras show near limbs larger. Not known",
+        default=6.0,
+        min=1.5,
+        soft_max=30.0,
+    )
+    hide_others: BoolProperty(
+        name="Hide Other Objects", description="Hide what would stand between the rig and its footage", default=True
+    )
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        on = context.scene.anyrig_overlay.on
+        reason = (
+            "A capture is running"
+            if background_runner.current()
+            else ""
+            if on or takes.selected(context)
+            else "There is no take in this file"
+        )
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        try:
+            if context.scene.anyrig_overlay.on:
+                take_away(context)
+            else:
+                set_up(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
+        except UserError as error:
+            background_runner.tell_error(error)
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+def set_up(context: bpy.types.Context, text: bpy.types.Text | None, aim: tuple[float, float, float], hide_others: bool) -> None:
+    """aim: turn and elevation in radians, distance in radii (footage.Aim). Raises UserError, with the scene as it was: no take, video gone, armature gone, action deleted."""
+    from . import footage_camera
+
+    if text is None:
+        raise UserError("There is no take in this file: capture one.")
+    raw = footage_camera.located(take_store.read(text), context.scene.anyrig.video)
+    size, first = footage_camera.film(raw.clip)
+    obj, fps = takes.target_of(context, text, raw.rig.names), take_store.about(text)["fps"]
+    with takes.showing(obj, text):
+        view = footage_camera.match(obj, raw, size, fps, footage_camera.Aim(*aim))
+    camera = _make_camera(raw, view, fps, first)
+    state = context.scene.anyrig_overlay
+    _show_take(state, obj, text)
+    context.scene.collection.objects.link(camera)
+    _note(state, context.scene, camera)
+    context.scene.camera = camera
+    render = context.scene.render
+    render.resolution_x, render.resolution_y, render.resolution_percentage = *size, 100
+    render.pixel_aspect_x = render.pixel_aspect_y = 1.0
+    if hide_others:
+        _hide_others(state, context, {obj, camera, *footage_camera.meshes_of(obj)})
+    viewport_state.look_through(state, context)
+    state.on = True
+
+
+def take_away(context: bpy.types.Context) -> None:
+    """Restore what `set_up` changed, and remove what it made; what was deleted meanwhile is left out.
+
+    Raises UserError, with all as it was, if the armature cannot be given its action back.
+    """
+    scene, state = context.scene, context.scene.anyrig_overlay
+    if state.switched and state.armature is not None:
+        _play_as_before(state)
+    viewport_state.Looking.of(state).restore()
+    for item in state.hidden:
+        if item.obj is not None and item.obj.name in context.view_layer.objects:
+            item.obj.hide_set(False)
+    for name, value in zip(RENDER, state.resolution, strict=True):
+        setattr(scene.render, name, value if name.startswith("pixel") else round(value))
+    had = state.had_camera
+    scene.camera = had if had is not None and had.users_scene else None
+    camera = state.camera
+    _forget(state)
+    if camera is not None:
+        _remove(camera)
+
+
+def _forget(state: ANYRIG_Overlay) -> None:
+    for name in state.bl_rna.properties.keys():
+        if name not in ("rna_type", "name"):
+            state.property_unset(name)
+    state.hidden.clear()
+    state.pop(POSE, None)
+
+
+def _show_take(state: ANYRIG_Overlay, obj: bpy.types.Object, text: bpy.types.Text) -> None:
+    if take_store.plays(obj, take_store.action_of(text)):
+        return
+    before = Animation.of(obj)
+    takes.show(obj, text)
+    state.armature, state.switched, state.had_action = obj, True, before.action
+    state.had_slot = before.slot.identifier if before.slot else ""
+    state[POSE] = {name: values.tolist() for name, values in before.channels.items()}
+
+
+def _play_as_before(state: ANYRIG_Overlay) -> None:
+    """The action that the armature played, and the pose, of which an action may set but a part."""
+    obj = state.armature
+    takes.assign(obj, state.had_action)
+    if state.had_action is not None and state.had_slot and state.had_slot in state.had_action.slots:
+        obj.animation_data.action_slot = state.had_action.slots[state.had_slot]
+    for name, values in state.get(POSE, {}).items():
+        if len(values) == CHANNELS[name] * len(obj.pose.bones):
+            obj.pose.bones.foreach_set(name, values)
+    obj.update_tag()
+
+
+def _note(state: ANYRIG_Overlay, scene: bpy.types.Scene, camera: bpy.types.Object) -> None:
+    state.camera, state.had_camera = camera, scene.camera
+    state.resolution = [getattr(scene.render, name) for name in RENDER]
+
+
+# ---- the camera and its footage
+
+
+def _make_camera(raw: RawTake, view: View, fps: float, first: int) -> bpy.types.Object:
+    """first: the file's frame that the take begins with, from 0."""
+    lens = bpy.data.cameras.new(NAME)
+    camera = bpy.data.objects.new(NAME, lens)
+    lens.clip_start, lens.clip_end = view.distance.min() * 1e-2, view.distance.max() * 1e2
+    frames = whole_frames(raw, fps)
+    seconds = (frames - raw.start_frame) / fps
+    try:
+        _key_camera(camera, view, frames, seconds)
+        _add_background(lens, raw, frames, seconds, first)
+    except RuntimeError as error:  # how Blender says that a file cannot be loaded
+        _remove(camera)
+        raise UserError(
+            f"Blender cannot load '{raw.clip.path}' ({str(error).strip()}): convert it to H.264 in an mp4 file."
+        ) from error
+    return camera
+
+
+def whole_frames(raw: RawTake, fps: float) -> np.ndarray:
+    """The scene frames that the take has keys on."""
+    from ..keying.write_action import whole_frames as covered
+
+    return covered(raw.motion.times, raw.start_frame, fps).astype(int)
+
+
+def _key_camera(camera: bpy.types.Object, view: View, frames: np.ndarray, seconds: np.ndarray) -> None:
+    """The view's position and shift, on every frame.
+
+    The rows of `rotation` are the camera's axes in the world, which are those of Blender's camera object. Blender's picture of a
+    point at x right and y up of the axis, at depth d: with S the longer side in pixels, l the lens and w the sensor,
+    u = W/2 + S (l/w x/d - shift_x) and v = H/2 - S (l/w y/d - shift_y). The view's is u = W/2 + f x/d + t_x and
+    v = H/2 - f y/d + t_y. So l = w f / S, shift_x = -t_x / S, shift_y = t_y / S.
+    """
+    lens, longer = camera.data, max(view.width, view.height)
+    camera.rotation_euler = Matrix(view.rotation.T.tolist()).to_euler()
+    lens.sensor_fit, lens.lens = "AUTO", lens.sensor_width * view.focal / longer
+    for frame, position, shift in zip(frames, *view.at(seconds), strict=True):
+        camera.location = position
+        lens.shift_x, lens.shift_y = -shift[0] / longer, shift[1] / longer
+        camera.keyframe_insert("location", frame=int(frame))
+        for path in ("shift_x", "shift_y"):
+            lens.keyframe_insert(path, frame=int(frame))
+
+
+def _add_background(lens: bpy.types.Camera, raw: RawTake, frames: np.ndarray, seconds: np.ndarray, first: int) -> None:
+    """The footage behind the rig, one picture of it for every scene frame.
+
+    A movie clip plays one frame of film per scene frame, whatever the two rates are; an image can be told which frame to show: at
+    scene frame F it shows number F - frame_start + 1 + frame_offset. The offset is keyed, so trimmed, slowed and unevenly timed
+    footage is shown as it was captured.
+    """
+    from ...backend.video.reader import image_files
+
+    files = image_files(raw.clip)
+    image = bpy.data.images.load(str(files[0] if files else Path(raw.clip.path)), check_existing=False)
+    image.name, image.source = NAME, "SEQUENCE" if files else "MOVIE"
+    back = lens.background_images.new()
+    back.image, back.alpha, back.display_depth, back.frame_method = image, 1.0, "BACK", "STRETCH"
+    back.use_flip_x = bool(getattr(raw.clip, "mirror", False))
+    lens.show_background_images = True
+    user = back.image_user
+    user.use_auto_refresh, user.frame_start, user.frame_duration = True, int(frames[0]), len(frames)
+    shown = film_numbers(raw, seconds, first, [number_in(file) for file in files])
+    for frame, number in zip(frames, shown, strict=True):
+        user.frame_offset = int(number - (frame - frames[0] + 1))
+        lens.keyframe_insert("background_images[0].image_user.frame_offset", frame=int(frame))
+
+
+def film_numbers(raw: RawTake, seconds: np.ndarray, first: int, numbers: list[int]) -> np.ndarray:
+    """Which frame of the film to show at each time: movies count from 1, sequences have their own `numbers`."""
+    times = raw.motion.times
+    nearest = np.abs(times[None] - seconds[:, None]).argmin(1) + first
+    return np.array(numbers)[np.minimum(nearest, len(numbers) - 1)] if numbers else nearest + 1
+
+
+def number_in(file: Path) -> int:
+    found = re.search(r"\d+(?=\D*$)", file.stem)
+    return int(found.group()) if found else 1
+
+
+def _remove(camera: bpy.types.Object) -> None:
+    lens = camera.data
+    actions = [data.animation_data.action for data in (camera, lens) if data.animation_data and data.animation_data.action]
+    images = [back.image for back in lens.background_images if back.image is not None]
+    bpy.data.objects.remove(camera)
+    bpy.data.cameras.remove(lens)
+    bpy.data.batch_remove([item for item in (*images, *actions) if item.users == 0])
+
+
+# ---- what else the scene shows
+
+
+def _hide_others(state: ANYRIG_Overlay, context: bpy.types.Context, kept: set[bpy.types.Object]) -> None:
+    for obj in context.view_layer.objects:
+        solid = obj.type in SOLID or (obj.type == "EMPTY" and obj.instance_type == "COLLECTION")
+        if solid and obj not in kept and not obj.hide_get():
+            obj.hide_set(True)
+            state.hidden.add().obj = obj
+
+
+CLASSES = (ANYRIG_Hidden, ANYRIG_Overlay, ANYRIG_OT_overlay)
+
+
+def register() -> None:
+    for each in CLASSES:
+        bpy.utils.register_class(each)
+    bpy.types.Scene.anyrig_overlay = PointerProperty(type=ANYRIG_Overlay)
+
+
+def unregister() -> None:
+    del bpy.types.Scene.anyrig_overlay
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)

@@ -1,0 +1,124 @@
+"""Checking a take against its video: the part of the sidebar with the overlay, the skeleton lines and the movie."""
+
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import bpy
+from bpy.props import BoolProperty, IntProperty, StringProperty
+
+from ...backend.errors import UserError
+from ..capture import take_store
+from ..settings import preference_values
+from ..tasks import background_runner, modal_runner, task
+from . import skeleton_lines, takes
+
+
+class ANYRIG_OT_movie(bpy.types.Operator):
+    bl_idname = "anyrig.movie"
+    bl_label = "Side-by-Side Movie"
+    bl_description = "Write a movie of the video beside the rig, seen from the same side; the scene is not touched"
+
+    filepath: StringProperty(
+        name="File", description="The mp4 file to write; beside the video if empty", subtype="FILE_PATH", options={"SKIP_SAVE"}
+    )
+    filter_glob: StringProperty(default="*.mp4", options={"HIDDEN"})
+    height: IntProperty(name="Height", description="Pixels; the video's own height at most", default=480, min=16, soft_max=1080)
+    over: BoolProperty(name="Also over the Footage", description="Add a third picture: the rig over its video")
+    beside = False
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        reason = (
+            "A capture is running"
+            if background_runner.current()
+            else ""
+            if takes.selected(context)
+            else "There is no take in this file"
+        )
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        self.beside = background_runner.has_window(context)
+        if not self.filepath:
+            self.filepath = str(_movie_path(context, ""))
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """In turns with the window if a user clicked; blocks in background mode and scripts."""
+        path = _movie_path(context, self.filepath)
+        try:
+            work = task.Job(_steps(context, path, self.height, self.over))
+            if self.beside:
+                modal_runner.run_in_turns(work, lambda ended: _told(path, ended))
+                return {"FINISHED"}
+        except UserError as error:
+            background_runner.tell_error(error)
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        _told(path, work.drain())
+        text, is_error = background_runner.message()
+        self.report({"ERROR"} if is_error else {"INFO"}, text)
+        return {"CANCELLED"} if is_error else {"FINISHED"}
+
+
+def _told(path: Path, ended: task.Job) -> None:
+    """When the movie is there, or will not be."""
+    if ended.cancelled:
+        background_runner.tell("Cancelled: no movie was written.")
+    elif ended.error is not None:
+        background_runner.tell(ended.error, is_error=True, fix=ended.fix)
+    else:
+        background_runner.tell(f"{ended.result} frames written to '{path}'.")
+
+
+def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
+    """The chosen file; without one, a file beside the take's video."""
+    text = takes.selected(context)
+    if not filepath and text is not None:
+        video = Path(bpy.path.abspath(take_store.about(text)["video"]))
+        return video.with_name(f"{video.stem}_side_by_side.mp4")
+    path = Path(bpy.path.abspath(filepath))
+    return path if path.suffix.lower() == ".mp4" else path.with_name(path.name + ".mp4")
+
+
+def _steps(context: bpy.types.Context, path: Path, height: int, over: bool) -> Generator[task.Progress, None, int]:
+    try:
+        from .side_by_side_movie import MovieParams, movie_steps
+    except ImportError as error:
+        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+    text = takes.selected(context)
+    assert text is not None
+    return movie_steps(context, text, MovieParams(path, height, over, preference_values.engine(context)))
+
+
+class ANYRIG_PT_check(bpy.types.Panel):
+    bl_idname = "ANYRIG_PT_check"
+    bl_label = "Check against the Video"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "AnyRig"
+    bl_order = 80
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return takes.selected(context) is not None or context.scene.anyrig_overlay.on
+
+    def draw(self, context: bpy.types.Context) -> None:
+        column = self.layout.column(align=True)
+        on = context.scene.anyrig_overlay.on
+        text = "Remove Overlay" if on else "Overlay on Footage"
+        column.operator("anyrig.overlay", text=text, icon="CAMERA_DATA", depress=on)
+        column.operator("anyrig.skeleton", icon="BONE_DATA", depress=skeleton_lines.is_on())
+        self.layout.operator("anyrig.movie", icon="RENDER_ANIMATION")
+
+
+CLASSES = (ANYRIG_OT_movie, ANYRIG_PT_check)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,0 +1,227 @@
+"""A movie of the input beside the rig, seen from the same side, as large and in the same place; the user's scene is only read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpy
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ...backend.errors import UserError
+from ...backend.geometry.fit_camera import View
+from ...backend.geometry.rotations import Array
+from ...backend.motion.take_file import RawTake
+from ...backend.video.reader import Frame, probe, read_frames, video_steps
+from ..capture import take_store
+from ..rendering import engines
+from ..rendering.rig_views import Studio
+from ..rig.armature import pose_of
+from ..settings import preference_values
+from ..tasks.task import Job, Progress, Snapshot
+from . import footage_camera, takes
+
+Picture = NDArray[np.uint8]
+INK, PAPER = (25, 25, 30), (226, 226, 230)
+GHOST = 0.65  # how opaque the rig is over its footage
+
+
+@dataclass(frozen=True)
+class MovieParams:
+    """path: the mp4 to write. height: pixels, at most the footage's own. over: a third picture, the rig over its footage."""
+
+    path: Path
+    height: int = 480
+    over: bool = False
+    engine: str = engines.WORKBENCH
+
+
+def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieParams) -> Generator[Progress, None, int]:
+    """Write the movie of a stored take as its armature plays it, a frame at a time -> how many frames. Blender's own thread.
+
+    Between two steps the scene holds what is drawn, and the armature plays the take; at the end, also if it is closed early, all is as
+    it was, and there is a file only if it is whole. Raises UserError: video or armature gone, action deleted, movie not writable.
+    """
+    raw = footage_camera.located(take_store.read(text), context.scene.anyrig.video)
+    obj = takes.target_of(context, text, raw.rig.names)
+    info = probe(raw.clip)
+    fps = take_store.about(text)["fps"]  # the scene's may have changed since the keys were written
+    yield Snapshot("Fitting the camera")
+    with takes.showing(obj, text), _whole(params.path, Path(raw.clip.path)) as part:
+        view = footage_camera.match(obj, raw, (info.width, info.height), fps)
+        with closing(_pictures(obj, raw, view, fps, params)) as rig, closing(read_frames(raw.clip)) as video:
+            rows = _beside(video, rig, raw, params)
+            with closing(video_steps(part, rows, 1 / float(np.diff(raw.motion.times).mean()))) as written:
+                for done in written:
+                    yield Snapshot("Writing the movie", done, len(raw.motion), unit="frame")
+    return len(raw.motion)
+
+
+@contextmanager
+def _whole(path: Path, video: Path) -> Iterator[Path]:
+    """A file beside it to write to, which takes the path's place when the block has ended well, and is removed if it has not."""
+    if path.resolve() == video.resolve():
+        raise UserError(f"The movie would be written over its own video '{path}': choose another name.")
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder '{path.parent}' for the movie: choose a folder that exists.")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"The movie '{path}' cannot be written ({error.strerror}): choose another name.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _beside(video: Iterator[Frame], rig: Iterator[Picture], raw: RawTake, params: MovieParams) -> Iterator[Picture]:
+    for frame, drawn in zip(video, rig):
+        height, width = drawn.shape[:2]
+        seen = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
+        pictures = [labelled(seen, "input"), labelled(over(drawn, np.array(PAPER)), raw.armature)]
+        if params.over:
+            pictures.append(over(drawn, seen, GHOST))
+        yield np.concatenate(pictures, axis=1)
+
+
+def over(picture: Picture, below: NDArray, opacity: float = 1.0) -> Picture:
+    """RGBA (H, W, 4) with straight alpha over a picture or a colour -> RGB."""
+    alpha = picture[..., 3:].astype(np.float32) * (opacity / 255)
+    return np.rint(picture[..., :3] * alpha + below * (1 - alpha)).astype(np.uint8)
+
+
+def labelled(picture: Picture, text: str) -> Picture:
+    """A copy with a word in its top left corner."""
+    copy = picture.copy()
+    scale = picture.shape[0] / 480
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    cv2.rectangle(copy, (0, 0), (width + 12, height + base + 10), PAPER, -1)
+    cv2.putText(copy, text, (6, height + 6), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
+    return copy
+
+
+def picture_size(view: View, height: int) -> tuple[int, int]:
+    """Width and height of the pictures: the footage's, made smaller to `height`; even, as codecs need."""
+    factor = min(1.0, height / view.height)
+    return max(2, round(view.width * factor / 2) * 2), max(2, round(view.height * factor / 2) * 2)
+
+
+def _pictures(obj: bpy.types.Object, raw: RawTake, view: View, fps: float, params: MovieParams) -> Generator[Picture, None, None]:
+    """The rig on every frame of its take, (H, W, 4) uint8 RGBA; capsules if it has no mesh."""
+    size, meshes = picture_size(view, params.height), footage_camera.shown_meshes(obj)
+    if not meshes:
+        yield from _capsules(obj, raw, view, fps, size)
+        return
+    with footage_camera.playing(obj) as scene, Reel(params.engine, *size) as reel:
+        for time in raw.motion.times:
+            reel.pose(meshes, footage_camera.go_to(scene, raw.start_frame + time * fps))
+            reel.look(view, time)
+            yield reel.snap()
+
+
+class Reel(Studio):
+    """A studio whose copies of the meshes follow from frame to frame."""
+
+    def __init__(self, engine: str, width: int, height: int) -> None:
+        super().__init__(engine, width, height)
+        self._copies: dict[str, bpy.types.Object] = {}
+
+    def pose(self, meshes: list[bpy.types.Object], graph: bpy.types.Depsgraph) -> None:
+        for mesh in meshes:
+            copy = self._copies.get(mesh.name_full)
+            if copy is None:
+                self.add(mesh, graph)
+                self._copies[mesh.name_full] = self._made[-1]
+            else:
+                self._follow(copy, mesh.evaluated_get(graph), graph)
+
+    def _follow(self, copy: bpy.types.Object, posed: bpy.types.Object, graph: bpy.types.Depsgraph) -> None:
+        copy.matrix_world = posed.matrix_world
+        if len(copy.data.vertices) != len(posed.data.vertices):  # a modifier makes another number on every frame
+            self._replace(copy, posed, graph)
+            return
+        points = np.empty(3 * len(posed.data.vertices), np.float32)
+        posed.data.vertices.foreach_get("co", points)
+        copy.data.vertices.foreach_set("co", points)
+        copy.data.update()
+
+    def _replace(self, copy: bpy.types.Object, posed: bpy.types.Object, graph: bpy.types.Depsgraph) -> None:
+        before, data = copy.data, bpy.data.meshes.new_from_object(posed, depsgraph=graph)
+        data.materials.clear()
+        for material in before.materials:
+            data.materials.append(material)
+        self._made[self._made.index(before)] = data
+        copy.data = data
+        bpy.data.meshes.remove(before)
+
+    def look(self, view: View, time: float) -> None:
+        """Place the camera as the view has it at a time of the take."""
+        (position,), (shift,) = view.at(np.array([time]))
+        fov = 2 * float(np.arctan(max(view.width, view.height) / 2 / view.focal))
+        self.place(view.rotation, position, float(view.distance.max()), fov, shift_of(view, shift))
+
+
+def shift_of(view: View, pixels: Array) -> tuple[float, float]:
+    """Blender's camera shift is in longer sides of the picture; shifting the camera right moves what it sees left, y points up."""
+    longer = max(view.width, view.height)
+    return float(-pixels[0] / longer), float(pixels[1] / longer)
+
+
+def _capsules(obj: bpy.types.Object, raw: RawTake, view: View, fps: float, size: tuple[int, int]) -> Iterator[Picture]:
+    """The same pictures of a rig without a mesh, drawn without Blender."""
+    try:
+        from ...backend.rendering import still_pictures
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"Armature '{raw.armature}' has no mesh, and drawing its bones needs PyTorch ({error}): give it a mesh."
+        ) from error
+    cloud = still_pictures.capsule_cloud(raw.rig)
+    # the footage's pixels to the picture's: both axes are scaled alike but for rounding to even sides
+    smaller = np.diag([size[0] / view.width, size[1] / view.height, 1.0])
+    with footage_camera.playing(obj) as scene:
+        for time in raw.motion.times:
+            (position,), (shift,) = view.at(np.array([time]))
+            posed = obj.evaluated_get(footage_camera.go_to(scene, raw.start_frame + time * fps))
+            projection = smaller @ view.projection(position, shift)
+            pose, world = pose_of(posed, raw.rig), np.array(posed.matrix_world)
+            yield still_pictures.picture(cloud, pose, view.rotation, projection, size, world, samples=2)
+
+
+# ---- the command line
+
+
+def movie_command(arguments: list[str], say: Callable[[str], None]) -> int:
+    """`--command anyrig movie`. Raises UserError."""
+    parser = argparse.ArgumentParser(
+        prog="blender -b FILE --command anyrig movie", description="A movie of the input beside the rig."
+    )
+    parser.add_argument("--take", metavar="NAME", help="the take's name, as listed in the panel (default: the newest)")
+    parser.add_argument("--out", required=True, type=Path, metavar="OUT.mp4", help="the movie to write")
+    parser.add_argument("--height", type=int, default=480, metavar="PIXELS", help="of the pictures (default: 480)")
+    parser.add_argument("--over", action="store_true", help="a third picture: the rig over its footage")
+    options = parser.parse_args(arguments)
+    text = named_take(options.take)
+    context = bpy.context
+    params = MovieParams(options.out.absolute(), max(options.height, 16), options.over, preference_values.engine(context))
+    job = Job(movie_steps(context, text, params)).drain()
+    if job.error is not None:
+        raise UserError(job.error)
+    say(f"{take_store.label(text)}: {job.result} frames written to {options.out}")
+    return 0
+
+
+def named_take(name: str | None) -> bpy.types.Text:
+    """The newest stored take, or the newest of this name. Raises UserError."""
+    found = take_store.stored()
+    wanted = [text for text in found if name in (None, take_store.label(text), text.name)]
+    if not wanted:
+        listed = ", ".join(f"'{take_store.label(text)}'" for text in found) or "none"
+        raise UserError(
+            f"There is no take '{name}' in this file: it has {listed}." if name else "There is no take in this file: capture one."
+        )
+    return wanted[0]

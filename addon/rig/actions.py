@@ -1,0 +1,211 @@
+"""Finds the actions made for an armature, puts them to use, and reads which bones they move. Knows Blender's slots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import bpy
+import numpy as np
+from bpy.types import Action, Object, PoseBone
+
+from ...backend.errors import UserError
+from ...backend.geometry.rotations import Array
+
+BONE_PATH = 'pose.bones["'
+SLIDE = 0.1
+CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
+
+
+def actions_of(obj: Object) -> list[Action]:
+    """The actions made for this armature, by name: its own (active or in the NLA), and those that animate mostly its bones.
+
+    An action that only another armature uses is that one's, even if the bones have the same names.
+    """
+    own = _used_actions(obj)
+    others: set[Action] = set()
+    for other in bpy.data.objects:
+        if other.type == "ARMATURE" and other != obj:
+            others |= _used_actions(other)
+    bones = {bone.name for bone in obj.data.bones}
+    found = [a for a in bpy.data.actions if a in own or a not in others]
+    return sorted((a for a in found if _share(a, bones) >= 0.5), key=lambda a: a.name)
+
+
+def _used_actions(obj: Object) -> set[Action]:
+    data = obj.animation_data
+    if data is None:
+        return set()
+    strips = {strip.action for track in data.nla_tracks for strip in track.strips}
+    return {action for action in strips | {data.action} if action is not None}
+
+
+def _share(action: Action, bones: set[str]) -> float:
+    """The part of the bones animated by the action (in its best slot) that are among `bones`."""
+    return max((_known(names, bones) for _, names in _animated(action)), default=0.0)
+
+
+def _known(names: set[str], bones: set[str]) -> float:
+    return len(names & bones) / len(names) if names else 0.0
+
+
+def _animated(action: Action) -> Iterator[tuple[Any, set[str]]]:
+    """(slot, names of the bones it animates); Blender 4.2 has no slots, there it is None."""
+    if not hasattr(action, "slots"):
+        yield None, _bone_names(action.fcurves)
+        return
+    for slot in action.slots:
+        bags = [strip.channelbag(slot) for layer in action.layers for strip in layer.strips]
+        yield slot, set().union(*(_bone_names(bag.fcurves) for bag in bags if bag is not None))
+
+
+def _bone_names(curves: Any) -> set[str]:
+    return {_bone_name(curve.data_path) for curve in curves if curve.data_path.startswith(BONE_PATH)}
+
+
+def _bone_name(path: str) -> str:
+    return bpy.utils.unescape_identifier(path[len(BONE_PATH) : path.rindex('"]')])
+
+
+def sliding_bones(obj: Object) -> set[str]:
+    """Bones that an action of this armature moves from their place, by more than SLIDE of the skeleton's extent.
+
+    Feet on baked targets and bodies that bob on a root still on the ground: a take must be able to move them too.
+    """
+    heads = np.array([bone.head_local for bone in obj.data.bones])
+    limit = SLIDE * float(np.ptp(heads, axis=0).max())
+    return {
+        _bone_name(curve.data_path)
+        for action in actions_of(obj)
+        for curve in _all_curves(action)
+        if curve.data_path.startswith(BONE_PATH) and curve.data_path.endswith("].location") and _range(curve) > limit
+    }
+
+
+def _all_curves(action: Action) -> list[Any]:
+    if not hasattr(action, "slots"):
+        return list(action.fcurves)
+    return [curve for layer in action.layers for strip in layer.strips for bag in strip.channelbags for curve in bag.fcurves]
+
+
+def _range(curve: Any) -> float:
+    keys = np.empty(2 * len(curve.keyframe_points), np.float32)
+    curve.keyframe_points.foreach_get("co", keys)
+    return float(np.ptp(keys[1::2])) if len(keys) else 0.0
+
+
+def action_label(action: Action) -> str:
+    """The clip's own name: what follows the last '|', without the '_Armature' that Blender 4.2's glTF importer appends."""
+    label = action.name.rsplit("|", 1)[-1]
+    if hasattr(action, "slots"):
+        return label
+    ends = [f"_{obj.name}" for obj in bpy.data.objects if obj.type == "ARMATURE"]
+    end = max((end for end in ends if label.endswith(end) and label != end), key=len, default="")
+    return label[: len(label) - len(end)]
+
+
+def find_action(obj: Object, name: str) -> Action:
+    """The action of this armature whose full name, label, or label after a prefix ('Trex_Run' for 'Run') is `name`.
+
+    Raises UserError if there is none, or several.
+    """
+    actions = actions_of(obj)
+    tests: list[Callable[[Action], bool]] = [
+        lambda action: action.name == name,
+        lambda action: action_label(action) == name,
+        lambda action: action_label(action).lower().endswith(f"_{name.lower()}"),
+    ]
+    for test in tests:
+        found = [action for action in actions if test(action)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(f"'{action.name}'" for action in found)
+            raise UserError(f"Action '{name}' of '{obj.name}' could be any of {names}: give the full name.")
+    known = ", ".join(f"'{action_label(action)}'" for action in actions) or "none"
+    raise UserError(f"Armature '{obj.name}' has no action '{name}': choose one of its actions ({known}).")
+
+
+def action_frames(action: Action) -> Array:
+    """The whole frames inside the action's range, (F,); a last partial frame is left out."""
+    start, end = action.frame_range
+    first = math.ceil(start - 1e-3)
+    return np.arange(first, max(first, math.floor(end + 1e-3)) + 1, dtype=np.float64)
+
+
+def assign_action(obj: Object, action: Action) -> None:
+    """Make the action the armature's active one, in the slot that animates its bones."""
+    data = obj.animation_data or obj.animation_data_create()
+    data.action = action
+    slot = suitable_slot(obj, action)
+    if slot is not None:
+        data.action_slot = slot
+
+
+def suitable_slot(obj: Object, action: Action) -> Any:
+    """The action's slot that animates most of the armature's bones; None if there is none, as in Blender 4.2."""
+    bones = {bone.name for bone in obj.data.bones}
+    return max(_animated(action), key=lambda pair: _known(pair[1], bones), default=(None, set()))[0]
+
+
+def pose_frames(obj: Object, action: Action, joints: Sequence[str], frames: Sequence[float] | Array) -> Array:
+    """The evaluated pose of the named bones: (F, J, 4, 4) joint matrices, armature space, constraints included.
+
+    Bones without keys are at rest, whatever pose the armature was in. Motion of the armature object itself is folded into
+    the joints, relative to where the object stands now. The scene, the pose and the active action are left as they were.
+    """
+    order = [obj.pose.bones.find(name) for name in joints]
+    if -1 in order:
+        raise UserError(f"Bone '{joints[order.index(-1)]}' is not in armature '{obj.name}': pick the rig again.")
+    world = np.array(obj.matrix_world, dtype=np.float64)
+    poses = np.empty((len(frames), len(joints), 4, 4))
+    flat = np.empty(16 * len(obj.pose.bones), np.float32)
+    with undisturbed(obj):
+        assign_action(obj, action)
+        reset_pose(obj)
+        for i, frame in enumerate(frames):
+            whole = math.floor(frame)
+            bpy.context.scene.frame_set(whole, subframe=float(frame - whole))
+            obj.pose.bones.foreach_get("matrix", flat)
+            # foreach_get gives each matrix by columns
+            matrices = flat.reshape(-1, 4, 4).transpose(0, 2, 1)[order]
+            # World point = W_f P x. In the armature axes of the call's W: W^-1 W_f P x.
+            moved = np.array(obj.matrix_world, dtype=np.float64)
+            poses[i] = matrices if np.array_equal(moved, world) else np.linalg.solve(world, moved) @ matrices
+    return poses
+
+
+def reset_pose(obj: Object) -> None:
+    """Every bone to its rest pose (its channels, that is; constraints still act)."""
+    for bone in obj.pose.bones:
+        bone.matrix_basis.identity()
+
+
+@contextmanager
+def undisturbed(obj: Object) -> Iterator[None]:
+    """Puts the frame, the active action, the NLA, the object's place and the pose back afterwards."""
+    scene = bpy.context.scene
+    frame, subframe = scene.frame_current, scene.frame_subframe
+    data = obj.animation_data or obj.animation_data_create()
+    action, use_nla, slot = data.action, data.use_nla, getattr(data, "action_slot", None)
+    channels = [(item, _channels(item)) for item in (obj, *obj.pose.bones)]
+    data.use_nla = False  # unmuted strips would be mixed into the action
+    try:
+        yield
+    finally:
+        data.action = action
+        if action is not None and slot is not None:
+            data.action_slot = slot
+        data.use_nla = use_nla
+        scene.frame_set(frame, subframe=subframe)
+        for item, values in channels:
+            for name, value in values.items():
+                setattr(item, name, value)
+        bpy.context.view_layer.update()
+
+
+def _channels(item: Object | PoseBone) -> dict[str, tuple[float, ...]]:
+    """The raw channels: a matrix would lose whole turns of Euler angles."""
+    return {name: tuple(getattr(item, name)) for name in CHANNELS}

@@ -1,0 +1,367 @@
+"""Armature -> `Rig` and pose matrices, and the way back from turns to pose-bone channels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ...backend.errors import UserError
+from ...backend.geometry.rotations import (
+    Array,
+    axis_angle_to_matrix,
+    matrix_to_quaternion,
+    orthogonal_part,
+    rotation_part,
+)
+from ...backend.rig.rig import Rig
+from . import locks
+from .actions import sliding_bones
+from .control_rigs import control_rig
+
+# Newton's method for a bone under an uneven scale (`_solve_rotation`): most steps, and radians for its derivatives.
+MAX_STEPS = 30
+NUDGE = 1e-4
+# How far from orthonormal a matrix that went through Blender's floats may be and still count as a pure rotation.
+ORTHONORMAL = 1e-6
+
+
+def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = None) -> Rig:
+    """The skeleton that a take drives, as plain values.
+
+    Joints are the bones that move a mesh, and their ancestors (no mesh at all: every deforming bone). `bones` restricts
+    them to these names; a joint's parent is then its nearest ancestor that is a joint. Of several roots the one with most
+    descendants is the root; the others become its children. They translate, unless they hang on a bone that moves the mesh
+    and was left out, or are connected: those stay where their parent puts them. Joints below the root that the armature's
+    own actions slide about translate too: nothing else tells a foot on a baked target from a foot on a leg.
+    Joints of a control rig (controls.py) are those that a control turns; they do not translate, and `bones` may name controls too.
+    Rest matrices and tails are in armature space, `world` is the rotation of the object, and its reflection if it is mirrored by a
+    negative scale. Nothing in the file changes.
+    Raises UserError: not an armature, in edit mode, no bones, a name in `bones` that does not exist, no joint left.
+    """
+    check_armature(obj)
+    _check_names(obj, bones or ())
+    moving = _moving_bones(obj)
+    parents = _controlled(obj, moving, bones)
+    if parents is not None:
+        joints, order, extra = {name: obj.data.bones[name] for name in parents}, _root_first(parents), set[str]()
+    else:
+        joints = _joints(obj, moving, bones)
+        parents = {bone.name: _nearest(bone, joints) for bone in joints.values()}
+        order = _root_first(parents)
+        extra = {name for name in order[1:] if parents[name] is None and _is_free(joints[name], moving)}
+        extra |= {name for name in sliding_bones(obj) & set(order[1:]) if not joints[name].use_connect}
+    index = {name: joint for joint, name in enumerate(order)}
+    return Rig(
+        name=obj.name,
+        names=tuple(order),
+        parents=np.array([-1] + [index[parents[name] or order[0]] for name in order[1:]]),
+        rest=np.array([joints[name].matrix_local for name in order], np.float64),
+        tails=np.array([joints[name].tail_local for name in order], np.float64),
+        translates=np.array([name in extra for name in order]),
+        static=np.zeros(len(order), np.bool_),
+        world=orthogonal_part(np.array(obj.matrix_world)),
+    )
+
+
+def check_armature(obj: bpy.types.Object) -> None:
+    """Raises UserError unless `obj` is an armature with bones whose rest and pose can be read; brings the pose up to date."""
+    if obj.type != "ARMATURE":
+        raise UserError(f"Object '{obj.name}' is not an armature: pick an armature.")
+    if obj.data.is_editmode:
+        raise UserError(
+            f"Armature '{obj.name}' is in edit mode, where its bones are not final: leave edit mode first.", fix="object_mode"
+        )
+    if not obj.data.bones:
+        raise UserError(f"Armature '{obj.name}' has no bones: add bones or pick another armature.")
+    bpy.context.view_layer.update()
+    if obj.pose is None:
+        raise UserError(f"Armature '{obj.name}' is not in the current view layer: add it to the scene first.")
+
+
+def _check_names(obj: bpy.types.Object, names: Collection[str]) -> None:
+    for name in names:
+        if name not in obj.data.bones:
+            raise UserError(
+                f"Bone '{name}' is not in armature '{obj.name}': check the spelling, or capture again if it was renamed."
+            )
+
+
+def _joints(obj: bpy.types.Object, moving: set[str], bones: Collection[str] | None) -> dict[str, bpy.types.Bone]:
+    """The joints by name, in armature order (Blender lists parents before their children)."""
+    names = moving | {parent.name for name in moving for parent in obj.data.bones[name].parent_recursive}
+    if not names:
+        raise UserError(f"Armature '{obj.name}' has no deforming bones: switch on Deform for the bones to animate.")
+    if bones is not None:
+        names &= set(bones)
+    if not names:
+        raise UserError(f"None of the chosen bones of armature '{obj.name}' moves a mesh: choose some that do.")
+    return {bone.name: bone for bone in obj.data.bones if bone.name in names}
+
+
+def _controlled(obj: bpy.types.Object, moving: set[str], bones: Collection[str] | None) -> dict[str, str | None] | None:
+    """The joints of a control rig that move a mesh and are wanted, with their parents; None for another rig, or if there are none."""
+    rig = control_rig(obj)
+    if rig is None:
+        return None
+    joints = {joint for joint in rig.controls if moving.intersection(rig.deforming[joint])}
+    if bones is not None:
+        joints = {joint for joint in joints if {joint, rig.controls[joint], *rig.deforming[joint]}.intersection(bones)}
+    if not joints:
+        if bones is not None and any(moving.intersection(names) for names in rig.deforming.values()):
+            raise UserError(
+                f"None of the chosen bones of armature '{obj.name}' is a control that a take can turn: choose FK controls."
+            )
+        return None
+    found: dict[str, str | None] = {}
+    for joint in (name for name in rig.parents if name in joints):
+        above = rig.parents[joint]
+        while above is not None and above not in joints:
+            above = rig.parents[above]
+        found[joint] = above
+    return found
+
+
+def _nearest(bone: bpy.types.Bone, joints: Collection[str]) -> str | None:
+    return next((parent.name for parent in bone.parent_recursive if parent.name in joints), None)
+
+
+def _root_first(parents: dict[str, str | None]) -> list[str]:
+    """Joint names in armature order, but the root with the most descendants (the first of equals) in front."""
+    below = dict.fromkeys(parents, 0)
+    for name in reversed(parents):
+        if (parent := parents[name]) is not None:
+            below[parent] += below[name] + 1
+    root = max((name for name, parent in parents.items() if parent is None), key=below.__getitem__)
+    return [root, *(name for name in parents if name != root)]
+
+
+def _is_free(bone: bpy.types.Bone, moving: set[str]) -> bool:
+    """Whether a second root may leave its place: an arm chosen without its shoulder may not, a foot target may."""
+    return not bone.use_connect and not any(parent.name in moving for parent in bone.parent_recursive)
+
+
+def meshes_of(obj: bpy.types.Object) -> list[bpy.types.Object]:
+    """The mesh objects that the armature deforms or carries (also on bones, and through other objects).
+
+    Left out: custom bone shapes, and objects that are in no scene.
+    """
+    shapes = {bone.custom_shape for bone in obj.pose.bones} if obj.pose else set()
+    meshes = (mesh for mesh in bpy.data.objects if mesh.type == "MESH" and mesh not in shapes and mesh.users_scene)
+    return [mesh for mesh in meshes if _is_deformed(mesh, obj) or _is_carried(mesh, obj)]
+
+
+def _is_deformed(mesh: bpy.types.Object, obj: bpy.types.Object) -> bool:
+    return (mesh.parent == obj and mesh.parent_type == "ARMATURE") or any(
+        modifier.type == "ARMATURE" and modifier.object == obj and modifier.use_vertex_groups for modifier in mesh.modifiers
+    )
+
+
+def _is_carried(mesh: bpy.types.Object, obj: bpy.types.Object) -> bool:
+    """Below the armature in the object tree, and not deformed by another one."""
+    if any(modifier.type == "ARMATURE" and modifier.object not in (None, obj) for modifier in mesh.modifiers):
+        return False
+    return _carried_by(mesh, obj)[0]
+
+
+def _carried_by(child: bpy.types.Object, obj: bpy.types.Object) -> tuple[bool, str]:
+    """Whether the child hangs below the armature, and the bone it hangs on ('': the object itself)."""
+    while child.parent is not None:
+        if child.parent == obj:
+            return True, child.parent_bone if child.parent_type == "BONE" else ""
+        if child.parent.type == "ARMATURE":
+            break
+        child = child.parent
+    return False, ""
+
+
+def _moving_bones(obj: bpy.types.Object) -> set[str]:
+    """Names of the bones that move a mesh; without any, of all bones that deform.
+
+    A bone that carries a whole object moves it whatever its Deform setting says.
+    """
+    deforming = {bone.name for bone in obj.data.bones if bone.use_deform}
+    moving: set[str] = set()
+    for mesh in meshes_of(obj):
+        if _is_deformed(mesh, obj):
+            moving |= _weighted(mesh, deforming - moving)
+        elif (name := _carried_by(mesh, obj)[1]) in obj.data.bones:
+            moving.add(name)
+    return moving or deforming
+
+
+def _weighted(mesh: bpy.types.Object, names: set[str]) -> set[str]:
+    """Those of the names that are vertex groups with a weight above zero somewhere."""
+    pending = {group.index: group.name for group in mesh.vertex_groups if group.name in names}
+    found: set[str] = set()
+    for vertex in mesh.data.vertices:
+        if not pending:
+            break
+        for element in vertex.groups:
+            if element.weight > 0 and element.group in pending:
+                found.add(pending.pop(element.group))
+    return found
+
+
+def pose_of(obj: bpy.types.Object, rig: Rig) -> Array:
+    """(J, 4, 4) evaluated pose matrices of the joints at the current frame, armature space.
+
+    Raises UserError if a bone of the rig is not in the armature.
+    """
+    check_armature(obj)
+    _check_names(obj, rig.names)
+    bones = obj.pose.bones
+    flat = np.empty(16 * len(bones), np.float32)
+    bones.foreach_get("matrix", flat)
+    # Blender stores columns one after the other
+    matrices = flat.reshape(-1, 4, 4).swapaxes(1, 2).astype(np.float64)
+    index = {bone.name: row for row, bone in enumerate(bones)}
+    return matrices[[index[name] for name in rig.names]]
+
+
+def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Array) -> tuple[Array, Array]:
+    """What to key so that the bones take the wanted turns.
+
+    turns: (T, J, 3, 3) G, away from rest, armature axes. positions: (T, J, 3) relative to the root joint's head, armature
+    axes and units; only those of joints that translate are used. Channels that are not keyed keep their present values:
+    scale, location of joints that do not translate, locked channels, and everything of static joints and of bones outside the rig.
+    What a locked bone cannot do, the bones below it make up for.
+    Returns the rotation (T, J, 3, 3) and location (T, J, 3) of each pose bone's own channels (its `matrix_basis`).
+    Bones of the rig must exist in the armature (`pose_of` checks). Raises UserError for a bone under a scale so uneven (beyond
+    about 5 to 1) that it cannot take a turn.
+    """
+    joints = {name: joint for joint, name in enumerate(rig.names)}
+    rotations = np.tile(np.eye(3), (*turns.shape[:2], 1, 1))
+    locations = np.zeros(turns.shape[:2] + (3,))
+    posed: dict[str, Array] = {}
+    # The root and what it hangs on first: the heads of the other roots are measured from the root's.
+    for bone in _bones_to_solve(obj, rig):
+        parent = posed[bone.parent.name] if bone.parent else None
+        space = _space(bone, parent)
+        basis = np.array(obj.pose.bones[bone.name].matrix_basis, np.float64)[None]
+        joint = joints.get(bone.name)
+        if joint is not None and not rig.static[joint]:
+            # P = G R is the wanted pose rotation (DESIGN section 3), with the armature's own R: a bone that was only rolled
+            # since the capture still turns the mesh by G.
+            target = turns[:, joint] @ rotation_part(np.array(bone.matrix_local))
+            rotations[:, joint] = locks.obey(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))
+            basis = np.repeat(basis, len(turns), axis=0)
+            basis[:, :3, :3] = rotations[:, joint] * np.array(obj.pose.bones[bone.name].scale)
+            if rig.translates[joint] and not bone.use_connect:
+                head = posed[rig.names[0]][:, :3, 3] + positions[:, joint]
+                free = list(locks.free_location(obj.pose.bones[bone.name]))
+                basis[:, free, 3] = _solve_location(bone, parent, space, head)[:, free]
+            locations[:, joint] = basis[:, :3, 3]
+        posed[bone.name] = _pose(bone, parent, space, basis)
+    return rotations, locations
+
+
+def _bones_to_solve(obj: bpy.types.Object, rig: Rig) -> list[bpy.types.Bone]:
+    """The joints and all their real ancestors, parents first; the root and its ancestors before all others."""
+    root = obj.data.bones[rig.names[0]]
+    first = [*reversed(root.parent_recursive), root]
+    needed = {bone.name for name in rig.names for bone in (obj.data.bones[name], *obj.data.bones[name].parent_recursive)}
+    return first + [bone for bone in obj.data.bones if bone.name in needed - {bone.name for bone in first}]
+
+
+def _is_plain(bone: bpy.types.Bone, parent: Array | None) -> bool:
+    """Whether P = P_parent B_parent^-1 B basis holds: the bone inherits everything, or there is no scale to inherit."""
+    if not bone.use_local_location:
+        return False
+    return parent is None or (bone.use_inherit_rotation and (bone.inherit_scale == "FULL" or _is_rotation(parent)))
+
+
+def _is_rotation(matrices: Array) -> bool:
+    linear = matrices[..., :3, :3]
+    return bool(np.abs(np.swapaxes(linear, -1, -2) @ linear - np.eye(3)).max() < ORTHONORMAL)
+
+
+def _space(bone: bpy.types.Bone, parent: Array | None) -> Array:
+    """(T or 1, 4, 4) armature-space matrices of the bone if its own channels were all at rest.
+
+    B is a rest matrix in armature space. The rest offset from the parent, B_parent^-1 B, goes along with the posed parent:
+    P_parent B_parent^-1 B. Inheritance flags change that, as only Blender knows.
+    """
+    rest = np.array(bone.matrix_local, np.float64)
+    if _is_plain(bone, parent):
+        return rest[None] if parent is None else parent @ np.linalg.inv(np.array(bone.parent.matrix_local)) @ rest
+    space = _convert(bone, parent, np.eye(4)[None])
+    if bone.inherit_scale == "ALIGNED":
+        # the parent's scale is applied to the bone's own axes AFTER its rotation, so it is no part of its space
+        space[:, :3, :3] /= np.linalg.norm(space[:, :3, :3], axis=1, keepdims=True)
+    return space
+
+
+def _pose(bone: bpy.types.Bone, parent: Array | None, space: Array, basis: Array) -> Array:
+    """(T or 1, 4, 4) armature-space pose of a bone with the given channels."""
+    return space @ basis if _is_plain(bone, parent) else _convert(bone, parent, basis)
+
+
+def _solve_rotation(name: str, space: Array, target: Array) -> Array:
+    """(T, 3, 3) basis rotations X with rotation_part(space X) = target.
+
+    Unscaled or evenly scaled space S: X = S^-1 target. Under an uneven scale space X is sheared, and its rotation is not S's
+    times X's: Newton's method then. Turning X by a small w turns the shown rotation by J w, so what is still missing,
+    m = log(shown^-1 target), takes w = J^-1 m. The bone's own scale only stretches columns of space X, which
+    rotation_part ignores. Raises UserError, naming the bone, if that does not settle.
+    """
+    linear = space[..., :3, :3] / np.linalg.norm(space[..., :3, :1], axis=-2, keepdims=True)
+    if _is_rotation(linear):
+        return np.swapaxes(linear, -1, -2) @ target
+    solved = np.swapaxes(rotation_part(linear), -1, -2) @ target
+    for _ in range(MAX_STEPS):
+        shown = np.swapaxes(rotation_part(linear @ solved), -1, -2)
+        missing = _matrix_to_vector(shown @ target)
+        if np.abs(missing).max() < ORTHONORMAL:
+            break
+        nudged = rotation_part((linear @ solved)[:, None] @ _vector_to_matrix(NUDGE * np.eye(3)))
+        response = np.swapaxes(_matrix_to_vector(shown[:, None] @ nudged), -1, -2) / NUDGE
+        step = (np.linalg.pinv(response) @ missing[..., None])[..., 0]
+        solved = solved @ _vector_to_matrix(step / np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1))
+    else:
+        raise UserError(
+            f"Bone '{name}' cannot take its turns under the uneven scale of the bones above it: even that scale out, or set "
+            "the bone's Inherit Scale to None."
+        )
+    return solved
+
+
+def _matrix_to_vector(matrices: Array) -> Array:
+    """(..., 3, 3) -> (..., 3) rotation vectors: axis times angle in radians."""
+    w, vector = np.split(matrix_to_quaternion(matrices), [1], axis=-1)
+    length = np.linalg.norm(vector, axis=-1, keepdims=True)
+    return vector * np.where(length > 1e-12, 2 * np.arctan2(length, w) / np.maximum(length, 1e-12), 2)
+
+
+def _vector_to_matrix(vectors: Array) -> Array:
+    """(..., 3) rotation vectors -> (..., 3, 3)."""
+    return axis_angle_to_matrix(vectors, np.linalg.norm(vectors, axis=-1))
+
+
+def _solve_location(bone: bpy.types.Bone, parent: Array | None, space: Array, head: Array) -> Array:
+    """(T, 3) location channels that put the bone's head at `head` (T, 3), armature space."""
+    if _is_plain(bone, parent):
+        # the head is space applied to the location: h = S_linear l + s, so l = S_linear^-1 (h - s)
+        return np.linalg.solve(space[:, :3, :3], (head - space[:, :3, 3])[..., None])[..., 0]
+    wanted = np.tile(np.eye(4), (len(head), 1, 1))
+    wanted[:, :3, 3] = head
+    return _convert(bone, parent, wanted, invert=True)[:, :3, 3]
+
+
+def _convert(bone: bpy.types.Bone, parent: Array | None, matrices: Array, invert: bool = False) -> Array:
+    """Blender's own step from channels (T or 1, 4, 4) to armature-space pose, or back with `invert`; heeds every flag."""
+    rest = bone.matrix_local
+    if parent is None:
+        return np.array([bone.convert_local_to_pose(Matrix(m), rest, invert=invert) for m in matrices], np.float64)
+    above = bone.parent.matrix_local
+    frames = max(len(matrices), len(parent))
+    pairs = zip(np.broadcast_to(matrices, (frames, 4, 4)), np.broadcast_to(parent, (frames, 4, 4)), strict=True)
+    return np.array(
+        [
+            bone.convert_local_to_pose(Matrix(m), rest, parent_matrix=Matrix(p), parent_matrix_local=above, invert=invert)
+            for m, p in pairs
+        ],
+        np.float64,
+    )

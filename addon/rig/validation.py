@@ -1,0 +1,48 @@
+"""Whether an armature can be captured onto, asked before the long computation."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+
+from ...backend.errors import UserError
+from .armature import check_armature, meshes_of
+
+
+def check_suitable(context: bpy.types.Context, obj: bpy.types.Object) -> None:
+    """Raises UserError: linked, in the NLA's tweak mode, in edit mode, in another scene, hidden with all that it moves, a bone scaled below zero."""
+    check_writable(obj)
+    _check_scene(context.scene, obj)
+    check_armature(obj)
+    # Blender does not evaluate what nothing shown depends on: its pose would be an old one
+    if not any(each.visible_get(view_layer=context.view_layer) for each in (obj, *meshes_of(obj))):
+        raise UserError(f"Armature '{obj.name}' is hidden, and so is all that it moves: show one of them in the Outliner first.")
+    _check_scales(obj)
+
+
+def _check_scene(scene: bpy.types.Scene, obj: bpy.types.Object) -> None:
+    if scene in obj.users_scene:
+        return
+    others = ", ".join(f"'{other.name}'" for other in obj.users_scene)
+    where = f"in scene {others}: switch to that scene" if others else "in no scene: link it to one"
+    raise UserError(f"Armature '{obj.name}' is not in scene '{scene.name}' but {where} first.")
+
+
+def _check_scales(obj: bpy.types.Object) -> None:
+    """A mirrored bone has no rotation that keys could turn on."""
+    flat = np.empty(16 * len(obj.pose.bones), np.float32)
+    obj.pose.bones.foreach_get("matrix", flat)
+    mirrored = np.linalg.det(flat.reshape(-1, 4, 4)[:, :3, :3]) < 0
+    if mirrored.any():
+        bone = obj.pose.bones[int(np.argmax(mirrored))]
+        raise UserError(
+            f"Bone '{bone.name}' of armature '{obj.name}' is mirrored by a negative scale: make the scale positive first."
+        )
+
+
+def check_writable(obj: bpy.types.Object) -> None:
+    """Raises UserError if the armature cannot get an action: it is linked, or in the NLA's tweak mode."""
+    if obj.library is not None:
+        raise UserError(f"Object '{obj.name}' is linked from another file: make a library override of it first.")
+    if obj.animation_data is not None and obj.animation_data.use_tweak_mode:
+        raise UserError(f"Armature '{obj.name}' is in the NLA's tweak mode: leave it (Tab in the NLA editor) first.")

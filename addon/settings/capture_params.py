@@ -1,0 +1,102 @@
+"""The plain values that a capture starts from, read from the scene's properties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import bpy
+
+from ...backend.capture_settings import Settings
+from ...backend.errors import UserError
+from ...backend.video.clip import Clip
+from ..keying.nla import ACTION, STRIP
+from ..rendering import engines
+from ..rig.keyed_bones import COLLECTION, DEFORM, SELECTED
+from . import preference_values, view_sides
+
+if TYPE_CHECKING:
+    from .scene_properties import ANYRIG_Props
+
+
+@dataclass(frozen=True)
+class CaptureParams:
+    """All that a capture needs beside the armatures.
+
+    reference_frame: scene frame of the reference pose, None = the pose as it stands. azimuth: radians, None = the best of all
+    sides. start_frame: scene frame of the first key, None = the current frame. engine: what draws the reference views. bones:
+    which bones (bones.chosen_bones), of the bone collection `collection`. output: ACTION or STRIP (output.py). extend_range:
+    whether the scene's frame range grows to show the take.
+    """
+
+    clip: Clip
+    settings: Settings
+    reference_frame: int | None = None
+    azimuth: float | None = None
+    start_frame: int | None = None
+    engine: str = engines.WORKBENCH
+    bones: str = DEFORM
+    collection: str = ""
+    output: str = ACTION
+    extend_range: bool = False
+
+    def __post_init__(self) -> None:
+        for key, known in (("bones", (DEFORM, SELECTED, COLLECTION)), ("output", (ACTION, STRIP))):
+            if getattr(self, key) not in known:
+                raise UserError(f"Unknown {key} '{getattr(self, key)}': choose one of {', '.join(known)}.")
+
+
+def params_from_context(context: bpy.types.Context, *, video: str = "") -> CaptureParams:
+    """What the panel says, but for another `video`. Raises UserError if none is chosen, or a value is not allowed."""
+    props = context.scene.anyrig
+    clip = clip_from_props(props, video)
+    model = bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model
+    if not model:
+        raise UserError("No weights file is chosen: pick one in the AnyRig panel or choose another model.", fix="use_lite")
+    device = preference_values.default_device(context) if props.device == "DEFAULT" else props.device
+    return CaptureParams(
+        clip=clip,
+        settings=Settings(model=model, device=device, heading=props.heading.lower()),
+        reference_frame=props.reference_frame if props.reference == "FRAME" else None,
+        azimuth=azimuth_from_props(props),
+        engine=preference_values.engine(context),
+        bones=props.bones,
+        collection=props.collection,
+        **output_from_props(props),
+    )
+
+
+def output_from_props(props: ANYRIG_Props) -> dict[str, Any]:
+    """What the section Output says, as fields of `CaptureParams`."""
+    start = props.start_frame if props.start == "FRAME" else None
+    return {"start_frame": start, "output": props.output, "extend_range": props.extend_range}
+
+
+def clip_from_props(props: ANYRIG_Props, video: str = "") -> Clip:
+    """Raises UserError if no video is chosen, or a value is not allowed."""
+    video = video or props.video
+    if not video:
+        raise UserError("No video is chosen: pick one in the AnyRig panel.", fix="choose_video")
+    return Clip(
+        bpy.path.abspath(video),
+        start=props.trim_start,
+        end=props.trim_end or None,
+        speed=props.speed,
+        fps=props.fps or None,
+        box=box_of(props.box) if props.use_box else None,
+        matte=bpy.path.abspath(props.matte) or None,
+        mirror=props.mirror,
+    )
+
+
+def box_of(numbers: Sequence[int]) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = map(float, numbers)
+    return x0, y0, x1, y1
+
+
+def azimuth_from_props(props: ANYRIG_Props) -> float | None:
+    """Radians; None is the best of all sides."""
+    if props.view == "SIDE":
+        return view_sides.azimuth_of(props.side)
+    return props.azimuth if props.view == "AZIMUTH" else None

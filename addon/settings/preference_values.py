@@ -1,0 +1,52 @@
+"""The values of the preferences: the engine for reference views, the device, the weights' folder and mirror."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..rendering.engines import WORKBENCH
+
+DEVICES = (
+    ("auto", "Automatic", "The graphics card where PyTorch can use it, else the processor"),
+    ("cuda", "CUDA", "An NVIDIA graphics card (or AMD with ROCm)"),
+    ("mps", "Metal", "An Apple graphics processor"),
+    ("cpu", "CPU", "The processor: works everywhere"),
+)
+# Inside the zip this package is bl_ext.REPOSITORY.anyrig.addon.settings; preferences belong to the extension's root. From the right, or a
+# repository called `addons` would be taken for it.
+ROOT = (__package__ or "").rpartition(".addon.")[0]
+
+
+def preferences(context: bpy.types.Context) -> bpy.types.AddonPreferences | None:
+    """None where the add-on runs without being installed, as in tests."""
+    addon = context.preferences.addons.get(ROOT)
+    return None if addon is None else addon.preferences
+
+
+def engine(context: bpy.types.Context) -> str:
+    """The render engine for reference views."""
+    found = preferences(context)
+    return WORKBENCH if found is None else found.engine
+
+
+def default_device(context: bpy.types.Context) -> str:
+    """The device that the panel's "Preferences" stands for."""
+    found = preferences(context)
+    return "auto" if found is None else found.device
+
+
+def weights_folder(context: bpy.types.Context) -> str:
+    """Where the released weights lie; '' where the add-on runs without being installed: the backend's own choice."""
+    found = preferences(context)
+    if found is not None and found.weights_folder:
+        return bpy.path.abspath(found.weights_folder)
+    try:
+        return bpy.utils.extension_path_user(ROOT, path="weights")
+    except ValueError:
+        return ""
+
+
+def mirror(context: bpy.types.Context) -> str:
+    """What takes the place of the hub, or ''."""
+    found = preferences(context)
+    return "" if found is None else found.mirror

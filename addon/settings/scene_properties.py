@@ -1,0 +1,197 @@
+"""What the panel edits, kept with the scene, and the plain parameters that a capture is started with."""
+
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import (
+    BoolProperty,
+    EnumProperty,
+    FloatProperty,
+    IntProperty,
+    IntVectorProperty,
+    PointerProperty,
+    StringProperty,
+)
+
+from ...backend.errors import UserError
+from ...backend.video.clip import Clip
+from ..keying.nla import ACTION, STRIP
+from ..rig.keyed_bones import COLLECTION, DEFORM, SELECTED
+from . import preference_values, view_sides
+
+
+def _is_armature(_props: ANYRIG_Props, obj: bpy.types.Object) -> bool:
+    return obj.type == "ARMATURE"
+
+
+def _describe_video(props: ANYRIG_Props, _context: bpy.types.Context) -> None:
+    """Read the length and rate once, when the path or rate changes; drawing must not open files."""
+    props.video_text, props.video_fix = "", ""
+    props.video_frames, props.video_fps, props.video_size = 0, 0.0, (0, 0)
+    if not props.video:
+        return
+    try:
+        from ...backend.video.reader import is_sequence, probe
+
+        path = bpy.path.abspath(props.video)
+        props.video_is_sequence = is_sequence(path)
+        info = probe(Clip(path, fps=props.fps or None))
+    except UserError as error:
+        props.video_text, props.video_fix = str(error), error.fix
+    except ImportError:
+        props.video_text = "OpenCV is missing: install the AnyRig zip made for this system."
+    else:
+        props.video_frames, props.video_fps, props.video_size = info.frames, info.fps, (info.width, info.height)
+        props.video_text = f"{info.duration:.2f} s, {info.frames} frames at {info.fps:.4g} fps, {info.width} x {info.height}"
+
+
+def frames_to_read(props: ANYRIG_Props) -> int:
+    """How many frames of the video lie within the trim range; 0 while there is no video."""
+    if not props.video_frames:
+        return 0
+    duration = props.video_frames / props.video_fps
+    seconds = min(props.trim_end or duration, duration) - props.trim_start
+    return max(0, round(seconds * props.video_fps))
+
+
+class ANYRIG_Props(bpy.types.PropertyGroup):
+    armature: PointerProperty(
+        name="Armature",
+        description="The rig to animate; all selected armatures if empty",
+        type=bpy.types.Object,
+        poll=_is_armature,
+    )
+    bones: EnumProperty(
+        name="Bones",
+        description="Which bones get keys",
+        items=(
+            (DEFORM, "Deform", "All bones that move a mesh, and what they hang on"),
+            (SELECTED, "Selected", "Of those, the ones selected in pose mode; all others keep their pose"),
+            (COLLECTION, "Collection", "Of those, the ones in a bone collection; all others keep their pose"),
+        ),
+    )
+    collection: StringProperty(name="Collection", description="The bone collection whose bones get keys")
+    video: StringProperty(
+        name="Video",
+        description="A video file, or one picture of a numbered sequence",
+        subtype="FILE_PATH",
+        update=_describe_video,
+    )
+    video_text: StringProperty(name="Length and Rate", description="What is known of the video, or what is wrong with it")
+    video_fix: StringProperty(options={"HIDDEN"})
+    video_frames: IntProperty(options={"HIDDEN"})
+    video_fps: FloatProperty(options={"HIDDEN"})
+    video_size: IntVectorProperty(size=2, options={"HIDDEN"})
+    video_is_sequence: BoolProperty(options={"HIDDEN"})
+    speed: FloatProperty(
+        name="Speed Factor",
+        description="How many times faster the motion really was: 4 for footage in slow motion at a quarter of the speed",
+        default=1.0,
+        min=0.01,
+        max=100.0,
+        soft_min=0.1,
+        soft_max=10.0,
+    )
+    mirror: BoolProperty(
+        name="Mirrored Footage", description="Left and right are swapped in the video, as in a selfie: swap them back"
+    )
+    fps: FloatProperty(
+        name="Frame Rate",
+        description="Frames per second of the footage; 0 is the file's own rate, or 24 for a sequence of pictures",
+        min=0.0,
+        max=1000.0,
+        update=_describe_video,
+    )
+    use_box: BoolProperty(
+        name="Subject Box", description="Say where the subject is on the first frame, as when there are several"
+    )
+    box: IntVectorProperty(
+        name="Box",
+        description="Left, top, right and bottom of the subject on the first frame, in pixels from the top left",
+        size=4,
+        default=(0, 0, 100, 100),
+    )
+    matte: StringProperty(
+        name="Matte",
+        description="A video, or one picture of a numbered sequence, that is white where the subject is; empty to find it",
+        subtype="FILE_PATH",
+    )
+    trim_start: FloatProperty(name="Trim Start", description="Seconds into the video", min=0.0, subtype="TIME_ABSOLUTE")
+    trim_end: FloatProperty(name="End", description="Seconds into the video; 0 is its end", min=0.0, subtype="TIME_ABSOLUTE")
+    reference: EnumProperty(
+        name="Reference",
+        description="The pose that shows the network what the rig looks like",
+        items=(
+            ("CURRENT", "Current Pose", "The pose as it stands, keyed or not"),
+            ("FRAME", "Frame", "The pose at a frame of the scene"),
+        ),
+    )
+    reference_frame: IntProperty(name="Frame", description="Frame of the reference pose", default=1)
+    view: EnumProperty(
+        name="View",
+        description="The side from which the video sees the subject in the reference pose",
+        items=(
+            ("AUTO", "Automatic", "The side that looks most like the video"),
+            ("SIDE", "Picture", "Choose among pictures of the rig"),
+            ("AZIMUTH", "Angle", "A side of your choice"),
+        ),
+    )
+    side: EnumProperty(name="Side", description="The side from which the video sees the subject", items=view_sides.items)
+    azimuth: FloatProperty(
+        name="Angle",
+        description="0 is Blender's front view, 90 degrees looks from +X",
+        subtype="ANGLE",
+        soft_min=-3.141593,
+        soft_max=3.141593,
+    )
+    heading: EnumProperty(
+        name="Heading",
+        description="Which way the character faces",
+        items=(
+            ("RIG", "As Reference", "On average as in the reference pose; turns within the take are kept"),
+            ("VIEW", "As Seen", "As seen in the video by a camera on the chosen side"),
+        ),
+    )
+    model: EnumProperty(
+        name="Model",
+        description="The weights of the network",
+        items=(
+            ("lite", "Lite", "Comes with the add-on; works offline, on any device"),
+            ("release", "Released V2", "The public weights of video2pose2rot: a download of 2.6 GB, best on a graphics card"),
+            ("FILE", "File", "Weights from a file of your own"),
+        ),
+    )
+    model_file: StringProperty(name="Weights", description="A .safetensors file", subtype="FILE_PATH")
+    device: EnumProperty(
+        name="Device",
+        description="Where the network runs",
+        items=(("DEFAULT", "Preferences", "The device chosen in the add-on's preferences"), *preference_values.DEVICES),
+    )
+    start: EnumProperty(
+        name="Start",
+        description="Where the first key goes",
+        items=(("CURRENT", "Current Frame", "The scene's current frame"), ("FRAME", "Frame", "A frame of your choice")),
+    )
+    start_frame: IntProperty(name="Frame", description="Frame of the first key", default=1)
+    output: EnumProperty(
+        name="Keys As",
+        description="Where the new action goes; the earlier one stays in the file",
+        items=(
+            (ACTION, "Action", "The armature's action in use"),
+            (STRIP, "NLA Strip", "A strip on a new track on top; an action in use is pushed down onto a track below it"),
+        ),
+    )
+    extend_range: BoolProperty(name="Extend Scene Range", description="Let the scene's frame range grow to show the whole take")
+
+
+def register() -> None:
+    bpy.utils.register_class(ANYRIG_Props)
+    bpy.types.Scene.anyrig = PointerProperty(type=ANYRIG_Props)
+
+
+def unregister() -> None:
+    del bpy.types.Scene.anyrig
+    bpy.utils.unregister_class(ANYRIG_Props)

@@ -1,0 +1,1 @@
+"""What panels share: wrapped labels, the buttons below an error, menus."""

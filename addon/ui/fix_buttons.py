@@ -1,0 +1,165 @@
+"""The buttons below an error: what an error's `fix` stands for, and Pick Armature."""
+
+# Blender properties are annotations that are calls.
+# pyright: reportInvalidTypeForm=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import bpy
+from bpy.app.translations import pgettext_iface as iface_
+from bpy.props import EnumProperty, StringProperty
+
+from ..rendering import engines
+from ..settings import preference_values
+from ..tasks import background_runner
+
+
+class Fix(NamedTuple):
+    """A button's label and tooltip, and what it does."""
+
+    label: str
+    description: str
+    apply: Callable[[bpy.types.Context], None]
+
+
+def _set(**values: Any) -> Callable[[bpy.types.Context], None]:
+    """What sets settings of the panel."""
+
+    def apply(context: bpy.types.Context) -> None:
+        for name, value in values.items():
+            setattr(context.scene.anyrig, name, value)
+
+    return apply
+
+
+def _use_cycles(context: bpy.types.Context) -> None:
+    preferences = preference_values.preferences(context)
+    if preferences is not None:
+        preferences.engine = engines.CYCLES
+
+
+def _object_mode(_context: bpy.types.Context) -> None:
+    if bpy.ops.object.mode_set.poll():
+        bpy.ops.object.mode_set(mode="OBJECT")
+
+
+# settings that are set right by one click
+FIXES = {
+    "whole_video": Fix("Use the Whole Video", "Take the trim range away", _set(trim_start=0.0, trim_end=0.0)),
+    "no_matte": Fix("Find the Subject Without the Matte", "Take the matte file away", _set(matte="")),
+    "use_cpu": Fix("Run on the CPU", "Set Device to CPU, which works everywhere", _set(device="cpu")),
+    "use_lite": Fix("Use Lite", "Set Model to the weights that come with the add-on", _set(model="lite")),
+    "deform_bones": Fix("Key All Deforming Bones", "Set Bones to Deform", _set(bones="DEFORM")),
+    "use_cycles": Fix("Draw With Cycles", "Set Reference Views in the add-on's preferences to Cycles", _use_cycles),
+    "object_mode": Fix("Leave Edit Mode", "Switch to object mode", _object_mode),
+}
+# operators that lead to what is missing
+OPERATORS = {
+    "choose_video": "anyrig.choose_video",
+    "draw_box": "anyrig.draw_box",
+    "convert": "anyrig.copy_conversion",
+    "copy_diagnostics": "anyrig.copy_diagnostics",
+}
+PICK = "pick_armature"
+
+
+class ANYRIG_OT_fix(bpy.types.Operator):
+    bl_idname = "anyrig.fix"
+    bl_label = "Fix"
+    bl_description = "Set right what the error is about"
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    fix: StringProperty(name="Fix", description="Which one", options={"HIDDEN", "SKIP_SAVE"})
+
+    @classmethod
+    def description(cls, _context: bpy.types.Context, properties: Any) -> str:
+        found = FIXES.get(properties.fix)
+        return iface_(found.description) if found else cls.bl_description
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        found = FIXES.get(self.fix)
+        if found is None:
+            self.report({"ERROR"}, f"There is no fix '{self.fix}': it is one of {', '.join(FIXES)}.")
+            return {"CANCELLED"}
+        found.apply(context)
+        background_runner.tell("")
+        return {"FINISHED"}
+
+
+_items: list[tuple[str, str, str]] = []  # Blender keeps no reference to the strings of an enum of its own
+
+
+def _armatures(_operator: Any, context: bpy.types.Context | None) -> list[tuple[str, str, str]]:
+    _items[:] = [(obj.name, obj.name, "") for obj in armatures_in(context)] if context else []
+    return _items
+
+
+def armatures_in(context: bpy.types.Context) -> list[bpy.types.Object]:
+    """The scene's armatures, those that can be seen first."""
+    found = [obj for obj in context.scene.objects if obj.type == "ARMATURE"]
+    return sorted(found, key=lambda obj: (not obj.visible_get(), obj.name))
+
+
+class ANYRIG_OT_pick_armature(bpy.types.Operator):
+    bl_idname = "anyrig.pick_armature"
+    bl_label = "Pick Armature"
+    bl_description = "Choose which armature of the scene gets the motion"
+    bl_options = {"REGISTER", "UNDO"}
+    bl_property = "armature"
+
+    armature: EnumProperty(name="Armature", description="The rig to animate", items=_armatures)
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        found = bool(armatures_in(context))
+        if not found:
+            cls.poll_message_set("There is no armature in this scene")
+        return found
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
+        context.window_manager.invoke_search_popup(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        context.scene.anyrig.armature = context.scene.objects[self.armature]
+        if background_runner.fix() == PICK:
+            background_runner.tell("")
+        return {"FINISHED"}
+
+
+def draw(layout: bpy.types.UILayout, context: bpy.types.Context, fix: str) -> None:
+    """The button of a fix, if there is one."""
+    if fix in FIXES:
+        layout.operator(ANYRIG_OT_fix.bl_idname, text=FIXES[fix].label, icon="TOOL_SETTINGS").fix = fix
+    elif fix in OPERATORS:
+        layout.operator(OPERATORS[fix], icon="TOOL_SETTINGS")
+    elif fix == PICK:
+        _draw_pick(layout, armatures_in(context))
+
+
+def _draw_pick(layout: bpy.types.UILayout, armatures: list[bpy.types.Object]) -> None:
+    if not armatures:
+        layout.label(text="This scene has no armature: add or import one", icon="INFO")
+    elif len(armatures) == 1:
+        name = armatures[0].name
+        text = iface_("Use '{name}'").format(name=name)
+        layout.operator(ANYRIG_OT_pick_armature.bl_idname, text=text, icon="ARMATURE_DATA", translate=False).armature = name
+    else:
+        layout.operator_menu_enum(ANYRIG_OT_pick_armature.bl_idname, "armature", text="Pick Armature", icon="ARMATURE_DATA")
+
+
+CLASSES = (ANYRIG_OT_fix, ANYRIG_OT_pick_armature)
+
+
+def register() -> None:
+    for each in CLASSES:
+        bpy.utils.register_class(each)
+
+
+def unregister() -> None:
+    for each in reversed(CLASSES):
+        bpy.utils.unregister_class(each)
+    _items.clear()

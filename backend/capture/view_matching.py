@@ -1,0 +1,80 @@
+"""Finds the side from which the rig looks most like the subject in the video."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Generator, Sequence
+from contextlib import closing
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..encoders.crops import Image
+from ..geometry.rotations import Array
+from ..rig.rig import Target
+from ..segmentation.subject import Subject
+from ..video.clip import Clip
+from ..video.prefetch import DEPTH, ahead
+from ..video.reader import read_frames
+from ..weights.model_file import Model
+from .inference import reference_crop
+from .memory_plan import Plan, mixed, uploaded
+
+CLEAR_FRAMES = 5  # frames of the clip that the views are compared with
+
+
+def clear_crops(model: Model, clip: Clip, subject: Subject, squares: Array) -> Array:
+    """(n, 224, 224, 3) uint8: the most certain frame of each of a few stretches of the clip."""
+    stretches = np.array_split(np.arange(len(squares)), min(CLEAR_FRAMES, len(squares)))
+    wanted = {int(part[np.argmax(subject.confidence[part])]) for part in stretches}
+    crops = []
+    with closing(_crops(model, clip, subject, squares, wanted)) as pictures:
+        for picture in pictures:
+            crops.append(picture)
+            if len(crops) == len(wanted):
+                break
+    return np.stack(crops)
+
+
+def _crops(
+    model: Model, clip: Clip, subject: Subject, squares: Array, only: Container[int] | None = None
+) -> Generator[Image, None, None]:
+    """(224, 224, 3) uint8 of each frame, or of those in `only`."""
+    with closing(read_frames(clip, only=only)) as frames:
+        for frame in frames:
+            yield model.encoder.cut(frame.image, subject.matte(frame.index), squares[frame.index])
+
+
+def match_view(views: Tensor, frames: Tensor) -> int:
+    """Tokens of V reference pictures (V, S, C) and of n frames (n, S, C) -> the view most like the frames, by cosine.
+
+    What counts is the pair of frames that a view is most like: the others show poses that are like the reference from no side.
+    """
+    likeness = torch.nn.functional.cosine_similarity(views.flatten(1)[:, None], frames.flatten(1)[None], dim=-1)
+    return int(likeness.topk(min(2, len(frames)), dim=1).values.mean(1).argmax())
+
+
+def _choose_views(model: Model, plan: Plan, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
+    """-> the index of each target's view, and the tokens (B, S, C) of those views."""
+    frames = _encoded(model, plan, crops)
+    chosen, tokens = [], []
+    for target in targets:
+        views = _encoded(model, plan, [reference_crop(reference, model.encoder.cut) for reference in target.references])
+        chosen.append(match_view(views, frames) if len(views) > 1 else 0)
+        tokens.append(views[chosen[-1]])
+    return chosen, torch.stack(tokens)
+
+
+def _encoded(model: Model, plan: Plan, crops: Sequence[Image] | Array) -> Tensor:
+    return torch.cat(list(_tokens(model, plan, (crop for crop in crops))))
+
+
+def _tokens(model: Model, plan: Plan, crops: Generator[Image, None, None]) -> Generator[Tensor, None, None]:
+    """Image tokens (n, S, C) of the crops, `plan.batch` at a time; the crops are made on a thread of their own."""
+    device = model.encoder.device
+    with closing(ahead(crops, depth=plan.batch + DEPTH)) as pictures:
+        while batch := list(islice(pictures, plan.batch)):
+            with mixed(device, plan.half):
+                tokens = model.encoder.encode(uploaded(np.stack(batch), device))
+            yield tokens.float()

@@ -1,0 +1,1 @@
+"""Image and name encoders, and the crops they are given. Imports torch, geometry and hardware."""

@@ -1,0 +1,1 @@
+"""The network, its config and its inputs, in reading order: config, inputs, layers, geometric_layers, network."""

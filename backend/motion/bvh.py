@@ -1,0 +1,265 @@
+"""BVH files: write a take, read a skeleton and its clip. numpy only.
+
+A BVH holds y-up axes, rest frames along the axes, and local rotations away from them: the network's convention (SPEC-V2
+section 2), so a take is written in the network's axes. A position channel replaces the joint's offset, as in Blender: it is
+relative to the parent, in the parent's turned frame.
+
+Names: BVH ends a name at the first blank. Blanks, braces and % are written as % and two hexadecimal digits (`Left Arm` is
+`Left%20Arm`), and read back as they were. Joints come in depth-first order, which may not be the rig's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..geometry.camera import Y_UP
+from ..geometry.rotations import Array, axis_angle_to_matrix, quaternion_multiply
+from ..rig.rig import Rig
+from ..rig.skeleton import Skeleton, global_to_local, network_axes, skeleton_of
+from .bvh_parser import BvhJoint, parse_bvh
+from .motion import Motion, fk_heads
+
+AXES = "xyz"
+POSITIONS = "Xposition Yposition Zposition"
+ROTATIONS = "Zrotation Xrotation Yrotation"
+ANGLE_FORMAT = "%.6f"  # degrees
+SINGLE_FRAME_TIME = 1 / 30  # a take of one frame has no rate of its own
+UNSAFE = re.compile(r"[\s%{}\x00]")
+
+
+def write_bvh(path: str | Path, rig: Rig, motion: Motion, root: Array | None = None) -> None:
+    """Write a take as a BVH: the rig's rest pose and one frame per frame of the take.
+
+    root: (T, 3) the root's head in armature space; left out, it stays where it is at rest. In the file y is up, as
+    `rig.world` says; lengths are the armature's. Leaves end at their tails. Joints that translate have position channels, as
+    the root has. A take whose times stray more than a tenth of a frame from a steady rate is resampled at its median rate.
+    Raises UserError if the take is not the rig's or the file cannot be written.
+    """
+    if motion.names != rig.names:
+        raise UserError(f"The take was captured for other bones than those of rig '{rig.name}': pick the rig it was made for.")
+    root = np.broadcast_to(rig.heads[0], (len(motion), 3)) if root is None else np.asarray(root)
+    if root.shape != (len(motion), 3):
+        raise UserError(f"The root's path has shape {root.shape}, the take needs {(len(motion), 3)}: capture it again.")
+    motion, root = _steady(motion, root)
+    frame_time = (motion.times[-1] - motion.times[0]) / (len(motion) - 1) if len(motion) > 1 else SINGLE_FRAME_TIME
+    skeleton = skeleton_of(rig)
+    order, lines = _hierarchy(skeleton, network_axes(rig) @ rig.heads[0], _length_format(skeleton))
+    lines += ["MOTION", f"Frames: {len(motion)}", f"Frame Time: {frame_time:.9f}"]
+    lines += _frames(rig, motion, root, order, _length_format(skeleton))
+    try:
+        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(f"BVH file '{path}' cannot be written ({error.strerror}): choose another place.") from error
+
+
+def read_bvh(path: str | Path) -> tuple[Rig, Array, float]:
+    """-> (rig, clip (F, J, 4, 4) joint matrices in armature space, seconds per frame).
+
+    Armature space is the file's (y up) and `rig.world` turns it to z up; rest rotations are the identity. A joint's tail is
+    its End Site, else the mean head of its children, else its head. Any channel order. Of several roots the one with the most
+    joints is the root, and the others follow it as its children. `translates`: those, and joints whose positions leave the
+    offset by more than 1e-4 of the skeleton's size. A name that occurs twice gets .001, as in Blender.
+    Raises UserError with the line number for a file that is not a complete BVH.
+    """
+    joints, values, frame_time = parse_bvh(Path(path))
+    joints = _main_root_first(joints)
+    parents = np.array([joint.parent for joint in joints])
+    offsets = np.array([joint.offset for joint in joints])
+    local, places = _channels(joints, values)
+    rest, pose = (np.tile(np.eye(4), (count, len(joints), 1, 1)) for count in (1, len(values)))
+    rest[..., :3, 3] = _place(parents, rest[..., :3, :3], offsets[None])[1]
+    pose[..., :3, :3], pose[..., :3, 3] = _place(parents, local, places)
+    heads = rest[0, :, :3, 3]
+    strays = np.abs(places - offsets).max(axis=(0, 2), initial=0) > 1e-4 * np.ptp(heads, axis=0).max()
+    later = np.arange(len(joints)) > 0
+    rig = Rig(
+        name=Path(path).stem,
+        names=_unique([_decoded(joint.name) for joint in joints]),
+        parents=np.where(later, np.maximum(parents, 0), -1),
+        rest=rest[0],
+        tails=_tails(joints, parents, heads),
+        translates=later & (strays | (parents < 0)),
+        static=np.zeros(len(joints), np.bool_),
+        world=Y_UP.T,
+    )
+    return rig, pose, frame_time
+
+
+def _encoded(name: str) -> str:
+    return UNSAFE.sub(lambda match: quote(match[0], safe=""), name)
+
+
+def _decoded(text: str) -> str:
+    """The inverse of `_encoded`; what `_encoded` cannot have written stays as it is."""
+    name = unquote(text)
+    return name if _encoded(name) == text else text
+
+
+def _length_format(skeleton: Skeleton) -> str:
+    """Enough decimals for 1e-8 of the skeleton's size."""
+    size = max(float(np.abs(skeleton.rest).max()), 1e-9)
+    return f"%.{max(2, 8 - int(np.floor(np.log10(size))))}f"
+
+
+def _hierarchy(skeleton: Skeleton, root: Array, number: str) -> tuple[list[int], list[str]]:
+    """-> (the joints in the file's order, the lines of the HIERARCHY part). root: (3,) head of the root at rest."""
+    children: list[list[int]] = [[] for _ in skeleton.names]
+    for joint, parent in enumerate(skeleton.parents[1:], start=1):
+        children[parent].append(joint)
+    order, lines = [], ["HIERARCHY"]
+    todo = [(0, 0)]  # joint and depth; joint -1 closes a brace
+    while todo:
+        joint, depth = todo.pop()
+        indent = "\t" * depth
+        if joint < 0:
+            lines.append(indent + "}")
+            continue
+        offset = root if joint == 0 else skeleton.offsets[joint]
+        head = "End Site" if skeleton.tip[joint] else f"{'JOINT' if joint else 'ROOT'} {_encoded(skeleton.names[joint])}"
+        lines += [indent + head, indent + "{", f"{indent}\tOFFSET {' '.join(number % value for value in offset)}"]
+        if not skeleton.tip[joint]:
+            order.append(joint)
+            moves = joint == 0 or skeleton.translates[joint]
+            lines.append(f"{indent}\tCHANNELS " + (f"6 {POSITIONS} {ROTATIONS}" if moves else f"3 {ROTATIONS}"))
+        todo.append((-1, depth))
+        todo += [(child, depth + 1) for child in reversed(children[joint])]
+    return order, lines
+
+
+def _frames(rig: Rig, motion: Motion, root: Array, order: Sequence[int], number: str) -> list[str]:
+    """The lines of the MOTION part, joints in `order`."""
+    axes = network_axes(rig)
+    turns = axes @ motion.matrices @ axes.T
+    angles = np.rad2deg(_zxy_angles(global_to_local(rig.parents, turns)))
+    heads = fk_heads(rig, motion)
+    columns, formats = [], []
+    for joint in order:
+        parent = rig.parents[joint]
+        if joint == 0:
+            columns.append(root @ axes.T)
+        elif rig.translates[joint]:
+            # p_j = p_parent + G_parent v, hence v = G_parent^T (p_j - p_parent); for rows, x @ G is G^T x
+            columns.append(((heads[:, joint] - heads[:, parent])[:, None] @ turns[:, parent])[:, 0])
+        formats += [number] * 3 if joint == 0 or rig.translates[joint] else []
+        columns.append(angles[:, joint])
+        formats += [ANGLE_FORMAT] * 3
+    form = " ".join(formats)
+    return [form % tuple(row) for row in np.concatenate(columns, axis=1)]
+
+
+def _zxy_angles(matrices: Array) -> Array:
+    """(T, J, 3, 3) -> (T, J, 3) radians z, x, y with R = Rz Rx Ry, each frame as near as can be to the frame before."""
+    angles = np.zeros((*matrices.shape[:2], 3))
+    before = np.zeros(angles.shape[1:])
+    for frame, matrix in enumerate(matrices):
+        # R = Rz(a) Rx(b) Ry(c) has R01 = -sin a cos b and R11 = cos a cos b. Where cos b is zero any a will do.
+        free = np.hypot(matrix[:, 0, 1], matrix[:, 1, 1]) < 1e-7
+        a = np.where(free, before[:, 0], np.arctan2(-matrix[:, 0, 1], matrix[:, 1, 1]))
+        # Rx(b) Ry(c) = Rz(-a) R, read off where it is well conditioned at every angle: its rows are
+        # (cos c, 0, sin c), (sin b sin c, cos b, -sin b cos c), (-cos b sin c, sin b, cos b cos c)
+        rest = axis_angle_to_matrix(np.array([0.0, 0.0, 1.0]), -a) @ matrix
+        b, c = np.arctan2(rest[:, 2, 1], rest[:, 1, 1]), np.arctan2(rest[:, 0, 2], rest[:, 0, 0])
+        # (a + pi, pi - b, c + pi) is the same rotation, and so is any multiple of 2 pi further
+        both = np.stack([np.stack([a, b, c], axis=-1), np.stack([a + np.pi, np.pi - b, c + np.pi], axis=-1)])
+        both -= 2 * np.pi * np.round((both - before) / (2 * np.pi))
+        first = np.abs(both[0] - before).sum(-1) <= np.abs(both[1] - before).sum(-1)
+        angles[frame] = before = np.where(first[:, None], both[0], both[1])
+    return angles
+
+
+def _steady(motion: Motion, root: Array) -> tuple[Motion, Array]:
+    """The take and the root's path (T, 3) at a steady rate, as they are if they are steady already."""
+    if len(motion) < 3:
+        return motion, root
+    times = motion.times
+    if (np.abs(times - np.linspace(times[0], times[-1], len(times))) <= 0.1 * np.diff(times).mean()).all():
+        return motion, root
+    count = int(round((times[-1] - times[0]) / float(np.median(np.diff(times))))) + 1
+    steady = np.linspace(times[0], times[-1], max(count, 2))
+    index = np.clip(np.searchsorted(times, steady, side="right") - 1, 0, len(times) - 2)
+    part = (steady - times[index]) / (times[index + 1] - times[index])
+
+    def between(values: Array) -> Array:
+        weight = part.reshape(-1, *[1] * (values.ndim - 1))
+        return values[index] * (1 - weight) + values[index + 1] * weight
+
+    linear = {key: between(getattr(motion, key)) for key in ("positions", "boxes", "confidence")}
+    turns = _turn_between(motion.turns[index], motion.turns[index + 1], part[:, None, None])
+    return replace(motion, times=steady, turns=turns, **linear), between(root)
+
+
+def _turn_between(start: Array, end: Array, part: Array) -> Array:
+    """Quaternions (..., 4) wxyz at `part` (..., 1) of the shorter way from start to end."""
+    inverse = start * np.array([1.0, -1.0, -1.0, -1.0])
+    step = quaternion_multiply(inverse, end)
+    step = np.where(step[..., :1] < 0, -step, step)
+    sine = np.linalg.norm(step[..., 1:], axis=-1, keepdims=True)
+    half = part * np.arctan2(sine, step[..., :1])
+    axis = step[..., 1:] / np.maximum(sine, np.finfo(np.float64).tiny)
+    return quaternion_multiply(start, np.concatenate([np.cos(half), np.sin(half) * axis], axis=-1))
+
+
+def _main_root_first(joints: list[BvhJoint]) -> list[BvhJoint]:
+    """The tree with the most joints first, the others after it, each in the file's order."""
+    root_of: list[int] = []
+    for i, joint in enumerate(joints):
+        root_of.append(i if joint.parent < 0 else root_of[joint.parent])
+    main = max(dict.fromkeys(root_of), key=root_of.count)
+    order = sorted(range(len(joints)), key=lambda i: root_of[i] != main)
+    place = {old: new for new, old in enumerate(order)}
+    return [replace(joints[i], parent=place.get(joints[i].parent, -1)) for i in order]
+
+
+def _channels(joints: list[BvhJoint], values: Array) -> tuple[Array, Array]:
+    """Columns (F, C) -> L (F, J, 3, 3), places (F, J, 3) that stand for the offsets."""
+    local = np.tile(np.eye(3), (len(values), len(joints), 1, 1))
+    places = np.tile(np.array([joint.offset for joint in joints]), (len(values), 1, 1))
+    for i, joint in enumerate(joints):
+        for column, channel in zip(values.T[joint.column :], joint.channels):
+            axis = AXES.index(channel[0])
+            if channel.endswith("position"):
+                places[:, i, axis] = column
+            else:
+                local[:, i] = local[:, i] @ axis_angle_to_matrix(np.eye(3)[axis], np.deg2rad(column))
+    return local, places
+
+
+def _place(parents: NDArray[np.integer], local: Array, places: Array) -> tuple[Array, Array]:
+    """L (F, J, 3, 3) and places (F, J, 3) in the parent's frame -> (G, heads (F, J, 3)); every parent of -1 is a root."""
+    turns, heads = np.array(local), np.array(places)
+    for joint, parent in enumerate(parents):
+        if parent >= 0:
+            turns[:, joint] = turns[:, parent] @ local[:, joint]
+            heads[:, joint] = heads[:, parent] + (turns[:, parent] @ places[:, joint, :, None])[..., 0]
+    return turns, heads
+
+
+def _tails(joints: list[BvhJoint], parents: NDArray[np.integer], heads: Array) -> Array:
+    tails = np.array(heads)
+    for i, joint in enumerate(joints):
+        children = heads[parents == i]
+        if joint.end is not None:
+            tails[i] = heads[i] + joint.end
+        elif len(children):
+            tails[i] = children.mean(axis=0)
+    return tails
+
+
+def _unique(names: list[str]) -> tuple[str, ...]:
+    taken: dict[str, None] = {}
+    for name in names:
+        number = 0
+        fresh = name
+        while fresh in taken:
+            number += 1
+            fresh = f"{name}.{number:03d}"
+        taken[fresh] = None
+    return tuple(taken)

@@ -1,0 +1,1 @@
+"""Draws point clouds as pictures. Imports geometry and rig."""

@@ -1,0 +1,1 @@
+"""Rig, Reference and Target, the skeleton as the network sees it, joint names and the point cloud. Imports geometry; no torch."""

@@ -1,0 +1,108 @@
+"""Joint names as network inputs: cleaned (SPEC-V2 section 3) and, for `lite`, hashed into vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from ..geometry.rotations import Array
+
+WIDTH = 128
+SIDE_WEIGHT = 1.5  # a joint and its mirror image differ in this one word
+TRIGRAM_WEIGHT = 0.5
+
+LEFT = frozenset({"l", "lf", "lft", "left"})
+RIGHT = frozenset({"r", "rt", "rgt", "right"})
+# Words that name a rig's maker or layer, not a part of the body: dropped before the first other word.
+PREFIXES = frozenset(
+    "armature rig skel skeleton mixamorig valve biped bip bn npc j jt jnt joint bone b def org mch sec adj c m sk".split()
+)
+SUFFIXES = frozenset("jt jnt joint bone bn c m".split())
+
+# Standard bones of MikuMikuDance and of the VRM models made from them. Longer terms come first where one holds another.
+JAPANESE = {
+    "全ての親": "Root", "センター": "Center", "グルーブ": "Groove", "上半身": "Upper Body", "下半身": "Lower Body",
+    "つま先": "Toe", "人差指": "Index", "人指": "Index", "親指": "Thumb", "中指": "Middle", "薬指": "Ring", "小指": "Little",
+    "しっぽ": "Tail", "尻尾": "Tail", "まぶた": "Eyelid", "手首": "Wrist", "足首": "Ankle", "ひざ": "Knee", "ひじ": "Elbow",
+    "スカート": "Skirt", "左": "Left", "右": "Right", "頭": "Head", "首": "Neck", "肩": "Shoulder", "腕": "Arm", "手": "Hand",
+    "腰": "Hips", "胸": "Chest", "足": "Leg", "脚": "Leg", "膝": "Knee", "肘": "Elbow", "目": "Eye", "眉": "Brow", "耳": "Ear",
+    "口": "Mouth", "顎": "Jaw", "舌": "Tongue", "髪": "Hair", "翼": "Wing", "羽": "Wing", "尾": "Tail", "指": "Finger",
+    "背": "Back", "捩": "Twist", "先": "End", "前": "Front", "後": "Back",
+}  # fmt: skip
+_GLOSSARY = re.compile("|".join(JAPANESE))
+_NAMESPACE = re.compile(r"^.*[:|](?=.)|^CC_Base_")
+_NOTE = re.compile(r"\[[^\]]*\]")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = re.compile(r"[^\W\d_]+")
+_GLUED_SIDE = re.compile(r"^(left|right)(?=[a-z]{3})|(?<=[a-z]{3})(left|right)$")
+
+
+def clean_name(name: str) -> str:
+    """The words of a bone's name: no rig prefix, no digits, sides written out ("mixamorig:LeftUpLeg" -> "Left Up Leg").
+
+    Names without meaning ("Bone.003", "joint_12") become the empty string.
+    """
+    name = unicodedata.normalize("NFKC", name)
+    name = _NOTE.sub(" ", _NAMESPACE.sub("", name.strip()))
+    name = _GLOSSARY.sub(lambda match: f" {JAPANESE[match.group()]} ", name)
+    words = [part for word in _WORD.findall(_CAMEL.sub(" ", name)) for part in _split_side(word.lower())]
+    return " ".join(_spell_sides(_strip(words)))
+
+
+def _split_side(word: str) -> list[str]:
+    """ "leftfoot" -> "left", "foot"."""
+    return _GLUED_SIDE.sub(lambda match: f" {match.group()} ", word).split()
+
+
+def _strip(words: list[str]) -> list[str]:
+    start = next((index for index, word in enumerate(words) if word not in PREFIXES), len(words))
+    end = len(words)
+    while end > start and words[end - 1] in SUFFIXES:
+        end -= 1
+    return words[start:end]
+
+
+def _spell_sides(words: list[str]) -> list[str]:
+    """Only the last side is one: the first letter of "PalmR.L" tells fingers apart."""
+    sides = [index for index, word in enumerate(words) if word in LEFT | RIGHT]
+    spelled = [word.capitalize() for word in words]
+    for index in sides[-1:]:
+        spelled[index] = "Left" if words[index] in LEFT else "Right"
+    return spelled
+
+
+def hashed_embedding(names: Sequence[str], width: int = WIDTH) -> Array:
+    """Names (J) as the rig has them -> (J, width) float32 of unit length; a name without meaning gives zeros.
+
+    Words and character trigrams, each at a hashed place with a hashed sign. The trigrams run across the words, so that
+    "upperarm" and "Upper Arm" come out alike.
+    """
+    vectors = [_embed(clean_name(name), width) for name in names]
+    return np.stack(vectors) if vectors else np.zeros((0, width), np.float32)
+
+
+@lru_cache(maxsize=4096)
+def _embed(clean: str, width: int) -> Array:
+    vector = np.zeros(width)
+    for feature, weight in _features(clean):
+        place = int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=8).digest(), "little")
+        vector[(place >> 1) % width] += weight if place & 1 else -weight
+    length = np.linalg.norm(vector)
+    vector = (vector / length if length else vector).astype(np.float32)
+    vector.setflags(write=False)
+    return vector
+
+
+def _features(clean: str) -> Iterator[tuple[str, float]]:
+    words = clean.lower().split()
+    for word in words:
+        yield f"word {word}", SIDE_WEIGHT if word in ("left", "right") else 1.0
+    joined = "".join(word for word in words if word not in ("left", "right"))
+    padded = f"<{joined}>" if joined else ""
+    for start in range(len(padded) - 2):
+        yield f"trigram {padded[start : start + 3]}", TRIGRAM_WEIGHT

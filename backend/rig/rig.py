@@ -1,0 +1,182 @@
+"""The rig as plain values: `Rig` (the skeleton at rest) and `Reference` (one pose of it and its picture)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..geometry.rotations import Array, rotation_part
+
+OPTIONAL = ("world", "labels")  # fields that older files lack
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """A skeleton of J joints with one root, parents before children.
+
+    names: J bone names. parents: (J,) int, -1 for the root, which is joint 0.
+    rest: (J, 4, 4) rest matrices in armature space (Blender's `bone.matrix_local`). tails: (J, 3), same space.
+    translates: (J,) bool, joints whose position is predicted too (roots beside the root, reparented under it).
+    static: (J,) bool, joints that keep the reference pose.
+    world: (3, 3) rotation from armature axes to world axes (z against gravity), with a reflection if the object's scale mirrors it; the
+    size of the scale is left out.
+    labels: what the user says each joint is, where the bones' names do not tell; empty: nothing was said.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    parents: NDArray[np.integer]
+    rest: Array
+    tails: Array
+    translates: NDArray[np.bool_]
+    static: NDArray[np.bool_]
+    world: Array = field(default_factory=lambda: np.eye(3))
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        kinds = {"parents": np.int32, "rest": np.float64, "tails": np.float64, "world": np.float64}
+        kinds |= {"translates": np.bool_, "static": np.bool_}
+        shapes = {"parents": (count,), "rest": (count, 4, 4), "tails": (count, 3), "world": (3, 3)}
+        shapes |= {"translates": (count,), "static": (count,)}
+        for key, kind in kinds.items():
+            value = np.array(getattr(self, key), dtype=kind)
+            if value.shape != shapes[key]:
+                raise UserError(f"Rig '{self.name}': {key} has shape {value.shape}, expected {shapes[key]}.")
+            value.flags.writeable = False
+            object.__setattr__(self, key, value)
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "labels", tuple(self.labels))
+        self._check()
+
+    def _check(self) -> None:
+        if not self.names:
+            raise UserError(f"Rig '{self.name}' has no joints: pick an armature with at least one deforming bone.")
+        if self.labels and len(self.labels) != len(self.names):
+            raise UserError(
+                f"Rig '{self.name}' has {len(self.names)} joints but {len(self.labels)} labels: give every joint one."
+            )
+        if len(set(self.names)) != len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise UserError(f"Bone '{twice}' occurs twice in rig '{self.name}': rename one of them.")
+        for joint, parent in enumerate(self.parents):
+            if (parent == -1) != (joint == 0) or parent >= joint or parent < -1:
+                raise UserError(f"Bone '{self.names[joint]}': its parent must come before it, and only the first bone has none.")
+        finite = np.isfinite(self.rest).all((1, 2)) & np.isfinite(self.tails).all(1)
+        if not np.isfinite(self.world).all():
+            raise UserError(f"Rig '{self.name}': its object's rotation is not finite; reset the armature object's rotation.")
+        if not finite.all():
+            raise UserError(f"Bone '{self.names[int(np.argmin(finite))]}': its rest matrix is not finite; reset the bone.")
+
+    @property
+    def heads(self) -> Array:
+        """(J, 3) joint positions at rest, armature space."""
+        return self.rest[:, :3, 3]
+
+    @property
+    def rest_rotations(self) -> Array:
+        """(J, 3, 3) R_b of DESIGN section 3."""
+        return rotation_part(self.rest)
+
+    def turns(self, pose: Array) -> Array:
+        """Posed joint matrices (..., J, 4, 4) in armature space -> G = P R^-1 (..., J, 3, 3), turns away from rest."""
+        return rotation_part(pose) @ np.swapaxes(self.rest_rotations, -1, -2)
+
+    def to_json(self) -> str:
+        """Text that `from_json` turns back into an equal rig."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.dumps({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Rig:
+        """Raises UserError if a field is missing or the text is not JSON."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values or f.name not in OPTIONAL})
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"This is not a rig written by AnyRig ({error}): export the rig again.") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Rig:
+        """Read a rig from a JSON file."""
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"Rig file '{path}' cannot be read ({error.strerror}): check the path.") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"Rig file '{path}' is not text ({error.reason}): choose a rig's JSON file.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One pose of a rig, and how it looks from one side.
+
+    pose: (J, 4, 4) joint matrices in armature space, in the order of the rig's joints.
+    picture: (H, W, 4) uint8 RGBA, straight alpha. azimuth: the camera's, radians (camera.view_yaw).
+    projection: (3, 4) from armature space to the picture's pixels (camera.project).
+    """
+
+    pose: Array
+    picture: NDArray[np.uint8]
+    azimuth: float
+    projection: Array
+
+    def __post_init__(self) -> None:
+        for key, kind in (("pose", np.float64), ("picture", np.uint8), ("projection", np.float64)):
+            value = np.array(getattr(self, key), dtype=kind)
+            value.flags.writeable = False
+            object.__setattr__(self, key, value)
+        object.__setattr__(self, "azimuth", float(self.azimuth))
+        if self.projection.shape != (3, 4):
+            raise UserError(f"The reference's projection has shape {self.projection.shape}: it must be (3, 4).")
+        if self.picture.ndim != 3 or self.picture.shape[2] != 4:
+            raise UserError(f"The reference picture has shape {self.picture.shape}: it must be RGBA.")
+        if self.pose.ndim != 3 or self.pose.shape[1:] != (4, 4) or not np.isfinite(self.pose).all():
+            raise UserError("The reference pose is not a finite 4x4 matrix for every joint: reset the pose.")
+
+    def to_json(self) -> str:
+        """Text that `from_json` turns back into an equal reference; the picture is kept as PNG."""
+        # OpenCV stores BGRA, so the channels are swapped on the way in and back on the way out.
+        png = cv2.imencode(".png", cv2.cvtColor(self.picture, cv2.COLOR_RGBA2BGRA))[1]
+        return json.dumps(
+            {
+                "pose": self.pose.tolist(),
+                "azimuth": self.azimuth,
+                "projection": self.projection.tolist(),
+                "picture": base64.b64encode(png.tobytes()).decode("ascii"),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Reference:
+        """Raises UserError if the text is not a reference."""
+        try:
+            values = json.loads(text)
+            png = np.frombuffer(base64.b64decode(values["picture"]), np.uint8)
+            picture = cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
+            return cls(np.array(values["pose"]), picture, values["azimuth"], np.array(values["projection"]))
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError, cv2.error) as error:
+            raise UserError(f"This is not a reference written by AnyRig ({error}): make it again.") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A rig and its reference pose seen from several sides; the capture picks the side that looks most like the video.
+
+    A single reference is taken as it is.
+    """
+
+    rig: Rig
+    references: tuple[Reference, ...]
+
+    def __post_init__(self) -> None:
+        if not self.references:
+            raise UserError(f"Rig '{self.rig.name}' has no reference picture: render at least one view of it.")

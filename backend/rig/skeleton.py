@@ -1,0 +1,172 @@
+"""The skeleton as the network sees it: y-up axes, offsets, graph relations, tips, forward kinematics.
+
+This file owns the change of frame between a rig (armature axes, its own units) and the network (SPEC-V2 section 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..geometry.camera import Y_UP
+from ..geometry.rotations import Array
+from .rig import Rig
+
+MAX_HOP = 5
+SELF, PARENT, CHILD, SIBLING, UNRELATED, END = range(6)
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """K joints in the network's axes (y up) and the rig's units: the J joints of the rig, then the tips, if any.
+
+    parents: (K,) int, -1 for the root, joint 0. offsets: (K, 3) head minus the parent's head at rest; zero for the root.
+    tip: (K,) bool, joints added at the tail of a leaf bone: they have a position and no rotation of their own.
+    translates, static: (K,) bool as in Rig; False for tips.
+    """
+
+    names: tuple[str, ...]
+    parents: NDArray[np.integer]
+    offsets: Array
+    tip: NDArray[np.bool_]
+    translates: NDArray[np.bool_]
+    static: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def rest(self) -> Array:
+        """(K, 3) positions at rest, relative to the root."""
+        return forward_kinematics(self.parents, self.offsets, np.broadcast_to(np.eye(3), (len(self), 3, 3)))[1]
+
+
+def network_axes(rig: Rig) -> Array:
+    """(3, 3) A: armature axes -> the network's. A point goes to A p; a turn G, which maps points to points, to A G A^T."""
+    return Y_UP @ rig.world
+
+
+def skeleton_of(rig: Rig, tips: bool = True) -> Skeleton:
+    """The rig in the network's axes. With `tips`, every leaf bone gets a position-only child at its tail."""
+    axes = network_axes(rig)
+    parents = np.array(rig.parents)
+    offsets = rig.heads - rig.heads[np.maximum(parents, 0)]
+    leaves = leaf_joints(parents) if tips else np.zeros(0, np.int64)
+    count = len(leaves)
+    none = np.zeros(count, np.bool_)
+    return Skeleton(
+        names=rig.names + tuple(f"{rig.names[leaf]} tip" for leaf in leaves),
+        parents=np.concatenate([parents, leaves]).astype(np.int32),
+        offsets=np.concatenate([offsets, rig.tails[leaves] - rig.heads[leaves]]) @ axes.T,
+        tip=np.concatenate([np.zeros(len(parents), np.bool_), ~none]),
+        translates=np.concatenate([rig.translates, none]),
+        static=np.concatenate([rig.static, none]),
+    )
+
+
+def leaf_joints(parents: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Indices of the joints that are nobody's parent."""
+    return np.setdiff1d(np.arange(len(parents)), parents)
+
+
+def pose_to_network(rig: Rig, pose: Array, tips: bool = True) -> tuple[Array, Array]:
+    """Joint matrices (..., J, 4, 4), armature space -> (G (..., K, 3, 3), root-relative positions (..., K, 3)), y up.
+
+    A tip hangs on its bone: its turn is the bone's, its position the head plus the turned rest offset.
+    """
+    axes = network_axes(rig)
+    turns = axes @ rig.turns(pose) @ axes.T
+    heads = (pose[..., :3, 3] - pose[..., :1, :3, 3]) @ axes.T
+    if not tips:
+        return turns, heads
+    leaves = leaf_joints(rig.parents)
+    offsets = (rig.tails - rig.heads)[leaves] @ axes.T
+    tails = heads[..., leaves, :] + (turns[..., leaves, :, :] @ offsets[..., None])[..., 0]
+    return np.concatenate([turns, turns[..., leaves, :, :]], axis=-3), np.concatenate([heads, tails], axis=-2)
+
+
+def global_to_local(parents: NDArray[np.integer], turns: Array) -> Array:
+    """G (..., J, 3, 3) -> L: L_root = G_root, L_j = G_parent^-1 G_j."""
+    local = np.swapaxes(turns[..., np.maximum(parents, 0), :, :], -1, -2) @ turns
+    local[..., 0, :, :] = turns[..., 0, :, :]
+    return local
+
+
+def local_to_global(parents: NDArray[np.integer], local: Array) -> Array:
+    """L (..., J, 3, 3) -> G, the inverse of `global_to_local`."""
+    turns = np.array(local)
+    for joint in range(1, len(parents)):
+        turns[..., joint, :, :] = turns[..., parents[joint], :, :] @ local[..., joint, :, :]
+    return turns
+
+
+def forward_kinematics(parents: NDArray[np.integer], offsets: Array, local: Array) -> tuple[Array, Array]:
+    """Offsets (J, 3) and L (..., J, 3, 3) -> (G (..., J, 3, 3), positions (..., J, 3) relative to the root).
+
+    p_j = p_parent + G_parent offset_j (SPEC-V2 section 2).
+    """
+    turns = local_to_global(parents, local)
+    positions = np.zeros((*turns.shape[:-2], 3), turns.dtype)
+    for joint in range(1, len(parents)):
+        parent = parents[joint]
+        positions[..., joint, :] = positions[..., parent, :] + turns[..., parent, :, :] @ offsets[joint]
+    return turns, positions
+
+
+def posed_heads(skeleton: Skeleton, turns: Array, predicted: Array) -> Array:
+    """G (T, J, 3, 3) and predicted positions (T, J, 3) -> (T, J, 3) heads relative to the root, as a rig puts them.
+
+    Bones keep their rest length: only joints that translate take the predicted position, and their children follow.
+    """
+    heads = np.zeros_like(predicted)
+    for joint in range(1, len(skeleton)):
+        parent = skeleton.parents[joint]
+        hung = heads[:, parent] + turns[:, parent] @ skeleton.offsets[joint]
+        heads[:, joint] = predicted[:, joint] if skeleton.translates[joint] else hung
+    return heads
+
+
+def scale_of(rest: Array, reference: Array) -> float:
+    """The unit of the normalised positions: max |coordinate| over root-relative rest and reference (J, 3), unrotated.
+
+    Raises UserError for a skeleton without extent.
+    """
+    scale = float(max(np.abs(rest).max(), np.abs(reference).max()))
+    if not scale > 1e-9:
+        raise UserError("The rig's joints all lie in one point: pick an armature with bones of some length.")
+    return scale
+
+
+def graph_relations(parents: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(J,) -> (hop (J, J), edge (J, J)) of SPEC-V2 section 3; row i describes what column j is to joint i."""
+    count = len(parents)
+    child = np.arange(count)[parents >= 0]
+    parent = parents[parents >= 0]
+    hop = np.full((count, count), MAX_HOP, np.int64)
+    hop[child, parent] = hop[parent, child] = 1
+    np.fill_diagonal(hop, 0)
+    for _ in range(MAX_HOP - 2):  # one more step through the tree each time
+        through_parent = np.where(parents[:, None] >= 0, hop[np.maximum(parents, 0)] + 1, MAX_HOP)
+        step = np.minimum(hop, through_parent)
+        np.minimum.at(step, parent, hop[child] + 1)
+        hop = np.minimum(step, step.T)
+    edge = np.full((count, count), UNRELATED, np.int64)
+    edge[(parents[:, None] == parents[None]) & (parents[:, None] >= 0)] = SIBLING
+    edge[child, parent] = PARENT
+    edge[parent, child] = CHILD
+    np.fill_diagonal(edge, SELF)
+    leaves = leaf_joints(parents)
+    edge[leaves, leaves] = END
+    return hop, edge
+
+
+def ancestor_mask(parents: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """(J,) -> (J, J): row i may see column j iff j is i or an ancestor of i."""
+    mask = np.eye(len(parents), dtype=np.bool_)
+    for joint, parent in enumerate(parents):
+        if parent >= 0:
+            mask[joint] |= mask[parent]
+    return mask

@@ -1,0 +1,207 @@
+"""Backdrops that can be keyed frame by frame: one colour, or a picture that stays in place. OpenCV and numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..video.reader import Array
+from .background_alignment import alignment, grey
+from .matte import (
+    Picker,
+    difference,
+    dot,
+    key,
+    mask_box,
+    ordered,
+    shade_vectors,
+    shrink,
+    soft_matte,
+    work_size,
+)
+
+_SHADE = (0.9, 1.05)  # of a static background: the cube root of how dark a shadow and how bright a reflection on it may be
+_RAMP = 11.0  # of a static background: from its tolerance to what is surely not background
+_COLOURED = 22.0  # chroma above which a backdrop is told from the subject by its colour alone
+
+
+@dataclass(frozen=True, eq=False)
+class Uniform:
+    """One colour, smoothly shaded over the picture. backdrop: (H, W, 3) shade vectors; low, high: ends of the soft key."""
+
+    backdrop: Array
+    shade: tuple[float, float]
+    low: float
+    high: float
+
+    def key(self, image: Array) -> Array:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not backdrop."""
+        return without_frame(key(image, self.backdrop, self.shade, self.low, self.high))
+
+
+def without_frame(matte: Array) -> Array:
+    """Clears black bars and bright lines along the picture's edges: outermost rows and columns that differ nearly all along."""
+    for side in range(4):
+        turned = np.rot90(matte, side)
+        full = (turned >= 96).mean(axis=1) > 0.8
+        depth = int(np.argmin(full)) if not full.all() else 0
+        if depth:  # and the line's own blur
+            turned[: depth + 1] = 0
+    return matte
+
+
+@dataclass(frozen=True, eq=False)
+class Static:
+    """A background picture. backdrop: (H, W, 3) shade vectors; noise: (H, W) their usual distance from it."""
+
+    backdrop: Array
+    noise: Array
+    reference: Array | None  # grey picture to align frames to, where the camera trembles
+
+    def key(self, image: Array) -> Array:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not background."""
+        backdrop, noise = self.backdrop, self.noise
+        if self.reference is not None:
+            motion = alignment(self.reference, grey(image))
+            if motion is not None:
+                size = (image.shape[1], image.shape[0])
+                backdrop = cv2.warpAffine(backdrop, motion, size, borderMode=cv2.BORDER_REPLICATE)
+                noise = cv2.warpAffine(noise, motion, size, borderMode=cv2.BORDER_REPLICATE)
+        low = _tolerance(noise)
+        return key(image, backdrop, _SHADE, low, low + _RAMP)
+
+    @property
+    def low(self) -> Array:
+        return _tolerance(self.noise)
+
+
+def _tolerance(noise: Array) -> Array:
+    return np.clip(2.0 * noise, 4.0, 14.0)
+
+
+def find_uniform(samples: Array) -> Uniform | None:
+    """(N, H, W, 3) uint8 RGB samples -> the uniform backdrop, or None if there is none.
+
+    The colour is the median of the border; a quadratic surface through all pixels near it follows uneven light. It counts as
+    a backdrop if most of the border and a good part of the picture agree with it closely.
+    """
+    height, width = samples.shape[1:3]
+    small = work_size(width, height, 320)
+    vectors = np.stack([shade_vectors(shrink(image, small)) for image in samples[:: max(1, len(samples) // 14)]])
+    backdrop = _find_surface(vectors)
+    if backdrop is None:
+        return None
+    surface, shade, low = backdrop
+    return Uniform(cv2.resize(surface, (width, height)), shade, low, low + 9.0)
+
+
+def _find_surface(vectors: Array) -> tuple[Array, tuple[float, float], float] | None:
+    """(N, H, W, 3) shade vectors -> the backdrop's (H, W, 3), its shade range and the tolerance, or None."""
+    height, width = vectors.shape[1:3]
+    band = np.zeros((height, width), bool)
+    margin = max(2, round(0.05 * min(height, width)))
+    band[:margin] = band[-margin:] = True
+    band[:, :margin] = band[:, -margin:] = True
+    colour = np.median(vectors[:, band], axis=(0, 1))
+    coloured = float(np.hypot(colour[1], colour[2])) > _COLOURED
+    shade = (0.6, 1.12) if coloured else (0.87, 1.06)
+    backdrop = _fit_surface(vectors, colour)
+    distance = np.stack([difference(frame, backdrop, shade) for frame in vectors])
+    near = distance < 12.0
+    border = np.median(near[:, band].mean(axis=1))
+    if border < 0.7 or np.median(near.mean(axis=(1, 2))) < 0.25 or _banded(vectors, backdrop, shade):
+        return None
+    low = max(5.0, 1.2 * float(np.percentile(distance[near], 97)))
+    return (backdrop, shade, low) if low < 11.0 else None
+
+
+def _banded(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> bool:
+    """Whether rows at the sides of the picture differ as one from the backdrop, as sky and ground do from what is fit to both."""
+    margin = max(2, round(0.08 * backdrop.shape[1]))
+    middle = np.median(vectors[:, :, np.r_[:margin, -margin:0]], axis=(0, 2))
+    expected = np.median(backdrop[:, np.r_[:margin, -margin:0]], axis=1)
+    return bool(np.percentile(difference(middle, expected, shade), 80) > 2.5)
+
+
+def _fit_surface(vectors: Array, colour: Array) -> Array:
+    """(H, W, 3): the quadratic in x and y through the pixels that are near it, starting from one colour."""
+    height, width = vectors.shape[1:3]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    surface = np.broadcast_to(colour, vectors.shape[1:]).astype(np.float32)
+    step = max(1, height * width // 4000)
+    points = vectors.reshape(len(vectors), -1, 3)[:, ::step]
+    basis = np.broadcast_to(terms.reshape(-1, 6)[::step], (len(points), points.shape[1], 6))
+    for tolerance in (24.0, 18.0, 12.0, 12.0):
+        rest = points - surface.reshape(-1, 3)[::step]
+        inlier = dot(rest, rest) < tolerance**2
+        if inlier.sum() < 60:
+            break
+        solution = np.linalg.lstsq(basis[inlier], points[inlier], rcond=None)[0]
+        surface = (terms @ solution).astype(np.float32)
+    return surface
+
+
+def find_static(samples: Array) -> Static | None:
+    """(N, H, W, 3) uint8 RGB samples -> the background picture, or None if the camera moves or the subject never clears it.
+
+    The background is what each pixel shows most steadily. A trembling hand is allowed for: samples are aligned to the
+    middle one first.
+    """
+    middle = grey(samples[len(samples) // 2])
+    motions = [alignment(grey(sample), middle) for sample in samples]
+    if sum(motion is None for motion in motions) > 0.1 * len(samples):
+        return None
+    size = (middle.shape[1], middle.shape[0])
+    shift = max(_shift(motion, size) for motion in motions if motion is not None)
+    if shift > 0.05 * max(size):
+        return None
+    trembles = shift > 0.6
+    if trembles:
+        pairs = zip(samples, motions, strict=True)
+        samples = np.stack([_moved(sample, motion) for sample, motion in pairs if motion is not None])
+    backdrop = shade_vectors(steadiest(samples))
+    rest = np.stack([difference(shade_vectors(sample), backdrop, _SHADE) for sample in samples])
+    # Where the subject often passes, a low percentile still sees the background alone.
+    noise = cv2.GaussianBlur(1.8 * np.percentile(rest, 30, axis=0).astype(np.float32), (0, 0), 2.0)
+    found = Static(backdrop, noise, middle if trembles else None)
+    return found if _clears(rest, found.low) else None
+
+
+def _moved(sample: Array, motion: Array) -> Array:
+    return cv2.warpAffine(sample, motion, (sample.shape[1], sample.shape[0]), borderMode=cv2.BORDER_REPLICATE)
+
+
+def steadiest(samples: Array) -> Array:
+    """(N, H, W, 3) -> (H, W, 3) per channel the middle of the narrowest range that holds 40 % of the samples.
+
+    Unlike the median it is the background's also where the subject hides that more than half of the time.
+    """
+    levels = ordered(samples)
+    held = max(1, round(0.4 * len(levels)))
+    start = np.argmin(levels[held - 1 :].astype(np.int16) - levels[: len(levels) - held + 1], axis=0)
+    return np.take_along_axis(levels, start[None] + held // 2, axis=0)[0]
+
+
+def _clears(rest: Array, low: Array) -> bool:
+    """Whether something moves, not nearly everything, and it leaves its place, so that the background behind it shows.
+
+    Of a subject that stays in place only the limbs are seen to move; the body has become part of the background.
+    """
+    boxes = [mask_box(Picker(reach=3.0).pick(soft_matte(one, low, low + _RAMP))) for one in rest]
+    seen = np.array([box for box in boxes if box is not None])
+    share = (rest > 16.0).mean(axis=(1, 2))
+    if np.median(share) > 0.4 or len(seen) < max(2, 0.1 * len(rest)):
+        return False
+    extent = np.median(seen[:, 2:] - seen[:, :2], axis=0)
+    centre = (seen[:, 2:] + seen[:, :2]) / 2
+    travel = np.percentile(centre, 95, axis=0) - np.percentile(centre, 5, axis=0)
+    return bool((travel > 0.7 * extent).any())
+
+
+def _shift(motion: Array, size: tuple[int, int]) -> float:
+    """How far the map moves the corner it moves most, in pixels."""
+    corners = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [*size, 1]], float)
+    return float(np.linalg.norm(corners @ motion.T - corners[:, :2], axis=1).max())

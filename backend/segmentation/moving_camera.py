@@ -1,0 +1,376 @@
+"""The subject before a moving camera: what does not move with the background, refined by GrabCut. OpenCV and numpy.
+
+Neighbouring frames are brought into line with each frame's background. What differs from those just before and also from
+those just after moves by itself. Where the background has moved far enough to clear the subject, the median of the
+neighbours shows it, and what differs from that is the subject whole. Either seeds GrabCut, together with the last frame's
+mask carried on by optical flow. Only the frames of a window are kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from ..video.clip import Clip
+from ..video.prefetch import ahead
+from ..video.reader import Array, read_frames
+from .background_alignment import Chain, grey
+from .matte import (
+    Box,
+    Picker,
+    fill_holes,
+    mask_box,
+    ordered,
+    shade_vectors,
+    shifted_difference,
+    shrink,
+    work_size,
+)
+
+_LONGEST = 320  # pixels of the longer side that is worked on
+_REACH = 150  # frames before and after among which neighbours are chosen
+_SIDE = 6  # neighbours before and after
+_NEAR = (2, 4, 7)  # frames before and after that show what moves by itself
+_ENOUGH = 5  # neighbours whose median can be trusted
+_SHADE = (0.88, 1.06)  # the cube root of how much darker or brighter the background may have become
+_PATIENCE = 10  # frames that a mask is carried on without any motion to confirm it
+
+
+@dataclass(eq=False)
+class _View:
+    """A frame at work size. placed, guesses: where its background lies, as `Chain` has it. mask: the subject, once known."""
+
+    time: float
+    image: Array
+    grey: Array
+    placed: Array
+    guesses: int
+    mask: Array | None = None
+    density: Array | None = None
+
+
+def follow(clip: Clip, fixed: Array, box: Box | None, size: tuple[int, int]) -> Generator[tuple[float, Array, float], None, None]:
+    """Yields (time, soft matte at `size`, confidence) for each frame; zeros where no subject is seen.
+
+    fixed: (H, W) bool, pixels that never change (logos), at any size. box: the user's, in pixels at `size`.
+    """
+    small = work_size(*size, _LONGEST)
+    ratio = small[0] / size[0]
+    still = cv2.resize(fixed.astype(np.uint8), small, interpolation=cv2.INTER_AREA) > 0
+    scaled = None if box is None else (box[0] * ratio, box[1] * ratio, box[2] * ratio, box[3] * ratio)
+    tracker = _Tracker(still, scaled)
+    # GrabCut draws from a generator that each thread has: a second clip must not depend on the first.
+    cv2.setRNGSeed(0)
+    with closing(ahead(_prepared(clip, small, still))) as windows:
+        yield from _masked(windows, tracker, size)
+
+
+def _masked(
+    windows: Iterable[tuple[list[_View], int]], tracker: _Tracker, size: tuple[int, int]
+) -> Generator[tuple[float, Array, float], None, None]:
+    ready: list[tuple[Array, float]] | None = None
+    for window, centre in windows:
+        ready = tracker.begin(window) if ready is None else ready
+        mask, quality = ready.pop(0) if ready else tracker.step(window, centre)
+        soft = cv2.GaussianBlur(mask.astype(np.float32) * 255.0, (0, 0), 0.8)
+        yield window[centre].time, cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8), quality
+
+
+def _prepared(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_View], int], None, None]:
+    """`_windows` with the density of the centre: all that does not depend on the masks before."""
+    with closing(_windows(clip, size, still)) as windows:
+        for window, centre in windows:
+            window[centre].density = _density(_self_moving(window, centre, still))
+            yield window, centre
+
+
+def _windows(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_View], int], None, None]:
+    """For each frame the views within reach and the frame's place among them."""
+    window: deque[_View] = deque()
+    centre = 0
+    free = cv2.dilate(still.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0
+    chain = Chain()
+    with closing(read_frames(clip)) as frames:
+        for frame in frames:
+            image = shrink(frame.image, size)
+            picture = grey(image)
+            placed = chain.add(picture, free)
+            window.append(_View(frame.time, image, picture, placed, chain.guesses))
+            if len(window) - centre > _REACH:
+                yield list(window), centre
+                centre += 1
+            if centre > _REACH:
+                window.popleft()
+                centre -= 1
+    while centre < len(window):
+        yield list(window), centre
+        centre += 1
+
+
+def _neighbours(window: list[_View], centre: int, extent: tuple[float, float]) -> list[int]:
+    """Frames whose background has moved far enough to show what is behind a subject of `extent` (width, height) in pixels."""
+    height, width = window[0].grey.shape
+    middle = np.array([width / 2, height / 2, 1.0])
+    back = window[centre].placed
+    shift = np.array([(back @ np.linalg.solve(view.placed, middle) - middle)[:2] for view in window])
+    # in units of what clears the subject
+    cleared = np.max(np.abs(shift) / np.array(extent), axis=1)
+    # A background that had to be guessed at in between does not fit well enough.
+    cleared[[abs(view.guesses - window[centre].guesses) > 2 for view in window]] = 0.0
+    sides = (range(centre - 1, -1, -1), range(centre + 1, len(window)))
+    return sorted(set().union(*(_displaced(side, cleared, 1.0, 0.6 * width / extent[0]) for side in sides)))
+
+
+def _displaced(side: range, shift: Array, least: float, most: float) -> set[int]:
+    """Frames going away from the centre, evenly displaced from `least` to at most about `most`."""
+    distances = shift[list(side)]
+    if len(distances) == 0 or distances.max() < least:
+        return set()
+    targets = np.linspace(least, min(float(distances.max()), max(most, least)), _SIDE)
+    return {side[int(np.argmax(distances >= target))] for target in targets}
+
+
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """strong, weak: (H, W) bool, what surely or perhaps differs from the background. known: (H, W) bool, where that can be
+    told: everywhere that is textured or has been cleared by the subject."""
+
+    strong: Array
+    weak: Array
+    known: Array
+
+
+def _placed_as(other: _View, view: _View) -> tuple[Array, Array]:
+    """The other frame's picture where `view` has the same background, and (H, W) bool where it is seen and not masked."""
+    size = (view.image.shape[1], view.image.shape[0])
+    # a pixel of the other frame -> the first frame's background -> this frame
+    motion = (view.placed @ np.linalg.inv(other.placed))[:2]
+    free = np.ones(size[::-1], np.uint8) if other.mask is None else (~other.mask).astype(np.uint8)
+    return cv2.warpAffine(other.image, motion, size), cv2.warpAffine(free, motion, size, flags=cv2.INTER_NEAREST) > 0
+
+
+def _self_moving(window: list[_View], centre: int, still: Array) -> Array:
+    """(H, W) float: colour difference from the frames just before and from those just after, whichever is less.
+
+    What a thing uncovers or covers differs on one side of time only. At the clip's ends the least of one side's must do.
+    """
+    view = window[centre]
+    vectors = shade_vectors(view.image)
+    sides: list[list[Array]] = [[], []]
+    for side, sign in enumerate((-1, 1)):
+        for offset in _NEAR:
+            if 0 <= centre + sign * offset < len(window):
+                picture, inside = _placed_as(replace(window[centre + sign * offset], mask=None), view)
+                inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+                sides[side].append(np.where(inside, shifted_difference(vectors, shade_vectors(picture), _SHADE), 0.0))
+    if sides[0] and sides[1]:
+        least = np.minimum(np.maximum.reduce(sides[0]), np.maximum.reduce(sides[1]))
+    else:
+        least = np.minimum.reduce(sides[0] + sides[1])
+    return np.where(still, 0.0, least).astype(np.float32)
+
+
+def _density(moving: Array) -> Array:
+    """(H, W) 0 to 1: how much of the neighbourhood moves by itself. Textures and outlines differ, plain parts do not."""
+    noise = 2.0 * float(np.median(moving))
+    return cv2.GaussianBlur(np.clip((moving - noise) / 12.0, 0.0, 1.0), (0, 0), 4.0)
+
+
+def _cleared(window: list[_View], centre: int, chosen: list[int], still: Array, seed: Array) -> _Evidence:
+    """Differences from the median of the chosen frames, where something moves by itself (`seed`).
+
+    Elsewhere they are traces of the subject in those frames, or of a background that is not flat.
+    """
+    view = window[centre]
+    pictures, seen = zip(*(_placed_as(window[index], view) for index in chosen), strict=True)
+    valid = np.stack(seen) & ~still
+    backdrop, spread = _masked_median(np.stack(pictures), valid)
+    backdrop = _fitted(view, backdrop, ~_dilated(seed, 15))
+    distance = np.where(still, 0.0, shifted_difference(shade_vectors(view.image), shade_vectors(backdrop), _SHADE))
+    usual = np.minimum(cv2.blur(spread, (5, 5)), 20.0)
+    known = valid.sum(axis=0) >= 2
+    # Outlines of the background that do not fit exactly are thin.
+    clear = cv2.morphologyEx((distance > 12.0 + usual).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
+    strong = _dilated(seed, 21) & (clear | (seed & (distance > 9.0 + 0.4 * usual)))
+    return _Evidence(known & strong, known & (distance > 7.0 + 0.7 * usual), known)
+
+
+def _fitted(view: _View, backdrop: Array, free: Array) -> Array:
+    """The backdrop moved by a few pixels where, near and far things apart, no one map fits them all.
+
+    Its optical flow is averaged over the surroundings, of which only the pixels in `free` count: the subject does not pull.
+    """
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(view.grey, grey(backdrop), None)
+    weight = cv2.blur(free.astype(np.float32), (41, 41)) + 1e-3
+    smooth = cv2.blur(np.clip(flow, -5, 5) * free[..., None], (41, 41)) / weight[..., None]
+    y, x = np.mgrid[: free.shape[0], : free.shape[1]].astype(np.float32)
+    return cv2.remap(backdrop, x + smooth[..., 0], y + smooth[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _masked_median(stack: Array, valid: Array) -> tuple[Array, Array]:
+    """(N, H, W, 3) uint8 and (N, H, W) bool -> (H, W, 3) lower median of the valid ones, and (H, W) how far they differ.
+
+    Where none is valid the result means nothing.
+    """
+    pixels = ordered(np.where(valid[..., None], stack, np.uint8(255))).reshape(-1, 3)
+    last = np.maximum(valid.sum(axis=0) - 1, 0)
+    place = np.arange(last.size).reshape(last.shape)
+    low, middle, high = (pixels.take((last * part // 10) * last.size + place, axis=0) for part in (3, 5, 7))
+    # The middle 40 % of a normal distribution span 1.05 standard deviations.
+    return middle, (high - low).max(axis=-1).astype(np.float32)
+
+
+class _Tracker:
+    """Carries the mask from frame to frame."""
+
+    def __init__(self, still: Array, box: Box | None) -> None:
+        self.still = still
+        self.box = box
+        self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self.last: _View | None = None
+        self.mask: Array | None = None
+        self.density = np.zeros(still.shape, np.float32)
+        self.unconfirmed = 0
+
+    def begin(self, window: list[_View]) -> list[tuple[Array, float]]:
+        """The results of the first frames, found backwards from one that has frames on both sides to be compared with."""
+        if self.box is not None:
+            return []
+        start = min(max(_NEAR) + 1, len(window) - 1)
+        results = [self.step(window, start)]
+        last, mask, density = self.last, self.mask, self.density
+        for index in range(start - 1, -1, -1):
+            results.insert(0, self.step(window, index))
+        self.last, self.mask, self.density = last, mask, density
+        return results
+
+    def step(self, window: list[_View], centre: int) -> tuple[Array, float]:
+        """(mask, confidence) of the window's frame `centre`."""
+        view = window[centre]
+        carried = self._carry(view)
+        density = _density(_self_moving(window, centre, self.still)) if view.density is None else view.density
+        view.density = None  # not needed again
+        self.density = np.maximum(self.density, density)
+        usual = max(0.12, 0.3 * float(np.percentile(self.density, 99.5)))
+        seed = self.density > usual
+        wide = self._pick(self.density > 0.5 * usual, 0.15)
+        box = mask_box(wide if carried is None else carried)
+        margin = 1.0 if carried is None else 0.65  # what is only surmised may be larger
+        chosen = [] if box is None else _neighbours(window, centre, (margin * (box[2] - box[0]), margin * (box[3] - box[1])))
+        if len(chosen) >= _ENOUGH:
+            evidence = _cleared(window, centre, chosen, self.still, seed)
+            moving = evidence.strong & _dilated(wide, 9)
+            moving = fill_holes(moving, 0.05 * moving.sum())
+        else:
+            evidence = _Evidence(seed, seed, np.zeros_like(seed))
+            solid = cv2.morphologyEx(seed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8)) > 0
+            moving = self._pick(fill_holes(solid, 0.02 * solid.size), 0.04)
+        mask, quality = self._segment(view, evidence, moving, carried)
+        view.mask = _dilated(mask, 9) if mask.any() else None
+        self.last, self.mask = view, mask if mask.any() else None
+        return mask, quality
+
+    def _pick(self, mask: Array, reach: float) -> Array:
+        """The subject's components, judged by where it was; this choice itself leaves no trace."""
+        picker = Picker(self.box, previous=self.mask, reach=reach)
+        return picker.pick(mask.astype(np.uint8) * 255, holes=0.05) > 0
+
+    def _carry(self, view: _View) -> Array | None:
+        """The last mask, moved by the optical flow from this frame back to the last; so is the density, fading."""
+        if self.last is None:
+            return None
+        flow = self.flow.calc(view.grey, self.last.grey, None)
+        y, x = np.mgrid[: view.grey.shape[0], : view.grey.shape[1]].astype(np.float32)
+        x, y = x + flow[..., 0], y + flow[..., 1]
+        self.density = 0.85 * cv2.remap(self.density, x, y, cv2.INTER_LINEAR)
+        return None if self.mask is None else cv2.remap(self.mask.astype(np.float32), x, y, cv2.INTER_LINEAR) > 0.5
+
+    def _segment(self, view: _View, evidence: _Evidence, moving: Array, carried: Array | None) -> tuple[Array, float]:
+        nothing = np.zeros(moving.shape, bool)
+        if carried is None or not carried.any():
+            if self.box is None and moving.sum() < 2e-3 * moving.size:
+                return nothing, 0.0
+            return self._refine(view, evidence, moving, nothing), 0.7
+        confirmed = (moving & carried).sum() > 0.25 * carried.sum()
+        self.unconfirmed = 0 if confirmed else self.unconfirmed + 1
+        if self.unconfirmed > _PATIENCE and self.box is None:
+            return nothing, 0.0
+        mask = self._refine(view, evidence, moving, carried)
+        growth = mask.sum() / max(carried.sum(), 1)
+        if not evidence.known.any() and not 0.5 < growth < 1.8:
+            return carried, 0.3
+        agreement = (mask & carried).sum() / max((mask | carried).sum(), 1)
+        # Without a view of the background behind it, colours alone told the subject from it.
+        sure = 0.9 if evidence.known.any() else 0.5
+        return mask, float(np.clip(agreement + 0.1, 0.3, 1.0)) * sure * (1.0 if confirmed else 0.6)
+
+    def _refine(self, view: _View, evidence: _Evidence, moving: Array, carried: Array) -> Array:
+        """GrabCut within the neighbourhood of what moves and what was carried."""
+        support = moving | carried
+        box = self.box if self.box is not None and not carried.any() else mask_box(support)
+        if box is None:
+            return support
+        height, width = support.shape
+        margin = 6 + (0.12 if carried.any() or self.box is None else 0.4) * max(box[2] - box[0], box[3] - box[1])
+        x0, y0 = max(int(box[0] - margin), 0), max(int(box[1] - margin), 0)
+        x1, y1 = min(int(box[2] + margin), width), min(int(box[3] + margin), height)
+        region = np.s_[y0:y1, x0:x1]
+        labels = self._labels(evidence, moving, carried, box)[region]
+        if not ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).any() or not (labels == cv2.GC_BGD).any():
+            return support
+        iterations = 1 if evidence.known.any() else 2 if carried.any() else 4
+        labels = np.ascontiguousarray(labels)
+        bgr = np.ascontiguousarray(view.image[region][..., ::-1])
+        cv2.grabCut(bgr, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
+        mask = np.zeros_like(support)
+        mask[region] = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+        return _touching(mask, support if support.any() else mask)
+
+    def _labels(self, evidence: _Evidence, moving: Array, carried: Array, box: Box) -> Array:
+        """GrabCut's labels: what is surely or probably subject or background."""
+        labels = np.full(moving.shape, cv2.GC_BGD, np.uint8)
+        if self.box is not None and not carried.any():
+            x0, y0, x1, y1 = (max(round(value), 0) for value in box)
+            # A subject fills the middle of its box; the corners are rarely its.
+            ellipse = np.zeros_like(labels)
+            cv2.ellipse(ellipse, (((x0 + x1) / 2, (y0 + y1) / 2), (0.85 * (x1 - x0), 0.85 * (y1 - y0)), 0.0), 1, -1)
+            labels[y0:y1, x0:x1] = cv2.GC_PR_BGD
+            labels[ellipse > 0] = cv2.GC_PR_FGD
+        elif evidence.known.any():  # the background is known: only the rim is in question
+            labels[_dilated(moving, 5)] = cv2.GC_PR_BGD
+            labels[_dilated(moving, 15) & carried & (evidence.weak | ~evidence.known)] = cv2.GC_PR_FGD
+            labels[moving] = cv2.GC_PR_FGD
+            labels[_eroded(moving, 3)] = cv2.GC_FGD
+        elif self.box is not None:  # what the user pointed at need not move
+            labels[_dilated(carried, 13)] = cv2.GC_PR_BGD
+            labels[carried] = cv2.GC_PR_FGD
+            labels[_eroded(carried, 5)] = cv2.GC_FGD
+        else:  # a mask that grew from motion fades where nothing moves
+            near = _dilated(moving, 17) if moving.any() else _dilated(carried, 9)
+            labels[near] = cv2.GC_PR_BGD
+            labels[moving | (carried & near)] = cv2.GC_PR_FGD
+            labels[_eroded(moving & carried if carried.any() else moving, 7)] = cv2.GC_FGD
+        labels[self.still] = cv2.GC_BGD
+        return labels
+
+
+def _touching(mask: Array, support: Array) -> Array:
+    """The components of the mask that overlap the support with more than a few pixels, small holes filled."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    kept = np.bincount(labels[support], minlength=labels.max() + 1) >= 8
+    kept[0] = False
+    chosen = kept[labels]
+    return fill_holes(chosen, 0.01 * chosen.sum())
+
+
+def _dilated(mask: Array, width: int) -> Array:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((width, width), np.uint8)) > 0
+
+
+def _eroded(mask: Array, width: int) -> Array:
+    return cv2.erode(mask.astype(np.uint8), np.ones((width, width), np.uint8)) > 0

@@ -1,0 +1,289 @@
+"""Open scenery behind a camera that stands still: sky and ground as bands of colour, and shadows cast on them. OpenCV and numpy;
+the network of cutout.py does what colours cannot.
+
+A subject that stays in place never clears its background, but the sides of the picture show what is behind it: along each row
+sky and ground keep nearly one colour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from ..video.reader import Array
+from .backdrop_key import steadiest
+from .cutout_network import Cutout, cut_out
+from .matte import Picker, difference, fill_holes, mask_box, shade_vectors, soft_matte
+
+_SIDE = 0.14  # of the width: columns at either side that show each row's background
+_SHADE = (0.95, 1.04)  # cube root of luminance: how much a band may vary by its own texture
+_RAMP = 9.0
+_ROUGHEST = 8.0  # tolerance above which rows are not of one colour
+_DARKEST, _LIGHTEST = 0.1, 0.8  # of a shadow's core: its light, as a share of that around it
+_PENUMBRA = 0.016  # of the width: how far a shadow's soft rim may reach
+_ALIKE = 0.14  # relative difference of colours that shadow and ground in it may have
+_REACH = 0.2  # of the subject's diagonal: how far from it parts of it may lie
+_LEVELS = (np.arange(256) / 255.0) ** 2.2
+
+
+@dataclass(frozen=True, eq=False)
+class Shadow:
+    """What a cast shadow leaves of the light. ground: (H, W, 3) linear RGB without it. core: (3,) shares of R, G and B."""
+
+    ground: Array
+    core: Array
+
+    def mask(self, image: Array, differs: Array) -> Array:
+        """(H, W, 3) uint8 RGB, (H, W) bool what differs from the ground -> (H, W) bool what of it is in shadow alone.
+
+        Light in a penumbra is a mixture of none and all of the sun's. A dark patch within the subject is not its shadow: that
+        lies beside the background.
+        """
+        box = mask_box(differs)
+        shadow = np.zeros(differs.shape, bool)
+        if box is None:
+            return shadow
+        part = _around(box, 4, differs.shape)
+        here = differs[part]
+        ratio = _linear(cv2.blur(image[part], (3, 3))) / self.ground[part]
+        core, alike = self._shaded(ratio, here)
+        reach = 2 * round(_PENUMBRA * differs.shape[1]) + 1
+        near = cv2.dilate(core, np.ones((reach, reach), np.uint8))
+        shadow[part] = _beside(alike & near, here)
+        return shadow
+
+    def _shaded(self, ratio: Array, here: Array) -> tuple[Array, Array]:
+        """Light (H, W, 3) as a share of that on the ground -> (H, W) uint8: the shadow's core, and all that can be shadow.
+
+        From the penumbra, a mixture of full light and the core's, it goes on into corners that not even the sky lights well.
+        """
+        lost = 1.0 - self.core
+        share = np.clip((1.0 - ratio) @ lost / (lost @ lost), 0.0, 1.0)
+        dim = np.clip(ratio @ self.core / (self.core @ self.core), 0.35, 1.0)
+        expected = np.where(share[..., None] < 1.0, 1.0 - share[..., None] * lost, dim[..., None] * self.core)
+        error = np.abs(ratio - expected).max(axis=-1) / expected.mean(axis=-1)
+        # light thrown back by the subject tints what is darkest
+        alike = (here & (share > 0.15) & (error < np.where(dim < 0.8, 1.6 * _ALIKE, _ALIKE))).astype(np.uint8)
+        alike = cv2.morphologyEx(cv2.medianBlur(alike, 5), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+        core = alike & (share > 0.75)
+        return cv2.morphologyEx(core.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), alike
+
+
+def _around(box: tuple[float, ...], margin: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    x0, y0, x1, y1 = (int(side) for side in box)
+    return np.s_[max(y0 - margin, 0) : min(y1 + margin, shape[0]), max(x0 - margin, 0) : min(x1 + margin, shape[1])]
+
+
+def _beside(alike: Array, differs: Array) -> Array:
+    """The components of `alike` with a good part of their outline on what does not differ, lower than the rest."""
+    count, labels, stats, centres = cv2.connectedComponentsWithStats(alike, connectivity=4)
+    rim = (cv2.erode(alike, np.ones((3, 3), np.uint8)) == 0) & (alike > 0)
+    outside = cv2.dilate((~differs).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    outline = np.bincount(labels[rim], minlength=count)
+    free = np.bincount(labels[rim & outside], minlength=count)
+    kept = (free > 0.3 * outline) & (stats[:, 4] >= 12)
+    rest = np.nonzero(differs & (alike == 0))[0]
+    if len(rest):
+        kept &= centres[:, 1] > rest.mean()
+    kept[0] = False
+    return kept[labels]
+
+
+def _linear(image: Array) -> Array:
+    return _LEVELS.astype(np.float32)[image]
+
+
+def find_shadow(images: Array, background: Array, masks: Array) -> Shadow | None:
+    """How dark cast shadows are, or None if there are none.
+
+    images: (N, H, W, 3) uint8 RGB; background: (H, W, 3) shade vectors; masks: (N, H, W) bool, what differs from it. A shadow's
+    core has nearly one colour relative to the ground; outdoors, where the sky alone lights it, bluish. Of such colours the one
+    found most, above all low in what differs, is the shadow's.
+    """
+    ground = np.maximum(_linear(_picture(background)), 0.004)
+    points, weights = [], []
+    for image, mask in zip(images, masks, strict=True):
+        rows, columns = np.nonzero(mask)
+        if len(rows) < 30:
+            continue
+        ratio = _linear(cv2.blur(image, (3, 3)))[rows, columns] / ground[rows, columns]
+        points.append(np.log(np.maximum(ratio, 1e-3)))
+        low, high = np.percentile(rows, [2, 98])
+        weights.append(np.clip((rows - low) / max(high - low, 1.0), 0.0, 1.0) ** 2)
+    if not points:
+        return None
+    core = _commonest(np.concatenate(points), np.concatenate(weights), 0.02)
+    return None if core is None else Shadow(ground, np.exp(core))
+
+
+def _commonest(points: Array, weights: Array, least: float) -> Array | None:
+    """(3,) the densest place among logarithms of light (P, 3) that a shadow's core can have; `least` is its share of the weight."""
+    red, green, blue = points.T
+    tint = blue - red
+    can = (points.mean(axis=1) > np.log(_DARKEST)) & (points.mean(axis=1) < np.log(_LIGHTEST))
+    can &= (tint > -0.12) & (tint < 1.1) & (np.abs(green - red - 0.45 * tint) < 0.22)
+    total, points, weights = weights.sum(), points[can], weights[can]
+    if weights.sum() < least * total:
+        return None
+    edges = [np.arange(-3.6, 1.2, 0.12)] * 3
+    counts, _ = np.histogramdd(points, edges, weights=weights)
+    smooth = counts
+    for axis in range(3):
+        smooth = smooth + np.roll(smooth, 1, axis) + np.roll(smooth, -1, axis)
+    best = np.array([edges[0][index] + 0.06 for index in np.unravel_index(np.argmax(smooth), smooth.shape)])
+    near = np.abs(points - best).max(axis=1) < 0.2
+    return np.median(points[near], axis=0) if weights[near].sum() > least * total else None
+
+
+def _picture(vectors: Array) -> Array:
+    """Shade vectors (matte.shade_vectors) back to uint8 RGB."""
+    lab = (vectors - np.array([16, -128, -128], np.float32)) * np.array([255 / 100, 1, 1], np.float32)
+    return cv2.cvtColor(np.clip(np.rint(lab), 0, 255).astype(np.uint8), cv2.COLOR_Lab2RGB)
+
+
+@dataclass(frozen=True, eq=False)
+class Scenery:
+    """Bands of colour. backdrop: (H, W, 3) shade vectors; low: (H, W) the distance from it up to which all is background."""
+
+    backdrop: Array
+    low: Array
+    shadow: Shadow | None = None
+
+    @cached_property
+    def picture(self) -> Array:
+        """(H, W, 3) uint8 RGB: the backdrop as one would see it."""
+        return _picture(self.backdrop)
+
+    def key(self, image: Array) -> Array:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is neither background nor shadow."""
+        return self.keyed(image)[0]
+
+    def pick(self, image: Array, picker: Picker, holes: float, network: Cutout) -> Array:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the subject that the picker chooses, cut out by the network.
+
+        Twice, since what the picker saw may be a hand alone: what is found around it the second time is found in its own
+        surroundings. Scraps far from the rest are bits of shadow.
+        """
+        matte, dark = self.keyed(image)
+        rough = picker.pick(matte, holes)
+        rough = np.maximum(rough, cut_out(network, image, self.picture, rough, dark))
+        return Picker(reach=_REACH).pick(cut_out(network, image, self.picture, rough, dark), 0.0)
+
+    def keyed(self, image: Array) -> tuple[Array, Array]:
+        """The soft matte, and (H, W) bool what is in shadow alone."""
+        matte = soft_matte(difference(shade_vectors(image), self.backdrop, _SHADE), self.low, self.low + _RAMP)
+        if self.shadow is None:
+            return matte, np.zeros(matte.shape, bool)
+        dark = self.shadow.mask(image, matte >= 64)
+        return _without(matte, dark), dark
+
+
+def _without(matte: Array, dark: Array) -> Array:
+    """Clears shadows (H, W) bool and the slivers of their rims from a soft matte (H, W) uint8."""
+    if not dark.any():
+        return matte
+    cleared = np.where(dark, 0, matte).astype(np.uint8)
+    solid = cv2.morphologyEx((cleared >= 96).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    rim = (cv2.dilate(dark.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0) & (cv2.dilate(solid, np.ones((3, 3), np.uint8)) == 0)
+    cleared[rim] = 0
+    return cleared
+
+
+def find_scenery(samples: Array, network: Cutout | None = None) -> Scenery | None:
+    """(N, H, W, 3) uint8 RGB samples -> the bands behind the subject, or None if the camera moves or bands do not explain it.
+
+    They do if the sides of the picture agree with them, and if what differs is one compact subject and little else; with a
+    network, if it is once the network has put together what colours let fall apart.
+    """
+    images = samples[:: max(1, len(samples) // 14)]
+    if not _stands_still(images):
+        return None
+    steady = steadiest(images)
+    backdrop, low = _bands(shade_vectors(steady))
+    if np.median(low) > _ROUGHEST:
+        return None
+    found = Scenery(*_with_picture(images, steady, backdrop, low))
+    masks = np.stack([found.key(image) >= 96 for image in images])
+    found = replace(found, shadow=find_shadow(images, found.backdrop, masks))
+    keyed = [found.keyed(image) for image in images]
+    if _plausible(np.stack([matte for matte, _ in keyed])):
+        return found
+    return found if network is not None and _plausible(_joined(found, images, keyed, network)) else None
+
+
+def _joined(found: Scenery, images: Array, keyed: list[tuple[Array, Array]], network: Cutout) -> Array:
+    """(N, H, W) uint8: all that differs, together with what the network takes for the subject."""
+    picker = Picker(reach=0.15)
+    pairs = zip(images, keyed, strict=True)
+    wholes = [cut_out(network, image, found.picture, picker.pick(matte), dark) for image, (matte, dark) in pairs]
+    return np.stack([np.maximum(whole, matte) for whole, (matte, _) in zip(wholes, keyed, strict=True)])
+
+
+def _with_picture(images: Array, steady: Array, backdrop: Array, low: Array) -> tuple[Array, Array]:
+    """The backdrop and its tolerance, replaced by what a pixel shows most steadily wherever that lies within the tolerance.
+
+    There the ground's own texture is known, and limbs that pass over it stand out better.
+    """
+    picture = shade_vectors(steady)
+    known = cv2.erode((difference(picture, backdrop, _SHADE) < low).astype(np.uint8), np.ones((5, 5), np.uint8))
+    rest = np.stack([difference(shade_vectors(image), picture, _SHADE) for image in images])
+    noise = cv2.GaussianBlur(1.8 * np.percentile(rest, 30, axis=0).astype(np.float32), (0, 0), 2.0)
+    weight = cv2.GaussianBlur(known.astype(np.float32), (0, 0), 1.0)
+    precise = np.minimum(low, np.clip(2.0 * noise, 3.0, 10.0))
+    return backdrop + weight[..., None] * (picture - backdrop), low + weight * (precise - low)
+
+
+def _stands_still(images: Array) -> bool:
+    """Whether nearly all pixels at the border keep their colour."""
+    band = np.zeros(images.shape[1:3], bool)
+    margin = max(2, round(0.06 * min(band.shape)))
+    band[:margin] = band[:, :margin] = band[:, -margin:] = True
+    low, high = np.percentile(np.stack([cv2.blur(image, (5, 5)) for image in images])[:, band], [10, 90], axis=0)
+    return bool(np.percentile((high - low).max(axis=-1), 85) < 12)
+
+
+def _bands(vectors: Array) -> tuple[Array, Array]:
+    """(H, W, 3) shade vectors -> each row's colour, running from its left to its right side (H, W, 3), and its tolerance (H, W).
+
+    Where one side is the other in shade, the brighter one holds for the row: a shadow may reach out of the picture.
+    """
+    width = vectors.shape[1]
+    columns = max(3, round(_SIDE * width))
+    sides = [np.median(part, axis=1) for part in (vectors[:, :columns], vectors[:, -columns:])]
+    sides = [cv2.medianBlur(np.ascontiguousarray(side[None].astype(np.float32)), 5)[0] for side in sides]
+    light = [side[:, :1] for side in sides]
+    brighter = np.where(light[0] > light[1], sides[0], sides[1])
+    shaded = np.minimum(*light) < 0.9 * np.maximum(*light)
+    left, right = (np.where(shaded, brighter, side)[:, None] for side in sides)
+    along = ((np.arange(width) + 0.5) / width)[None, :, None]
+    # medians of the sides stand for their middles
+    along = np.clip((along - _SIDE / 2) / (1 - _SIDE), 0.0, 1.0)
+    backdrop = (left * (1 - along) + right * along).astype(np.float32)
+    rest = difference(vectors, backdrop, _SHADE)
+    rest = np.concatenate([rest[:, :columns], rest[:, -columns:]], axis=1)
+    noise = np.percentile(rest, 70, axis=1)
+    noise = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(noise, 7, mode="edge"), 15), axis=1)
+    step = np.abs(np.gradient(backdrop, axis=0)).max(axis=-1)  # the horizon is never quite level
+    low = np.clip(2.2 * noise, 4.0, 10.0)[:, None] + 1.5 * cv2.dilate(step, np.ones((3, 3), np.uint8))
+    return backdrop, low.astype(np.float32)
+
+
+def _plausible(mattes: Array) -> bool:
+    """Whether the mattes of all that differs (N, H, W) show one compact subject, most of the time, and little beside it."""
+    picker = Picker(reach=0.15)
+    good = 0
+    for matte in mattes:
+        picked = picker.pick(matte) >= 128
+        box = mask_box(picked)
+        if box is None:
+            continue
+        height, width = picked.shape
+        sides = (box[0] <= 1) + (box[1] <= 1) + (box[2] >= width - 1) + (box[3] >= height - 1)
+        beside = ((matte >= 128) & ~picked).sum()
+        filled = fill_holes(picked, picked.size).sum()
+        compact = picked.sum() > 0.15 * (box[2] - box[0]) * (box[3] - box[1]) and filled < 1.25 * picked.sum()
+        good += compact and sides <= 2 and 2e-3 < picked.mean() < 0.6 and beside < 0.2 * picked.sum() + 2e-3 * picked.size
+    return good > 0.6 * len(mattes)

@@ -1,0 +1,1 @@
+"""Times every step from a video file to a motion."""

@@ -1,0 +1,287 @@
+"""Times every step from a video file to a Motion, with the bundled weights or random ones: `python -m backend bench`.
+
+Steps are timed one by one, then together as a capture does them, where they overlap. Random weights and random tokens take as long
+as real ones. The released sizes are benchmarked with random weights, DINOv2 included.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from ...baseline import padded
+from ...capture.inference import motion_of, run_pose2rot, run_video2pose
+from ...capture.memory_plan import Plan, give_back, mixed, plan_of
+from ...capture.pipeline import Clock, takes_of
+from ...capture_settings import Settings
+from ...encoders.dinov2 import Dinov2, Dinov2Encoder, VitConfig
+from ...model.config import Config
+from ...model.encode_rig import Pairs, body_of, collate
+from ...model.inputs import Anchor
+from ...model.network import Video2Pose2Rot
+from ...progress import result_of
+from ...rendering.capsules import capsules
+from ...rendering.point_splatting import reference_views
+from ...rig.rig import Rig, Target
+from ...segmentation.subject import find_subject
+from ...video.clip import Clip
+from ...video.reader import read_frames, write_video
+from ...weights.model_file import Model, load_model
+
+SIZE = (1080, 1920)
+TOKENS = {"efficientnet-lite0": 196, "dinov2-large": 257}
+CROPPED = 32  # frames that cropping is timed on
+ENCODED = {"efficientnet-lite0": 64, "dinov2-large": 8}  # frames that encoding is timed on; a ViT-L takes a second each on a CPU
+KEYING = "needs Blender: blender -b --command anyrig bench"
+
+
+def random_rig(joints: int, seed: int = 0) -> Rig:
+    """A tree of bones that each stand on an earlier one."""
+    rng = np.random.default_rng(seed)
+    parents = np.array([-1, *(int(rng.integers(max(0, index - 6), index)) for index in range(1, joints))])
+    rest = np.tile(np.eye(4), (joints, 1, 1))
+    for joint in range(1, joints):
+        rest[joint, :3, 3] = rest[parents[joint], :3, 3] + rng.normal(size=3) * 0.2
+    nothing = np.zeros(joints, np.bool_)
+    tails = rest[:, :3, 3] + rng.normal(size=(joints, 3)) * 0.1
+    return Rig(f"rig {seed}", tuple(f"bone {index}" for index in range(joints)), parents, rest, tails, nothing, nothing)
+
+
+def random_names(width: int) -> Callable[[Sequence[str]], np.ndarray]:
+    return lambda names: np.random.default_rng(len(names)).normal(size=(len(names), width)).astype(np.float32)
+
+
+def random_anchor(
+    config: Config,
+    joints: Sequence[int],
+    pairs: int,
+    tokens: int,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Anchor:
+    """Rigs of so many bones, each with `pairs` reference pairs and a picture of random tokens."""
+    rng = np.random.default_rng(0)
+    bodies = [body_of(random_rig(count, seed), config, random_names(config.name_width)) for seed, count in enumerate(joints)]
+    counts = [len(body.skeleton) for body in bodies]
+    drawn = [
+        Pairs(1.0, rng.normal(size=(pairs, n, 3)), rng.normal(size=(pairs, n, 6)), rng.uniform(-1, 1, (n, 2)), 1.0)
+        for n in counts
+    ]
+    return collate(bodies, drawn, torch.randn(len(joints), tokens, config.image_width, dtype=dtype, device=device))
+
+
+def bench_model(name: str, device: torch.device) -> Model:
+    """`lite` and files as they are; `release` with random weights of the released sizes, DINOv2-L too."""
+    if name != "release":
+        return load_model(name, device)
+    config = Config()
+    network = Video2Pose2Rot(config).to(device).eval()
+    encoder = Dinov2Encoder(Dinov2(VitConfig()), device)
+    return Model("release", network, encoder, {"data": "none: random weights, for timing"}, random_names(config.name_width))
+
+
+def footage(path: Path, frames: int) -> Clip:
+    """A full-HD video of a figure of blocks that walks and waves in front of grey."""
+    write_video(path, _drawn(frames), 30)
+    return Clip(str(path))
+
+
+def _drawn(frames: int) -> Iterator[np.ndarray]:
+    backdrop = np.full((*SIZE, 3), 178, np.uint8)
+    backdrop += np.random.default_rng(0).integers(0, 4, backdrop.shape, np.uint8)
+    for index in range(frames):
+        picture, swing = backdrop.copy(), int(60 * np.sin(index / 5))
+        x = 500 + int(900 * (index % 120) / 120)
+        for top, height, left, width, colour in (
+            (300, 320, 0, 200, (180, 60, 40)), (180, 120, 50, 110, (220, 180, 150)), (340, 60, 190, 160 + swing, (60, 90, 190)),
+            (340, 60, -150 - swing, 160 + swing, (60, 90, 190)), (610, 260, 20 + swing, 70, (50, 60, 70)),
+            (610, 260, 110 - swing, 70, (50, 60, 70)),
+        ):  # fmt: skip
+            picture[top : top + height, max(x + left, 0) : x + left + width] = colour
+        yield picture
+
+
+def use_threads(count: int | None) -> None:
+    if count:
+        torch.set_num_threads(count)
+        cv2.setNumThreads(count)
+
+
+class Stopwatch:
+    """Seconds of each step with the memory that was in use at most so far."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.steps: dict[str, dict[str, Any]] = {}
+
+    @contextmanager
+    def __call__(self, step: str, frames: int) -> Iterator[None]:
+        self._wait()
+        start = time.perf_counter()
+        yield
+        self._wait()
+        seconds = time.perf_counter() - start
+        self.steps[step] = {
+            "seconds": seconds,
+            "frames": frames,
+            "ms_per_frame": 1e3 * seconds / max(frames, 1),
+            **peaks(self.device),
+        }
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+
+def peaks(device: torch.device) -> dict[str, float | None]:
+    """The most memory in use so far, in MiB: of the process (None where the system does not say) and of the graphics card."""
+    memory: dict[str, float | None] = {"peak_mib": None}
+    if find_spec("resource") is not None:  # not on Windows
+        import resource
+        import sys
+
+        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+        memory["peak_mib"] = kib / 1024
+    if device.type == "cuda":
+        memory["peak_cuda_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return memory
+
+
+def pictures(model: Model, plan: Plan, clip: Clip, watch: Stopwatch, frames: int) -> None:
+    """Decode, matte, crop and encoder, each by itself."""
+    with watch("decode", frames):
+        for _ in read_frames(clip):
+            pass
+    with watch("matte", frames):  # decodes by itself
+        subject = result_of(find_subject(clip))
+    watch.steps["matte"]["source"] = subject.source
+    squares = model.encoder.squares(subject.boxes)
+    with closing(read_frames(clip)) as source:
+        held = list(islice(source, CROPPED))
+    with watch("crop", len(held)):
+        crops = [model.encoder.cut(frame.image, subject.matte(frame.index), squares[frame.index]) for frame in held]
+    count = min(frames, ENCODED[model.config.encoder])
+    stack = np.stack([crops[index % len(crops)] for index in range(count)])
+    with mixed(plan.device, plan.half):
+        model.encoder.encode(stack[: plan.batch])
+        with watch("encoder", count):
+            for start in range(0, count, plan.batch):
+                model.encoder.encode(stack[start : start + plan.batch])
+
+
+def stages(model: Model, plan: Plan, anchor: Anchor, watch: Stopwatch, frames: int) -> None:
+    """Both stages over random tokens that arrive as they do in a capture."""
+    config = model.config
+    chunk = torch.randn(plan.batch, anchor.tokens.shape[1], config.image_width, device=plan.device)
+    for count in (min(frames, 2 * plan.batch), frames):  # the first run warms up
+        chunks = (chunk[: min(plan.batch, count - start)] for start in range(0, count, plan.batch))
+        with watch("stage 1", count):
+            parts = run_video2pose(model.network, anchor, chunks, count, plan.core, plan.half)
+            position = torch.cat(list(parts), dim=1)
+        with watch("stage 2", count):
+            for _ in run_pose2rot(model.network, anchor, position, plan.core, plan.half):
+                pass
+
+
+def compared(model: Model, plan: Plan, anchor: Anchor, watch: Stopwatch, frames: int) -> dict[str, float]:
+    """The straightforward implementation on the same weights, and how many times as long it takes."""
+    network, device = model.network, plan.device
+    image = torch.randn(1, frames, anchor.tokens.shape[1], model.config.image_width, device=device)
+    image = image.expand(len(anchor.names), -1, -1, -1)
+    grown = padded.padded(anchor)
+    with torch.inference_mode(), mixed(device, plan.half) if plan.half else nullcontext():
+        with watch("baseline stage 1", frames):
+            position = padded.video2pose(network.video2pos, image, grown)
+        with watch("baseline stage 2", frames):
+            padded.pose2rot(network.pos2rot, position, grown)
+    seconds = {step: figures["seconds"] for step, figures in watch.steps.items()}
+    return {step: seconds[f"baseline {step}"] / seconds[step] for step in ("stage 1", "stage 2")}
+
+
+def whole(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, frames: int) -> dict[str, Any]:
+    """From file to Motions as a capture does it, the model loaded: seconds, frames per second, and until the first positions."""
+    from ...geometry.camera import side_azimuths
+
+    targets = [
+        Target(rig, tuple(reference_views(rig, capsules(rig), np.array(rig.rest), side_azimuths(), size=128))) for rig in rigs
+    ]
+    clock, first, start = Clock(), None, time.perf_counter()
+    work = takes_of(model, targets, clip, settings, clock)
+    while True:
+        try:
+            progress = next(work)
+        except StopIteration as stop:
+            watched, takes, plan = stop.value
+            break
+        if first is None and progress.stage == "Reading the motion" and progress.done:
+            first = time.perf_counter() - start
+    subject, before = watched.subject, time.perf_counter()
+    for take in takes:
+        motion_of(take, subject.times, subject.boxes, subject.confidence, settings, {})
+    seconds = time.perf_counter() - start
+    return {
+        "seconds": seconds, "frames_per_second": frames / seconds, "first_result": first, "clean-up": time.perf_counter() - before,
+        "parts": clock.seconds, "batch": plan.batch, "note": plan.note,
+    }  # fmt: skip
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were taken on."""
+    import os
+    import platform
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "system": platform.platform(), "cores": cores, "threads": torch.get_num_threads(), "torch": torch.__version__, "gpu": card,
+        "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+
+
+def run(
+    name: str, device: torch.device, frames: int, joints: int, rigs: int, parts: Sequence[str], video: str | None, folder: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (what was measured, the figures so far). parts: of "pictures", "network", "baseline", "whole"."""
+    report: dict[str, Any] = {"machine": machine(device), "model": name, "frames": frames, "joints": joints, "rigs": rigs}
+    start = time.perf_counter()
+    model = bench_model(name, device)
+    report["load"] = time.perf_counter() - start
+    yield "load", report
+    settings = Settings(model=name, device=device.type)
+    plan = plan_of(device, model.config, settings)
+    watch = Stopwatch(device)
+    report |= {
+        "plan": {**plan._asdict(), "device": str(plan.device), "half": str(plan.half)},
+        "steps": watch.steps,
+        "keying": KEYING,
+    }
+    report["config"] = asdict(model.config)
+    clip = None
+    if {"pictures", "whole"} & set(parts):
+        clip = Clip(video) if video else footage(folder / "bench.mp4", frames)
+    if "pictures" in parts and clip is not None:
+        pictures(model, plan, clip, watch, frames)
+        yield "pictures", report
+    if {"network", "baseline"} & set(parts):
+        anchor = random_anchor(model.config, [joints] * rigs, 1, TOKENS[model.config.encoder], device=device)
+        stages(model, plan, anchor, watch, frames)
+        yield "network", report
+        if "baseline" in parts:
+            report["times as fast as the baseline"] = compared(model, plan, anchor, watch, frames)
+            yield "baseline", report
+    if "whole" in parts and clip is not None:
+        report["file to motion"] = whole(model, [random_rig(joints, seed) for seed in range(rigs)], clip, settings, frames)
+        yield "whole", report
+    give_back()

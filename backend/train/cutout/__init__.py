@@ -1,0 +1,1 @@
+"""Trains the network that cuts subjects out of open scenery."""

@@ -1,0 +1,281 @@
+"""Training the cut-out network (cutout.py) on rendered videos with true mattes (`anyrig render --covers`)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...errors import UserError
+from ...segmentation.cutout_network import SIDE, Cutout, Square, cut, inputs_of, load_cutout, square_around
+from ...segmentation.matte import Picker, mask_box
+from ...segmentation.scenery_key import find_scenery
+from ...segmentation.subject import fixed_parts
+from ...video.clip import Clip
+from ...video.reader import Array, read_frames
+from ..loop.provenance import provenance
+from ..packs.rendered_clips import films_in, load_covers
+
+log = logging.getLogger(__name__)
+
+RATE = 3e-3
+WARM_UP = 50  # steps
+LOG_EVERY = 100
+HOLES = 0.02  # as subject.py fills them before scenery
+GHOSTS = 0.35  # share of examples in which parts of the subject pass for what is behind it
+LOST_SHADOW = 0.15  # share of examples whose shadow is not known
+ROUGHER = 0.3  # share of examples whose rough matte is made worse
+Pixels = NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A video with what is known before cutting out. pictures (T, H, W, 3) RGB, covers and rough (T, H, W), behind (H, W, 3),
+    all uint8; dark (T, H, W) bool."""
+
+    pack: str
+    pictures: Array
+    covers: Array
+    behind: Array
+    rough: Array
+    dark: Array
+
+
+def scene_of(path: Path, pack: str) -> Scene | None:
+    """What the capture finds in a video; None where it would not take it for open scenery. Raises UserError without covers."""
+    pictures, covers = np.stack([frame.image for frame in read_frames(Clip(str(path)))]), load_covers(path)
+    if len(pictures) != len(covers):
+        raise UserError(f"'{path}' has {len(pictures)} frames and {len(covers)} covers: delete these and render again.")
+    scenery = find_scenery(pictures)
+    if scenery is None:
+        return None
+    picker = Picker(None, fixed_parts(pictures, scenery.key))
+    found = [scenery.keyed(picture) for picture in pictures]
+    rough = np.stack([picker.pick(matte, HOLES) for matte, _ in found])
+    return Scene(pack, pictures, covers, scenery.picture, rough, np.stack([dark for _, dark in found]))
+
+
+def scenes_in(folder: Path) -> Iterator[Scene]:
+    """The usable videos of a folder. Raises UserError if there are none."""
+    count = 0
+    for path, filmed in films_in(folder):
+        scene = scene_of(path, filmed.pack)
+        if scene is None:
+            log.info("%s is left out: it is not taken for open scenery", path.name)
+            continue
+        count += 1
+        yield scene
+    if not count:
+        raise UserError(f"None of the videos in '{folder}' can be trained on: render others with --covers.")
+
+
+class Examples:
+    """Batches of changed cut-outs; every choice comes from the seed."""
+
+    def __init__(self, scenes: Sequence[Scene], seed: int) -> None:
+        self.scenes, self.rng = scenes, np.random.default_rng(seed)
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor]:
+        """What the network sees, (B, CHANNELS, SIDE, SIDE), and the covers, (B, SIDE, SIDE), 0..1."""
+        pairs: list[tuple[Pixels, Pixels]] = []
+        while len(pairs) < size:
+            pair = self._example(*self._any())
+            if pair is not None:
+                pairs.append(pair)
+        seen, covers = (np.ascontiguousarray(np.stack(part), np.float32) for part in zip(*pairs, strict=True))
+        return torch.from_numpy(seen).contiguous(memory_format=torch.channels_last), torch.from_numpy(covers)
+
+    def _any(self) -> tuple[Scene, int]:
+        scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
+        return scene, int(self.rng.integers(len(scene.pictures)))
+
+    def _example(self, scene: Scene, frame: int) -> tuple[Pixels, Pixels] | None:
+        rng, rough, dark = self.rng, scene.rough[frame], scene.dark[frame]
+        around = square_around(rough, dark) if rng.random() < 0.8 else square_around(scene.covers[frame], dark)
+        if around is None:
+            return None
+        square = _jittered(around, rng)
+        cover = cut(scene.covers[frame], square) / 255
+        seen = inputs_of(scene.pictures[frame], scene.behind, rough, dark, square).transpose(1, 2, 0)
+        picture, behind, rough, shade = np.split(seen, (3, 6, 7), axis=2)
+        alpha = cover[..., None]
+        if rng.random() < GHOSTS:
+            behind = self._haunted(behind, scene, square)
+        if rng.random() < 0.35:
+            picture, behind, hidden = self._joined(picture, behind, alpha)
+            rough, shade = rough * hidden, shade * hidden
+        picture = _repainted(picture, alpha, rng)
+        picture, behind = _relit(picture, behind, alpha, rng)
+        picture = _degraded(picture, rng)
+        if rng.random() < ROUGHER:
+            rough = _torn(cover if rng.random() < 0.5 else rough[..., 0], rng)[..., None]
+        if rng.random() < LOST_SHADOW:
+            shade = np.zeros_like(shade)
+        seen = np.concatenate([picture, behind, rough, shade], axis=2)
+        if rng.random() < 0.5:
+            seen, cover = seen[:, ::-1], cover[:, ::-1]
+        return seen.transpose(2, 0, 1), cover
+
+    def _haunted(self, behind: Pixels, scene: Scene, square: Square) -> Pixels:
+        """Parts of the subject have become part of what is behind it, as one that stands still does."""
+        rng, frame = self.rng, int(self.rng.integers(len(scene.pictures)))
+        ghost = cut(scene.covers[frame], square)[..., None] / 255
+        ghost = ghost * (_clouds(rng) > rng.uniform(-0.6, 0.6))
+        return behind * (1 - ghost) + cut(scene.pictures[frame], square, cv2.BORDER_REPLICATE) / 255 * ghost
+
+    def _joined(self, picture: Pixels, behind: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels, Pixels]:
+        """Something else behind the subject: passing by, or, more often, always there. -> also (.., 1) where it does not cover."""
+        rng = self.rng
+        scene, frame = self._any()
+        box = mask_box(scene.covers[frame] >= 128)
+        if box is None:
+            return picture, behind, np.ones_like(alpha)
+        side = max(box[2] - box[0], box[3] - box[1]) * rng.uniform(1.0, 3.5)
+        shift = rng.uniform(-0.1, 1.1, 2) * side
+        square = (box[0] + box[2]) / 2 - shift[0], (box[1] + box[3]) / 2 - shift[1], side
+        other = cut(scene.covers[frame], square)[..., None] / 255
+        paint = _mixed(cut(scene.pictures[frame], square, cv2.BORDER_REPLICATE) / 255, 0.3, rng)
+        if rng.random() < 0.6:
+            behind = behind * (1 - other) + paint * other
+        shown = other * (1 - alpha)
+        return picture * (1 - shown) + paint * shown, behind, 1 - shown
+
+
+def _jittered(square: Square, rng: np.random.Generator) -> Square:
+    left, top, side = square
+    zoom, shift = rng.uniform(0.8, 1.5), rng.normal(0, 0.06, 2) * side
+    margin = side * (zoom - 1) / 2
+    return left - margin + shift[0], top - margin + shift[1], side * zoom
+
+
+def _mixed(picture: Pixels, much: float, rng: np.random.Generator) -> Pixels:
+    mix = (np.eye(3) + rng.normal(0, much, (3, 3))).astype(np.float32)
+    return np.clip(picture @ mix, 0, 1)
+
+
+def _clouds(rng: np.random.Generator) -> Pixels:
+    """(SIDE, SIDE, 1) noise of several scales, -1 to 1."""
+    total = np.zeros((SIDE, SIDE), np.float32)
+    for cells in (4, 12, 40, 96):
+        noise = rng.normal(size=(cells, cells)).astype(np.float32)
+        total += rng.normal() * cv2.resize(noise, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    return (total / (np.abs(total).max() + 1e-6))[..., None]
+
+
+def _repainted(picture: Pixels, alpha: Pixels, rng: np.random.Generator) -> Pixels:
+    """The subject in other colours, at times patterned."""
+    if rng.random() >= 0.6:
+        return picture
+    paint = _mixed(picture, 0.25, rng) ** np.float32(rng.uniform(0.6, 1.6))
+    if rng.random() < 0.3:
+        paint = np.clip(paint + 0.18 * _clouds(rng) * rng.normal(size=3), 0, 1)
+    return picture * (1 - alpha) + paint * alpha
+
+
+def _relit(picture: Pixels, behind: Pixels, alpha: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """Another ground, at times with a texture that `behind` does not know; and another camera's colours."""
+    if rng.random() < 0.6:
+        texture = 1 + rng.uniform(0, 0.5) * _clouds(rng) * (rng.normal(size=3) * 0.3 + 1)
+        tint = rng.uniform(0.6, 1.4, 3)
+        picture = np.clip(picture * (1 - alpha) * texture * tint + picture * alpha, 0, 1)
+        behind = np.clip(behind * (texture if rng.random() < 0.5 else 1) * tint, 0, 1)
+    if rng.random() < 0.5:
+        gamma, gain = rng.uniform(0.6, 1.6), rng.uniform(0.7, 1.2, 3)
+        picture, behind = np.clip(picture * gain, 0, 1) ** gamma, np.clip(behind * gain, 0, 1) ** gamma
+    return picture.astype(np.float32), behind.astype(np.float32)
+
+
+def _degraded(picture: Pixels, rng: np.random.Generator) -> Pixels:
+    """Softness, noise and compression."""
+    if rng.random() < 0.3:
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6))
+    picture = np.clip(picture + rng.normal(0, rng.uniform(0, 0.03), picture.shape), 0, 1).astype(np.float32)
+    if rng.random() < 0.3:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
+        picture = cv2.imdecode(cv2.imencode(".jpg", (picture * 255).astype(np.uint8), quality)[1], 1).astype(np.float32) / 255
+    return picture
+
+
+def _torn(cover: Pixels, rng: np.random.Generator) -> Pixels:
+    """A matte (SIDE, SIDE) that is too thin or wide, shifted, with holes and patches."""
+    width = 2 * int(rng.integers(1, 5)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    result = (cv2.erode if rng.random() < 0.5 else cv2.dilate)(np.ascontiguousarray(cover, np.float32), kernel)
+    rows, columns = np.nonzero(cover > 0.5)
+    for _ in range(int(rng.integers(0, 5)) if len(rows) else 0):
+        place = int(rng.integers(len(rows)))
+        axes = (int(rng.integers(4, 28)), int(rng.integers(4, 28)))
+        value = 0.0 if rng.random() < 0.6 else 1.0
+        cv2.ellipse(result, (int(columns[place]), int(rows[place])), axes, rng.uniform(0, 180), 0, 360, value, -1)
+    motion = np.array([[1, 0, rng.normal(0, 3)], [0, 1, rng.normal(0, 3)]])
+    return cv2.warpAffine(result, motion, (SIDE, SIDE))
+
+
+def loss_of(logits: Tensor, covers: Tensor) -> Tensor:
+    """Cross entropy, and one minus the Dice coefficient of every picture."""
+    shares = logits.sigmoid()
+    dice = (2 * (shares * covers).sum((1, 2)) + 1) / (shares.sum((1, 2)) + covers.sum((1, 2)) + 1)
+    return F.binary_cross_entropy_with_logits(logits, covers) + (1 - dice).mean()
+
+
+def train_cutout(folder: Path, out: Path, minutes: float, batch: int = 12, seed: int = 0, start: Path | None = None) -> Path:
+    """Train on the videos of `folder` for so long, on the CPU, and write the network in half precision to `out`; from the weights
+    of `start` if there are any.
+
+    Raises UserError for a budget or a batch of nothing, an `out` that is a folder, and what `scenes_in` and `load_cutout` raise.
+    """
+    if not 0 < minutes < math.inf or batch < 1:
+        raise UserError(
+            f"The budget is {minutes:g} minutes of batches of {batch}: both must be above zero, and the budget finite."
+        )
+    if out.is_dir():
+        raise UserError(f"'{out}' is a folder: name a file in it, such as cutout.safetensors.")
+    out.parent.mkdir(parents=True, exist_ok=True)  # now: at the end it would cost the training
+    torch.manual_seed(seed)
+    network = (load_cutout(start) if start else Cutout().to(memory_format=torch.channels_last)).train()
+    scenes = list(scenes_in(folder))
+    examples = Examples(scenes, seed)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-3)
+    began, step, recent = time.monotonic(), 0, 0.0
+    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + np.cos(np.pi * share))
+        seen, covers = examples.batch(batch)
+        loss = loss_of(network(seen), covers)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        step, recent = step + 1, recent + loss.item()
+        if step % LOG_EVERY == 0:
+            log.info("step %d, %.1f min: loss %.4f", step, minutes * share, recent / LOG_EVERY)
+            recent = 0.0
+    packs = {scene.pack for scene in scenes}
+    card = {
+        "videos": len(scenes),
+        "rigs": len(packs),
+        "steps": step,
+        "minutes": minutes,
+        "batch": batch,
+        "seed": seed,
+        "start": start.name if start else "",
+    }
+    return save_cutout(network, {**card, **provenance(torch.device("cpu"))}, out)
+
+
+def save_cutout(network: Cutout, card: dict[str, object], out: Path) -> Path:
+    """Write it in half precision, with the card inside."""
+    state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+    save_file({key: value.contiguous() for key, value in state.items()}, out, {"card": json.dumps(card)})
+    return out

@@ -1,0 +1,1 @@
+"""Measures a model next to copying the reference pose. metrics.py is numpy alone."""

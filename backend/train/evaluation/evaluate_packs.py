@@ -1,0 +1,124 @@
+"""Measuring a model on rig packs, from point-splat pictures that go through the same code as a capture."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...capture.inference import anchor_of, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
+from ...capture.view_matching import CLEAR_FRAMES, match_view
+from ...capture_settings import Settings
+from ...encoders.crops import SIZE, clip_squares
+from ...geometry.camera import Camera, fit_distance, project, side_azimuths
+from ...geometry.rotations import Array
+from ...motion.motion import Motion
+from ...rendering import point_splatting
+from ...rig.rig import Reference, Rig
+from ...rig.skeleton import global_to_local, pose_to_network
+from ...weights.model_file import Model
+from ..packs.rig_packs import Pack
+from ..samples.samples import Shot, develop, inside_crops
+from .metrics import measure
+
+STILL_DEGREES = 0.1  # a joint that never turns further than this from its first pose is static
+
+
+def evaluate(
+    packs: Sequence[Pack], everything: Sequence[Pack], split: str, model: Model, seed: int = 0
+) -> Iterator[dict[str, object]]:
+    """One row for every clip of `packs` and either kind of reference: the rest pose, and the first frame of another action.
+
+    everything: the same packs with all their clips, which references and static joints are taken from.
+    The camera's side is drawn from the clip's name and the seed. Rows hold species, split, clip, reference and what
+    metrics.measure returns.
+    """
+    whole = {pack.name: pack for pack in everything}
+    for pack in packs:
+        rig = replace(pack.rig, static=static_joints(whole[pack.name]))
+        cloud = point_splatting.cloud_of(pack.surface, pack.rig.rest)
+        seen: dict[bytes, tuple[list[Reference], Tensor]] = {}  # most clips of a pack share their references
+        for clip, poses in pack.clips.items():
+            rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
+            shot = film(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
+            frames = torch.cat([model.encoder.encode(part) for part in shot.crops.split(16)])
+            for kind, pose in references(whole[pack.name], clip):
+                if pose.tobytes() not in seen:
+                    views = point_splatting.reference_views(pack.rig, pack.surface, pose, side_azimuths(), size=SIZE)
+                    seen[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
+                motion = predict(model, pack.rig, *seen[pose.tobytes()], frames, shot.squares, pack.fps)
+                row = measure(rig, motion, poses.astype(np.float64), pose)
+                yield {
+                    "species": pack.name,
+                    "split": split,
+                    "clip": clip,
+                    "reference": kind,
+                    "view_deg": _view_error(motion, shot),
+                    **row,
+                }
+
+
+def static_joints(pack: Pack) -> NDArray[np.bool_]:
+    """(J,) bool: joints that keep one local rotation through all clips of the pack; they are left out of angles."""
+    turns = np.concatenate([pose_to_network(pack.rig, poses.astype(np.float64), tips=False)[0] for poses in pack.clips.values()])
+    local = global_to_local(pack.rig.parents, turns)
+    # |R - R0|_F = 2 sqrt(2) sin(angle / 2)
+    distance = np.linalg.norm(local - local[:1], axis=(-2, -1)).max(0)
+    return distance < 2 * np.sqrt(2) * np.sin(np.radians(STILL_DEGREES) / 2)
+
+
+def references(pack: Pack, clip: str) -> list[tuple[str, Array]]:
+    """The rest pose, and the first frame of the next action by name, if there is another."""
+    names = sorted(pack.clips)
+    following = names[(names.index(clip) + 1) % len(names)]
+    poses = [("rest", np.array(pack.rig.rest))]
+    return poses if following == clip else [*poses, ("action", pack.clips[following][0].astype(np.float64))]
+
+
+@torch.no_grad()
+def film(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimuth: float, pitch: float) -> Shot:
+    """Crops of a clip (T, J, 4, 4) from one side, as a capture would cut them out."""
+    points, normals = cloud.skin(torch.as_tensor(poses))
+    low, high = points.amin((0, 1)).numpy().astype(float), points.amax((0, 1)).numpy().astype(float)
+    fov = 0.6
+    camera = Camera(
+        tuple((low + high) / 2), fit_distance(float(np.linalg.norm(high - low)) / 2, fov), azimuth, pitch, fov, 640, 640
+    )
+    pixels = project(camera.projection, points.numpy().astype(float))
+    squares = clip_squares(np.concatenate([pixels.min(1), pixels.max(1)], axis=-1))
+    light = camera.rotation.T @ np.array([-0.45, 0.65, 0.6])
+    crops = []
+    for part in np.array_split(np.arange(len(poses)), -(-len(poses) // 16)):
+        rgba = point_splatting.render(
+            points[part], normals[part], cloud.colours, inside_crops(camera.projection, squares[part]), torch.tensor(light, dtype=torch.float32),
+            SIZE, SIZE, spacing=cloud.spacing,
+        )  # fmt: skip
+        crops.append(develop(rgba))
+    return Shot(torch.cat(crops), camera.projection, squares, azimuth)
+
+
+@torch.inference_mode()
+def predict(
+    model: Model, rig: Rig, views: Sequence[Reference], pictures: Tensor, frames: Tensor, squares: Array, fps: float
+) -> Motion:
+    """A capture without a video file: tokens of the views (V, S, C) and of the frames (T, S, C) -> matched view, both stages,
+    heading."""
+    clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
+    view = match_view(pictures, clear)
+    anchor, scales = anchor_of(model, [rig], [views[view]], pictures[view : view + 1])
+    position = torch.cat(list(run_video2pose(model.network, anchor, [frames], len(frames))), dim=1)
+    rot6d: Tensor = torch.cat(list(run_pose2rot(model.network, anchor, position)), dim=1)
+    take = split_takes([rig], [views[view]], scales, position, rot6d, model.config.tips)[0]
+    count = len(frames)
+    return motion_of(take, np.arange(count) / fps, squares, np.ones(count), Settings(), {"view": view})
+
+
+def _view_error(motion: Motion, shot: Shot) -> float:
+    """Degrees between the azimuth the camera had and the one the capture settled on."""
+    apart = float(motion.provenance["azimuth"]) - shot.azimuth
+    return float(np.degrees(abs(np.angle(np.exp(1j * apart)))))

@@ -1,0 +1,1 @@
+"""The training loop: losses, validation, resuming, several processes."""

@@ -1,0 +1,82 @@
+"""Held-out windows that a run is measured on as it goes, next to copying the reference pose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from ...encoders.efficientnet import Encoder
+from ...geometry.torch_kinematics import geodesic_angle, rot6d_to_matrix
+from ...model.config import Config
+from ...model.inputs import Anchor
+from ...model.network import Video2Pose2Rot
+from ..evaluation.ablations import masked
+from ..evaluation.metrics import CENTIMETRES
+from ..packs.rig_packs import Pack
+from ..samples.samples import Recipe, Sample, Windows
+from .losses import Batch, batch_of
+
+SEED = 20_000  # of the windows: the same ones in every run
+BATCH = 8
+
+
+class Watch:
+    """`count` windows of each of the sets, always the same ones."""
+
+    def __init__(
+        self, sets: Mapping[str, Sequence[Pack]], config: Config, encoder: Callable[[], Encoder], frames: int, count: int
+    ) -> None:
+        self.windows: dict[str, list[Sample]] = {}
+        for name, packs in sets.items():
+            if packs:
+                eye = encoder()
+                source = iter(Windows(packs, config, eye.encode, Recipe(frames), SEED, str(eye.device)))
+                self.windows[name] = sorted(islice(source, count), key=lambda sample: len(sample.body.skeleton))
+
+    @torch.inference_mode()
+    def measure(self, network: Video2Pose2Rot, without: Sequence[str] = ()) -> dict[str, dict[str, float]]:
+        """-> per set: mpjpe_cm, angle_deg, the same for copying (copy_*), and liveness, all over joints that move.
+
+        without: parts of the method that the network does not get to see (ablations.py).
+        """
+        return {name: _measured(network, windows, without) for name, windows in self.windows.items()}
+
+
+def _measured(network: Video2Pose2Rot, windows: Sequence[Sample], without: Sequence[str]) -> dict[str, float]:
+    device = next(network.parameters()).device
+    sums: dict[str, float] = {}
+    for start in range(0, len(windows), BATCH):
+        batch = batch_of(windows[start : start + BATCH], device)
+        for key, value in _sums(network, batch, masked(batch.anchor, without)).items():
+            sums[key] = sums.get(key, 0.0) + value.item()
+    return _means(sums)
+
+
+def _means(sums: Mapping[str, float]) -> dict[str, float]:
+    joints, turning = sums["joints"], sums["turning"]
+    return {
+        "mpjpe_cm": CENTIMETRES * sums["distance"] / joints, "copy_mpjpe_cm": CENTIMETRES * sums["copy_distance"] / joints,
+        "angle_deg": sums["angle"] / turning, "copy_angle_deg": sums["copy_angle"] / turning,
+        "liveness": sums["travel"] / max(sums["true_travel"], 1e-6),
+    }  # fmt: skip
+
+
+def _sums(network: Video2Pose2Rot, batch: Batch, shown: Anchor) -> dict[str, Tensor]:
+    """Sums over the batch's frames and joints, with what they are divided by; the network is shown another anchor."""
+    anchor = batch.anchor
+    position, rot6d = network(batch.image, shown)
+    turns, copied = rot6d_to_matrix(rot6d), rot6d_to_matrix(anchor.rot6d[:, :1]).expand_as(batch.turns)
+    seen = batch.weight.expand(position.shape[:3])
+    turning = batch.rotates.expand(position.shape[:3])
+    return {
+        "joints": seen.sum(), "turning": turning.sum(),
+        "distance": ((position - batch.position).norm(dim=-1) * seen).sum(),
+        "copy_distance": ((anchor.position[:, :1] - batch.position).norm(dim=-1) * seen).sum(),
+        "angle": (geodesic_angle(turns, batch.turns).rad2deg() * turning).sum(),
+        "copy_angle": (geodesic_angle(copied, batch.turns).rad2deg() * turning).sum(),
+        "travel": (position.diff(dim=1).norm(dim=-1) * seen[:, 1:]).sum(),
+        "true_travel": (batch.position.diff(dim=1).norm(dim=-1) * seen[:, 1:]).sum(),
+    }  # fmt: skip

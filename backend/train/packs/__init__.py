@@ -1,0 +1,1 @@
+"""Rig packs, rendered clips and the splits of both."""

@@ -1,0 +1,60 @@
+"""Which clips of which packs are for training, validation and testing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import UserError
+from .rig_packs import Pack
+
+VALIDATION = 20
+
+
+def split_packs(packs: Sequence[Pack], splits: Path | None, seed: int = 0) -> dict[str, list[Pack]]:
+    """Packs -> the same packs with the clips of one split alone: train, validation, seen, unseen; packs without any are left out.
+
+    `splits`: a JSON file with the lists seen, unseen, never_train_clips (of {file, clip}) and never_train_files. Without it
+    every clip is for training. Validation clips are drawn from the training clips of packs that have at least four.
+    Raises UserError if the file is missing or names clips that no pack has.
+    """
+    lists = read_lists(splits) if splits else {"seen": [], "unseen": [], "never_train_clips": [], "never_train_files": []}
+    test = {name: {(entry["file"], entry["clip"]) for entry in lists[name]} for name in ("seen", "unseen", "never_train_clips")}
+    have = {(pack.name, clip) for pack in packs for clip in pack.clips}
+    for name in ("seen", "unseen"):
+        missing = {key for key in test[name] - have if key[0] in {pack.name for pack in packs}}
+        if missing:
+            raise UserError(
+                f"Clip '{min(missing)[1]}' of the {name} split is not in pack '{min(missing)[0]}': make the packs again."
+            )
+    banned = set().union(*test.values()) | {(f, clip) for f, clip in have if f in lists["never_train_files"]}
+    train = sorted(have - banned)
+    counts = {file: sum(other == file for other, _ in train) for file, _ in train}
+    spare = [key for key in train if counts[key[0]] >= 4]
+    count = min(VALIDATION, len(spare) // 4)
+    chosen = np.random.default_rng(seed).choice(len(spare), count, replace=False) if count else []
+    validation = {spare[i] for i in chosen}
+    parts = {"train": set(train) - validation, "validation": validation, "seen": test["seen"], "unseen": test["unseen"]}
+    return {name: _only(packs, keys) for name, keys in parts.items()}
+
+
+def _only(packs: Sequence[Pack], keys: set[tuple[str, str]]) -> list[Pack]:
+    kept = [replace(pack, clips={k: v for k, v in pack.clips.items() if (pack.name, k) in keys}) for pack in packs]
+    return [pack for pack in kept if pack.clips]
+
+
+def read_lists(path: Path) -> dict[str, list]:
+    """The lists of a splits file, as `split_packs` describes them. Raises UserError."""
+    try:
+        lists = json.loads(path.read_text(encoding="utf-8"))
+        return {name: lists[name] for name in ("seen", "unseen", "never_train_clips", "never_train_files")}
+    except OSError as error:
+        raise UserError(f"Splits file '{path}' cannot be read ({error.strerror}): check the path.") from error
+    except (KeyError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"Splits file '{path}' is not what `train` expects ({error}): it needs seen, unseen and never_train lists."
+        ) from error

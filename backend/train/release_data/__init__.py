@@ -1,0 +1,1 @@
+"""Reads the data set of the public release."""

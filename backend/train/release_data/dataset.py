@@ -1,0 +1,189 @@
+"""Training and measuring on the public release's data set: samples with the layout of samples.py, from its files alone.
+
+Everything of a view is in that view's frame: y up, the yaw inside the root's rotation (SPEC-V2 section 2). The data know no
+camera, so they serve models without geometric aids; what only the aids read is not a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from ...capture.inference import run_pose2rot, run_video2pose
+from ...errors import UserError
+from ...geometry.rotations import Array, geodesic_angle, rot6d_to_matrix
+from ...model.config import Config
+from ...model.encode_rig import Body, Pairs, collate
+from ...model.network import Video2Pose2Rot
+from ...rig.skeleton import ancestor_mask, forward_kinematics
+from ..evaluation.metrics import CENTIMETRES
+from ..samples.samples import Sample
+from .dataset_folder import Release, View
+
+PAIRS = 3  # reference pairs of a sample, as many as training may use
+AT_ROOT = 1e-6  # of the scale: a joint this near to the root is there from every side
+
+
+class ReleaseWindows(IterableDataset[Sample]):
+    """Samples by number, as samples.Windows makes them: `frames` consecutive frames of a training view, `pairs` reference pairs.
+
+    Raises UserError if the config is not one for these data.
+    """
+
+    def __init__(
+        self, release: Release, config: Config, frames: int, seed: int, numbers: Iterable[int] | None = None, pairs: int = PAIRS
+    ) -> None:
+        check_config(release, config)
+        self.release, self.frames, self.seed, self.numbers, self.pairs = release, frames, seed, numbers, pairs
+        self.views = release.group("train")
+
+    def __iter__(self) -> Iterator[Sample]:
+        worker = torch.utils.data.get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        if worker is not None:
+            torch.set_num_threads(1)
+        for number in islice(count() if self.numbers is None else self.numbers, first, None, step):
+            yield self.sample(np.random.default_rng([self.seed, number]))
+
+    def sample(self, rng: np.random.Generator) -> Sample:
+        view = self.views[rng.integers(len(self.views))]
+        last = self.release.frames(view) - 1
+        start = rng.integers(max(1, last + 2 - self.frames))
+        frames = np.minimum(start + np.arange(self.frames), last)  # a short clip is held at its end
+        return sample_of(self.release, view, frames, self._references(view, rng))
+
+    def _references(self, view: View, rng: np.random.Generator) -> list[tuple[View, int]]:
+        """Frames of another sequence or yaw of the same species (SPEC-V2 section 8), or of the view itself where there is no other;
+        all pairs from one side."""
+        kin = [other for other in self.views if other.species == view.species]
+        others = [other for other in kin if other != view] or [view]
+        shown = others[rng.integers(len(others))]
+        beside = [other for other in kin if other.yaw == shown.yaw]
+        chosen = [shown, *(beside[i] for i in rng.integers(len(beside), size=self.pairs - 1))]
+        return [(other, int(rng.integers(self.release.frames(other)))) for other in chosen]
+
+
+def check_config(release: Release, config: Config) -> None:
+    """Raises UserError if the network reads what the data set has not."""
+    if config.aids or config.tips:
+        raise UserError(f"'{release.folder}' has no cameras and no bone tails: choose a config without geometric aids and tips.")
+    view = release.views[0]
+    widths = release.tokens(view, [0], release.frames(view)).shape[2], release.species[view.species].embedding.shape[1]
+    if widths != (config.image_width, config.name_width):
+        raise UserError(
+            f"'{release.folder}' has image tokens and joint names of widths {widths}, the config {config.image_width} and "
+            f"{config.name_width}: choose the released configuration."
+        )
+
+
+def sample_of(release: Release, view: View, frames: NDArray[np.integer], references: Sequence[tuple[View, int]]) -> Sample:
+    """`frames` of a view, with frames of other views of its species as reference pairs, the first with its picture."""
+    position, rot6d = release.pose(view)
+    poses = [(release.pose(other), frame) for other, frame in references]
+    paired = [np.stack([pose[part][frame] for pose, frame in poses]) for part in (0, 1)]
+    nowhere = np.full((position.shape[1], 2), np.nan)
+    pairs = Pairs(release.species[view.species].scale, paired[0], paired[1], nowhere, float("nan"))
+    shown = release.tokens(references[0][0], [references[0][1]], len(poses[0][0][0]))
+    tokens = np.concatenate([shown, release.tokens(view, frames, len(position))]).astype(np.float16)
+    turns = rot6d_to_matrix(rot6d[frames])
+    uv = torch.full((*turns.shape[:2], 2), torch.nan)
+    body = body_of(release, view, references[0][0])
+    return Sample(body, pairs, torch.from_numpy(tokens), _tensor(position[frames]), _tensor(turns), uv)
+
+
+def body_of(release: Release, view: View, reference: View) -> Body:
+    """The species' graph and names with the view's own skeleton.
+
+    What the data call static is so within a view. Seen from another yaw the root has turned, and with it every joint that is
+    not in its place: those are then left to the network.
+    """
+    species, skeleton = release.species[view.species], release.skeleton(view)
+    # the network divides offsets by the pair's scale
+    skeleton = replace(skeleton, offsets=skeleton.offsets * species.scale)
+    position, rotation = species.static_position.copy(), species.static_rotation.copy()
+    if view.yaw != reference.yaw:
+        position &= np.abs(skeleton.rest).max(-1) <= AT_ROOT * species.scale
+        rotation[0] = False
+    return Body(skeleton, 6 * species.hop + species.edge, ancestor_mask(skeleton.parents), species.embedding, position, rotation)
+
+
+def _tensor(values: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+# Measuring
+
+
+def evaluate_release(network: Video2Pose2Rot, release: Release, group: str, device: torch.device | str = "cpu") -> Iterator[dict]:
+    """One row for every view of a group: whole clips, the first frame of another sequence from the same yaw as the reference.
+
+    The keys are those of metrics.measure, so that metrics.summarise reads the rows; the unit of length is the data set's own
+    scale, as in the published tables.
+    """
+    check_config(release, network.config)
+    for view in release.group(group):
+        reference = _same_side(release.views, view)
+        sample = sample_of(release, view, np.arange(release.frames(view)), [(reference, 0)])
+        tokens = sample.tokens.to(device, torch.float32)
+        anchor = collate([sample.body], [sample.pairs], tokens[:1])
+        position = torch.cat(list(run_video2pose(network, anchor, [tokens[1:]], len(tokens) - 1)), dim=1)
+        rot6d = torch.cat(list(run_pose2rot(network, anchor, position)), dim=1)
+        row = score(sample, position[0].double().cpu().numpy(), rot6d_to_matrix(rot6d[0].double().cpu().numpy()))
+        yield {
+            "species": view.species,
+            "split": group,
+            "clip": view.sequence,
+            "yaw": view.yaw,
+            "reference": str(reference),
+            **row,
+        }
+
+
+def _same_side(views: Sequence[View], view: View) -> View:
+    """The next sequence of the species from the same yaw, else another view of the species, else the view itself."""
+    same = [other for other in views if other.species == view.species]
+    return next((v for v in same if v.yaw == view.yaw and v.sequence > view.sequence), None) or next(
+        (v for v in same if v.yaw == view.yaw and v != view), next((v for v in same if v != view), view)
+    )
+
+
+def score(sample: Sample, position: Array, turns: Array) -> dict[str, float]:
+    """Predicted positions (T, J, 3) and local rotations (T, J, 3, 3) of a sample against its truth, as metrics.measure does."""
+    skeleton, rotates, seen = sample.body.skeleton, ~sample.body.static_rotation, ~sample.body.static_position
+    true, true_turns = sample.position.double().numpy(), sample.turns.double().numpy()
+    copy, copy_turns = sample.pairs.position[:1], rot6d_to_matrix(sample.pairs.rot6d[:1])
+    _, chained = forward_kinematics(skeleton.parents, skeleton.offsets / sample.pairs.scale, turns)
+    angle, spin = geodesic_angle(turns, true_turns), geodesic_angle(_steps(turns), _steps(true_turns))
+    return {
+        "frames": len(true),
+        "joints": len(skeleton),
+        "angle_deg": _degrees(angle[:, rotates]),
+        "copy_angle_deg": _degrees(geodesic_angle(copy_turns, true_turns)[:, rotates]),
+        "root_angle_deg": _degrees(angle[:, 0]),
+        "angular_velocity_deg": _degrees(spin[:, rotates]),
+        "mpjpe_cm": _length((position - true)[:, seen]),
+        "copy_mpjpe_cm": _length((copy - true)[:, seen]),
+        "fk_mpjpe_cm": _length((chained - true)[:, seen]),
+        "mpjve_cm": _length(np.diff(position - true, axis=0)[:, seen]),
+        "travel_cm": _length(np.diff(chained, axis=0)),
+        "true_travel_cm": _length(np.diff(true, axis=0)),
+    }
+
+
+def _steps(local: Array) -> Array:
+    return np.swapaxes(local[:-1], -1, -2) @ local[1:]
+
+
+def _degrees(angles: Array) -> float:
+    return float(np.degrees(angles.mean())) if angles.size else 0.0
+
+
+def _length(vectors: Array) -> float:
+    return CENTIMETRES * float(np.linalg.norm(vectors, axis=-1).mean()) if vectors.size else 0.0

@@ -1,0 +1,1 @@
+"""Training samples: windows of clips drawn as pictures, and their augmentation."""

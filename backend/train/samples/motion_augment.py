@@ -1,0 +1,49 @@
+"""Other motions for a window of frames: joints that swing wider, less, or in ways that no clip of the rig has.
+
+A network that has seen forty walks knows how walks go, and reads little of the pictures. What it has not been told by any clip it
+has to see.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from ...geometry.rotations import Array, rotation_part
+from ...rig.rig import Rig
+
+WIDER = (0.4, 2.0)  # what the turns of a window are multiplied by
+UNEVEN = 0.2  # how much the joints of a window differ in that, as a logarithm's standard deviation
+SWING = (2.0, 24.0)  # degrees of the swings that are added, by window
+PERIOD = (5.0, 30.0)  # frames of a swing
+SWINGING = 0.6  # share of the joints
+
+
+def stirred(poses: NDArray[np.floating], rig: Rig, rng: np.random.Generator) -> Array:
+    """(T, J, 4, 4) world poses -> the same with other turns of the joints that turn by themselves: all but the root and those
+    that are static or translate. Every joint keeps its place in its parent's frame, so bones keep their length."""
+    above = poses[:, np.maximum(rig.parents, 0)].astype(np.float64)
+    local = np.linalg.inv(above) @ poses
+    free = ~rig.static & ~rig.translates
+    free[0] = False
+    local[:, free, :3, :3] = _change(rotation_part(local[:, free]), rng) @ local[:, free, :3, :3]
+    found = poses.astype(np.float64)
+    for joint in range(1, len(rig.parents)):  # a parent comes before its children
+        found[:, joint] = found[:, rig.parents[joint]] @ local[:, joint]
+    return found.astype(poses.dtype, copy=False)
+
+
+def _change(turns: Array, rng: np.random.Generator) -> Array:
+    """R (T, K, 3, 3) -> C (T, K, 3, 3) with C R the new turns R_0 exp(f log(R_0^T R)) exp(swing)."""
+    frames, joints = turns.shape[:2]
+    if not joints:
+        return turns
+    moved = Rotation.from_matrix((turns[:1].swapaxes(-1, -2) @ turns).reshape(-1, 3, 3)).as_rotvec()
+    wider = np.tile(np.exp(rng.uniform(*np.log(WIDER))) * np.exp(rng.normal(0, UNEVEN, joints)), frames)[:, None]
+    period, phase = rng.uniform(*PERIOD, joints), rng.uniform(0, 2 * np.pi, joints)
+    sway = np.sin(2 * np.pi * np.arange(frames)[:, None] / period + phase)
+    size = np.radians(rng.uniform(*SWING)) * (rng.random(joints) < SWINGING)
+    swing = sway[..., None] * (rng.normal(0, 0.6, (joints, 3)) * size[:, None])
+    new = Rotation.from_rotvec(wider * moved) * Rotation.from_rotvec(swing.reshape(-1, 3))
+    return turns[:1] @ new.as_matrix().reshape(turns.shape) @ turns.swapaxes(-1, -2)

@@ -1,0 +1,119 @@
+"""Other names for the same bones: sides swapped, other naming habits, invented words, or nothing to go by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...rig.joint_names import clean_name
+
+_PAIRS = (("left", "right"), ("l", "r"), ("lft", "rgt"), ("lf", "rt"))
+_SWAP = {case(a): case(b) for pair in _PAIRS for a, b in (pair, pair[::-1]) for case in (str.lower, str.upper, str.title)}
+_SWAP |= {"左": "右", "右": "左"}
+_ANY = "|".join(sorted((word for word in _SWAP if word.isascii()), key=len, reverse=True))
+_LETTER = "[A-Za-z]"
+# Where names.clean_name sees a side: between separators, as a word in CamelCase, glued to a word, or as a Japanese sign.
+_SIDE = re.compile(
+    rf"(?<!{_LETTER})(?:{_ANY})(?!{_LETTER})"
+    r"|(?<=[a-z])(?:Left|Right|L|R)(?![a-z])"
+    rf"|(?<!{_LETTER})(?:Left|Right|left|right|L|R|l|r)(?=[A-Z])"
+    rf"|(?<!{_LETTER})(?:Left|Right|left|right)(?=[a-z]{{3}})"
+    rf"|(?<=[a-z]{{3}})(?:left|right)(?!{_LETTER})"
+    r"|[左右]"
+)
+SYLLABLES = ("ba", "dor", "ken", "lu", "mi", "nar", "os", "pel", "qua", "rin", "sto", "tev", "ul", "vash", "zo")
+BLANKS = ("Bone.{:03d}", "joint_{}", "jnt{}", "b_{:02d}", "bone{}")
+
+
+def swap_side(name: str) -> str:
+    """The name of the bone on the other side: "Hand.L" -> "Hand.R", "RightArm" -> "LeftArm"; a name without a side stays.
+
+    Its own inverse. Only the last side is swapped: the first letter of "PalmR.L" tells fingers apart, as in names.py.
+    """
+    places = list(_SIDE.finditer(name))
+    if not places:
+        return name
+    last = places[-1]
+    return name[: last.start()] + _SWAP[last[0]] + name[last.end() :]
+
+
+def renamed(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
+    """The names after one of these: all without meaning, some without, written in another habit, words invented."""
+    kind = rng.integers(4)
+    if kind == 0:
+        return blanked(names, np.ones(len(names), np.bool_), rng)
+    if kind == 1:
+        return blanked(names, rng.random(len(names)) < rng.uniform(0.1, 0.7), rng)
+    return restyled(names, rng) if kind == 2 else invented(names, rng)
+
+
+def blanked(names: Sequence[str], which: NDArray[np.bool_], rng: np.random.Generator) -> tuple[str, ...]:
+    """names with those of `which` (J,) bool replaced by numbers, which names.clean_name makes nothing of."""
+    form = BLANKS[rng.integers(len(BLANKS))]
+    return _unique([form.format(i) if blank else name for i, (name, blank) in enumerate(zip(names, which))])
+
+
+def restyled(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
+    """The same words and sides as another rig's author would write them."""
+    style = STYLES[rng.integers(len(STYLES))]
+    return _unique([style(words or ["Bone"], side) for words, side in map(_parts, names)])
+
+
+def invented(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
+    """Every word becomes one that does not exist, the same one wherever it stands; sides stay, or go with the words."""
+    keep = rng.random() < 0.5
+    book: dict[str, str] = {}
+    fresh = []
+    for words, side in map(_parts, names):
+        for word in words:
+            book.setdefault(word, "".join(rng.choice(SYLLABLES, 2)).capitalize())
+        fresh.append(_dotted([book[word] for word in words] or ["Bone"], side if keep else ""))
+    return _unique(fresh)
+
+
+def _parts(name: str) -> tuple[list[str], str]:
+    """-> (the words without the side, "Left", "Right" or "")."""
+    words = clean_name(name).split()
+    sides = [word for word in words if word in ("Left", "Right")]
+    return [word for word in words if word not in ("Left", "Right")], sides[-1] if sides else ""
+
+
+def _dotted(words: list[str], side: str) -> str:
+    return "".join(words) + (f".{side[0]}" if side else "")
+
+
+def _snake(words: list[str], side: str) -> str:
+    return "_".join([*words, *([side[0]] if side else [])]).lower()
+
+
+def _mixamo(words: list[str], side: str) -> str:
+    return f"mixamorig:{side}{''.join(words)}"
+
+
+def _biped(words: list[str], side: str) -> str:
+    return " ".join(["Bip01", *([side[0]] if side else []), "".join(words)])
+
+
+def _rigify(words: list[str], side: str) -> str:
+    return "DEF-" + "_".join(words).lower() + (f".{side[0]}" if side else "")
+
+
+def _joint(words: list[str], side: str) -> str:
+    return "_".join([*([side.lower()] if side else []), *words, "jnt"])
+
+
+STYLES: tuple[Callable[[list[str], str], str], ...] = (_dotted, _snake, _mixamo, _biped, _rigify, _joint)
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    taken: dict[str, None] = {}
+    for name in names:
+        fresh, number = name, 0
+        while fresh in taken:
+            number += 1
+            fresh = f"{name}_{number:02d}"
+        taken[fresh] = None
+    return tuple(taken)

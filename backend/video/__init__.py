@@ -1,0 +1,1 @@
+"""Reads and writes videos. Imports OpenCV and numpy; no torch."""

@@ -1,0 +1,61 @@
+"""What to capture and how: `Clip` and `Settings`."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video file or an image sequence, and where the subject is in it.
+
+    path: a video file, a folder of images, or one image of a numbered sequence.
+    start, end: seconds of the trim range; end None is the end of the file. speed: 2 means the footage is played at half
+    speed (slow motion), so times are divided by 2. fps: overrides the file's rate; needed for image sequences.
+    box: (x0, y0, x1, y1) pixels around the subject on the first frame of the trim range, or None. matte: a matte video, sequence
+    or image folder. mirror: the footage shows left and right swapped; frames and mattes are swapped back when they are read, so
+    all that comes out (crops, mattes, boxes of the take) is in pixels of the picture put right. path, box and matte are those of
+    the files as they are.
+    """
+
+    path: str
+    start: float = 0.0
+    end: float | None = None
+    speed: float = 1.0
+    fps: float | None = None
+    box: tuple[float, float, float, float] | None = None
+    matte: str | None = None
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.speed < math.inf:
+            raise UserError(f"The speed factor is {self.speed:g}: it must be above zero.")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise UserError(f"The frame rate is {self.fps:g}: it must be above zero.")
+        if not 0 <= self.start < math.inf:
+            raise UserError(f"The trim range starts at {self.start:g} s: it must start at zero or later.", fix="whole_video")
+        if self.end is not None and not self.end > self.start:
+            raise UserError(
+                f"The trim range ends at {self.end:g} s, before it starts at {self.start:g} s: swap the two.", fix="whole_video"
+            )
+        if self.box is not None and not (len(self.box) == 4 and self.box[2] > self.box[0] and self.box[3] > self.box[1]):
+            raise UserError("The subject box is empty: drag it from its top left to its bottom right corner.", fix="draw_box")
+
+    def to_json(self) -> str:
+        """Text that `from_json` turns back into an equal clip."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Clip:
+        """Raises UserError if the text is not a clip."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            box = values.get("box")
+            return cls(**{**values, "box": tuple(box) if box is not None else None})
+        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+            raise UserError(f"This is not a clip written by AnyRig ({error}): choose the video again.") from error

@@ -1,0 +1,368 @@
+"""Frames with timestamps from video files and image sequences. OpenCV and numpy only."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import re
+from collections.abc import Callable, Container, Generator, Iterable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from .clip import Clip
+
+Array = NDArray[Any]  # of pictures, masks and what is computed from them
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".exr", ".hdr"})
+SEQUENCE_FPS = 24.0
+_VIDEO_FPS = 30.0  # where the file states no rate
+_TOLERANCE = 1e-4  # seconds, of the trim range
+
+# One step of a decoder: the frame's time in the file in seconds, and a function that fetches its picture (BGR, BGRA or grey).
+# Frames outside the trim range are stepped over without being fetched.
+_Step = tuple[float, Callable[[], Array]]
+
+# CAP_PROP_ORIENTATION_META is the clockwise turn, in degrees, that puts the stored picture upright.
+_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Size in pixels after rotation, frames per second (the mean, where the rate varies), frame count, seconds."""
+
+    width: int
+    height: int
+    fps: float
+    frames: int
+    duration: float
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture: `index` from 0 within the trim range, `time` in seconds from the trim start, divided by the clip's speed.
+
+    image: (H, W, 3) uint8 RGB. alpha: (H, W) uint8 where the file has it, else None.
+    """
+
+    index: int
+    time: float
+    image: Array
+    alpha: Array | None
+
+
+def probe(clip: Clip) -> VideoInfo:
+    """Size, rate and length of the whole file; the trim range and the speed factor are not applied.
+
+    The frame count is the container's; it is counted only where the container does not say.
+    """
+    path = _existing(clip.path)
+    with closing(_steps(clip)) as steps:
+        height, width = next(steps)[1]().shape[:2]
+    if is_sequence(path):
+        fps, frames = clip.fps or SEQUENCE_FPS, len(_sequence(path))
+    else:
+        capture = _open(path)
+        fps = clip.fps or _rate(capture)
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+    if frames < 1:
+        with closing(_steps(clip)) as steps:
+            frames = sum(1 for _ in steps)
+    return VideoInfo(width, height, fps, frames, frames / fps)
+
+
+def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) -> Generator[Frame, None, None]:
+    """Yields the frames within the trim range (start included, end not), their times strictly increasing.
+
+    `every` = n fetches each n-th frame only, `only` the frames of these indices; indices and times are those of the full run.
+    Rotation metadata is applied, and mirrored footage is put right.
+    Transparency comes with image files; OpenCV does not hand out the alpha of video files.
+    Raises UserError: file missing, unreadable, undecodable, without frames, fewer than 2 frames within the trim range,
+    pictures of different size.
+    """
+    shape: tuple[int, ...] | None = None
+    index = 0
+    last = 0.0
+    with closing(_steps(clip)) as steps:
+        for stamp, fetch in steps:
+            last = stamp
+            if clip.end is not None and stamp >= clip.end - _TOLERANCE:
+                break
+            if stamp < clip.start - _TOLERANCE:
+                continue
+            if index % every == 0 and (only is None or index in only):
+                picture = fetch()
+                shape = shape or picture.shape
+                if picture.shape[:2] != shape[:2]:
+                    raise UserError(_size_message(clip, index, picture.shape, shape))
+                image, alpha = _split(cv2.flip(picture, 1) if clip.mirror else picture)
+                yield Frame(index, max(stamp - clip.start, 0.0) / clip.speed, image, alpha)
+            index += 1
+    if index < 2:
+        raise UserError(_short_message(clip, index, last), fix="whole_video" if clip.start or clip.end else "choose_video")
+
+
+def frame_range(clip: Clip) -> tuple[int, int, int]:
+    """(first, count, total): where the trim range begins, its length, and the file's length, all in decoded frames."""
+    first = count = total = 0
+    with closing(_steps(clip)) as steps:
+        for stamp, _ in steps:
+            total += 1
+            if stamp < clip.start - _TOLERANCE:
+                first += 1
+            elif clip.end is None or stamp < clip.end - _TOLERANCE:
+                count += 1
+    return first, count, total
+
+
+def image_files(clip: Clip) -> list[Path]:
+    """The pictures of an image sequence in order, those outside the trim range too; none for a video file. Raises UserError."""
+    path = _existing(clip.path)
+    return _sequence(path) if is_sequence(path) else []
+
+
+def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
+    """Writes (H, W, 3) uint8 RGB pictures of one size as MPEG-4 in an mp4 file.
+
+    The codec needs even sides: an odd last row or column is repeated once. Raises UserError if nothing can be written.
+    """
+    for _ in video_steps(path, frames, fps):
+        pass
+
+
+def video_steps(path: str | Path, frames: Iterable[Array], fps: float) -> Generator[int, None, None]:
+    """`write_video` frame by frame: yields how many are written. Closed early, it leaves the film so far."""
+    pictures = (_even_bgr(frame) for frame in frames)
+    first = next(pictures, None)
+    if first is None:
+        raise UserError(f"The video '{path}' would be empty: there are no frames to write.")
+    size = (first.shape[1], first.shape[0])
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+    try:
+        if not writer.isOpened():
+            raise UserError(f"The video '{path}' cannot be written: choose an existing folder and a name ending in .mp4.")
+        for index, picture in enumerate(chain([first], pictures)):
+            if (picture.shape[1], picture.shape[0]) != size:
+                raise ValueError(f"frame of {picture.shape[1]} x {picture.shape[0]} in a video of {size[0]} x {size[1]}")
+            writer.write(picture)
+            yield index + 1
+    finally:
+        writer.release()
+
+
+def _even_bgr(frame: Array) -> Array:
+    height, width = frame.shape[:2]
+    picture = cv2.cvtColor(np.ascontiguousarray(frame, dtype=np.uint8), cv2.COLOR_RGB2BGR)
+    return cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+
+
+def _existing(name: str) -> Path:
+    path = Path(name)
+    if not name or not path.exists():
+        raise UserError(f"The video '{name}' does not exist: choose the file again.", fix="choose_video")
+    return path
+
+
+def is_sequence(path: str | Path) -> bool:
+    """Whether the path is a folder, or a picture that stands for all that are numbered like it."""
+    return Path(path).is_dir() or Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _steps(clip: Clip) -> Generator[_Step, None, None]:
+    """Every frame of the file in order, at least one; times start at 0 and strictly increase."""
+    path = _existing(clip.path)
+    return _sequence_steps(path, clip.fps or SEQUENCE_FPS) if is_sequence(path) else _video_steps(path, clip.fps)
+
+
+def _sequence_steps(path: Path, fps: float) -> Generator[_Step, None, None]:
+    for index, file in enumerate(_sequence(path)):
+        yield index / fps, lambda file=file: _read_image(file)
+
+
+def _video_steps(path: Path, fps: float | None) -> Generator[_Step, None, None]:
+    capture = _open(path)
+    try:
+        turn = _TURNS.get(round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
+        interval = 1.0 / (fps or _rate(capture))
+        index, origin, last = 0, 0.0, -interval
+        while capture.grab():
+            stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
+            origin = stamp if index == 0 else origin
+            # A container without usable stamps repeats or rewinds them: count on at the nominal rate.
+            trusted = fps is None and math.isfinite(stamp) and stamp - origin > last + 1e-6
+            last = stamp - origin if trusted else last + interval
+            yield last, lambda number=index: _retrieve(capture, turn, path, number)
+            index += 1
+        _check_end(capture, path, index)
+    finally:
+        capture.release()
+
+
+def _open(path: Path) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        codec = _stated_codec(path)
+        raise UserError(
+            f"The video '{path}' uses the codec '{codec}', which cannot be decoded here: convert it to H.264 in an mp4 file."
+            if codec
+            else f"The file '{path}' cannot be read as a video: choose a video file, or convert it to H.264 in an mp4 file.",
+            fix="convert",
+        )
+    # Backends differ in whether they turn the picture by default; this file does it itself.
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+    return capture
+
+
+def _rate(capture: cv2.VideoCapture) -> float:
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if math.isfinite(fps) and 0 < fps <= 1000 else _VIDEO_FPS
+
+
+def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Array:
+    done, picture = capture.retrieve()
+    if not done or picture is None:
+        raise UserError(
+            f"Frame {index} of the video '{path}' is damaged: trim it away or convert the video again.", fix="convert"
+        )
+    return picture if turn is None else cv2.rotate(picture, turn)
+
+
+def _check_end(capture: cv2.VideoCapture, path: Path, decoded: int) -> None:
+    """Raises UserError where the file ended with no frame at all, or before it should."""
+    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    codec = bytes((code >> shift) & 0xFF for shift in (0, 8, 16, 24)).decode("latin-1").strip("\0 ")
+    if decoded == 0 and stated > 0:
+        raise UserError(
+            f"The video '{path}' uses the codec '{codec or 'unknown'}', which cannot be decoded here: "
+            "convert it to H.264 in an mp4 file.",
+            fix="convert",
+        )
+    if decoded == 0:
+        raise UserError(f"The video '{path}' has no frames: choose another file.", fix="choose_video")
+    # An edit list may rightly hide stored frames, so fewer than stated is an error only if the file itself is cut off.
+    if decoded < 0.9 * stated and _is_cut_off(path):
+        raise UserError(
+            f"The video '{path}' breaks off after {decoded} of {stated} frames: copy or convert it again, "
+            "or set the end of the trim range before that frame."
+        )
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether the last top-level box of an mp4 or mov file reaches past the file's end (ISO 14496-12, 4.2)."""
+    length, at = path.stat().st_size, 0
+    if path.suffix.lower() not in {".mp4", ".mov", ".m4v"}:
+        return False
+    with path.open("rb") as file:
+        while at < length:
+            file.seek(at)
+            header = file.read(16)
+            size = int.from_bytes(header[:4], "big")
+            size = int.from_bytes(header[8:], "big") if size == 1 else size or length - at
+            at += max(size, 8)
+    return at > length
+
+
+def _stated_codec(path: Path) -> str | None:
+    """The codec that an mp4 or mov file states for its pictures, or None; also where the file may not be read.
+
+    A sample description is 'stsd', version and flags (4 bytes), entry count (4), entry size (4), then the codec
+    (ISO 14496-12, 8.5.2).
+    """
+    sound = {"mp4a", "sowt", "twos", "lpcm", "ac-3", "ec-3", "alac", "Opus", ".mp3", "fLaC"}
+    if path.stat().st_size == 0:
+        return None
+    with suppress(OSError), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(b"stsd")
+        while at >= 0:
+            codec = data[at + 16 : at + 20].decode("latin-1")
+            if len(codec) == 4 and codec.isprintable() and codec not in sound:
+                return codec
+            at = data.find(b"stsd", at + 4)
+    return None
+
+
+def _natural(path: Path) -> list[str | int]:
+    """Sort key under which 'walk_9' comes before 'walk_10'."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name.lower())]
+
+
+def _sequence(path: Path) -> list[Path]:
+    """The images of a folder, or those numbered like the given one, in natural order."""
+    if path.is_dir():
+        files = [file for file in _listed(path) if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
+        if not files:
+            raise UserError(f"The folder '{path}' has no images: choose a folder of numbered PNG or JPEG files, or a video file.")
+        return sorted(files, key=_natural)
+    number = re.search(r"\d+(?=\D*$)", path.stem)
+    if number is None:
+        return [path]
+    before, after = path.stem[: number.start()], path.stem[number.end() :] + path.suffix
+    alike = re.compile(re.escape(before) + r"\d+" + re.escape(after))
+    return sorted((file for file in _listed(path.parent) if alike.fullmatch(file.name)), key=_natural)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"The folder '{folder}' cannot be read ({error.strerror}): check who may read it.") from error
+
+
+def decoded(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Array | None:
+    """The picture in a file, grey, BGR or BGRA as it is stored there; None if it is none. Raises OSError.
+
+    Through a buffer, because OpenCV's own opening of files fails on Windows with names outside the code page.
+    """
+    buffer = np.fromfile(file, dtype=np.uint8)
+    return cv2.imdecode(buffer, flag) if buffer.size else None
+
+
+def _read_image(file: Path) -> Array:
+    # A JPEG's orientation is applied only by the colour flag, and alpha kept only by the other.
+    flag = cv2.IMREAD_COLOR if file.suffix.lower() in {".jpg", ".jpeg", ".exr", ".hdr"} else cv2.IMREAD_UNCHANGED
+    try:
+        picture = decoded(file, flag)
+    except OSError as error:
+        raise UserError(
+            f"The image '{file}' cannot be read ({error.strerror}): bring it back, or check who may read it."
+        ) from error
+    if picture is None or picture.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"The image '{file}' cannot be decoded here: save it again as an 8-bit PNG.")
+    return (picture >> 8).astype(np.uint8) if picture.dtype == np.uint16 else picture
+
+
+def _split(picture: Array) -> tuple[Array, Array | None]:
+    """A grey, BGR or BGRA picture -> RGB and alpha (None where there is none)."""
+    if picture.ndim == 2:
+        return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), None
+    if picture.shape[2] == 4:
+        return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGB), np.ascontiguousarray(picture[:, :, 3])
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), None
+
+
+def _size_message(clip: Clip, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    path = Path(clip.path)
+    name = f"image '{_sequence(path)[frame_range(clip)[0] + index].name}'" if is_sequence(path) else f"frame {index}"
+    return (
+        f"In '{clip.path}' the {name} has {found[1]} x {found[0]} pixels where the first has {expected[1]} x {expected[0]}: "
+        "bring all to one size, or remove those that do not belong."
+    )
+
+
+def _short_message(clip: Clip, frames: int, last: float) -> str:
+    if clip.start > 0 and frames == 0 and last < clip.start:
+        return f"The trim range starts at {clip.start:g} s, after the last frame of '{clip.path}' at {last:.2f} s: start earlier."
+    if clip.start > 0 or clip.end is not None:
+        return f"The trim range leaves {frames} of the frames of '{clip.path}', and at least 2 are needed: make the range longer."
+    if is_sequence(Path(clip.path)):
+        return f"The image sequence '{clip.path}' has {frames} frame, and at least 2 are needed: choose a folder of images."
+    return f"The video '{clip.path}' has {frames} frame, and at least 2 are needed: choose a longer one."

@@ -1,0 +1,1 @@
+"""Model files, their download and the released checkpoint. Imports model and encoders."""

@@ -1,0 +1,214 @@
+"""The released weights: what there is to download, where it comes from, and where it lies on this machine. Neither torch nor bpy.
+
+A folder holds the files and a record (weights.json) of where each came from and what its SHA-256 was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..progress import size_text
+from .folder_lock import alone
+
+HUB = "https://huggingface.co"
+RECORD = "weights.json"
+CONVERTED = "release.safetensors"  # what the network's checkpoint becomes
+CONVERTED_SIZE = 160_000_000
+NETWORK = "network"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file. name: ours. size: bytes, roughly, until a server says more. local: what it is called in our folder."""
+
+    name: str
+    repo: str
+    file: str
+    size: int
+    licence: str
+    local: str
+    about: str
+
+    @property
+    def arriving(self) -> str:
+        """What it is called in our folder until it has been checked."""
+        return f"new-{self.local}"
+
+    def url(self, base: str) -> str:
+        return f"{base}/{self.repo}/resolve/main/{self.file}"
+
+
+TABLE = (
+    Item(
+        NETWORK, "kehong/MoCapAnythingV2-weights", "video2pos2rot_epoch60.pt", 464_000_000, "not stated; the code is MIT",
+        "video2pos2rot_epoch60.pt", "the network",
+    ),
+    Item("dinov2-large", "facebook/dinov2-large", "model.safetensors", 1_217_000_000, "Apache-2.0", "dinov2-large.safetensors", "reads images"),
+    Item("t5-base", "google-t5/t5-base", "model.safetensors", 892_000_000, "Apache-2.0", "t5-base.safetensors", "reads joint names"),
+    Item("t5-base tokenizer", "google-t5/t5-base", "tokenizer.json", 1_390_000, "Apache-2.0", "t5-base-tokenizer.json", "cuts names into pieces"),
+)  # fmt: skip
+
+
+def base_url(mirror: str) -> str:
+    """A mirror's address, or the hub's where there is none. Raises UserError if it is not one."""
+    base = mirror.strip().rstrip("/") or HUB
+    if not base.startswith(("https://", "http://")) or " " in base:
+        raise UserError(f"Mirror '{mirror}' is not an address: it must begin with https:// (or be empty, for {HUB}).")
+    return base
+
+
+def default_folder() -> Path:
+    """Where the weights lie unless somebody says otherwise: $ANYRIG_WEIGHTS, or the user's own data."""
+    chosen = os.environ.get("ANYRIG_WEIGHTS")
+    if chosen:
+        return Path(chosen)
+    homes = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Application Support")}
+    variable, usual = homes.get(sys.platform, ("XDG_DATA_HOME", ".local/share"))
+    return Path(os.environ.get(variable) or Path.home() / usual) / "anyrig" / "weights"
+
+
+class Folder:
+    """The weights of this machine, as files and a record of them."""
+
+    def __init__(self, path: str | Path = "") -> None:
+        self.path = Path(path) if str(path) else default_folder()
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """name -> sha256, size, source, date and, for a file that lies elsewhere, path. An unreadable record counts as none."""
+        try:
+            found = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {key: value for key, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
+
+    def write(self, record: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raises UserError if the folder cannot be written to."""
+        partial = self.path / f"{RECORD}.partial"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            partial.replace(self.path / RECORD)
+        except OSError as error:
+            raise UserError(
+                f"Folder '{self.path}' cannot be written to ({error.strerror}): choose another one for the weights."
+            ) from error
+
+    def note(self, item: Item, sha256: str, size: int, source: str, path: Path | None = None) -> None:
+        """Record where a file came from; path: where it lies, if not in this folder."""
+        entry: dict[str, Any] = {"sha256": sha256, "size": size, "source": source, "date": date.today().isoformat()}
+        self.write(self.record() | {item.name: entry | ({"path": str(path)} if path else {})})
+
+    def file(self, item: Item) -> Path:
+        """Where the file lies, or would."""
+        elsewhere = self.record().get(item.name, {}).get("path")
+        return Path(elsewhere) if elsewhere and Path(elsewhere).is_file() else self.path / item.local
+
+    def adopted(self) -> set[Path]:
+        """Files of the user's own that are in use, wherever they lie: in this folder, too."""
+        return {Path(entry["path"]) for entry in self.record().values() if "path" in entry}
+
+    @property
+    def network(self) -> Path:
+        """The converted network."""
+        return self.path / CONVERTED
+
+    def has(self, item: Item) -> bool:
+        return (item.name == NETWORK and self.network.is_file()) or self.file(item).is_file()
+
+    def missing(self) -> list[Item]:
+        return [item for item in TABLE if not self.has(item)]
+
+    def require(self) -> None:
+        """Raises UserError naming what is not there."""
+        missing = self.missing()
+        if missing:
+            names = ", ".join(item.name for item in missing)
+            raise UserError(
+                f"The released weights are not complete in '{self.path}' (missing: {names}): download them under Model, or with "
+                "`python -m backend weights --download release`."
+            )
+
+    def remove(self) -> int:
+        """Delete what was downloaded, begun or converted, and the record; files of the user's own stay. -> bytes freed.
+
+        Raises UserError if one cannot be deleted, or another Blender is downloading.
+        """
+        if not self.path.is_dir():
+            return 0
+        with alone(self.path):
+            return self._remove()
+
+    def _remove(self) -> int:
+        names = [CONVERTED, RECORD, *(item.local for item in TABLE), *(item.arriving for item in TABLE)]
+        files = [self.path / f"{name}{ending}" for name in names for ending in ("", ".part", ".json", ".partial")]
+        freed, own = 0, self.adopted()
+        for file in (file for file in files if file.is_file() and file.absolute() not in own):
+            size = file.stat().st_size
+            try:
+                file.unlink()
+            except OSError as error:
+                raise UserError(
+                    f"'{file}' cannot be deleted ({error.strerror}): close what uses it, and remove again."
+                ) from error
+            freed += size
+        return freed
+
+
+def flaw(path: Path) -> str:
+    """What is wrong with a file of the kind that its name says; '' if nothing. Looks at its frame, not at its numbers."""
+    try:
+        if path.suffix.lower() == ".json":
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return "" if isinstance(found, dict) and "model" in found else "no tokenizer is in it"
+        if path.suffix.lower() == ".safetensors":
+            return _safetensors_flaw(path)
+        return "" if zipfile.is_zipfile(path) else f"no PyTorch checkpoint is in it, or its end is missing{_looks(path)}"
+    except (ValueError, LookupError, TypeError):
+        return f"its content is not what its name says{_looks(path)}"
+
+
+def header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file. Raises ValueError if it is none."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if not 2 <= size <= min(100_000_000, path.stat().st_size - 8):
+            raise ValueError("no header")
+        found = json.loads(file.read(size))
+    if not isinstance(found, dict):
+        raise ValueError("no header")
+    return found | {"": size + 8}
+
+
+def _safetensors_flaw(path: Path) -> str:
+    found = header(path)
+    start = found.pop("")
+    ends = [entry["data_offsets"][1] for key, entry in found.items() if key != "__metadata__"]
+    expected, size = start + max(ends, default=0), path.stat().st_size
+    return "" if size == expected else f"{size_text(expected)} are announced in it, {size_text(size)} are there"
+
+
+def _looks(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+    return "; it is a web page" if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) else ""
+
+
+def named(name: str) -> list[Item]:
+    """The items of the table with this name; "release" is all of them. Raises UserError if there is none."""
+    found = [item for item in TABLE if name in ("release", item.name)]
+    if not found:
+        raise UserError(f"There are no weights '{name}': choose release, or one of {names_text(TABLE)}.")
+    return found
+
+
+def names_text(items: Iterable[Item]) -> str:
+    return ", ".join(item.name for item in items)
