@@ -1,1 +1,1 @@
-"""Captures many videos: the jobs file, the queue in the panel, and the Flamenco job type."""
+"""Captures many videos: jobs file, queue in the panel, Flamenco job type. May import capture and import_export."""

@@ -1,1 +1,1 @@
-"""The Capture button: its panel, the estimate, the run, and the store of takes."""
+"""The Capture button: panel, estimate, run, store of takes. May import keying, rendering, settings, tasks and ui."""

@@ -1,1 +1,1 @@
-"""`blender -b FILE --command anyrig ...`: the add-on without a window. Imports every other package inside functions."""
+"""`blender -b FILE --command anyrig ...`, the add-on without a window. May import every package but dev."""

@@ -1,1 +1,1 @@
-"""Tools of the repository: rig packs, rendered clips, the demo, the keying benchmark. Not in the zip; no shipped module imports it."""
+"""Tools of the repository: rig packs, rendered clips, demo, keying benchmark. Not in the zip; nothing shipped imports it."""

@@ -1,1 +1,1 @@
-"""Turns a Motion into an action, and saves and restores the armature's animation. Imports addon/rig and the backend's values."""
+"""Turns a Motion into an action; saves and restores an armature's animation. May import addon/rig."""

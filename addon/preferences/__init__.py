@@ -1,1 +1,1 @@
-"""The preferences panel, Check Device and Copy Diagnostics."""
+"""The preferences panel, Check Device and Copy Diagnostics. May import settings, tasks and ui."""

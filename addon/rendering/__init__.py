@@ -1,1 +1,1 @@
-"""Draws a rig in a scene of its own. Imports addon/rig; torch only inside functions."""
+"""Draws a rig in a scene of its own. May import addon/rig; the backend's drawing only inside functions."""

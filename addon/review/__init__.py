@@ -1,1 +1,1 @@
-"""Shows takes: the list, the video overlay, skeleton lines and the side-by-side movie."""
+"""Shows takes: their list, video overlay, skeleton lines, side-by-side movie. May import capture."""

@@ -1,1 +1,1 @@
-"""Reads an armature: bones, control rigs, locks, actions, its surface. May import the backend's values and Blender, never torch."""
+"""Reads an armature: bones, control rigs, locks, actions, its surface. May import the backend's values alone."""

@@ -243,7 +243,7 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Arr
         basis = np.array(obj.pose.bones[bone.name].matrix_basis, np.float64)[None]
         joint = joints.get(bone.name)
         if joint is not None and not rig.static[joint]:
-            # P = G R is the wanted pose rotation (DESIGN section 3), with the armature's own R: a bone that was only rolled
+            # P = G R is the wanted pose rotation (docs/architecture.md, Bone algebra), with the armature's own R: a bone that was only rolled
             # since the capture still turns the mesh by G.
             target = turns[:, joint] @ rotation_part(np.array(bone.matrix_local))
             rotations[:, joint] = locks.obey(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))

@@ -1,1 +1,1 @@
-"""Scene properties, preference values, presets, and the plain values that a capture starts from."""
+"""Scene properties, preference values, presets, and what a capture starts from. May import rig, keying, rendering."""

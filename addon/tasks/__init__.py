@@ -1,1 +1,1 @@
-"""Runs long work on a thread or step by step, with Cancel, Esc and the status line. Imports nothing else of the add-on."""
+"""Runs long work on a thread or step by step, with Cancel, Esc and the status line. May import only errors."""

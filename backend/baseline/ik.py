@@ -1,4 +1,4 @@
-"""Rotations from joint positions alone, as the V1 baseline finds them (SPEC-V1 section 6): bone directions, then descent.
+"""Rotations from joint positions alone, as the V1 baseline finds them (docs/network.md, Inverse kinematics of V1): bone directions, then descent.
 
 No reference pair: how a bone is twisted about itself is free, and stays near the rest pose. y-up network axes.
 """

@@ -1,6 +1,6 @@
 """The same network written the straightforward way: what `backend.bench` compares with, and a second opinion for the tests.
 
-As in the public re-implementation (SPEC-V2 sections 3 to 6), skeletons are padded to 150 joints, graph inputs are repeated for every
+As in the public re-implementation (docs/network.md, Stage 1), skeletons are padded to 150 joints, graph inputs are repeated for every
 frame, (B T, J, J), and windows of frames are copied out, joints (B J T, 5, D) and image tokens (B T, 5 S, D), before attention
 projects them. It runs on the weights of a `Video2Pose2Rot` without aids. Names of shapes as in model.py.
 """

@@ -1,1 +1,1 @@
-"""The generator that turns a video and rigs into motions. Imports every other package but train and baseline."""
+"""The generator that turns a video and rigs into motions. May import everything but train and baseline."""

@@ -1,4 +1,4 @@
-"""Running the network over clips of any length, exactly (DESIGN section 5), and turning its output into Motions.
+"""Running the network over clips of any length, exactly (docs/architecture.md, Any length, exactly), and turning its output into Motions.
 
 Frames pass through in windows that overlap by what one output frame depends on, so the result is that of the whole clip.
 """

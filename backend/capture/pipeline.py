@@ -1,4 +1,4 @@
-"""From a video to Motions: the generator that everything else calls (DESIGN section 1)."""
+"""From a video to Motions: the generator that everything else calls (docs/architecture.md, The values and the generator)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Image and name encoders, and the crops they are given. Imports torch, geometry and hardware."""
+"""Image and name encoders, and the crops they are given. May import geometry and hardware."""

@@ -25,7 +25,7 @@ STEADY = 8  # frames to either side over which the crop keeps its size
 
 
 def crop_box(box: Array, side: float | None = None) -> Array:
-    """Boxes (..., 4) as x0 y0 x1 y1 in pixels -> squares (..., 4) with the same centre (SPEC-V2 section 7).
+    """Boxes (..., 4) as x0 y0 x1 y1 in pixels -> squares (..., 4) with the same centre (docs/network.md, Image features).
 
     The longer side is padded by 10 % on both ends. With `side` (pixels) every square has that side, so that a clip cropped
     with one side keeps its scale; `crop_side` gives the one that holds every box.

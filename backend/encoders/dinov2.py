@@ -194,7 +194,7 @@ class Dinov2Encoder:
         self.grid = SIZE // network.config.patch
 
     def squares(self, boxes: Array) -> Array:
-        """Boxes (T, 4) -> the squares (T, 4) to cut out: each frame's own (SPEC-V2 section 7)."""
+        """Boxes (T, 4) -> the squares (T, 4) to cut out: each frame's own (docs/network.md, Image features)."""
         return crop_box(boxes)
 
     def cut(self, image: Image, matte: Image, square: Array) -> Image:

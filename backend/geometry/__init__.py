@@ -1,1 +1,1 @@
-"""Rotations, kinematics and cameras. Imports numpy, scipy and, for the twins on tensors, torch; nothing else of the backend."""
+"""Rotations, kinematics and cameras. May import numpy and scipy, torch in torch_kinematics.py alone, and the errors."""

@@ -1,7 +1,7 @@
 """Rotations in numpy: rot6d rows, matrices, quaternions (w, x, y, z).
 
 Every function takes batches (..., n) and keeps the dtype of a floating input. Matrices act on columns: p' = R @ p.
-rot6d is the first two ROWS of the matrix, flattened (SPEC-V2 section 2).
+rot6d is the first two ROWS of the matrix, flattened (docs/network.md, Conventions).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Devices, memory, and workarounds for Apple's graphics processors. Imports torch inside functions where it may be missing."""
+"""Devices, memory, and workarounds for Apple's graphics processors. May import of the backend only errors."""

@@ -1,1 +1,1 @@
-"""The network, its config and its inputs, in reading order: config, inputs, layers, geometric_layers, network."""
+"""The network, in reading order: config, inputs, layers, geometric_layers, network. May import encoders, geometry, rig."""

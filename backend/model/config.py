@@ -36,7 +36,7 @@ class Config:
 
     @property
     def margins(self) -> tuple[int, int]:
-        """Frames to either side that one output frame of stage 1 and of stage 2 depends on (DESIGN section 5)."""
+        """Frames to either side that one output frame of stage 1 and of stage 2 depends on (docs/architecture.md, Any length, exactly)."""
         stage1 = self.image_radius + (self.joint_radius * self.lift_layers if self.aids else 0)
         return stage1, self.joint_radius * (self.pose_layers + self.decoder_layers)
 

@@ -92,7 +92,7 @@ def pairs_of(rig: Rig, poses: Array, azimuths: Sequence[float], projection: Arra
     """poses (N, J, 4, 4) in armature space, seen from azimuths (N); projection (3, 4) armature space -> pixels and the crop's
     square (4,) belong to the picture of the first pair.
 
-    A pair enters the network in its camera's frame (SPEC-V2 section 2): p -> Y p and L_root -> Y L_root.
+    A pair enters the network in its camera's frame (docs/network.md, Conventions): p -> Y p and L_root -> Y L_root.
     """
     turns, positions = pose_to_network(rig, poses, config.tips)
     rest = skeleton_of(rig, tips=False).rest

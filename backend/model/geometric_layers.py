@@ -1,4 +1,4 @@
-"""The geometric aids of `lite` (DESIGN section 6): where joints lie in the picture, and what geometry alone would say.
+"""The geometric aids of `lite` (docs/network.md, Geometric layers of lite): where joints lie in the picture, and what geometry alone would say.
 
 B rigs, T frames, J joints, S image tokens of a grid, C token width, D model width; frames of reference as in model.py.
 """

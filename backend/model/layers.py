@@ -1,4 +1,4 @@
-"""Attention blocks of video2pose2rot (SPEC-V2 section 4).
+"""Attention blocks of video2pose2rot (docs/network.md, Attention blocks).
 
 B rigs, T frames, J joints, S image tokens, D width, H heads, d = D / H.
 """

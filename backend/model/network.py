@@ -1,4 +1,4 @@
-"""video2pose2rot, the network (SPEC-V2 sections 3 to 6); `lite` adds the aids of aids.py.
+"""video2pose2rot, the network (docs/network.md, Stage 1); `lite` adds the layers of geometric_layers.py.
 
 B rigs, T frames, J joints, S image tokens, N reference pairs, C token width, E name width, D model width.
 Positions are root-relative, in the camera's frame (y up), divided by the skeleton's scale; rotations are local rot6d rows.

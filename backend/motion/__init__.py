@@ -1,1 +1,1 @@
-"""Motion, the file of a take, and BVH. Imports rig and geometry; no torch."""
+"""Motion, the file of a take, and BVH. May import rig, geometry and Clip; never torch."""

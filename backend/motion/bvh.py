@@ -1,8 +1,8 @@
 """BVH files: write a take, read a skeleton and its clip. numpy only.
 
-A BVH holds y-up axes, rest frames along the axes, and local rotations away from them: the network's convention (SPEC-V2
-section 2), so a take is written in the network's axes. A position channel replaces the joint's offset, as in Blender: it is
-relative to the parent, in the parent's turned frame.
+A BVH holds y-up axes, rest frames along the axes, and local rotations away from them: the network's convention
+(docs/network.md, Conventions), so a take is written in the network's axes. A position channel replaces the joint's offset, as in
+Blender: it is relative to the parent, in the parent's turned frame.
 
 Names: BVH ends a name at the first blank. Blanks, braces and % are written as % and two hexadecimal digits (`Left Arm` is
 `Left%20Arm`), and read back as they were. Joints come in depth-first order, which may not be the rig's.

@@ -20,7 +20,7 @@ class Motion:
     """A take of T frames for a rig of J joints.
 
     names: the rig's joints. times: (T,) seconds from the start of the trimmed clip, increasing.
-    turns: (T, J, 4) wxyz, G of DESIGN section 3: turns away from rest in armature axes, sign-continuous over time.
+    turns: (T, J, 4) wxyz, G of docs/architecture.md, Bone algebra: turns away from rest in armature axes, sign-continuous over time.
     positions: (T, J, 3) predicted joint positions relative to the root joint, armature axes and units.
     boxes: (T, 4) x0, y0, x1, y1 of the subject in pixels of the video (of mirrored footage: as put right). confidence: (T, J) 0..1,
     0 where the subject was lost.

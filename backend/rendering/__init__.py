@@ -1,1 +1,1 @@
-"""Draws point clouds as pictures. Imports geometry and rig."""
+"""Draws point clouds as pictures. May import geometry and rig."""

@@ -1,1 +1,1 @@
-"""Rig, Reference and Target, the skeleton as the network sees it, joint names and the point cloud. Imports geometry; no torch."""
+"""Rig, Reference and Target, the skeleton as the network sees it, joint names, point cloud. May import geometry, not torch."""

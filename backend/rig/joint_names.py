@@ -1,4 +1,4 @@
-"""Joint names as network inputs: cleaned (SPEC-V2 section 3) and, for `lite`, hashed into vectors."""
+"""Joint names as network inputs: cleaned (docs/network.md, Graph inputs) and, for `lite`, hashed into vectors."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Rig:
 
     @property
     def rest_rotations(self) -> Array:
-        """(J, 3, 3) R_b of DESIGN section 3."""
+        """(J, 3, 3) R_b of docs/architecture.md, Bone algebra."""
         return rotation_part(self.rest)
 
     def turns(self, pose: Array) -> Array:

@@ -1,6 +1,6 @@
 """The skeleton as the network sees it: y-up axes, offsets, graph relations, tips, forward kinematics.
 
-This file owns the change of frame between a rig (armature axes, its own units) and the network (SPEC-V2 section 2).
+This file owns the change of frame between a rig (armature axes, its own units) and the network (docs/network.md, Conventions).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def local_to_global(parents: NDArray[np.integer], local: Array) -> Array:
 def forward_kinematics(parents: NDArray[np.integer], offsets: Array, local: Array) -> tuple[Array, Array]:
     """Offsets (J, 3) and L (..., J, 3, 3) -> (G (..., J, 3, 3), positions (..., J, 3) relative to the root).
 
-    p_j = p_parent + G_parent offset_j (SPEC-V2 section 2).
+    p_j = p_parent + G_parent offset_j (docs/network.md, Conventions).
     """
     turns = local_to_global(parents, local)
     positions = np.zeros((*turns.shape[:-2], 3), turns.dtype)
@@ -141,7 +141,7 @@ def scale_of(rest: Array, reference: Array) -> float:
 
 
 def graph_relations(parents: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(J,) -> (hop (J, J), edge (J, J)) of SPEC-V2 section 3; row i describes what column j is to joint i."""
+    """(J,) -> (hop (J, J), edge (J, J)) of docs/network.md, Graph inputs; row i describes what column j is to joint i."""
     count = len(parents)
     child = np.arange(count)[parents >= 0]
     parent = parents[parents >= 0]

@@ -23,7 +23,7 @@ from ..progress import Progress, show_bar
 from ..video.clip import Clip
 from ..video.reader import probe
 from ..weights.model_file import load_model, load_network
-from .creatures import write_creatures
+from .creatures.creatures import write_creatures
 from .cutout.train_cutout import train_cutout
 from .evaluation.ablations import PARTS, trained
 from .evaluation.evaluate_packs import evaluate

@@ -1,1 +1,1 @@
-"""Reads and writes videos. Imports OpenCV and numpy; no torch."""
+"""Reads and writes videos. May import OpenCV and numpy, and of the backend only errors."""

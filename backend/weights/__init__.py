@@ -1,1 +1,1 @@
-"""Model files, their download and the released checkpoint. Imports model and encoders."""
+"""Model files, their download and the released checkpoint. May import model and encoders."""

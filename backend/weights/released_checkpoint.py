@@ -1,4 +1,4 @@
-"""The public V2 checkpoint and the encoders it was trained with: read, checked, converted (SPEC-V2 section 10)."""
+"""The public V2 checkpoint and the encoders it was trained with: read, checked, converted (docs/network.md, Public weights)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ...motion.motion import Motion, fk_heads
 from ...rig.rig import Rig
 from ...rig.skeleton import global_to_local, network_axes, pose_to_network, scale_of, skeleton_of
 
-CENTIMETRES = 50.0  # 1 = half the side of the unit cube, and the cube is one metre wide (SPEC-V2 section 2)
+CENTIMETRES = 50.0  # 1 = half the side of the unit cube, and the cube is one metre wide (docs/network.md, Conventions)
 FACING = 15.0  # degrees within which a take faces the right way
 STILL = 1e-3  # centimetres a frame, or degrees: less than this is nothing
 RATIOS = {

@@ -1,4 +1,4 @@
-"""What a training step minimises (SPEC-V2 section 8), over a padded batch of samples."""
+"""What a training step minimises (docs/network.md, Training and the data set's layout), over a padded batch of samples."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Plan:
     """How a run goes. minutes, steps: the budget, whichever is spent first; it drives the learning rate and the mixed-pose
     schedule, and a resumed run keeps what it has spent. pool: samples made before the first step and kept; fresh: how many of
     them a step replaces, on average (a small machine learns more from samples seen again than from waiting for new ones);
-    mixed: share of the budget until stage 2 sees predicted positions alone (SPEC-V2 section 8); average: of the weights, per
+    mixed: share of the budget until stage 2 sees predicted positions alone (docs/network.md, Training and the data set's layout); average: of the weights, per
     step; watched: windows of each held-out set that the curves are measured on; varied, creatures, stirred: shares of the
     samples (samples.Recipe); geodesic: the rotation loss is the angle; without: parts of the method that are left out
     (ablations.py)."""

@@ -1,6 +1,6 @@
 """Training and measuring on the public release's data set: samples with the layout of samples.py, from its files alone.
 
-Everything of a view is in that view's frame: y up, the yaw inside the root's rotation (SPEC-V2 section 2). The data know no
+Everything of a view is in that view's frame: y up, the yaw inside the root's rotation (docs/network.md, Conventions). The data know no
 camera, so they serve models without geometric aids; what only the aids read is not a number.
 """
 
@@ -60,7 +60,7 @@ class ReleaseWindows(IterableDataset[Sample]):
         return sample_of(self.release, view, frames, self._references(view, rng))
 
     def _references(self, view: View, rng: np.random.Generator) -> list[tuple[View, int]]:
-        """Frames of another sequence or yaw of the same species (SPEC-V2 section 8), or of the view itself where there is no other;
+        """Frames of another sequence or yaw of the same species (docs/network.md, Training and the data set's layout), or of the view itself where there is no other;
         all pairs from one side."""
         kin = [other for other in self.views if other.species == view.species]
         others = [other for other in kin if other != view] or [view]

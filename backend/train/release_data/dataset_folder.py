@@ -1,4 +1,4 @@
-"""The folder of the public release's data set (SPEC-V2 section 8): which views there are, how they are split, what a species is.
+"""The folder of the public release's data set (docs/network.md, Training and the data set's layout): which views there are, how they are split, what a species is.
 
 A view is a sequence `Species#Clip` from one yaw. F frames, J joints, S image tokens, C their width, E the names' width.
 """

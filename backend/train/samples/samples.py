@@ -19,7 +19,7 @@ from ...model.config import Config
 from ...model.encode_rig import Body, Pairs, body_of, pairs_of
 from ...rendering import point_splatting
 from ...rig.skeleton import global_to_local, network_axes, pose_to_network
-from ..creatures import creature
+from ..creatures.creatures import creature
 from ..packs.rig_packs import Pack
 from .image_degradation import developed
 from .motion_augment import stirred

@@ -8,6 +8,7 @@ import pytest
 import torch
 from anyrig.backend.capture.inference import run_pose2rot, run_video2pose, split_takes
 from anyrig.backend.capture.memory_plan import uploaded
+from anyrig.backend.encoders import efficientnet
 from anyrig.backend.encoders.dinov2 import Dinov2, Dinov2Encoder, VitConfig
 from anyrig.backend.encoders.efficientnet import EfficientNetLite0, Encoder
 from anyrig.backend.hardware import metal
@@ -116,7 +117,7 @@ def test_convolutions_lie_in_the_order_of_their_axes(monkeypatch: pytest.MonkeyP
     assert layout_of(torch.device("cuda")) == layout_of(torch.device("cpu")) == torch.channels_last
     elsewhere = encoders()[0]
     assert not all(weight.is_contiguous() for weight in elsewhere.network.parameters())
-    monkeypatch.setattr(metal, "layout_of", lambda _: torch.contiguous_format)
+    monkeypatch.setattr(efficientnet, "layout_of", lambda _: torch.contiguous_format)
     here = encoders()[0]
     assert all(weight.is_contiguous() for weight in here.network.parameters())
     given: list[bool] = []

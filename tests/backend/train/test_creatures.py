@@ -10,11 +10,12 @@ import pytest
 from anyrig.backend.geometry.rotations import geodesic_angle
 from anyrig.backend.model.config import TINY
 from anyrig.backend.rig.skeleton import global_to_local, pose_to_network
-from anyrig.backend.train.creatures import PLANS, creature, creatures, write_creatures
 from anyrig.backend.train.creatures.actions import repertoire, stand, walk
 from anyrig.backend.train.creatures.body import Body, leg_length
+from anyrig.backend.train.creatures.creatures import creature, creatures, write_creatures
 from anyrig.backend.train.creatures.gaits import GAITS, foot_path, gaits_of, phases, step
 from anyrig.backend.train.creatures.naming import STYLES
+from anyrig.backend.train.creatures.plans import PLANS
 from anyrig.backend.train.creatures.score import Score, limited, solve
 from anyrig.backend.train.creatures.skin import skin_of
 from anyrig.backend.train.evaluation.split_leaks import leaks, paired
