@@ -11,7 +11,6 @@ from ...backend.errors import UserError
 from ..settings.capture_params import params_from_context
 from ..settings.chosen_armatures import armatures_from_context
 from ..tasks import background_runner, task
-from ..tasks.background_runner import has_window
 from . import estimate, panels
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class ANYRIG_OT_capture(bpy.types.Operator):
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         """Starts the job and returns; the keys and their undo step come when it has ended."""
-        if not has_window(context):
+        if not background_runner.has_window(context):
             return self.execute(context)
         try:
             capture = load_capture()

@@ -372,7 +372,7 @@ def test_missing_torch_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_opencv_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(addon, "capture")
+    monkeypatch.delattr(addon.capture, "run_capture")
     monkeypatch.setitem(sys.modules, "anyrig.addon.capture.run_capture", None)
     with pytest.raises(UserError, match="library is missing .* install the AnyRig zip"):
         operators.load_capture()

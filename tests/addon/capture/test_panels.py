@@ -160,11 +160,10 @@ def test_unknown_fix_is_told() -> None:
 def test_gpu_that_torch_is_too_old_for_offers_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from anyrig.backend.hardware import devices
-    from anyrig.backend.weights import model_file
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(model_file, "obstacle", lambda _: "This GPU is newer than PyTorch: set Device to CPU.")
-    monkeypatch.setattr(model_file, "look", lambda: None)
+    monkeypatch.setattr(devices, "obstacle", lambda _: "This GPU is newer than PyTorch: set Device to CPU.")
+    monkeypatch.setattr(devices, "look", lambda: None)
     with pytest.raises(UserError, match="set Device to CPU") as caught:
         devices.pick_device("cuda")
     assert caught.value.fix == "use_cpu"

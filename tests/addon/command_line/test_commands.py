@@ -79,7 +79,7 @@ def test_wrong_arguments_are_2(arguments: list[str], capsys: pytest.CaptureFixtu
     assert "usage:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["capture", "--help"], ["pack", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["capture", "--help"], ["movie", "--help"]])
 def test_help_is_0(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 0
     assert "usage:" in capsys.readouterr().out

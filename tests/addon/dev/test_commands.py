@@ -15,6 +15,12 @@ def test_a_file_in_place_of_a_folder_is_told(
     assert f"Error: '{tmp_path / 'out'}' cannot be read or written (File exists)" in capsys.readouterr().err
 
 
+def test_help_and_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["--help"]) == commands.main(["pack", "--help"]) == 0
+    assert "usage: build.py dev pack" in capsys.readouterr().out
+    assert commands.main([]) == commands.main(["none"]) == commands.main(["pack"]) == 2
+
+
 def test_pack_passes_its_arguments_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(pack, "pack_command", lambda arguments, say: seen.append(arguments) or 1)

@@ -1,4 +1,4 @@
-"""`--command anyrig bench`: the figures come, and the file is as it was."""
+"""`build.py dev bench-keys`: the figures come, and the file is as it was."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from anyrig.addon.dev import commands
 def test_the_benchmark_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = [set(getattr(bpy.data, kind)) for kind in ("objects", "armatures", "actions")]
     active, out = bpy.context.view_layer.objects.active, tmp_path / "bench.json"
-    arguments = ["bench", "--bones", "12", "--frames", "5", "--modes", "QUATERNION", "XYZ", "AXIS_ANGLE", "--json", str(out)]
+    arguments = ["bench-keys", "--bones", "12", "--frames", "5", "--modes", "QUATERNION", "XYZ", "AXIS_ANGLE", "--json", str(out)]
     assert commands.main(arguments) == 0
     said = capsys.readouterr().out
     assert "12 bones, 5 frames" in said and "times as long" in said

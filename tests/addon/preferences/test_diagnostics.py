@@ -20,7 +20,6 @@ from anyrig.addon.tasks import background_runner
 from anyrig.backend.errors import UserError
 from anyrig.backend.hardware import devices
 from anyrig.backend.hardware.devices import Finding, Gpu, Torch
-from anyrig.backend.weights import model_file
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -117,7 +116,6 @@ def blackwell(monkeypatch: pytest.MonkeyPatch) -> Torch:
     """A torch for CUDA with a card that is newer than it."""
     found = Torch("2.5.1", "CUDA 12.4", ("sm_80", "sm_90"), (Gpu("NVIDIA GeForce RTX 5090", "sm_120", 32 * 2**30),))
     monkeypatch.setattr(devices, "look", lambda: found)
-    monkeypatch.setattr(model_file, "look", lambda: found)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(devices, "free_memory", lambda _: 30 * 2**30)
     return found
