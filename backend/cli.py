@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .capture.inference import Take, motion_of
-from .capture.memory_plan import given_back
-from .capture.pipeline import Watched, capture, capture_positions, solve
+from .capture.inference import RigPrediction, motion_of
+from .capture.memory_plan import releasing_device_memory
+from .capture.pipeline import Stage1Result, capture, capture_positions, run_pose2rot
 from .capture_settings import Settings
 from .errors import NOT_NPZ, UserError
 from .geometry.camera import side_azimuths
@@ -28,7 +28,7 @@ from .rig.rig import Rig, Target
 from .rig.skeleton import skeleton_of
 from .video.clip import Clip
 from .video.reader import probe
-from .weights.fetch import adopt, obtain
+from .weights.fetch import fetch_files, use_local_files
 from .weights.model_file import load_model
 from .weights.registry import TABLE, Folder, named
 
@@ -109,9 +109,9 @@ def _weights(options: argparse.Namespace) -> None:
     if options.remove:
         print(f"{size_text(folder.remove())} freed in {folder.path}")
     if options.source:
-        drained(adopt(folder, options.source))
+        drained(use_local_files(folder, options.source))
     if options.download:
-        drained(obtain(folder, options.mirror, named(options.download)))
+        drained(fetch_files(folder, options.mirror, named(options.download)))
     print(f"in {folder.path}:")
     for item in TABLE:
         state = str(folder.file(item)) if folder.has(item) else "missing"
@@ -141,7 +141,7 @@ def _reference_pose(choice: str, rig: Rig, poses: np.ndarray | None) -> np.ndarr
     return poses[int(choice)]
 
 
-def _write_positions(path: Path, watched: Watched, settings: Settings) -> None:
+def _write_positions(path: Path, watched: Stage1Result, settings: Settings) -> None:
     """npz: position (T, K, 3) relative to the root in the network's axes turned as the chosen view sees them, rig units;
     times (T,); names (K,), tips included; azimuth, boxes and confidence for the second stage."""
     take, subject = watched.takes[0], watched.subject
@@ -171,8 +171,8 @@ def _pose2rot(options: argparse.Namespace, rig: Rig, pose: np.ndarray, settings:
     azimuth = float(data["azimuth"])
     [seen] = reference_views(rig, capsules(rig), pose, [azimuth])
     model = load_model(settings.model, pick_device(settings.device), settings.weights)
-    with given_back():
-        take = drained(solve(model, [Take(rig, seen, data["position"], None, azimuth)]))[0]
+    with releasing_device_memory():
+        take = drained(run_pose2rot(model, [RigPrediction(rig, seen, data["position"], None, azimuth)]))[0]
     _write(
         options,
         rig,

@@ -32,7 +32,7 @@ def result_of(work: Generator[object, None, T]) -> T:
             return stop.value
 
 
-def _staged(stage: str, work: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
+def staged(stage: str, work: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
     """Pass a generator of (done, total) on as Progress, and its result back."""
     with closing(work):
         while True:
@@ -43,7 +43,7 @@ def _staged(stage: str, work: Generator[tuple[int, int], None, T]) -> Generator[
             yield Progress(stage, done, total)
 
 
-def drained(work: Generator[Progress | Step, None, T]) -> T:
+def drained(work: Generator[Progress | DownloadStep, None, T]) -> T:
     """Run a generator of Progress to its end with a bar on stderr; -> what it returns."""
     shown, unfinished = "", False
     while True:
@@ -61,11 +61,11 @@ def drained(work: Generator[Progress | Step, None, T]) -> T:
         shown, unfinished = text, progress.done < progress.total
 
 
-def show_bar(progress: Progress | Step) -> None:
+def show_bar(progress: Progress | DownloadStep) -> None:
     print(bar(progress), end="\n" if progress.done >= progress.total else "", file=sys.stderr, flush=True)
 
 
-def bar(progress: Progress | Step) -> str:
+def bar(progress: Progress | DownloadStep) -> str:
     filled = 24 * progress.done // max(progress.total, 1)
     large = progress.total >= 10**6  # bytes
     done, total = (size_text(count) if large else count for count in (progress.done, progress.total))
@@ -75,7 +75,7 @@ def bar(progress: Progress | Step) -> str:
 Bytes = tuple[int, int]  # done, in all (0: unknown)
 
 
-class Step(NamedTuple):
+class DownloadStep(NamedTuple):
     """What `job.Job` and the command line show: `done` of `total` bytes of a stage."""
 
     stage: str
@@ -83,7 +83,7 @@ class Step(NamedTuple):
     total: int
 
 
-def _in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Generator[Step, None, str]:
+def in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Generator[DownloadStep, None, str]:
     """`work` with a name. size: bytes in all where it does not know."""
     with closing(work):
         while True:
@@ -91,7 +91,7 @@ def _in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> G
                 done, total = next(work)
             except StopIteration as end:
                 return end.value
-            yield Step(stage, done, total or size)
+            yield DownloadStep(stage, done, total or size)
 
 
 def size_text(count: int) -> str:

@@ -31,7 +31,7 @@ from ..settings.capture_params import CaptureParams
 from ..tasks import background_runner, task
 
 if TYPE_CHECKING:
-    from ..capture.run_capture import Take
+    from ..capture.run_capture import CaptureRequest
 
 WAITING, DONE, FAILED = "WAITING", "DONE", "FAILED"
 STATES = ((WAITING, "Waiting", ""), (DONE, "Done", ""), (FAILED, "Failed", ""))
@@ -129,7 +129,7 @@ def waiting(scene: bpy.types.Scene) -> list[ANYRIG_QueueJob]:
 class _Run:
     """The queue that runs beside the window: what is still to do, and the one job that is being done. No bpy objects."""
 
-    todo: list[tuple[str, Take]] = field(default_factory=list)
+    todo: list[tuple[str, CaptureRequest]] = field(default_factory=list)
     scene_uid: int = 0
     key: str = ""
     job: job.Job | None = None
@@ -150,10 +150,10 @@ def find(key: str) -> ANYRIG_QueueJob | None:
     return None if scene is None else next((item for item in scene.anyrig_queue.jobs if item.key == key), None)
 
 
-def gather_all(context: bpy.types.Context) -> list[tuple[str, Take]]:
+def gather_all(context: bpy.types.Context) -> list[tuple[str, CaptureRequest]]:
     """Rigs, poses and views of all waiting jobs. A job that cannot start fails at once; equal views are taken once."""
     capture = operators.load_capture()
-    known: dict[Any, Take] = {}
+    known: dict[Any, CaptureRequest] = {}
     takes = []
     for item in waiting(context.scene):
         try:
@@ -201,21 +201,21 @@ def step() -> float | None:
         if find(_run.key) is None:  # removed meanwhile
             continue
         try:
-            _run.job = task.Job(operators.load_capture().steps(take))
-            background_runner.run_beside_window(_run.job, lambda ended, take=take: _finish(take, ended))
+            _run.job = task.Task(operators.load_capture().steps(take))
+            background_runner.run_in_background(_run.job, lambda ended, take=take: _finish(take, ended))
             return None
         except UserError as error:
             conclude(_run.key, FAILED, str(error))
     _run.job = None
-    _tell()
+    _report_end()
     return None
 
 
-def _finish(take: Take, ended: task.Job) -> None:
+def _finish(take: CaptureRequest, ended: task.Task) -> None:
     """One job has ended: its keys, and its state in the same undo step."""
     conclude(_run.key, WAITING if ended.cancelled else DONE)
     operators.finish(take, ended)
-    text, is_error = background_runner.message()
+    text, is_error = background_runner.status()
     if ended.cancelled:
         stop()
         return
@@ -230,7 +230,7 @@ def run_here(context: bpy.types.Context) -> None:
     capture = operators.load_capture()
     while _run.todo:
         key, take = _run.todo.pop(0)
-        ended = task.Job(capture.steps(take)).drain()
+        ended = task.Task(capture.steps(take)).drain()
         try:
             if ended.error is not None:
                 raise UserError(ended.error)
@@ -238,11 +238,11 @@ def run_here(context: bpy.types.Context) -> None:
             conclude(key, DONE)
         except UserError as error:
             conclude(key, FAILED, str(error))
-    _tell()
+    _report_end()
 
 
-def _tell() -> None:
-    background_runner.tell(summary(), is_error=FAILED in _run.ended.values())
+def _report_end() -> None:
+    background_runner.set_status(summary(), is_error=FAILED in _run.ended.values())
 
 
 def summary() -> str:

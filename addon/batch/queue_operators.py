@@ -47,7 +47,7 @@ class _QueueOperator:
         try:
             told = self.run(context)
         except UserError as error:
-            background_runner.tell_error(error)
+            background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         if told:
@@ -208,7 +208,7 @@ class ANYRIG_OT_queue_run(_QueueOperator, bpy.types.Operator):
         try:
             job_queue.start(context)
         except UserError as error:
-            background_runner.tell_error(error)
+            background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}

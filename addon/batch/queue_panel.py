@@ -78,7 +78,7 @@ def _draw_side(column: bpy.types.UILayout) -> None:
 
 def _draw_chosen(layout: bpy.types.UILayout, item: job_queue.ANYRIG_QueueJob) -> None:
     """What was wrong with the chosen job."""
-    if item.message and background_runner.message()[0] != item.message:
+    if item.message and background_runner.status()[0] != item.message:
         column = layout.column()
         column.alert = item.state == job_queue.FAILED
         wrapped(column, item.message, "ERROR")

@@ -21,7 +21,7 @@ from ..import_export import export_take
 from ..import_export.import_rig import import_rig
 from ..settings import preference_values
 from ..settings.chosen_armatures import armature_from_context
-from ..tasks.task import Job, Progress, Snapshot
+from ..tasks.task import Progress, Snapshot, Task
 from . import jobs_file
 from .jobs_file import Spec
 
@@ -159,7 +159,7 @@ def run_all(
 def run_one(spec: Spec, records: Records, say: Say) -> Outcome:
     """One job from file to files; whatever goes wrong is its outcome's error."""
     begun = time.perf_counter()
-    job = Job(_steps(spec)).drain(_teller(say))
+    job = Task(_steps(spec)).drain(_teller(say))
     outcome = job.result or Outcome(spec.number, spec.name, FAILED, error=job.error or "")
     outcome = replace(outcome, seconds=round(time.perf_counter() - begun, 2))
     if outcome.status == DONE:

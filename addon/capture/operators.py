@@ -14,7 +14,7 @@ from ..tasks import background_runner, task
 from . import estimate, panels
 
 if TYPE_CHECKING:
-    from .run_capture import Result, Take
+    from .run_capture import CaptureRequest, CaptureResult
 
 
 class ANYRIG_OT_capture(bpy.types.Operator):
@@ -47,29 +47,29 @@ class ANYRIG_OT_capture(bpy.types.Operator):
         try:
             capture = load_capture()
             take = capture.gather(context, armatures_from_context(context), params_from_context(context))
-            background_runner.run_beside_window(task.Job(capture.steps(take)), lambda ended: finish(take, ended))
+            background_runner.run_in_background(task.Task(capture.steps(take)), lambda ended: finish(take, ended))
         except UserError as error:
             return self._refuse(error)
         # nothing has changed yet, so there must be no undo step yet
         return {"CANCELLED"}
 
     def _refuse(self, error: UserError) -> set[str]:
-        background_runner.tell_error(error)
+        background_runner.set_error(error)
         self.report({"ERROR"}, str(error))
         return {"CANCELLED"}
 
 
-def finish(take: Take, ended: task.Job) -> None:
+def finish(take: CaptureRequest, ended: task.Task) -> None:
     """Main thread, when a job beside the window has ended: write the keys as one undo step, or say why there are none."""
     if ended.cancelled:
-        background_runner.tell("Cancelled: nothing was changed.")
+        background_runner.set_status("Cancelled: nothing was changed.")
         return
     try:
         if ended.error is not None:
             raise UserError(ended.error, ended.fix)
         load_capture().write(take, ended.result)
     except UserError as error:
-        background_runner.tell_error(error)
+        background_runner.set_error(error)
         return
     _push_undo()
     _succeeded(take, ended.result)
@@ -100,17 +100,17 @@ def _push_undo() -> None:
         bpy.ops.ed.undo_push(message=ANYRIG_OT_capture.bl_label)
 
 
-def _succeeded(take: Take, results: list[Result]) -> None:
+def _succeeded(take: CaptureRequest, results: list[CaptureResult]) -> None:
     panels.show_view(results[0].view.picture)
     _learn(take, results)
     frames = len(results[0].motion)
     names = [subject.rig.name for subject in take.subjects]
     onto = "" if len(names) == 1 else f" onto {', '.join(names)}"
     notes = "".join(f" {note}" for note in results[0].motion.provenance.get("notes", ()))
-    background_runner.tell(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.{notes}")
+    background_runner.set_status(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.{notes}")
 
 
-def _learn(take: Take, results: list[Result]) -> None:
+def _learn(take: CaptureRequest, results: list[CaptureResult]) -> None:
     """What the capture took makes the next estimate better."""
     props, settings = bpy.context.scene.anyrig, take.params.settings
     seconds = results[0].motion.provenance.get("seconds")

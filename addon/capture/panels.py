@@ -221,12 +221,12 @@ class ANYRIG_PT_run(_Section, bpy.types.Panel):
             row = layout.row()
             row.scale_y = 1.6
             row.operator("anyrig.capture", icon="ARMATURE_DATA")
-        text, is_error = background_runner.message()
+        text, is_error = background_runner.status()
         if text:
             column = layout.column()
             column.alert = is_error
             wrapped(column, text, "ERROR" if is_error else "INFO")
-            fix_buttons.draw(layout, context, background_runner.fix())
+            fix_buttons.draw(layout, context, background_runner.status_fix())
 
 
 def estimate_text(context: bpy.types.Context) -> str:

@@ -19,11 +19,11 @@ _found: dict[int, list[str]] = {}  # by the armature's session_uid, since the la
 def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> list[str]:
     """Look the armatures through, and keep what is found for the panel. Raises UserError for rigs that cannot be captured onto."""
     from ..rig.armature import rig_from_armature
-    from ..rig.validation import check_suitable
+    from ..rig.validation import validate_armature
 
     props, found = context.scene.anyrig, {}
     for obj in objects:
-        check_suitable(context, obj)
+        validate_armature(context, obj)
         rig = rig_from_armature(obj, chosen_bones(obj, props.bones, props.collection))
         found[obj.session_uid] = warnings_of(obj, rig.names)
     _found.clear()
@@ -53,7 +53,7 @@ class ANYRIG_OT_check_rig(bpy.types.Operator):
         try:
             lines = check(context, armatures_from_context(context))
         except UserError as error:
-            background_runner.tell_error(error)
+            background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         for line in lines or ["All bones will do what a take asks of them"]:

@@ -17,19 +17,19 @@ from ...backend.errors import UserError
 from ...backend.geometry.camera import side_azimuths
 from ...backend.geometry.rotations import Array
 from ...backend.motion.motion import Motion
-from ...backend.motion.take_file import RawTake
+from ...backend.motion.take_file import Take
 from ...backend.rig.rig import Reference, Rig
 from ..keying.animation_state import all_or_none
 from ..keying.nla import STRIP, extend_range, push_down
 from ..keying.write_action import write_motion
-from ..released_model.joint_name_table import labelled
+from ..released_model.joint_name_table import with_joint_names
 from ..rendering.rig_views import draw_capsules, render_meshes
 from ..rig.armature import rig_from_armature
 from ..rig.keyed_bones import chosen_bones
-from ..rig.validation import check_suitable
+from ..rig.validation import validate_armature
 from ..settings import preference_values
 from ..settings.capture_params import CaptureParams, output_from_props
-from ..tasks.task import Job, Snapshot
+from ..tasks.task import Snapshot, Task
 from . import take_store
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ INSTALL = "install the AnyRig zip made for this system, which brings it along"
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ArmatureInput:
     """One armature of a take.
 
     pose: (J, 4, 4) the reference pose. azimuths: the sides to see it from, several or the one that the user chose.
@@ -54,7 +54,7 @@ class Subject:
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class CaptureResult:
     """What the capture found for one armature, and the view of it that looked most like the video."""
 
     motion: Motion
@@ -62,11 +62,11 @@ class Result:
 
 
 @dataclass(frozen=True, eq=False)
-class Take:
+class CaptureRequest:
     """All that the job and the writing of its keys need, without any bpy object."""
 
     params: CaptureParams
-    subjects: tuple[Subject, ...]
+    subjects: tuple[ArmatureInput, ...]
     scene_uid: int
     start_frame: int
 
@@ -81,7 +81,7 @@ def gather(
     objects: Sequence[bpy.types.Object],
     params: CaptureParams,
     bones: Sequence[Sequence[str] | None] | None = None,
-) -> Take:
+) -> CaptureRequest:
     """Read rigs and poses and render the reference views. Main thread; changes nothing.
 
     bones: for each armature the names of the bones to key, None for those that the params choose.
@@ -93,18 +93,18 @@ def gather(
     azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
     subjects = []
     for obj, names in zip(objects, bones or [None] * len(objects), strict=True):
-        check_suitable(context, obj)
+        validate_armature(context, obj)
         rig = rig_from_armature(obj, names or chosen_bones(obj, params.bones, params.collection))
-        rig = labelled(context.scene, obj, rig)
+        rig = with_joint_names(context.scene, obj, rig)
         pose, references = render_meshes(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)
-        subjects.append(Subject(obj.session_uid, rig, pose, azimuths, tuple(references)))
-    return take_of(context.scene, params, subjects)
+        subjects.append(ArmatureInput(obj.session_uid, rig, pose, azimuths, tuple(references)))
+    return request_of(context.scene, params, subjects)
 
 
-def take_of(scene: bpy.types.Scene, params: CaptureParams, subjects: Sequence[Subject]) -> Take:
+def request_of(scene: bpy.types.Scene, params: CaptureParams, subjects: Sequence[ArmatureInput]) -> CaptureRequest:
     """Its start is settled here: the current frame unless the params name one."""
     start = scene.frame_current if params.start_frame is None else params.start_frame
-    return Take(params, tuple(subjects), scene.session_uid, start)
+    return CaptureRequest(params, tuple(subjects), scene.session_uid, start)
 
 
 def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
@@ -115,7 +115,7 @@ def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> Ca
     return replace(params, settings=replace(settings, weights=preference_values.weights_folder(context)))
 
 
-def steps(take: Take) -> Generator[Progress, None, list[Result]]:
+def steps(take: CaptureRequest) -> Generator[Progress, None, list[CaptureResult]]:
     """The computation; safe on any thread. torch is loaded here, so that the window does not wait for it either."""
     try:
         from ...backend.capture.pipeline import capture
@@ -127,26 +127,29 @@ def steps(take: Take) -> Generator[Progress, None, list[Result]]:
         references = subject.references or tuple(draw_capsules(subject.rig, subject.pose, subject.azimuths))
         targets.append(Target(subject.rig, references))
     motions = yield from capture(targets, take.params.clip, take.params.settings)
-    return [Result(motion, target.references[motion.provenance["view"]]) for motion, target in zip(motions, targets, strict=True)]
+    return [
+        CaptureResult(motion, target.references[motion.provenance["view"]])
+        for motion, target in zip(motions, targets, strict=True)
+    ]
 
 
-def write(take: Take, results: Sequence[Result]) -> list[bpy.types.Action]:
+def write(take: CaptureRequest, results: Sequence[CaptureResult]) -> list[bpy.types.Action]:
     """Key every armature and store its raw take; all of them or, when one raises UserError, none. Main thread.
 
     Copies of the raw takes are in the user folder before anything else is done: neither a crash nor an error loses them.
     """
     raws = _raw_takes(take, results)
-    take_store.rescue(raws)
+    take_store.write_backup(raws)
     scene, objects = _resolve(take)
     fps = scene.render.fps / scene.render.fps_base
-    before = [take_store.stance(obj, subject.rig.names) for obj, subject in zip(objects, take.subjects, strict=True)]
+    before = [take_store.rest_of_pose(obj, subject.rig.names) for obj, subject in zip(objects, take.subjects, strict=True)]
     slots = [_in_use(obj) for obj in objects]
     with all_or_none(objects):
         actions = key_all(take, [result.motion for result in results], objects, fps)
         _deliver(take.params, scene, objects, actions, slots)
         for raw, action, stance in zip(raws, actions, before, strict=True):
-            take_store.keep(raw, fps=fps, **stance)
-            take_store.tag(action, raw.key)
+            take_store.store(raw, fps=fps, **stance)
+            take_store.mark_current(action, raw.key)
     return actions
 
 
@@ -171,7 +174,9 @@ def _in_use(obj: bpy.types.Object) -> tuple[Any, Any]:
     return data and data.action, getattr(data, "action_slot", None)
 
 
-def key_all(take: Take, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float) -> list[bpy.types.Action]:
+def key_all(
+    take: CaptureRequest, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float
+) -> list[bpy.types.Action]:
     """The keys of every armature, as new actions in use. Raises UserError; some may then be keyed already."""
     actions = []
     for obj, subject, motion in zip(objects, take.subjects, motions, strict=True):
@@ -186,28 +191,28 @@ def apply_again(context: bpy.types.Context, text: bpy.types.Text, obj: bpy.types
     Raises UserError; nothing is changed then.
     """
     raw, scene = take_store.read(text), context.scene
-    subject = Subject(obj.session_uid, raw.rig, raw.pose, (), ())
-    take = take_of(scene, CaptureParams(raw.clip, raw.settings, **output_from_props(scene.anyrig)), [subject])
+    subject = ArmatureInput(obj.session_uid, raw.rig, raw.pose, (), ())
+    take = request_of(scene, CaptureParams(raw.clip, raw.settings, **output_from_props(scene.anyrig)), [subject])
     fps = scene.render.fps / scene.render.fps_base
-    earlier, slot = take_store.stance(obj, raw.rig.names)["earlier"], _in_use(obj)
+    earlier, slot = take_store.rest_of_pose(obj, raw.rig.names)["earlier"], _in_use(obj)
     with all_or_none([obj]):
         (action,) = key_all(take, [raw.motion], [obj], fps)
         _deliver(take.params, scene, [obj], [action], [slot])
-        take_store.tag(action, take_store.about(text)["key"])
-        take_store.put_about(text, fps=fps, start_frame=take.start_frame, earlier=earlier)
+        take_store.mark_current(action, take_store.about(text)["key"])
+        take_store.set_about(text, fps=fps, start_frame=take.start_frame, earlier=earlier)
     return action
 
 
-def _raw_takes(take: Take, results: Sequence[Result]) -> list[RawTake]:
+def _raw_takes(take: CaptureRequest, results: Sequence[CaptureResult]) -> list[Take]:
     date = time.strftime("%Y-%m-%d %H:%M:%S")
     clip, settings = take.params.clip, take.params.settings
     return [
-        RawTake(take.name, subject.rig.name, date, take.start_frame, clip, settings, subject.rig, subject.pose, result.motion)
+        Take(take.name, subject.rig.name, date, take.start_frame, clip, settings, subject.rig, subject.pose, result.motion)
         for subject, result in zip(take.subjects, results, strict=True)
     ]
 
 
-def _resolve(take: Take) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
+def _resolve(take: CaptureRequest) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
     """The scene and the armatures of a take, found again. Raises UserError if one was deleted meanwhile."""
     scene = _find(bpy.data.scenes, take.scene_uid)
     if scene is None:
@@ -228,13 +233,13 @@ def run_capture(
     objects: Sequence[bpy.types.Object],
     params: CaptureParams,
     report: Callable[[Snapshot], None] | None = None,
-) -> tuple[Take, list[Result], list[bpy.types.Action]]:
+) -> tuple[CaptureRequest, list[CaptureResult], list[bpy.types.Action]]:
     """Capture onto the armatures and wait for it; for background mode and scripts. `report` is told of every step.
 
     Raises UserError with what went wrong; the file is then as it was.
     """
     take = gather(context, objects, params)
-    job = Job(steps(take)).drain(report)
+    job = Task(steps(take)).drain(report)
     if job.error is not None:
         raise UserError(job.error, job.fix)
     return take, job.result, write(take, job.result)

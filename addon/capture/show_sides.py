@@ -36,7 +36,7 @@ class ANYRIG_OT_show_sides(bpy.types.Operator):
         try:
             draw_sides(context, armature_from_context(context))
         except UserError as error:
-            background_runner.tell_error(error)
+            background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         context.scene.anyrig.view = "SIDE"

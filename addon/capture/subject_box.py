@@ -101,8 +101,8 @@ def set_box(props: ANYRIG_Props, box: Sequence[int]) -> None:
             f"The subject box lies outside the picture of {width} x {height} pixels: draw it around the subject.", fix="draw_box"
         )
     props.box, props.use_box = box, True
-    if background_runner.fix() == "draw_box":
-        background_runner.tell("")
+    if background_runner.status_fix() == "draw_box":
+        background_runner.set_status("")
 
 
 class ANYRIG_OT_draw_box(bpy.types.Operator):
@@ -139,7 +139,7 @@ class ANYRIG_OT_draw_box(bpy.types.Operator):
         try:
             picture = first_frame(replace(clip_from_props(context.scene.anyrig), box=None))
         except UserError as error:
-            background_runner.tell_error(error)
+            background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         self._start(context, area, picture)

@@ -23,12 +23,12 @@ import numpy as np
 from mathutils import Matrix
 
 from ...backend.errors import UserError
-from ..rig.control_rigs import control_rig, key_bone, stance_of
+from ..rig.control_rigs import control_pose_of, control_rig, key_bone
 from ..settings import preference_values
 
 if TYPE_CHECKING:
     from ...backend.geometry.rotations import Array
-    from ...backend.motion.take_file import RawTake
+    from ...backend.motion.take_file import Take
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +75,12 @@ def about(text: bpy.types.Text) -> dict[str, Any]:
     return text[ABOUT].to_dict()
 
 
-def put_about(text: bpy.types.Text, **values: Any) -> None:
+def set_about(text: bpy.types.Text, **values: Any) -> None:
     text[ABOUT] = {**about(text), **values}
 
 
-def keep(
-    raw: RawTake, *, fps: float, earlier: str = "", basis: Array | None = None, controls: dict[str, Any] | None = None
+def store(
+    raw: Take, *, fps: float, earlier: str = "", basis: Array | None = None, controls: dict[str, Any] | None = None
 ) -> bpy.types.Text:
     """Store a take in the file. basis: (J, 4, 4) the joints' own channels before the keys, to return to where no action was; controls:
     controls.stance_of, for the same.
@@ -107,12 +107,12 @@ def keep(
     return text
 
 
-def read(text: bpy.types.Text) -> RawTake:
+def read(text: bpy.types.Text) -> Take:
     """The take, starting where it was keyed last. Raises UserError if what is stored was damaged."""
-    from ...backend.motion.take_file import RawTake
+    from ...backend.motion.take_file import Take
 
     data = text[DATA]
-    raw = RawTake.from_data(data if isinstance(data, bytes) else b"", f"Take '{label(text)}' in this file")
+    raw = Take.from_data(data if isinstance(data, bytes) else b"", f"Take '{label(text)}' in this file")
     start = about(text)["start_frame"]
     return raw if start == raw.start_frame else replace(raw, start_frame=start)
 
@@ -121,13 +121,13 @@ def label(text: bpy.types.Text) -> str:
     return about(text)["name"]
 
 
-def stance(obj: bpy.types.Object, names: Sequence[str]) -> dict[str, Any]:
+def rest_of_pose(obj: bpy.types.Object, names: Sequence[str]) -> dict[str, Any]:
     """What an armature plays and how its bones stand, before a take is keyed: `earlier`, `basis` and `controls` of `keep`."""
     action, bones = obj.animation_data and obj.animation_data.action, obj.pose.bones
     rig = control_rig(obj)
     keyed = [bones.get(key_bone(rig, name)) for name in names]
     basis = [np.eye(4) if bone is None else np.array(bone.matrix_basis) for bone in keyed]
-    return {"earlier": action.name if action else "", "basis": np.array(basis), "controls": stance_of(obj)}
+    return {"earlier": action.name if action else "", "basis": np.array(basis), "controls": control_pose_of(obj)}
 
 
 def basis_of(text: bpy.types.Text) -> dict[str, Matrix]:
@@ -142,7 +142,7 @@ def controls_of(text: bpy.types.Text) -> dict[str, Any]:
     return json.loads(text.get(CONTROLS, "{}"))
 
 
-def tag(action: bpy.types.Action, key: str) -> None:
+def mark_current(action: bpy.types.Action, key: str) -> None:
     """Note on the action which take it was written from, and take the note off the actions written from it earlier.
 
     A note, and no pointer from the take to the action: that would count as a user and keep actions in the file for ever.
@@ -187,7 +187,7 @@ def folder() -> Path:
         return path
 
 
-def rescue(takes: Sequence[RawTake]) -> list[Path]:
+def write_backup(takes: Sequence[Take]) -> list[Path]:
     """Write copies of the takes, and remove the oldest ones. A full or locked disk is no reason to lose the keys: it is logged."""
     try:
         target = folder()
@@ -199,7 +199,7 @@ def rescue(takes: Sequence[RawTake]) -> list[Path]:
     return paths
 
 
-def _write(target: Path, take: RawTake) -> Path:
+def _write(target: Path, take: Take) -> Path:
     stamp = take.date.replace(":", "-").replace(" ", "_")
     name = bpy.path.clean_name(f"{take.name} on {take.armature}")[:80]
     path = target / f"{stamp} {name} {take.key}{SUFFIX}"
@@ -232,14 +232,14 @@ def key_in(path: Path) -> str:
     return path.name.removesuffix(SUFFIX).rpartition(" ")[2]
 
 
-def recover(path: Path, fps: float) -> bpy.types.Text:
+def recover_takes(path: Path, fps: float) -> bpy.types.Text:
     """A copy -> a take stored in this file, not yet keyed. Raises UserError if the copy is damaged."""
-    from ...backend.motion.take_file import RawTake
+    from ...backend.motion.take_file import Take
 
-    return keep(RawTake.load(path), fps=fps)
+    return store(Take.load(path), fps=fps)
 
 
-def find(name: str) -> bpy.types.Text:
+def find_take(name: str) -> bpy.types.Text:
     """The stored take of this data-block name. Raises UserError."""
     text = bpy.data.texts.get(name)
     if text is None or not is_take(text):

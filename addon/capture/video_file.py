@@ -51,7 +51,7 @@ class ANYRIG_OT_choose_video(bpy.types.Operator):
         props.video = self.filepath
         # what was said of another video holds no more: its range, its subject, its mistakes
         props.trim_start, props.trim_end, props.use_box, props.matte = 0.0, 0.0, False, ""
-        background_runner.tell("")
+        background_runner.set_status("")
         good = props.video_frames > 0
         self.report(
             {"INFO"} if good else {"WARNING"}, f"{Path(self.filepath).name}: {props.video_text}" if good else props.video_text

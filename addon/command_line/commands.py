@@ -19,7 +19,7 @@ from ..tasks import task
 from .capture_options import add_options, params_from_options
 
 if TYPE_CHECKING:
-    from ..capture.run_capture import Result, Take
+    from ..capture.run_capture import CaptureRequest, CaptureResult
 
 ID = "anyrig"
 USAGE = f"blender -b FILE --command {ID}"
@@ -132,7 +132,7 @@ def _armatures(context: bpy.types.Context, names: Sequence[str]) -> list[bpy.typ
     return [found]
 
 
-def _save(options: argparse.Namespace, take: Take, results: Sequence[Result]) -> None:
+def _save(options: argparse.Namespace, take: CaptureRequest, results: Sequence[CaptureResult]) -> None:
     if options.bvh:
         from ..import_export.export_take import bvh_files
 

@@ -26,7 +26,7 @@ from ...backend.geometry.camera import Camera
 from ...backend.geometry.rotations import Array
 from ...backend.motion.motion import Motion
 from ...backend.video.clip import Clip
-from ..capture.run_capture import Result, Take, run_capture
+from ..capture.run_capture import CaptureRequest, CaptureResult, run_capture
 from ..import_export import import_rig
 from ..rig import actions
 from ..rig.armature import rig_from_armature
@@ -40,7 +40,7 @@ PANEL = (226, 226, 230)
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class DemoClip:
     """A rendered action: the video, who filmed it, and the truth (T, J, 4, 4) on its frames, armature space."""
 
     clip: Clip
@@ -146,15 +146,15 @@ def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     stalker.location.x = 1.5
     bpy.context.view_layer.update()
     console.say("Rendering the walk of a character made in code ...")
-    shot = film(walker, walker.animation_data.action, np.deg2rad(60), 0.12, options.out / "input.mp4")
+    shot = render_clip(walker, walker.animation_data.action, np.deg2rad(60), 0.12, options.out / "input.mp4")
     for obj in (walker, stalker):
-        stand(obj, None)
+        pose_reference(obj, None)
     take, results, seconds = capture([walker, stalker], shot.clip, options, console, shot.frames[0])
-    measured = measure(take, results[0], shot)
+    measured = measure_take(take, results[0], shot)
     views = [shot.camera, camera_for(stalker, take, results[1])]
     save(options.out, [walker, stalker], take, results, shot.clip, views, console)
     console.say("\n(a) back onto the same rig, beside keeping the reference pose:")
-    tell(console, measured, seconds)
+    print_results(console, measured, seconds)
     console.say("(b) onto a rig of other proportions and bone names: see sheet.png and side_by_side.mp4")
     return {"rig": walker.name, "seconds": seconds["total"], "stages": seconds, **measured}
 
@@ -168,13 +168,13 @@ def roundtrip(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     console.say(f"Rendering action '{label}' of {obj.name} ...")
     chance = np.random.default_rng([options.seed, zlib.crc32(f"{options.rig.name}:{label}".encode())])
     azimuth, pitch = chance.uniform(-np.pi, np.pi), chance.uniform(0, STEEPEST_VIEW)
-    shot = film(obj, action, azimuth, pitch, options.out / "input.mp4")
-    stand(obj, reference)
+    shot = render_clip(obj, action, azimuth, pitch, options.out / "input.mp4")
+    pose_reference(obj, reference)
     take, results, seconds = capture([obj], shot.clip, options, console, shot.frames[0])
-    measured = measure(take, results[0], shot)
+    measured = measure_take(take, results[0], shot)
     save(options.out, [obj], take, results, shot.clip, [shot.camera], console)
     console.say(f"\n{options.rig.name}, action '{label}', reference {reference}, beside keeping the reference pose:")
-    tell(console, measured, seconds)
+    print_results(console, measured, seconds)
     about = {"rig": options.rig.stem, "action": label, "reference": reference, "azimuth_deg": float(np.rad2deg(azimuth))}
     about |= {"model": options.model, "seed": options.seed, "seconds": seconds["total"], "stages": seconds}
     return {**about, **measured}
@@ -184,13 +184,13 @@ def own_video(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The user's rig and the user's video."""
     obj = load(options)
     if options.reference:
-        stand(obj, options.reference)
+        pose_reference(obj, options.reference)
     clip = Clip(options.video)
     take, results, seconds = capture([obj], clip, options, console, bpy.context.scene.frame_current)
     save(options.out, [obj], take, results, clip, [camera_for(obj, take, results[0])], console)
     frames, joints = len(results[0].motion), len(take.subjects[0].rig.names)
     console.say(f"\n{options.rig.name}: {frames} frames keyed on {joints} joints")
-    tell_seconds(console, seconds)
+    print_seconds(console, seconds)
     return {"rig": options.rig.stem, "frames": frames, "joints": joints, "seconds": seconds["total"], "stages": seconds}
 
 
@@ -216,7 +216,7 @@ def default_reference(obj: bpy.types.Object, action: bpy.types.Action) -> str:
     return f"{others[0].name}:{int(actions.action_frames(others[0])[0])}" if others else "rest"
 
 
-def stand(obj: bpy.types.Object, reference: str | None) -> None:
+def pose_reference(obj: bpy.types.Object, reference: str | None) -> None:
     """Put the armature into the reference pose: rest (None), or a frame of one of its actions."""
     data = obj.animation_data or obj.animation_data_create()
     if reference in (None, "rest"):
@@ -242,7 +242,7 @@ def reference_frame(obj: bpy.types.Object, reference: str) -> tuple[bpy.types.Ac
     return action, int(number)
 
 
-def film(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float, pitch: float, path: Path) -> Shot:
+def render_clip(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float, pitch: float, path: Path) -> DemoClip:
     """Render the action from one side over a plain backdrop, one video frame for each scene frame."""
     from ...backend.video.reader import write_video
 
@@ -256,8 +256,8 @@ def film(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float, pitch:
     camera = render_action.frame_motion(obj, list(frames), azimuth, pitch, SIZE)
     pictures = render_action.render_action(obj, rig, list(frames), camera)
     backdrop = render_action.plain_backdrop(pictures)
-    write_video(path, (render_action.over(picture, backdrop) for picture in pictures), scene_fps())
-    return Shot(Clip(str(path)), camera, frames, truth)
+    write_video(path, (render_action.composite(picture, backdrop) for picture in pictures), scene_fps())
+    return DemoClip(Clip(str(path)), camera, frames, truth)
 
 
 def scene_fps() -> float:
@@ -267,7 +267,7 @@ def scene_fps() -> float:
 
 def capture(
     objects: Sequence[bpy.types.Object], clip: Clip, options: argparse.Namespace, console: Console, start: float
-) -> tuple[Take, list[Result], dict[str, float]]:
+) -> tuple[CaptureRequest, list[CaptureResult], dict[str, float]]:
     """What the add-on's button does. Returns the take, a result for each armature, and the seconds of every stage."""
     console.say(f"Capturing {Path(clip.path).name} ...")
     began = time.perf_counter()
@@ -279,13 +279,13 @@ def capture(
     return take, results, {**stages, "total": total}
 
 
-def measure(take: Take, result: Result, shot: Shot) -> dict[str, float]:
+def measure_take(take: CaptureRequest, result: CaptureResult, shot: DemoClip) -> dict[str, float]:
     """Errors against the truth on the frames that the video shows."""
     from ...backend.train.evaluation import metrics
 
     subject = take.subjects[0]
     at = video_indices(result.motion, scene_fps(), len(shot.frames))
-    return metrics.measure(subject.rig, result.motion, shot.truth[at], subject.pose)
+    return metrics.measure_motion(subject.rig, result.motion, shot.truth[at], subject.pose)
 
 
 def video_indices(motion: Motion, fps: float, count: int) -> np.ndarray:
@@ -293,7 +293,7 @@ def video_indices(motion: Motion, fps: float, count: int) -> np.ndarray:
     return np.clip(np.rint(motion.times * fps).astype(int), 0, count - 1)
 
 
-def camera_for(obj: bpy.types.Object, take: Take, result: Result) -> Camera:
+def camera_for(obj: bpy.types.Object, take: CaptureRequest, result: CaptureResult) -> Camera:
     """A camera on the side of the chosen reference view, which is the video's own side."""
     frames = take.start_frame + result.motion.times * scene_fps()
     return render_action.frame_motion(obj, list(frames), result.view.azimuth, 0.1, SIZE)
@@ -302,8 +302,8 @@ def camera_for(obj: bpy.types.Object, take: Take, result: Result) -> Camera:
 def save(
     out: Path,
     objects: Sequence[bpy.types.Object],
-    take: Take,
-    results: Sequence[Result],
+    take: CaptureRequest,
+    results: Sequence[CaptureResult],
     clip: Clip,
     cameras: Sequence[Camera],
     console: Console,
@@ -322,7 +322,7 @@ def save(
     for obj, subject, result, camera in zip(objects, take.subjects, results, cameras, strict=True):
         write_bvh(out / f"{bpy.path.clean_name(obj.name)}.bvh", subject.rig, result.motion)
         pictures = render_action.render_action(obj, subject.rig, list(frames), camera)
-        rows[obj.name] = [render_action.over(picture, PANEL) for picture in pictures]
+        rows[obj.name] = [render_action.composite(picture, PANEL) for picture in pictures]
     demo_pictures.write_sheet(out / "sheet.png", rows, list(times))
     demo_pictures.write_side_by_side(out / "side_by_side.mp4", rows, 1 / float(np.diff(times).mean()))
 
@@ -330,17 +330,17 @@ def save(
 # ---- the report
 
 
-def tell(console: Console, measured: dict[str, float], seconds: dict[str, float]) -> None:
+def print_results(console: Console, measured: dict[str, float], seconds: dict[str, float]) -> None:
     console.say(f"  {int(measured['frames'])} frames, {int(measured['joints'])} joints")
     console.say(f"  {'':24}{'captured':>10}{'copying':>10}")
     for name, key, unit in (("angle", "angle_deg", "degrees"), ("MPJPE", "mpjpe_cm", "cm")):
         console.say(f"  {f'{name} ({unit})':24}{measured[key]:10.2f}{measured[f'copy_{key}']:10.2f}")
     console.say(f"  {'liveness':24}{measured['liveness']:10.2f}{0:10.2f}")
     console.say(f"  {'heading off (degrees)':24}{measured['heading_deg']:10.2f}")
-    tell_seconds(console, seconds)
+    print_seconds(console, seconds)
 
 
-def tell_seconds(console: Console, seconds: dict[str, float]) -> None:
+def print_seconds(console: Console, seconds: dict[str, float]) -> None:
     console.say("  seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items()))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...backend.video.clip import Clip
 from ...backend.video.reader import read_frames, write_video
-from ..review.side_by_side_movie import INK, PAPER, labelled
+from ..review.side_by_side_movie import INK, PAPER, draw_caption
 
 Picture = NDArray[np.uint8]
 MOMENTS = 8
@@ -39,7 +39,7 @@ def write_sheet(path: Path, rows: Mapping[str, Sequence[Picture]], times: Sequen
     lines = []
     for label, pictures in rows.items():
         cells = [pictures[i] for i in moments]
-        lines.append(np.concatenate([labelled(cells[0], label), *cells[1:]], axis=1))
+        lines.append(np.concatenate([draw_caption(cells[0], label), *cells[1:]], axis=1))
     size = lines[0].shape[0]
     stamps = [np.full((size // 10, size, 3), PAPER, np.uint8) for _ in moments]
     for stamp, i in zip(stamps, moments, strict=True):
@@ -53,4 +53,4 @@ def write_side_by_side(path: Path, rows: Mapping[str, Sequence[Picture]], fps: f
     """All rows beside each other, frame by frame."""
     labels = list(rows)
     frames = zip(*rows.values(), strict=True)
-    write_video(path, (np.concatenate([labelled(p, t) for p, t in zip(f, labels, strict=True)], axis=1) for f in frames), fps)
+    write_video(path, (np.concatenate([draw_caption(p, t) for p, t in zip(f, labels, strict=True)], axis=1) for f in frames), fps)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera
 from ..rendering.engines import WORKBENCH
-from .render_action import current_window, place
+from .render_action import current_window, place_camera
 
 NAME = "AnyRig film"
 PHYSICAL = ("NISHITA", "SINGLE_SCATTERING")  # one kind of sky, renamed in Blender 5.0
@@ -59,7 +59,7 @@ def weather_of(rng: np.random.Generator, azimuth: float) -> Weather:
 
 
 @contextmanager
-def set_of(objects: Sequence[bpy.types.Object], engine: str, samples: int) -> Iterator[bpy.types.Scene]:
+def outdoor_scene_of(objects: Sequence[bpy.types.Object], engine: str, samples: int) -> Iterator[bpy.types.Scene]:
     """A scene with these objects alone, at the frame rate of the user's, which is shown again afterwards."""
     window, users = current_window(), bpy.context.scene
     scene = bpy.data.scenes.new(NAME)
@@ -140,7 +140,7 @@ def nothing_around(scene: bpy.types.Scene, camera: Camera) -> Iterator[None]:
 def _lens(scene: bpy.types.Scene, camera: Camera) -> list[bpy.types.ID]:
     scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
     scene.camera = _object(scene, bpy.data.cameras.new(NAME))
-    place(scene.camera, camera)
+    place_camera(scene.camera, camera)
     # the ground reaches to the horizon
     scene.camera.data.clip_end = 2 * HORIZON * camera.distance
     return [scene.camera, scene.camera.data]
@@ -234,7 +234,7 @@ def _cover(tree: Any, image: bpy.types.Image) -> None:
     tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
 
 
-def shoot(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.Scene, int], Any]) -> Iterator[NDArray[np.uint8]]:
+def render_frame(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.Scene, int], Any]) -> Iterator[NDArray[np.uint8]]:
     """Pictures (H, W, 3) uint8 RGB of the frames 0 to count - 1, after `pose(scene, frame)` has set each; (H, W) uint8 cover
     where the scene is transparent (nothing_around).
 

@@ -13,7 +13,7 @@ import numpy as np
 from bpy.types import Object
 
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array, rotation_part
+from ...backend.geometry.rotations import Array, nearest_rotation
 from ...backend.rig.rig import Rig
 from ...backend.train.packs.rig_packs import Pack
 from ..import_export.import_rig import import_rig
@@ -57,7 +57,7 @@ def world_rig(rig: Rig, world: Array, name: str) -> Rig:
     the rest rotation; its nearest rotation is kept instead. `world_poses` makes up for that.
     """
     rest = np.tile(np.eye(4), (len(rig.names), 1, 1))
-    rest[:, :3, :3] = rotation_part(world @ rig.rest)
+    rest[:, :3, :3] = nearest_rotation(world @ rig.rest)
     rest[:, :3, 3] = rig.heads @ world[:3, :3].T + world[:3, 3]
     tails = rig.tails @ world[:3, :3].T + world[:3, 3]
     return replace(rig, name=name, rest=rest, tails=tails, world=np.eye(3))

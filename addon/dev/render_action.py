@@ -38,7 +38,7 @@ def current_window() -> bpy.types.Window:
 
 
 @contextmanager
-def stage(obj: bpy.types.Object, size: int) -> Iterator[bpy.types.Scene]:
+def staged_scene(obj: bpy.types.Object, size: int) -> Iterator[bpy.types.Scene]:
     """A scene with the armature, its visible meshes and a camera, that renders transparent PNGs with Workbench.
 
     What the objects hang on (parents, constraint targets) is evaluated although it is not in the scene.
@@ -54,7 +54,7 @@ def stage(obj: bpy.types.Object, size: int) -> Iterator[bpy.types.Scene]:
         for item in (obj, *visible_meshes(obj), camera):
             scene.collection.objects.link(item)
         scene.camera = camera
-        set_up(scene, size)
+        set_up_render(scene, size)
         yield scene
     finally:
         for material, colour in colours.items():
@@ -64,7 +64,7 @@ def stage(obj: bpy.types.Object, size: int) -> Iterator[bpy.types.Scene]:
         bpy.data.cameras.remove(camera.data)
 
 
-def set_up(scene: bpy.types.Scene, size: int) -> None:
+def set_up_render(scene: bpy.types.Scene, size: int) -> None:
     render, image, shading = scene.render, scene.render.image_settings, scene.display.shading
     render.engine = "BLENDER_WORKBENCH"
     render.resolution_x = render.resolution_y = size
@@ -100,7 +100,7 @@ def visible_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
 def frame_motion(obj: bpy.types.Object, frames: Sequence[float], azimuth: float, pitch: float, size: int) -> Camera:
     """A camera at `azimuth` and `pitch` (radians) that holds the rig's meshes, or bones, on all frames of its action."""
     step = max(1, len(frames) // FRAMING_SAMPLES)
-    with stage(obj, size) as scene:
+    with staged_scene(obj, size) as scene:
         points = np.concatenate([points_at(scene, obj, frame) for frame in frames[::step]])
     centre = (points.min(0) + points.max(0)) / 2
     radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
@@ -118,8 +118,8 @@ def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], came
     if not visible_meshes(obj):
         return render_capsules(obj, rig, frames, camera)
     pictures = []
-    with stage(obj, camera.width) as scene, tempfile.TemporaryDirectory() as folder:
-        place(scene.camera, camera)
+    with staged_scene(obj, camera.width) as scene, tempfile.TemporaryDirectory() as folder:
+        place_camera(scene.camera, camera)
         for frame in frames:
             go_to(scene, frame)
             pictures.append(render_still(scene, Path(folder) / "frame.png"))
@@ -133,12 +133,12 @@ def render_capsules(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], ca
 
     cloud, size = still_pictures.capsule_cloud(rig), (camera.width, camera.height)
     pictures = []
-    with stage(obj, camera.width) as scene:
+    with staged_scene(obj, camera.width) as scene:
         for frame in frames:
             go_to(scene, frame)
             posed = obj.evaluated_get(scene.view_layers[0].depsgraph)
             pose, world = pose_of(posed, rig), np.array(posed.matrix_world)
-            pictures.append(still_pictures.picture(cloud, pose, camera.rotation, camera.projection, size, world, samples=2))
+            pictures.append(still_pictures.still_image(cloud, pose, camera.rotation, camera.projection, size, world, samples=2))
     return pictures
 
 
@@ -155,7 +155,7 @@ def render_still(scene: bpy.types.Scene, path: Path) -> Picture:
     return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
 
 
-def place(obj: bpy.types.Object, camera: Camera) -> None:
+def place_camera(obj: bpy.types.Object, camera: Camera) -> None:
     # camera.rotation takes world axes to (right, up, towards the viewer), the axes of Blender's camera object: its matrix
     # in the world is the inverse rotation beside the position
     matrix = np.eye(4)
@@ -173,7 +173,7 @@ def plain_backdrop(pictures: Sequence[Picture]) -> tuple[int, int, int]:
     return max(BACKDROPS, key=lambda colour: float(np.linalg.norm(seen - np.array(colour, float), axis=1).min()))
 
 
-def over(picture: Picture, colour: Sequence[int]) -> Picture:
+def composite(picture: Picture, colour: Sequence[int]) -> Picture:
     """RGBA with straight alpha over one colour -> RGB."""
     alpha = picture[..., 3:].astype(np.float32) / 255
     return np.rint(picture[..., :3] * alpha + np.array(colour, np.float32) * (1 - alpha)).astype(np.uint8)

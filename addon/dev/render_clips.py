@@ -20,7 +20,7 @@ import numpy as np
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera, fit_distance
 from ...backend.geometry.rotations import Array
-from ...backend.train.packs.rendered_clips import Filmed, chance, has_covers, save_covers, side_of, stem_of
+from ...backend.train.packs.rendered_clips import RenderedClip, has_mattes, save_mattes, seeded_rng, side_of, stem_of
 from ...backend.train.packs.rig_packs import Pack, load_packs
 from ..import_export.import_rig import import_rig
 from ..rendering.engines import ENGINES
@@ -39,7 +39,7 @@ FRAMINGS = 32  # frames that the camera is set by
 CORNERS = 6  # of a point's disc
 DISC = 0.95  # radius over point spacing: the discs of a flat patch just close it
 SPLITS = ("seen", "unseen", "validation")
-Make = Callable[["Look", Path], Filmed]
+Make = Callable[["Look", Path], RenderedClip]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Look:
             raise UserError(f"The frames are {self.frames}: give at least 2, or 0 for all.")
 
 
-class Actor(Protocol):
+class RenderedRig(Protocol):
     """A clip to film: poses its objects in a scene, one frame after another."""
 
     @property
@@ -79,7 +79,7 @@ class Actor(Protocol):
         ...
 
 
-class ArmatureActor:
+class RenderedArmature:
     """An armature with its visible meshes, on the whole frames of one action."""
 
     def __init__(self, obj: bpy.types.Object, action: bpy.types.Action) -> None:
@@ -95,17 +95,17 @@ class ArmatureActor:
 
 
 @contextmanager
-def acting(obj: bpy.types.Object, action: bpy.types.Action) -> Iterator[ArmatureActor]:
+def rendered_armature(obj: bpy.types.Object, action: bpy.types.Action) -> Iterator[RenderedArmature]:
     """The armature plays the action alone; afterwards it is as it was. Raises UserError if it has no visible mesh."""
     if not visible_meshes(obj):
         raise UserError(f"Armature '{obj.name}' moves no visible mesh: show one, or render its pack.")
     with undisturbed(obj):
         assign_action(obj, action)
         reset_pose(obj)
-        yield ArmatureActor(obj, action)
+        yield RenderedArmature(obj, action)
 
 
-class CloudActor:
+class RenderedCloud:
     """A pack's surface as a mesh of small discs in their own colours, moved by one of its clips."""
 
     def __init__(self, obj: bpy.types.Object, cloud: Cloud, clip: Array) -> None:
@@ -125,13 +125,13 @@ class CloudActor:
         return self._skin(frame)[0]
 
     def _skin(self, frame: int) -> tuple[Array, Array]:
-        from ...backend.rendering.still_pictures import skinned
+        from ...backend.rendering.still_pictures import skin_cloud
 
-        return skinned(self._cloud, self._clip[frame])
+        return skin_cloud(self._cloud, self._clip[frame])
 
 
 @contextmanager
-def clouded(pack: Pack, clip: str) -> Iterator[CloudActor]:
+def rendered_cloud(pack: Pack, clip: str) -> Iterator[RenderedCloud]:
     """An object for the pack's surface, which is removed afterwards."""
     from ...backend.rendering import point_splatting
 
@@ -146,7 +146,7 @@ def clouded(pack: Pack, clip: str) -> Iterator[CloudActor]:
         layer.data.foreach_set("color_srgb", np.repeat(colours, CORNERS, axis=0).astype(np.float32).ravel())
         data.materials.append(paint)
         _paint(paint)
-        yield CloudActor(obj, point_splatting.cloud_of(pack.surface, pack.rig.rest), pack.clips[clip])
+        yield RenderedCloud(obj, point_splatting.cloud_of(pack.surface, pack.rig.rest), pack.clips[clip])
     finally:
         bpy.data.batch_remove([obj, data, paint])
 
@@ -182,11 +182,11 @@ def discs(points: Array, normals: Array, radius: Array) -> Array:
     return (points[:, None] + radius[:, None, None] * ring).reshape(-1, 3)
 
 
-def film(actor: Actor, pack: str, clip: str, fps: float, look: Look, path: Path) -> Filmed:
+def render_clip(actor: RenderedRig, pack: str, clip: str, fps: float, look: Look, path: Path) -> RenderedClip:
     """Render one clip into an mp4 with a JSON beside it. The user's scene is left as it was. Raises UserError."""
     from ...backend.video.reader import write_video
 
-    rng = chance(look.seed, pack, clip)
+    rng = seeded_rng(look.seed, pack, clip)
     azimuth, pitch = side_of(rng)
     weather = outdoor_scene.weather_of(rng, azimuth)
     began = time.perf_counter()
@@ -197,23 +197,23 @@ def film(actor: Actor, pack: str, clip: str, fps: float, look: Look, path: Path)
     def pose(scene: bpy.types.Scene, frame: int) -> None:
         actor.pose(scene, int(chosen[frame]))
 
-    with outdoor_scene.set_of(actor.objects, ENGINES[look.engine], look.samples) as scene:
+    with outdoor_scene.outdoor_scene_of(actor.objects, ENGINES[look.engine], look.samples) as scene:
         camera, floor = frame_motion(actor, scene, azimuth, pitch, look.size)
         with outdoor_scene.surroundings(scene, camera, floor, weather):
-            write_video(draft, outdoor_scene.shoot(scene, count, pose), fps)
+            write_video(draft, outdoor_scene.render_frame(scene, count, pose), fps)
         if look.covers:
             with outdoor_scene.nothing_around(scene, camera):
-                save_covers(path, outdoor_scene.shoot(scene, count, pose))
+                save_mattes(path, outdoor_scene.render_frame(scene, count, pose))
     seconds = (time.perf_counter() - began) / count
     about = {"engine": look.engine, "samples": look.samples, "seed": look.seed, "blender": bpy.app.version_string}
-    filmed = Filmed.by(camera, pack, clip, fps, count, {**about, "seconds_per_frame": round(seconds, 3)})
+    filmed = RenderedClip.by(camera, pack, clip, fps, count, {**about, "seconds_per_frame": round(seconds, 3)})
     # the JSON comes first: a video without one would be rendered again, and a JSON without a video is not looked at
     filmed.save(path.with_suffix(".json"))
     os.replace(draft, path)
     return filmed
 
 
-def frame_motion(actor: Actor, scene: bpy.types.Scene, azimuth: float, pitch: float, size: int) -> tuple[Camera, float]:
+def frame_motion(actor: RenderedRig, scene: bpy.types.Scene, azimuth: float, pitch: float, size: int) -> tuple[Camera, float]:
     """A camera that holds the whole motion, and the height of its lowest point, where the ground is."""
     chosen = np.unique(np.linspace(0, actor.count - 1, FRAMINGS).round().astype(int))
     points = np.concatenate([actor.points(scene, int(frame)) for frame in chosen])
@@ -236,7 +236,7 @@ def render_source(source: Path, out: Path, look: Look, wanted: Wanted) -> Iterat
         path = out / f"{stem_of(source.stem, clip)}.mp4"
         if not wanted(source.stem, clip):
             continue
-        if path.is_file() and path.with_suffix(".json").is_file() and (has_covers(path) or not look.covers):
+        if path.is_file() and path.with_suffix(".json").is_file() and (has_mattes(path) or not look.covers):
             yield clip, "is there already"
         elif count < 2:
             yield clip, "has a single frame and is left out"
@@ -255,12 +255,12 @@ def _attempt(make: Make, look: Look, path: Path) -> str | UserError:
 def _clips_of_pack(source: Path) -> dict[str, tuple[int, Make]]:
     """Name -> how many frames, and what renders it."""
     pack = Pack.load(source)
-    return {clip: (len(poses), partial(_film_cloud, pack, source.stem, clip)) for clip, poses in pack.clips.items()}
+    return {clip: (len(poses), partial(_render_cloud, pack, source.stem, clip)) for clip, poses in pack.clips.items()}
 
 
-def _film_cloud(pack: Pack, name: str, clip: str, look: Look, path: Path) -> Filmed:
-    with clouded(pack, clip) as actor:
-        return film(actor, name, clip, pack.fps, look, path)
+def _render_cloud(pack: Pack, name: str, clip: str, look: Look, path: Path) -> RenderedClip:
+    with rendered_cloud(pack, clip) as actor:
+        return render_clip(actor, name, clip, pack.fps, look, path)
 
 
 def _clips_of_file(source: Path) -> dict[str, tuple[int, Make]]:
@@ -269,18 +269,18 @@ def _clips_of_file(source: Path) -> dict[str, tuple[int, Make]]:
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
     obj = import_rig(source)
     return {
-        clip: (len(action_frames(action)), partial(_film_file, obj, action, source.stem, clip))
-        for clip, action in labelled(obj).items()
+        clip: (len(action_frames(action)), partial(_render_file, obj, action, source.stem, clip))
+        for clip, action in actions_by_clip_name(obj).items()
     }
 
 
-def _film_file(obj: bpy.types.Object, action: bpy.types.Action, name: str, clip: str, look: Look, path: Path) -> Filmed:
+def _render_file(obj: bpy.types.Object, action: bpy.types.Action, name: str, clip: str, look: Look, path: Path) -> RenderedClip:
     render = bpy.context.scene.render
-    with acting(obj, action) as actor:
-        return film(actor, name, clip, render.fps / render.fps_base, look, path)
+    with rendered_armature(obj, action) as actor:
+        return render_clip(actor, name, clip, render.fps / render.fps_base, look, path)
 
 
-def labelled(obj: bpy.types.Object) -> dict[str, bpy.types.Action]:
+def actions_by_clip_name(obj: bpy.types.Object) -> dict[str, bpy.types.Action]:
     """The armature's actions under the names that `anyrig pack` gives its clips."""
     found: dict[str, bpy.types.Action] = {}
     for action in actions_of(obj):

@@ -16,14 +16,18 @@ from ...backend.errors import UserError
 from ..rig.armature import meshes_of
 
 if TYPE_CHECKING:
-    from ..capture.run_capture import Result, Take
+    from ..capture.run_capture import CaptureRequest, CaptureResult
 
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # in a file name, on some system
 Objects = Sequence[bpy.types.Object]
 
 
 def export_take(
-    paths: Sequence[Path], take: Take, results: Sequence[Result], objects: Objects, actions: Sequence[bpy.types.Action]
+    paths: Sequence[Path],
+    take: CaptureRequest,
+    results: Sequence[CaptureResult],
+    objects: Objects,
+    actions: Sequence[bpy.types.Action],
 ) -> list[Path]:
     """Write the take, which the armatures are playing, in the kind that each path's ending says; -> the files there are.
 
@@ -69,7 +73,7 @@ def _write_one(path: Path, part: Path, write: Callable[[Path], None]) -> None:
         raise UserError(f"File '{path}' cannot be written ({reason}): choose another folder or name.") from error
 
 
-def bvh_files(path: Path, take: Take, results: Sequence[Result]) -> list[tuple[Path, Callable[[Path], None]]]:
+def bvh_files(path: Path, take: CaptureRequest, results: Sequence[CaptureResult]) -> list[tuple[Path, Callable[[Path], None]]]:
     """The path for one armature, PATH-NAME.bvh for each of several, and what writes to it."""
     from ...backend.motion.bvh import write_bvh
 

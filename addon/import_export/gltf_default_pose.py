@@ -75,7 +75,7 @@ def _rest(bone: Bone) -> Matrix:
     return bone.parent.matrix_local.inverted() @ bone.matrix_local if bone.parent else bone.matrix_local
 
 
-def complete(obj: Object, actions: dict[Action, Any], pose: dict[str, Matrix]) -> None:
+def complete_pose(obj: Object, actions: dict[Action, Any], pose: dict[str, Matrix]) -> None:
     """Pose the armature by default, and key what each action leaves out, once: afterwards no action shows through another.
 
     actions: with the slot that animates the armature (None where Blender has no slots).

@@ -11,7 +11,7 @@ from bpy.types import Object
 
 from ...backend.errors import UserError
 from ..rig.actions import actions_of, suitable_slot
-from .gltf_default_pose import complete, default_pose, read_nodes
+from .gltf_default_pose import complete_pose, default_pose, read_nodes
 
 
 def import_rig(path: str | Path, armature: str | None = None) -> Object:
@@ -64,7 +64,7 @@ def _read_gltf(path: Path) -> list[Object]:
     for obj in objects:
         if obj.type == "ARMATURE":
             slots = {action: suitable_slot(obj, action) for action in actions_of(obj)}
-            complete(obj, slots, default_pose(obj, nodes))
+            complete_pose(obj, slots, default_pose(obj, nodes))
     return objects
 
 

@@ -42,7 +42,13 @@ class Animation:
         tracks = 0 if data is None else len(data.nla_tracks)
         kept = bool(action and action.use_fake_user)
         return cls(
-            data is not None, action, getattr(data, "action_slot", None), kept, tracks, channels, control_rigs.stance_of(obj)
+            data is not None,
+            action,
+            getattr(data, "action_slot", None),
+            kept,
+            tracks,
+            channels,
+            control_rigs.control_pose_of(obj),
         )
 
     def restore(self, obj: bpy.types.Object) -> None:
@@ -54,7 +60,7 @@ class Animation:
             self.action.use_fake_user = self.fake_user
         for name, values in self.channels.items():
             obj.pose.bones.foreach_set(name, values)
-        control_rigs.stand(obj, self.controls)
+        control_rigs.restore_controls(obj, self.controls)
         obj.update_tag()
 
     def _restore_data(self, data: bpy.types.AnimData) -> None:

@@ -10,7 +10,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.geometry.rotations import Array, geodesic_angle, rotation_part
+from ...backend.geometry.rotations import Array, geodesic_angle, nearest_rotation
 from ...backend.rig.rig import Rig
 from ..rig import locks
 from ..rig.control_rigs import ControlRig
@@ -22,7 +22,7 @@ CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_
 Evaluate = Callable[[], Array]
 
 
-def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> tuple[dict[str, Array], Array]:
+def solve_controls(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> tuple[dict[str, Array], Array]:
     """Control -> rotations (T, 3, 3) of its own channels, with which it turns by its joint's G (turns: (T, J, 3, 3)).
 
     And the locations (T, 3) of the control of the whole body that keep the root's head where it is; none if the rig has no such control.
@@ -35,7 +35,7 @@ def solve(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -
     keyed = controls.keyed(rig.names)
     order = _order(obj, keyed, controls)
     joints = [rig.names.index(keyed[name]) for name in order]
-    rest = rotation_part(np.array([obj.data.bones[name].matrix_local for name in order], np.float64))
+    rest = nearest_rotation(np.array([obj.data.bones[name].matrix_local for name in order], np.float64))
     places: dict[str | None, int] = {None: -1, **{name: index for index, name in enumerate(order)}}
     above = [places[_above(obj, name, keyed, controls)] for name in order]
     wanted = turns[:, joints] @ rest
@@ -74,7 +74,7 @@ class _Posing:
     def settle(self, target: Array, turns: Array) -> None:
         """target: (N, 3, 3) what the controls should show; turns: (N, 3, 3) G of their joints."""
         for _ in range(STEPS):
-            shown = rotation_part(self.posed[self._at])
+            shown = nearest_rotation(self.posed[self._at])
             better = _step(self._bones, self._above, self.basis, shown, self._twists.aims @ target)
             far = geodesic_angle(self.basis, better).max()
             bent = self._twists.correct(self.posed, turns) if far < NEAR else np.inf
@@ -99,9 +99,9 @@ def _step(bones: Sequence[bpy.types.PoseBone], above: Sequence[int], basis: Arra
         space = shown[index] @ basis[index].T
         if above[index] >= 0:
             space = further[above[index]] @ space
-        better[index] = locks.obey(bone, (space.T @ target[index])[None])[0]
+        better[index] = locks.apply_locks(bone, (space.T @ target[index])[None])[0]
         further[index] = space @ better[index] @ shown[index].T
-    return rotation_part(better)  # rounding must not add up over the frames
+    return nearest_rotation(better)  # rounding must not add up over the frames
 
 
 def _order(obj: bpy.types.Object, keyed: Mapping[str, str], controls: ControlRig) -> list[str]:

@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.geometry.rotations import Array, axis_angle_to_matrix, matrix_to_quaternion, rotation_part
+from ...backend.geometry.rotations import Array, axis_angle_to_matrix, matrix_to_quaternion, nearest_rotation
 from ..rig import locks
 from ..rig.control_rigs import ControlRig
 
@@ -32,7 +32,7 @@ class Twists:
         shown = [joints[row] for row in self._rows]
         self._tweaks = [controls.twists.get(joint) for joint in shown]
         self._at = [obj.pose.bones.find(joint) for joint in shown]
-        self._rest = rotation_part(np.array([obj.data.bones[joint].matrix_local for joint in shown]).reshape(-1, 4, 4))
+        self._rest = nearest_rotation(np.array([obj.data.bones[joint].matrix_local for joint in shown]).reshape(-1, 4, 4))
         self._signs = [self._sign(joint, tweak) for joint, tweak in zip(shown, self._tweaks, strict=True)]
 
     @property
@@ -50,7 +50,7 @@ class Twists:
         """poses: (bones, 4, 4) as shown; turns: (C, 3, 3) G of every control's joint -> radians that were missing at most."""
         worst = 0.0
         for index, row in enumerate(self._rows):
-            shown = rotation_part(poses[self._at[index]])
+            shown = nearest_rotation(poses[self._at[index]])
             vector = _vector(turns[row] @ self._rest[index] @ shown.T)
             worst = max(worst, float(np.linalg.norm(vector)))
             tweak = self._tweaks[index]
@@ -65,7 +65,7 @@ class Twists:
     def _twist(self, tweak: str, angle: float) -> None:
         bone = self._obj.pose.bones[tweak]
         location, rotation, scale = (bone.matrix_basis @ Matrix.Rotation(angle, 4, "Y")).decompose()
-        obeyed = locks.obey(bone, np.array(rotation.to_matrix(), np.float64)[None])[0]
+        obeyed = locks.apply_locks(bone, np.array(rotation.to_matrix(), np.float64)[None])[0]
         bone.matrix_basis = Matrix.LocRotScale(location, Matrix(obeyed.tolist()), scale)
 
     def _sign(self, joint: str, tweak: str | None) -> float:

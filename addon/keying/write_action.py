@@ -115,7 +115,7 @@ def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Arr
 
 def _control_channels(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> list[Channel]:
     """Keys of the controls, and one key for every switch that puts a captured limb on them."""
-    solved, locations = control_keys.solve(obj, rig, controls, turns)
+    solved, locations = control_keys.solve_controls(obj, rig, controls, turns)
     channels = [bone_rotation_channel(obj.pose.bones[name], rotations) for name, rotations in solved.items()]
     if controls.whole is not None and len(locations):
         whole = obj.pose.bones[controls.whole[0]]

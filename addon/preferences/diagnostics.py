@@ -43,7 +43,7 @@ _checked: list[Finding] = []
 # ---- what is there
 
 
-def located(name: str) -> tuple[str, str] | None:
+def library_folder(name: str) -> tuple[str, str] | None:
     """Version and folder of an importable module, found without importing it; None if there is none."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
@@ -58,7 +58,7 @@ def located(name: str) -> tuple[str, str] | None:
 
 def torch_text() -> str:
     """Which PyTorch a capture would use, found without importing it."""
-    found = located("torch")
+    found = library_folder("torch")
     if found is None:
         return "PyTorch is missing: install the AnyRig zip made for this system."
     return private(f"PyTorch {found[0]} in {found[1]}")
@@ -66,7 +66,7 @@ def torch_text() -> str:
 
 def library_text(name: str) -> str:
     """Version and folder of a library that a capture needs, which is loaded to see whether it can be."""
-    found = located(name)
+    found = library_folder(name)
     if found is None:
         return "missing"
     try:
@@ -89,7 +89,7 @@ def card_of_blender() -> str:
 def check(context: bpy.types.Context) -> list[Finding]:
     """Load PyTorch and compare it with the device; the last line is where a capture would run."""
     try:
-        found = devices.look()
+        found = devices.look_up_devices()
     except UserError as error:
         return [Finding(str(error), False)]
     return [*devices.findings(found, card_of_blender()), _run_on(preference_values.default_device(context))]
@@ -103,7 +103,7 @@ def _run_on(wanted: str) -> Finding:
         chosen = str(pick_device(wanted))
     except UserError as error:
         return Finding(str(error), False)
-    failure = devices.trial(chosen)
+    failure = devices.try_device(chosen)
     if failure:
         return Finding(f"A first computation on '{chosen}' failed ({failure}): set Device to CPU.", False)
     names = {"cpu": "the processor", "cuda": "the graphics card (CUDA)", "mps": "the graphics processor (Metal)"}
@@ -146,7 +146,7 @@ def _libraries(_context: bpy.types.Context) -> Iterator[tuple[str, str]]:
 
 def _devices(context: bpy.types.Context) -> Iterator[tuple[str, str]]:
     try:
-        found = devices.look()
+        found = devices.look_up_devices()
     except UserError as error:
         yield "Device", str(error)
         return
@@ -168,7 +168,7 @@ def _settings(context: bpy.types.Context) -> Iterator[tuple[str, str]]:
     props = context.scene.anyrig
     name = Path(props.model_file).name if props.model == "FILE" else props.model
     yield "Scene", f"model {name}, device {props.device}"
-    text, is_error = background_runner.message()
+    text, is_error = background_runner.status()
     if text:
         yield "Last error" if is_error else "Last message", text
 
@@ -248,7 +248,7 @@ class ANYRIG_OT_copy_diagnostics(bpy.types.Operator):
 
 def draw(layout: bpy.types.UILayout) -> None:
     """For the preferences: which PyTorch there is, and what Check Device found."""
-    _draw_finding(layout, Finding(torch_text(), located("torch") is not None), "FILE_FOLDER")
+    _draw_finding(layout, Finding(torch_text(), library_folder("torch") is not None), "FILE_FOLDER")
     for finding in _checked:
         _draw_finding(layout, Finding(private(finding.text), finding.good), "CHECKMARK")
     row = layout.row()

@@ -38,15 +38,15 @@ def table_of(scene: bpy.types.Scene, obj: bpy.types.Object | None) -> ANYRIG_Joi
     return next((table for table in getattr(scene, "anyrig_naming", ()) if obj is not None and table.armature == obj), None)
 
 
-def labelled(scene: bpy.types.Scene, obj: bpy.types.Object, rig: Rig) -> Rig:
+def with_joint_names(scene: bpy.types.Scene, obj: bpy.types.Object, rig: Rig) -> Rig:
     """The rig with what the table says of its joints; as it is if there is no table."""
     table = table_of(scene, obj)
     if table is None:
         return rig
-    from ...backend.rig.guess_joint_names import understood
+    from ...backend.rig.guess_joint_names import names_or_guesses
 
     said = {joint.name: joint.label.strip() for joint in table.joints}
-    return replace(rig, labels=tuple(said.get(name) or own for name, own in zip(rig.names, understood(rig), strict=True)))
+    return replace(rig, labels=tuple(said.get(name) or own for name, own in zip(rig.names, names_or_guesses(rig), strict=True)))
 
 
 class ANYRIG_OT_guess_names(bpy.types.Operator):
@@ -65,14 +65,14 @@ class ANYRIG_OT_guess_names(bpy.types.Operator):
         return found
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        from ...backend.rig.guess_joint_names import understood
+        from ...backend.rig.guess_joint_names import names_or_guesses
         from ..rig.armature import rig_from_armature
 
         obj, scene = armature_from_context(context), context.scene
         try:
             rig = rig_from_armature(obj)
         except UserError as error:
-            background_runner.tell_error(error)
+            background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         table = table_of(scene, obj)
@@ -80,7 +80,7 @@ class ANYRIG_OT_guess_names(bpy.types.Operator):
             table = scene.anyrig_naming.add()
             table.armature = obj
         table.joints.clear()
-        for name, word in zip(rig.names, understood(rig), strict=True):
+        for name, word in zip(rig.names, names_or_guesses(rig), strict=True):
             joint = table.joints.add()
             joint.name, joint.label = name, word
         table.index = min(table.index, len(table.joints) - 1)

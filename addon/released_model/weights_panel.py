@@ -16,8 +16,8 @@ from bpy.app.translations import pgettext_iface as iface_
 from bpy.props import StringProperty
 
 from ...backend.errors import UserError
-from ...backend.progress import Step, size_text
-from ...backend.weights.fetch import adopt, obtain
+from ...backend.progress import DownloadStep, size_text
+from ...backend.weights.fetch import fetch_files, use_local_files
 from ...backend.weights.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text
 from ..settings import preference_values
 from ..tasks import background_runner, task
@@ -31,7 +31,7 @@ OFFLINE_PANEL = "Online access is off: allow it in Preferences > System, or use 
 OFFLINE_COMMAND = "Online access is off: start Blender with --online-mode, or allow it in Preferences > System."
 
 
-def folder(context: bpy.types.Context) -> Folder:
+def weights_folder_of(context: bpy.types.Context) -> Folder:
     """Where this Blender keeps the weights."""
     return Folder(preference_values.weights_folder(context))
 
@@ -48,14 +48,14 @@ class _Work(Operator):
     beside = False
     kept = "what has arrived is kept, and the next download goes on from there"  # when it is cancelled
 
-    def steps(self, context: bpy.types.Context) -> Generator[Step, None, list[Item]]:
+    def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
         raise NotImplementedError
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
-            work = task.Job(self.steps(context))
+            work = task.Task(self.steps(context))
             if self.beside:
-                background_runner.run_beside_window(work, partial(_finish, kept=self.kept))
+                background_runner.run_in_background(work, partial(_finish, kept=self.kept))
                 return {"FINISHED"}
         except UserError as error:
             return self._refuse(error)
@@ -66,7 +66,7 @@ class _Work(Operator):
         return {"FINISHED"}
 
     def _refuse(self, error: UserError) -> set[str]:
-        background_runner.tell_error(error)
+        background_runner.set_error(error)
         self.report({"ERROR"}, str(error))
         return {"CANCELLED"}
 
@@ -91,12 +91,12 @@ class ANYRIG_OT_download_weights(_Work, bpy.types.Operator):
 
     def draw(self, context: bpy.types.Context) -> None:
         column = self.layout.column(align=True)
-        for item in folder(context).missing():
+        for item in weights_folder_of(context).missing():
             column.label(text=f"{item.repo}: {size_text(item.size)}, licence {item.licence}", icon="IMPORT")
-        column.label(text=f"To {folder(context).path}", icon="FILE_FOLDER")
+        column.label(text=f"To {weights_folder_of(context).path}", icon="FILE_FOLDER")
 
-    def steps(self, context: bpy.types.Context) -> Generator[Step, None, list[Item]]:
-        return obtain(folder(context), preference_values.mirror(context))
+    def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
+        return fetch_files(weights_folder_of(context), preference_values.mirror(context))
 
 
 class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
@@ -119,10 +119,10 @@ class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def steps(self, context: bpy.types.Context) -> Generator[Step, None, list[Item]]:
+    def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
         if not self.directory:
             raise UserError("No folder is chosen: choose the one that holds the released weights.")
-        return adopt(folder(context), Path(bpy.path.abspath(self.directory)))
+        return use_local_files(weights_folder_of(context), Path(bpy.path.abspath(self.directory)))
 
 
 class ANYRIG_OT_remove_weights(_Work, bpy.types.Operator):
@@ -140,10 +140,10 @@ class ANYRIG_OT_remove_weights(_Work, bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
-            text = f"{size_text(folder(context).remove())} freed."
+            text = f"{size_text(weights_folder_of(context).remove())} freed."
         except UserError as error:
             return self._refuse(error)
-        background_runner.tell(text)
+        background_runner.set_status(text)
         self.report({"INFO"}, text)
         return {"FINISHED"}
 
@@ -152,14 +152,14 @@ def _obstacle() -> str:
     return "" if background_runner.current() is None else "Something is running: wait for it or cancel it"
 
 
-def _finish(ended: task.Job, kept: str) -> None:
+def _finish(ended: task.Task, kept: str) -> None:
     """Main thread, when the work beside the window has ended. kept: what stays if it was cancelled."""
     if ended.cancelled:
-        background_runner.tell(f"Cancelled: {kept}.")
+        background_runner.set_status(f"Cancelled: {kept}.")
     elif ended.error is not None:
-        background_runner.tell(ended.error, is_error=True, fix=ended.fix)
+        background_runner.set_status(ended.error, is_error=True, fix=ended.fix)
     else:
-        background_runner.tell(_done(ended.result))
+        background_runner.set_status(_done(ended.result))
 
 
 def _done(items: list[Item]) -> str:
@@ -180,7 +180,7 @@ class ANYRIG_PT_weights(bpy.types.Panel):
         return context.scene.anyrig.model == "release"
 
     def draw(self, context: bpy.types.Context) -> None:
-        layout, here = self.layout, folder(context)
+        layout, here = self.layout, weights_folder_of(context)
         missing = here.missing()
         _draw_table(layout.column(align=True), here)
         if missing and not bpy.app.online_access:
@@ -223,16 +223,16 @@ def download_command(arguments: list[str], say: Callable[[str], None]) -> int:
     parser.add_argument("--mirror", metavar="URL", help="take the hub's place (default: as in the preferences)")
     parser.add_argument("--remove", action="store_true", help="delete what was downloaded")
     options, context = parser.parse_args(arguments), bpy.context
-    here = folder(context)
+    here = weights_folder_of(context)
     if options.remove:
         say(f"{size_text(here.remove())} freed")
     if options.source:
-        _told(adopt(here, Path(options.source)), say)
+        _told(use_local_files(here, Path(options.source)), say)
     if options.name:
         if not bpy.app.online_access:
             raise UserError(OFFLINE_COMMAND)
         mirror = preference_values.mirror(context) if options.mirror is None else options.mirror
-        _told(obtain(here, mirror, named(options.name)), say)
+        _told(fetch_files(here, mirror, named(options.name)), say)
     say(f"In {here.path}, {size_text(CONVERTED_SIZE)} more for the converted network:")
     for item in TABLE:
         state = here.file(item) if here.has(item) else "missing"
@@ -240,7 +240,7 @@ def download_command(arguments: list[str], say: Callable[[str], None]) -> int:
     return 0
 
 
-def _told(work: Generator[Step, None, Any], say: Callable[[str], None]) -> None:
+def _told(work: Generator[DownloadStep, None, Any], say: Callable[[str], None]) -> None:
     """Run to the end, telling each stage and every tenth of it."""
     told = ""
     for step in work:

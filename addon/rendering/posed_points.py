@@ -19,14 +19,14 @@ def go_to(scene: bpy.types.Scene, frame: float) -> bpy.types.Depsgraph:
 
 def points_of(obj: bpy.types.Object, meshes: Sequence[bpy.types.Object], graph: bpy.types.Depsgraph) -> Array:
     """(P, 3) world positions of the posed meshes' corners, or of the bones' ends if there are none."""
-    points = corners(meshes, graph)
+    points = bounding_corners(meshes, graph)
     if len(points):
         return points
     posed = obj.evaluated_get(graph)
     return to_world(posed.matrix_world, np.array([end for bone in posed.pose.bones for end in (bone.head, bone.tail)]))
 
 
-def corners(meshes: Sequence[bpy.types.Object], graph: bpy.types.Depsgraph) -> Array:
+def bounding_corners(meshes: Sequence[bpy.types.Object], graph: bpy.types.Depsgraph) -> Array:
     """(P, 3) world positions of the meshes' corners as posed."""
     found: list[Array] = [np.zeros((0, 3))]
     for mesh in meshes:

@@ -15,19 +15,19 @@ import numpy as np
 from ...backend.errors import UserError
 from ...backend.geometry import fit_camera
 from ...backend.geometry.camera import Camera
-from ...backend.geometry.rotations import Array, orthogonal_part, rotation_part
+from ...backend.geometry.rotations import Array, nearest_orthogonal, nearest_rotation
 from ..rendering.posed_points import go_to, points_of
 from ..rig.armature import meshes_of
 
 if TYPE_CHECKING:
-    from ...backend.motion.take_file import RawTake
+    from ...backend.motion.take_file import Take
     from ...backend.video.clip import Clip
 
 MOST_POSES = 300  # of a long take that are looked at: the camera is interpolated between them
 
 
 @dataclass(frozen=True)
-class Aim:
+class CameraGuess:
     """What the capture does not tell of the camera, and the user may know better.
 
     turn: radians about the vertical, away from the side that was found. elevation: radians above the level. radii: the distance
@@ -39,7 +39,7 @@ class Aim:
     radii: float = fit_camera.DISTANCE
 
 
-DEFAULT_AIM = Aim()
+DEFAULT_AIM = CameraGuess()
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def shown_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
     return [mesh for mesh in meshes_of(obj) if not mesh.hide_render and mesh.visible_get()]
 
 
-def located(raw: RawTake, chosen: str = "") -> RawTake:
+def relocate_video(raw: Take, chosen: str = "") -> Take:
     """The take with its video where it is now: where it was at the capture, else beside the .blend, else the `chosen` one of its name.
 
     A take travels with its file, a path does not. What is nowhere stays where it was, and reading it says so.
@@ -76,7 +76,7 @@ def located(raw: RawTake, chosen: str = "") -> RawTake:
     return replace(raw, clip=replace(raw.clip, path=str(found)))
 
 
-def film(clip: Clip) -> tuple[tuple[int, int], int]:
+def video_size(clip: Clip) -> tuple[tuple[int, int], int]:
     """Width and height of the footage in pixels, and the frame, from 0, that the trim range begins with. Raises UserError."""
     from ...backend.video.reader import frame_range, probe
 
@@ -84,7 +84,7 @@ def film(clip: Clip) -> tuple[tuple[int, int], int]:
     return (info.width, info.height), frame_range(clip)[0] if clip.start > 0 else 0
 
 
-def view_rotation(obj: bpy.types.Object, raw: RawTake, aim: Aim) -> Array:
+def view_rotation(obj: bpy.types.Object, raw: Take, aim: CameraGuess) -> Array:
     """(3, 3) world -> camera, of a camera that sees the take from the side it was found to be filmed from.
 
     C takes world axes, as they were at the capture, to the camera's: the azimuth is in the take's provenance, the elevation is
@@ -95,16 +95,16 @@ def view_rotation(obj: bpy.types.Object, raw: RawTake, aim: Aim) -> Array:
         raise UserError(f"Take '{raw.name}' does not say from which side it was filmed: capture it again.")
     camera = Camera((0.0, 0.0, 0.0), 1.0, float(azimuth) + aim.turn, aim.elevation)
     # of an armature that was mirrored since, no camera sees the same: the nearest rotation
-    return rotation_part(camera.rotation @ raw.rig.world @ orthogonal_part(np.array(obj.matrix_world)).T)
+    return nearest_rotation(camera.rotation @ raw.rig.world @ nearest_orthogonal(np.array(obj.matrix_world)).T)
 
 
-def match(
+def match_camera(
     obj: bpy.types.Object,
-    raw: RawTake,
+    raw: Take,
     size: tuple[int, int],
     fps: float,
-    aim: Aim = DEFAULT_AIM,
-) -> fit_camera.View:
+    aim: CameraGuess = DEFAULT_AIM,
+) -> fit_camera.CameraFit:
     """The view that lays the armature, as it plays now, on the take's footage of `size` pixels. Changes nothing.
 
     fps: the scene's when the keys were written. Raises UserError if the take does not know its side, or there is nothing to see.
@@ -118,4 +118,4 @@ def match(
         clouds = [fit_camera.outermost(points_of(obj, meshes, go_to(scene, frame))) for frame in frames]
     motion = raw.motion
     sure = motion.confidence.min(1)[chosen]
-    return fit_camera.match_footage(clouds, motion.boxes[chosen], sure, motion.times[chosen], rotation, size, aim.radii)
+    return fit_camera.fit_camera(clouds, motion.boxes[chosen], sure, motion.times[chosen], rotation, size, aim.radii)

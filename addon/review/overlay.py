@@ -29,8 +29,8 @@ from ..tasks import background_runner
 from . import takes, viewport_state
 
 if TYPE_CHECKING:
-    from ...backend.geometry.fit_camera import View
-    from ...backend.motion.take_file import RawTake
+    from ...backend.geometry.fit_camera import CameraFit
+    from ...backend.motion.take_file import Take
 
 NAME = "AnyRig overlay"
 POSE = "pose"  # of the state: the channels of the armature's bones before it was switched to the take
@@ -119,27 +119,29 @@ class ANYRIG_OT_overlay(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
             if context.scene.anyrig_overlay.on:
-                take_away(context)
+                remove_overlay(context)
             else:
-                set_up(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
+                show_overlay(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
         except UserError as error:
-            background_runner.tell_error(error)
+            background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         return {"FINISHED"}
 
 
-def set_up(context: bpy.types.Context, text: bpy.types.Text | None, aim: tuple[float, float, float], hide_others: bool) -> None:
+def show_overlay(
+    context: bpy.types.Context, text: bpy.types.Text | None, aim: tuple[float, float, float], hide_others: bool
+) -> None:
     """aim: turn and elevation in radians, distance in radii (footage.Aim). Raises UserError, with the scene as it was: no take, video gone, armature gone, action deleted."""
     from . import footage_camera
 
     if text is None:
         raise UserError("There is no take in this file: capture one.")
-    raw = footage_camera.located(take_store.read(text), context.scene.anyrig.video)
-    size, first = footage_camera.film(raw.clip)
+    raw = footage_camera.relocate_video(take_store.read(text), context.scene.anyrig.video)
+    size, first = footage_camera.video_size(raw.clip)
     obj, fps = takes.target_of(context, text, raw.rig.names), take_store.about(text)["fps"]
     with takes.showing(obj, text):
-        view = footage_camera.match(obj, raw, size, fps, footage_camera.Aim(*aim))
+        view = footage_camera.match_camera(obj, raw, size, fps, footage_camera.CameraGuess(*aim))
     camera = _make_camera(raw, view, fps, first)
     state = context.scene.anyrig_overlay
     _show_take(state, obj, text)
@@ -151,11 +153,11 @@ def set_up(context: bpy.types.Context, text: bpy.types.Text | None, aim: tuple[f
     render.pixel_aspect_x = render.pixel_aspect_y = 1.0
     if hide_others:
         _hide_others(state, context, {obj, camera, *footage_camera.meshes_of(obj)})
-    viewport_state.look_through(state, context)
+    viewport_state.look_through_camera(state, context)
     state.on = True
 
 
-def take_away(context: bpy.types.Context) -> None:
+def remove_overlay(context: bpy.types.Context) -> None:
     """Restore what `set_up` changed, and remove what it made; what was deleted meanwhile is left out.
 
     Raises UserError, with all as it was, if the armature cannot be given its action back.
@@ -163,7 +165,7 @@ def take_away(context: bpy.types.Context) -> None:
     scene, state = context.scene, context.scene.anyrig_overlay
     if state.switched and state.armature is not None:
         _play_as_before(state)
-    viewport_state.Looking.of(state).restore()
+    viewport_state.ViewportState.of(state).restore()
     for item in state.hidden:
         if item.obj is not None and item.obj.name in context.view_layer.objects:
             item.obj.hide_set(False)
@@ -215,7 +217,7 @@ def _note(state: ANYRIG_Overlay, scene: bpy.types.Scene, camera: bpy.types.Objec
 # ---- the camera and its footage
 
 
-def _make_camera(raw: RawTake, view: View, fps: float, first: int) -> bpy.types.Object:
+def _make_camera(raw: Take, view: CameraFit, fps: float, first: int) -> bpy.types.Object:
     """first: the file's frame that the take begins with, from 0."""
     lens = bpy.data.cameras.new(NAME)
     camera = bpy.data.objects.new(NAME, lens)
@@ -233,14 +235,14 @@ def _make_camera(raw: RawTake, view: View, fps: float, first: int) -> bpy.types.
     return camera
 
 
-def whole_frames(raw: RawTake, fps: float) -> np.ndarray:
+def whole_frames(raw: Take, fps: float) -> np.ndarray:
     """The scene frames that the take has keys on."""
     from ..keying.write_action import whole_frames as covered
 
     return covered(raw.motion.times, raw.start_frame, fps).astype(int)
 
 
-def _key_camera(camera: bpy.types.Object, view: View, frames: np.ndarray, seconds: np.ndarray) -> None:
+def _key_camera(camera: bpy.types.Object, view: CameraFit, frames: np.ndarray, seconds: np.ndarray) -> None:
     """The view's position and shift, on every frame.
 
     The rows of `rotation` are the camera's axes in the world, which are those of Blender's camera object. Blender's picture of a
@@ -259,7 +261,7 @@ def _key_camera(camera: bpy.types.Object, view: View, frames: np.ndarray, second
             lens.keyframe_insert(path, frame=int(frame))
 
 
-def _add_background(lens: bpy.types.Camera, raw: RawTake, frames: np.ndarray, seconds: np.ndarray, first: int) -> None:
+def _add_background(lens: bpy.types.Camera, raw: Take, frames: np.ndarray, seconds: np.ndarray, first: int) -> None:
     """The footage behind the rig, one picture of it for every scene frame.
 
     A movie clip plays one frame of film per scene frame, whatever the two rates are; an image can be told which frame to show: at
@@ -277,20 +279,20 @@ def _add_background(lens: bpy.types.Camera, raw: RawTake, frames: np.ndarray, se
     lens.show_background_images = True
     user = back.image_user
     user.use_auto_refresh, user.frame_start, user.frame_duration = True, int(frames[0]), len(frames)
-    shown = film_numbers(raw, seconds, first, [number_in(file) for file in files])
+    shown = video_frame_numbers(raw, seconds, first, [video_frame_at(file) for file in files])
     for frame, number in zip(frames, shown, strict=True):
         user.frame_offset = int(number - (frame - frames[0] + 1))
         lens.keyframe_insert("background_images[0].image_user.frame_offset", frame=int(frame))
 
 
-def film_numbers(raw: RawTake, seconds: np.ndarray, first: int, numbers: list[int]) -> np.ndarray:
+def video_frame_numbers(raw: Take, seconds: np.ndarray, first: int, numbers: list[int]) -> np.ndarray:
     """Which frame of the film to show at each time: movies count from 1, sequences have their own `numbers`."""
     times = raw.motion.times
     nearest = np.abs(times[None] - seconds[:, None]).argmin(1) + first
     return np.array(numbers)[np.minimum(nearest, len(numbers) - 1)] if numbers else nearest + 1
 
 
-def number_in(file: Path) -> int:
+def video_frame_at(file: Path) -> int:
     found = re.search(r"\d+(?=\D*$)", file.stem)
     return int(found.group()) if found else 1
 

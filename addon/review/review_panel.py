@@ -55,28 +55,28 @@ class ANYRIG_OT_movie(bpy.types.Operator):
         """In turns with the window if a user clicked; blocks in background mode and scripts."""
         path = _movie_path(context, self.filepath)
         try:
-            work = task.Job(_steps(context, path, self.height, self.over))
+            work = task.Task(_steps(context, path, self.height, self.over))
             if self.beside:
-                modal_runner.run_in_turns(work, lambda ended: _told(path, ended))
+                modal_runner.run_modal(work, lambda ended: _told(path, ended))
                 return {"FINISHED"}
         except UserError as error:
-            background_runner.tell_error(error)
+            background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         _told(path, work.drain())
-        text, is_error = background_runner.message()
+        text, is_error = background_runner.status()
         self.report({"ERROR"} if is_error else {"INFO"}, text)
         return {"CANCELLED"} if is_error else {"FINISHED"}
 
 
-def _told(path: Path, ended: task.Job) -> None:
+def _told(path: Path, ended: task.Task) -> None:
     """When the movie is there, or will not be."""
     if ended.cancelled:
-        background_runner.tell("Cancelled: no movie was written.")
+        background_runner.set_status("Cancelled: no movie was written.")
     elif ended.error is not None:
-        background_runner.tell(ended.error, is_error=True, fix=ended.fix)
+        background_runner.set_status(ended.error, is_error=True, fix=ended.fix)
     else:
-        background_runner.tell(f"{ended.result} frames written to '{path}'.")
+        background_runner.set_status(f"{ended.result} frames written to '{path}'.")
 
 
 def _movie_path(context: bpy.types.Context, filepath: str) -> Path:

@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backend.errors import UserError
-from ...backend.geometry.fit_camera import View
+from ...backend.geometry.fit_camera import CameraFit
 from ...backend.geometry.rotations import Array
-from ...backend.motion.take_file import RawTake
+from ...backend.motion.take_file import Take
 from ...backend.video.reader import Frame, probe, read_frames, video_steps
 from ..capture import take_store
 from ..rendering import engines
 from ..rendering.rig_views import Studio
 from ..rig.armature import pose_of
 from ..settings import preference_values
-from ..tasks.task import Job, Progress, Snapshot
+from ..tasks.task import Progress, Snapshot, Task
 from . import footage_camera, takes
 
 Picture = NDArray[np.uint8]
@@ -47,13 +47,13 @@ def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieP
     Between two steps the scene holds what is drawn, and the armature plays the take; at the end, also if it is closed early, all is as
     it was, and there is a file only if it is whole. Raises UserError: video or armature gone, action deleted, movie not writable.
     """
-    raw = footage_camera.located(take_store.read(text), context.scene.anyrig.video)
+    raw = footage_camera.relocate_video(take_store.read(text), context.scene.anyrig.video)
     obj = takes.target_of(context, text, raw.rig.names)
     info = probe(raw.clip)
     fps = take_store.about(text)["fps"]  # the scene's may have changed since the keys were written
     yield Snapshot("Fitting the camera")
     with takes.showing(obj, text), _whole(params.path, Path(raw.clip.path)) as part:
-        view = footage_camera.match(obj, raw, (info.width, info.height), fps)
+        view = footage_camera.match_camera(obj, raw, (info.width, info.height), fps)
         with closing(_pictures(obj, raw, view, fps, params)) as rig, closing(read_frames(raw.clip)) as video:
             rows = _beside(video, rig, raw, params)
             with closing(video_steps(part, rows, 1 / float(np.diff(raw.motion.times).mean()))) as written:
@@ -79,23 +79,23 @@ def _whole(path: Path, video: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _beside(video: Iterator[Frame], rig: Iterator[Picture], raw: RawTake, params: MovieParams) -> Iterator[Picture]:
+def _beside(video: Iterator[Frame], rig: Iterator[Picture], raw: Take, params: MovieParams) -> Iterator[Picture]:
     for frame, drawn in zip(video, rig):
         height, width = drawn.shape[:2]
         seen = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
-        pictures = [labelled(seen, "input"), labelled(over(drawn, np.array(PAPER)), raw.armature)]
+        pictures = [draw_caption(seen, "input"), draw_caption(composite(drawn, np.array(PAPER)), raw.armature)]
         if params.over:
-            pictures.append(over(drawn, seen, GHOST))
+            pictures.append(composite(drawn, seen, GHOST))
         yield np.concatenate(pictures, axis=1)
 
 
-def over(picture: Picture, below: NDArray, opacity: float = 1.0) -> Picture:
+def composite(picture: Picture, below: NDArray, opacity: float = 1.0) -> Picture:
     """RGBA (H, W, 4) with straight alpha over a picture or a colour -> RGB."""
     alpha = picture[..., 3:].astype(np.float32) * (opacity / 255)
     return np.rint(picture[..., :3] * alpha + below * (1 - alpha)).astype(np.uint8)
 
 
-def labelled(picture: Picture, text: str) -> Picture:
+def draw_caption(picture: Picture, text: str) -> Picture:
     """A copy with a word in its top left corner."""
     copy = picture.copy()
     scale = picture.shape[0] / 480
@@ -105,15 +105,17 @@ def labelled(picture: Picture, text: str) -> Picture:
     return copy
 
 
-def picture_size(view: View, height: int) -> tuple[int, int]:
+def image_size(view: CameraFit, height: int) -> tuple[int, int]:
     """Width and height of the pictures: the footage's, made smaller to `height`; even, as codecs need."""
     factor = min(1.0, height / view.height)
     return max(2, round(view.width * factor / 2) * 2), max(2, round(view.height * factor / 2) * 2)
 
 
-def _pictures(obj: bpy.types.Object, raw: RawTake, view: View, fps: float, params: MovieParams) -> Generator[Picture, None, None]:
+def _pictures(
+    obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, params: MovieParams
+) -> Generator[Picture, None, None]:
     """The rig on every frame of its take, (H, W, 4) uint8 RGBA; capsules if it has no mesh."""
-    size, meshes = picture_size(view, params.height), footage_camera.shown_meshes(obj)
+    size, meshes = image_size(view, params.height), footage_camera.shown_meshes(obj)
     if not meshes:
         yield from _capsules(obj, raw, view, fps, size)
         return
@@ -159,20 +161,20 @@ class Reel(Studio):
         copy.data = data
         bpy.data.meshes.remove(before)
 
-    def look(self, view: View, time: float) -> None:
+    def look(self, view: CameraFit, time: float) -> None:
         """Place the camera as the view has it at a time of the take."""
         (position,), (shift,) = view.at(np.array([time]))
         fov = 2 * float(np.arctan(max(view.width, view.height) / 2 / view.focal))
-        self.place(view.rotation, position, float(view.distance.max()), fov, shift_of(view, shift))
+        self.place(view.rotation, position, float(view.distance.max()), fov, screen_offset_of(view, shift))
 
 
-def shift_of(view: View, pixels: Array) -> tuple[float, float]:
+def screen_offset_of(view: CameraFit, pixels: Array) -> tuple[float, float]:
     """Blender's camera shift is in longer sides of the picture; shifting the camera right moves what it sees left, y points up."""
     longer = max(view.width, view.height)
     return float(-pixels[0] / longer), float(pixels[1] / longer)
 
 
-def _capsules(obj: bpy.types.Object, raw: RawTake, view: View, fps: float, size: tuple[int, int]) -> Iterator[Picture]:
+def _capsules(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, size: tuple[int, int]) -> Iterator[Picture]:
     """The same pictures of a rig without a mesh, drawn without Blender."""
     try:
         from ...backend.rendering import still_pictures
@@ -189,7 +191,7 @@ def _capsules(obj: bpy.types.Object, raw: RawTake, view: View, fps: float, size:
             posed = obj.evaluated_get(footage_camera.go_to(scene, raw.start_frame + time * fps))
             projection = smaller @ view.projection(position, shift)
             pose, world = pose_of(posed, raw.rig), np.array(posed.matrix_world)
-            yield still_pictures.picture(cloud, pose, view.rotation, projection, size, world, samples=2)
+            yield still_pictures.still_image(cloud, pose, view.rotation, projection, size, world, samples=2)
 
 
 # ---- the command line
@@ -208,7 +210,7 @@ def movie_command(arguments: list[str], say: Callable[[str], None]) -> int:
     text = named_take(options.take)
     context = bpy.context
     params = MovieParams(options.out.absolute(), max(options.height, 16), options.over, preference_values.engine(context))
-    job = Job(movie_steps(context, text, params)).drain()
+    job = Task(movie_steps(context, text, params)).drain()
     if job.error is not None:
         raise UserError(job.error)
     say(f"{take_store.label(text)}: {job.result} frames written to {options.out}")

@@ -16,7 +16,7 @@ from . import takes
 
 if TYPE_CHECKING:
     from ...backend.geometry.rotations import Array
-    from ...backend.motion.take_file import RawTake
+    from ...backend.motion.take_file import Take
 
 WIDTH = 2.0
 # From lost to certain. Orange to blue by way of pale grey: told apart by colour-blind eyes too, and in front of any footage.
@@ -29,7 +29,7 @@ class _Drawing:
 
     handle: Any = None
     key: str = ""
-    raw: RawTake | None = None
+    raw: Take | None = None
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -68,7 +68,7 @@ def lines(context: bpy.types.Context) -> tuple[Array, Array]:
     return _segments(obj, raw, sure)
 
 
-def _segments(obj: bpy.types.Object, raw: RawTake, sure: Array) -> tuple[Array, Array]:
+def _segments(obj: bpy.types.Object, raw: Take, sure: Array) -> tuple[Array, Array]:
     names, bones, world = raw.rig.names, obj.pose.bones, obj.matrix_world
     points, shades = [], []
     for start, end in _drawing.pairs:
@@ -86,7 +86,7 @@ def pairs_of(parents: NDArray[np.integer]) -> list[tuple[int, int]]:
     return [(int(parent), child) for child, parent in enumerate(parents) if parent >= 0] + [(leaf, leaf) for leaf in leaves]
 
 
-def confidence_at(raw: RawTake, seconds: float) -> Array:
+def confidence_at(raw: Take, seconds: float) -> Array:
     """(J,) at a time of the take, linear between its frames; beyond its ends that of the nearest one."""
     times, values = raw.motion.times, raw.motion.confidence
     place = float(np.interp(seconds, times, np.arange(len(times))))
@@ -102,7 +102,7 @@ def colours(sure: Array) -> Array:
     return np.stack([*channels, np.ones(len(sure))], axis=-1)
 
 
-def _read(text: bpy.types.Text) -> RawTake | None:
+def _read(text: bpy.types.Text) -> Take | None:
     key = take_store.about(text)["key"]
     if key != _drawing.key:
         try:

@@ -137,13 +137,13 @@ class _TakeOperator:
 
     def execute(self: Any, context: bpy.types.Context) -> set[str]:
         try:
-            text = take_store.find(self.take) if self.take else selected(context)
+            text = take_store.find_take(self.take) if self.take else selected(context)
             told = self.run(context, text)
         except UserError as error:
-            background_runner.tell_error(error)
+            background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        background_runner.tell(told)
+        background_runner.set_status(told)
         self.report({"INFO"}, told)
         return {"FINISHED"}
 
@@ -178,7 +178,7 @@ class ANYRIG_OT_take_compare(_TakeOperator, bpy.types.Operator):
         other = other_action(context, text)
         assign(obj, other)
         if other is None:
-            stand(obj, text)
+            restore_pose(obj, text)
         return f"'{obj.name}' plays '{other.name}'." if other else f"'{obj.name}' plays no action, as before the take."
 
 
@@ -260,10 +260,10 @@ class ANYRIG_OT_take_recover(bpy.types.Operator):
             self.report({"ERROR"}, sentence)
         if not found:
             told = refused[0] if refused else "There is nothing to recover: every copied take is in this file."
-            background_runner.tell(told, is_error=bool(refused))
+            background_runner.set_status(told, is_error=bool(refused))
             return {"CANCELLED"}
         select(context, found[0])
-        background_runner.tell(
+        background_runner.set_status(
             f"Recovered {len(found)} {'take' if len(found) == 1 else 'takes'}: choose one and click Apply Again."
         )
         return {"FINISHED"}
@@ -291,7 +291,7 @@ def _recover_all(context: bpy.types.Context, paths: list[Path]) -> tuple[list[bp
     found, refused = [], []
     for path in paths:
         try:
-            found.append(take_store.recover(path, fps))
+            found.append(take_store.recover_takes(path, fps))
         except UserError as error:
             refused.append(str(error))
     return found, refused
@@ -306,14 +306,14 @@ def _checked(obj: bpy.types.Object, names: tuple[str, ...], text: bpy.types.Text
     return obj
 
 
-def stand(obj: bpy.types.Object, text: bpy.types.Text) -> None:
+def restore_pose(obj: bpy.types.Object, text: bpy.types.Text) -> None:
     """Put the bones back to where they stood, without an action, before the take."""
     rig = control_rigs.control_rig(obj)
     for name, basis in take_store.basis_of(text).items():
         bone = obj.pose.bones.get(control_rigs.key_bone(rig, name))
         if bone is not None:
             bone.matrix_basis = basis
-    control_rigs.stand(obj, take_store.controls_of(text))
+    control_rigs.restore_controls(obj, take_store.controls_of(text))
 
 
 def _drop_action(text: bpy.types.Text, action: bpy.types.Action) -> bool:
@@ -326,7 +326,7 @@ def _drop_action(text: bpy.types.Text, action: bpy.types.Action) -> bool:
         earlier = bpy.data.actions.get(take_store.about(text)["earlier"])
         assign(obj, earlier)
         if earlier is None:
-            stand(obj, text)
+            restore_pose(obj, text)
     bpy.data.actions.remove(action)
     return True
 

@@ -19,7 +19,7 @@ def area_of(context: bpy.types.Context) -> tuple[bpy.types.Screen, int] | None:
 
 
 @dataclass(frozen=True)
-class Looking:
+class ViewportState:
     """Where a 3D view looked before it looked through the overlay's camera."""
 
     screen: str
@@ -34,7 +34,7 @@ class Looking:
     use_local_camera: bool
 
     @classmethod
-    def of(cls, state: Any) -> Looking:
+    def of(cls, state: Any) -> ViewportState:
         values: dict[str, Any] = {each.name: getattr(state, each.name) for each in fields(cls)}
         arrays = {name: tuple(values[name]) for name in ("offset", "rotation", "location")}
         return cls(**{**values, **arrays})
@@ -60,7 +60,7 @@ class Looking:
             region.view_rotation, region.view_location, region.view_distance = self.rotation, self.location, self.distance
 
 
-def look_through(state: Any, context: bpy.types.Context) -> None:
+def look_through_camera(state: Any, context: bpy.types.Context) -> None:
     """Let a view look through the scene's camera, and note in the overlay's state where it looked."""
     found = area_of(context)
     if found is None:
@@ -84,12 +84,12 @@ def _to_camera(space: Any) -> None:
 
 # ---- undo, which brings scenes back but not where views look; Blender undoes the click too when its settings are adjusted
 
-_before: list[Looking | None] = []
+_before: list[ViewportState | None] = []
 
 
-def _looking_now() -> Looking | None:
+def _looking_now() -> ViewportState | None:
     state = bpy.context.scene.anyrig_overlay
-    return Looking.of(state) if state.on else None
+    return ViewportState.of(state) if state.on else None
 
 
 @bpy.app.handlers.persistent

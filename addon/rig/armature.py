@@ -13,8 +13,8 @@ from ...backend.geometry.rotations import (
     Array,
     axis_angle_to_matrix,
     matrix_to_quaternion,
-    orthogonal_part,
-    rotation_part,
+    nearest_orthogonal,
+    nearest_rotation,
 )
 from ...backend.rig.rig import Rig
 from . import locks
@@ -62,7 +62,7 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
         tails=np.array([joints[name].tail_local for name in order], np.float64),
         translates=np.array([name in extra for name in order]),
         static=np.zeros(len(order), np.bool_),
-        world=orthogonal_part(np.array(obj.matrix_world)),
+        world=nearest_orthogonal(np.array(obj.matrix_world)),
     )
 
 
@@ -245,8 +245,8 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Arr
         if joint is not None and not rig.static[joint]:
             # P = G R is the wanted pose rotation (docs/architecture.md, Bone algebra), with the armature's own R: a bone that was only rolled
             # since the capture still turns the mesh by G.
-            target = turns[:, joint] @ rotation_part(np.array(bone.matrix_local))
-            rotations[:, joint] = locks.obey(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))
+            target = turns[:, joint] @ nearest_rotation(np.array(bone.matrix_local))
+            rotations[:, joint] = locks.apply_locks(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))
             basis = np.repeat(basis, len(turns), axis=0)
             basis[:, :3, :3] = rotations[:, joint] * np.array(obj.pose.bones[bone.name].scale)
             if rig.translates[joint] and not bone.use_connect:
@@ -310,13 +310,13 @@ def _solve_rotation(name: str, space: Array, target: Array) -> Array:
     linear = space[..., :3, :3] / np.linalg.norm(space[..., :3, :1], axis=-2, keepdims=True)
     if _is_rotation(linear):
         return np.swapaxes(linear, -1, -2) @ target
-    solved = np.swapaxes(rotation_part(linear), -1, -2) @ target
+    solved = np.swapaxes(nearest_rotation(linear), -1, -2) @ target
     for _ in range(MAX_STEPS):
-        shown = np.swapaxes(rotation_part(linear @ solved), -1, -2)
+        shown = np.swapaxes(nearest_rotation(linear @ solved), -1, -2)
         missing = _matrix_to_vector(shown @ target)
         if np.abs(missing).max() < ORTHONORMAL:
             break
-        nudged = rotation_part((linear @ solved)[:, None] @ _vector_to_matrix(NUDGE * np.eye(3)))
+        nudged = nearest_rotation((linear @ solved)[:, None] @ _vector_to_matrix(NUDGE * np.eye(3)))
         response = np.swapaxes(_matrix_to_vector(shown[:, None] @ nudged), -1, -2) / NUDGE
         step = (np.linalg.pinv(response) @ missing[..., None])[..., 0]
         solved = solved @ _vector_to_matrix(step / np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1))

@@ -78,7 +78,7 @@ def control_rig(obj: bpy.types.Object) -> ControlRig | None:
     return None
 
 
-def stance_of(obj: bpy.types.Object) -> dict[str, Any]:
+def control_pose_of(obj: bpy.types.Object) -> dict[str, Any]:
     """How the control of the whole body and the twisted tweaks stand, and how limbs are switched, to return to; JSON values."""
     rig = control_rig(obj)
     if rig is None:
@@ -90,7 +90,7 @@ def stance_of(obj: bpy.types.Object) -> dict[str, Any]:
     }
 
 
-def stand(obj: bpy.types.Object, stance: Mapping[str, Any]) -> None:
+def restore_controls(obj: bpy.types.Object, stance: Mapping[str, Any]) -> None:
     """Put the armature as `stance_of` found it; bones that are gone are passed over."""
     for name, rows in stance.get("basis", {}).items():
         if name in obj.pose.bones:

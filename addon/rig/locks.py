@@ -45,7 +45,7 @@ def is_locked(bone: bpy.types.PoseBone) -> bool:
     return any(_locks_4d(bone) if four else bone.lock_rotation)
 
 
-def obey(bone: bpy.types.PoseBone, rotations: Array) -> Array:
+def apply_locks(bone: bpy.types.PoseBone, rotations: Array) -> Array:
     """Wanted rotations (T, 3, 3) of the bone's own channels -> the nearest ones that its locks allow (of 4D axis-angles: some)."""
     if not is_locked(bone):
         return rotations

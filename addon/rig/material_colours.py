@@ -20,7 +20,7 @@ SHADER_COLOURS = ("Base Color", "Color")
 
 
 @dataclass(frozen=True, eq=False)
-class Spots:
+class SurfaceSamples:
     """P points on a mesh: the triangle corners around each and how much each corner counts.
 
     corners: (P, 3) int, loop indices. vertices: (P, 3) int. share: (P, 3), rows sum to 1.
@@ -34,8 +34,8 @@ class Spots:
     def __len__(self) -> int:
         return len(self.share)
 
-    def subset(self, chosen: NDArray[np.bool_]) -> Spots:
-        return Spots(self.mesh, self.corners[chosen], self.vertices[chosen], self.share[chosen])
+    def subset(self, chosen: NDArray[np.bool_]) -> SurfaceSamples:
+        return SurfaceSamples(self.mesh, self.corners[chosen], self.vertices[chosen], self.share[chosen])
 
     def mix(self, values: Array) -> Array:
         """(P, 3, n) values at the corners -> (P, n)."""
@@ -72,13 +72,13 @@ def display_to_linear(display: Array) -> Array:
     return np.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4)
 
 
-def colour_at(material: Material | None, spots: Spots) -> tuple[Array, Array]:
+def colour_at(material: Material | None, spots: SurfaceSamples) -> tuple[Array, Array]:
     """(P, 3) sRGB display colours 0..1 and (P,) opacities of a material, as it looks in even white light."""
     rgba = _material(material, spots)
     return linear_to_display(rgba[:, :3]), np.clip(rgba[:, 3], 0.0, 1.0)
 
 
-def _material(material: Material | None, spots: Spots) -> Array:
+def _material(material: Material | None, spots: SurfaceSamples) -> Array:
     if material is None:
         coloured = len(spots.mesh.color_attributes) > 0
         return spots.attribute("") if coloured else np.tile(GREY, (len(spots), 1))
@@ -97,7 +97,7 @@ def _linked(socket: NodeSocket | None) -> Node | None:
     return socket.links[0].from_node if socket is not None and socket.is_linked and len(socket.links) else None
 
 
-def _shader(node: Node, spots: Spots) -> Array | None:
+def _shader(node: Node, spots: SurfaceSamples) -> Array | None:
     """(P, 4) of the first shader upstream that has a colour of its own; mixes with transparency keep the other side."""
     if node.bl_idname == "ShaderNodeBsdfTransparent":
         return None
@@ -110,7 +110,7 @@ def _shader(node: Node, spots: Spots) -> Array | None:
     return np.column_stack([rgba[:, :3] + _emission(node, spots), alpha])
 
 
-def _emission(node: Node, spots: Spots) -> Array:
+def _emission(node: Node, spots: SurfaceSamples) -> Array:
     """(P, 3) light given off by a Principled shader."""
     if "Emission Color" not in node.inputs:
         return np.zeros((len(spots), 3))
@@ -120,7 +120,7 @@ def _emission(node: Node, spots: Spots) -> Array:
     return _value(node.inputs["Emission Color"], spots)[:, :3] * _value(strength, spots)[:, :1]
 
 
-def _value(socket: NodeSocket, spots: Spots) -> Array:
+def _value(socket: NodeSocket, spots: SurfaceSamples) -> Array:
     """(P, 4) linear value of an input. Nodes that are not understood pass on their first colour input."""
     if not socket.is_linked or not len(socket.links):
         return _constant(getattr(socket, "default_value", 0.0), len(spots))
@@ -149,12 +149,12 @@ def _constant(value: Any, count: int) -> Array:
     return np.tile(numbers, (count, 1))
 
 
-def _attribute(spots: Spots, name: str, output: str) -> Array:
+def _attribute(spots: SurfaceSamples, name: str, output: str) -> Array:
     rgba = spots.attribute(name)
     return np.repeat(rgba[:, 3:], 4, 1) if output == "Alpha" else rgba
 
 
-def _mix(node: Node, spots: Spots) -> Array:
+def _mix(node: Node, spots: SurfaceSamples) -> Array:
     """Mix and Multiply as Blender computes them; other blend modes count as Mix."""
     if node.bl_idname == "ShaderNodeMixRGB":
         factor, a, b = node.inputs[0], node.inputs[1], node.inputs[2]
@@ -166,7 +166,7 @@ def _mix(node: Node, spots: Spots) -> Array:
     return left * (1 - t) + t * (left * right if getattr(node, "blend_type", "MIX") == "MULTIPLY" else right)
 
 
-def _texture(node: Node, spots: Spots) -> Array:
+def _texture(node: Node, spots: SurfaceSamples) -> Array:
     """(P, 4) of the image, repeated, between its texels as the node says: small palettes are painted on their borders too.
 
     Texture transforms other than the choice of a UV map are left out.

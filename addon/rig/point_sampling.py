@@ -29,7 +29,7 @@ def thickness(tree: BVHTree, points: Array, normals: Array, size: float) -> Arra
     return np.array([np.inf if hit is None else hit for hit in hits])
 
 
-def exposed(tree: BVHTree, points: Array, normals: Array, size: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+def is_exposed(tree: BVHTree, points: Array, normals: Array, size: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """(P,) whether something outside the meshes of `tree`, a body of this size, can see the points."""
     start = points + normals * (SKIN * size)
     seen = np.zeros(len(points), bool)
@@ -41,7 +41,9 @@ def exposed(tree: BVHTree, points: Array, normals: Array, size: float, rng: np.r
     return seen
 
 
-def evenly(points: Array, normals: Array, depth: Array, area: float, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def poisson_disc_sample(
+    points: Array, normals: Array, depth: Array, area: float, count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Indices, ascending, of `count` of the candidates (P, 3), which are spread at random over `area`; all if there are fewer.
 
     depth: (P,) thickness of the body below each. Candidates are taken in random order unless one lies too close that is taken
@@ -57,7 +59,7 @@ def evenly(points: Array, normals: Array, depth: Array, area: float, count: int,
     best: NDArray[np.int64] = order[:0]
     scale = DART
     for _ in range(TRIES):
-        best = _darts(points, normals, wish * scale, order)
+        best = _reject_close(points, normals, wish * scale, order)
         if 0 <= len(best) - count <= 0.03 * count:
             break
         scale *= np.sqrt(max(len(best), 1) / (1.015 * count))
@@ -67,7 +69,7 @@ def evenly(points: Array, normals: Array, depth: Array, area: float, count: int,
     return np.sort(np.concatenate([taken, filling]))
 
 
-def _darts(points: Array, normals: Array, apart: Array, order: NDArray[np.int64]) -> NDArray[np.int64]:
+def _reject_close(points: Array, normals: Array, apart: Array, order: NDArray[np.int64]) -> NDArray[np.int64]:
     from scipy.spatial import KDTree
 
     pairs = KDTree(points).query_pairs(float(apart.max()), output_type="ndarray")
@@ -86,7 +88,7 @@ def _darts(points: Array, normals: Array, apart: Array, order: NDArray[np.int64]
     return np.array(taken, np.int64)
 
 
-def trees(positions: Sequence[Array], triangles: Sequence[NDArray[np.int64]]) -> BVHTree:
+def bvh_trees(positions: Sequence[Array], triangles: Sequence[NDArray[np.int64]]) -> BVHTree:
     """One tree of meshes: vertices (V, 3) and triangles (K, 3) each."""
     starts = np.cumsum([0, *(len(part) for part in positions)])
     corners = np.concatenate([part + start for part, start in zip(triangles, starts)])

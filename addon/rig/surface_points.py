@@ -15,8 +15,8 @@ from ...backend.errors import UserError
 from ...backend.geometry.rotations import Array
 from ...backend.rig.point_cloud import Surface
 from .armature import meshes_of
-from .material_colours import Spots, colour_at
-from .point_sampling import evenly, exposed, thickness, trees
+from .material_colours import SurfaceSamples, colour_at
+from .point_sampling import bvh_trees, is_exposed, poisson_disc_sample, thickness
 
 POINTS = 8000
 ROUND = 0.94  # cosine of the angle, 20 degrees, up to which shading normals pass for a bent surface's own
@@ -102,19 +102,19 @@ def _thinned(whole: Surface, parts: Sequence[_Triangles], area: float, count: in
     # a generator each: how many rays are cast must not change which points are kept
     rays, darts = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
     triangles = [part.vertices for part in parts]
-    tree = trees([part.positions for part in parts], triangles)
+    tree = bvh_trees([part.positions for part in parts], triangles)
     points, normals = whole.points.astype(np.float64), whole.normals.astype(np.float64)
     size = float(np.ptp(points, axis=0).max())
-    seen = exposed(tree, points, normals, size, rays)
+    seen = is_exposed(tree, points, normals, size, rays)
     for deform in () if deforms is None else deforms:
         hidden = np.flatnonzero(~seen)
         blend = np.einsum("pk,pkij->pij", whole.weights[hidden], deform[whole.joints[hidden]])
-        posed = trees([_moved(np.einsum("vj,jab->vab", part.weights, deform), part.positions) for part in parts], triangles)
+        posed = bvh_trees([_moved(np.einsum("vj,jab->vab", part.weights, deform), part.positions) for part in parts], triangles)
         turned = _unit(np.einsum("pij,pj->pi", blend[:, :3, :3], normals[hidden]))
-        seen[hidden] = exposed(posed, _moved(blend, points[hidden]), turned, size, rays)
+        seen[hidden] = is_exposed(posed, _moved(blend, points[hidden]), turned, size, rays)
     kept = np.flatnonzero(seen) if seen.sum() > count else np.arange(len(whole))
     depth = thickness(tree, points[kept], normals[kept], size)
-    kept = kept[evenly(points[kept], normals[kept], depth, area * len(kept) / len(whole), count, darts)]
+    kept = kept[poisson_disc_sample(points[kept], normals[kept], depth, area * len(kept) / len(whole), count, darts)]
     return Surface(**{key: getattr(whole, key)[kept] for key in KEYS})
 
 
@@ -200,7 +200,7 @@ def _sample(part: _Triangles, chosen: NDArray[np.int64], seed: int) -> tuple[Sur
     # uniform in a triangle: the square root keeps points from crowding at the first corner (Osada et al. 2002)
     r, s = np.sqrt(random.random(len(chosen))), random.random(len(chosen))
     share = np.column_stack([1 - r, r * (1 - s), r * s])
-    spots = Spots(part.mesh, part.corners[chosen], part.vertices[chosen], share)
+    spots = SurfaceSamples(part.mesh, part.corners[chosen], part.vertices[chosen], share)
     colours, opacity = _colours(part, spots, part.material[chosen])
     normals = _lying(spots.mix(part.normals[spots.corners]), part.positions[spots.vertices])
     joints, weights = strongest(spots.mix(part.weights[spots.vertices]))
@@ -224,7 +224,7 @@ def _unit(vectors: Array) -> Array:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
 
 
-def _colours(part: _Triangles, spots: Spots, slots: NDArray[np.int64]) -> tuple[Array, Array]:
+def _colours(part: _Triangles, spots: SurfaceSamples, slots: NDArray[np.int64]) -> tuple[Array, Array]:
     colours, opacity = np.zeros((len(spots), 3)), np.ones(len(spots))
     materials = [slot.material for slot in part.obj.material_slots] or [None]
     for slot in np.unique(slots):

@@ -9,7 +9,7 @@ from ...backend.errors import UserError
 from .armature import check_armature, meshes_of
 
 
-def check_suitable(context: bpy.types.Context, obj: bpy.types.Object) -> None:
+def validate_armature(context: bpy.types.Context, obj: bpy.types.Object) -> None:
     """Raises UserError: linked, in the NLA's tweak mode, in edit mode, in another scene, hidden with all that it moves, a bone scaled below zero."""
     check_writable(obj)
     _check_scene(context.scene, obj)

@@ -10,15 +10,15 @@ from typing import Any
 import bpy
 
 from ...backend.errors import UserError
-from .task import Job
+from .task import Task
 
 
 @dataclass
 class _Window:
     """The one job that runs beside the window, who is told when it ends, and the last sentence for the panel."""
 
-    job: Job | None = None
-    finished: Callable[[Job], None] | None = None
+    job: Task | None = None
+    finished: Callable[[Task], None] | None = None
     message: str = ""
     is_error: bool = False
     fix: str = ""
@@ -28,47 +28,47 @@ _window = _Window()
 INTERVAL = 0.1
 
 
-def current() -> Job | None:
+def current() -> Task | None:
     """The job that runs beside the window."""
     return _window.job
 
 
-def message() -> tuple[str, bool]:
+def status() -> tuple[str, bool]:
     """The last sentence for the panel, and whether it is an error."""
     return _window.message, _window.is_error
 
 
-def fix() -> str:
+def status_fix() -> str:
     """The name of the fix that goes with the last sentence (addon/fixes.py), or ''."""
     return _window.fix
 
 
-def tell(text: str, *, is_error: bool = False, fix: str = "") -> None:
+def set_status(text: str, *, is_error: bool = False, fix: str = "") -> None:
     """Set the sentence that the panel shows, and the button below it."""
     _window.message, _window.is_error, _window.fix = text, is_error, fix
 
 
-def tell_error(error: UserError) -> None:
-    tell(str(error), is_error=True, fix=error.fix)
+def set_error(error: UserError) -> None:
+    set_status(str(error), is_error=True, fix=error.fix)
 
 
-def run_beside_window(job: Job, finished: Callable[[Job], None]) -> None:
+def run_in_background(job: Task, finished: Callable[[Task], None]) -> None:
     """Start the job, poll it from a timer, and call `finished` on the main thread when it has ended by itself, by Cancel or by Esc."""
-    occupy(job, finished)
+    claim(job, finished)
     job.start()
-    bpy.app.timers.register(tick, first_interval=INTERVAL)
-    watch_for_escape()
+    bpy.app.timers.register(poll_current, first_interval=INTERVAL)
+    watch_escape()
 
 
-def occupy(job: Job, finished: Callable[[Job], None]) -> None:
+def claim(job: Task, finished: Callable[[Task], None]) -> None:
     """Make it the window's job, whoever steps it. Raises UserError if there is one already."""
     if _window.job is not None:
         raise UserError("A capture is already running: wait for it or cancel it.")
     _window.job, _window.finished = job, finished
-    tell("")
+    set_status("")
 
 
-def tick() -> float | None:
+def poll_current() -> float | None:
     """One turn of the timer: redraw, and hand over when the job has ended. Returns the seconds until the next turn."""
     job, finished = _window.job, _window.finished
     if job is None or finished is None:
@@ -92,14 +92,14 @@ def redraw() -> None:
                     region.tag_redraw()
 
 
-def abandon() -> None:
+def cancel_current() -> None:
     """Stop the running job and wait for its thread; nobody is told. For disabling, loading a file and quitting."""
     job = _window.job
     _window.job = _window.finished = None
     if job is not None:
         job.stop()
-    if bpy.app.timers.is_registered(tick):
-        bpy.app.timers.unregister(tick)
+    if bpy.app.timers.is_registered(poll_current):
+        bpy.app.timers.unregister(poll_current)
 
 
 class ANYRIG_OT_cancel(bpy.types.Operator):
@@ -140,7 +140,7 @@ class ANYRIG_OT_watch_escape(bpy.types.Operator):
         return {"PASS_THROUGH"}
 
 
-def watch_for_escape() -> None:
+def watch_escape() -> None:
     """Let Esc cancel the capture that was just started beside the window; also from a timer, which has no window of its own."""
     if not bpy.app.background:
         with bpy.context.temp_override(window=bpy.context.window or bpy.context.window_manager.windows[0]):
@@ -149,8 +149,8 @@ def watch_for_escape() -> None:
 
 @bpy.app.handlers.persistent
 def _before_load(*_: Any) -> None:
-    abandon()
-    tell("")
+    cancel_current()
+    set_status("")
 
 
 CLASSES = (ANYRIG_OT_cancel, ANYRIG_OT_watch_escape)
@@ -161,13 +161,13 @@ def register() -> None:
         bpy.utils.register_class(each)
     bpy.app.handlers.load_pre.append(_before_load)
     # a torch thread still alive when the interpreter ends aborts the process
-    atexit.register(abandon)
+    atexit.register(cancel_current)
 
 
 def unregister() -> None:
-    abandon()
-    tell("")
-    atexit.unregister(abandon)
+    cancel_current()
+    set_status("")
+    atexit.unregister(cancel_current)
     bpy.app.handlers.load_pre.remove(_before_load)
     for each in reversed(CLASSES):
         bpy.utils.unregister_class(each)

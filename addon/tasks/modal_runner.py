@@ -19,40 +19,40 @@ INTERVAL = 0.01  # seconds between two steps, in which the window is drawn
 
 
 @dataclass
-class _Turns:
+class _Modal:
     """The job that takes turns, and the window's timer that gives them."""
 
     job: job.Job | None = None
     timer: Any = None
 
 
-_turns = _Turns()
+_turns = _Modal()
 
 
-def running() -> task.Job | None:
+def running() -> task.Task | None:
     """The current job, if it is one that takes turns."""
     return _turns.job if _turns.job is background_runner.current() else None
 
 
-def run_in_turns(work: task.Job, finished: Callable[[task.Job], None]) -> None:
+def run_modal(work: task.Task, finished: Callable[[task.Task], None]) -> None:
     """Step the job from the window's timer, and call `finished` when it has ended by itself or by Esc. Raises UserError if one runs."""
-    background_runner.occupy(work, finished)
+    background_runner.claim(work, finished)
     _turns.job = work
     if not bpy.app.background:
         bpy.ops.anyrig.take_turns("INVOKE_DEFAULT")
 
 
-def take_turn() -> task.Job | None:
+def step_once() -> task.Task | None:
     """One step; hands over when it was the last. Returns the job if there is more to do."""
     work = running()
     if work is not None:
         work.turn()
-        background_runner.tick()
+        background_runner.poll_current()
     _turns.job = running()
     return _turns.job
 
 
-class ANYRIG_OT_take_turns(bpy.types.Operator):
+class ANYRIG_OT_run_modal(bpy.types.Operator):
     """Lives as long as the job does and keeps everything but Esc from the rest of Blender."""
 
     bl_idname = "anyrig.take_turns"
@@ -71,7 +71,7 @@ class ANYRIG_OT_take_turns(bpy.types.Operator):
         if work is not None and event.type == "ESC" and event.value == "PRESS":
             work.cancel()
         if work is None or event.type == "TIMER":
-            work = take_turn()
+            work = step_once()
             if work is None:
                 self.cancel(context)
                 return {"CANCELLED"}
@@ -80,15 +80,15 @@ class ANYRIG_OT_take_turns(bpy.types.Operator):
 
     def cancel(self, context: bpy.types.Context) -> None:
         """Blender ends the operator: another file, or quitting."""
-        abandon()
+        cancel_current()
         if context.workspace is not None:
             context.workspace.status_text_set(None)
 
 
-def abandon() -> None:
+def cancel_current() -> None:
     """Close the job, if it has not ended: what it changed is put back."""
     if running():
-        background_runner.abandon()
+        background_runner.cancel_current()
     _turns.job = None
     if _turns.timer is not None:
         bpy.context.window_manager.event_timer_remove(_turns.timer)
@@ -98,21 +98,21 @@ def abandon() -> None:
 @bpy.app.handlers.persistent
 def _before_undo(*_: Any) -> None:
     if running():
-        abandon()
-        background_runner.tell("Cancelled: nothing was changed.")
+        cancel_current()
+        background_runner.set_status("Cancelled: nothing was changed.")
 
 
 HANDLERS = (bpy.app.handlers.undo_pre, bpy.app.handlers.redo_pre)
 
 
 def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_take_turns)
+    bpy.utils.register_class(ANYRIG_OT_run_modal)
     for each in HANDLERS:
         each.append(_before_undo)
 
 
 def unregister() -> None:
-    abandon()
+    cancel_current()
     for each in HANDLERS:
         each.remove(_before_undo)
-    bpy.utils.unregister_class(ANYRIG_OT_take_turns)
+    bpy.utils.unregister_class(ANYRIG_OT_run_modal)

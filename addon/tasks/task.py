@@ -62,7 +62,7 @@ class Snapshot:
         return f"{self.stage}{counted}{left}"
 
 
-class Job:
+class Task:
     """Runs a generator to its end once, by `start`, `drain` or `turn`; then there is a `result` or an `error`, unless `cancelled`."""
 
     def __init__(self, steps: Generator[Progress, None, Any]) -> None:
@@ -76,12 +76,12 @@ class Job:
         self._snapshot = Snapshot(started=time.monotonic())
         self._thread = threading.Thread(target=self._run, name="AnyRig", daemon=True)
 
-    def start(self) -> Job:
+    def start(self) -> Task:
         """Step on the worker thread; returns at once."""
         self._thread.start()
         return self
 
-    def drain(self, report: Callable[[Snapshot], None] | None = None) -> Job:
+    def drain(self, report: Callable[[Snapshot], None] | None = None) -> Task:
         """Step on this thread until the end, telling `report` of every step; for background mode and scripts."""
         self._run(report)
         return self

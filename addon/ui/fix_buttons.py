@@ -85,7 +85,7 @@ class ANYRIG_OT_fix(bpy.types.Operator):
             self.report({"ERROR"}, f"There is no fix '{self.fix}': it is one of {', '.join(FIXES)}.")
             return {"CANCELLED"}
         found.apply(context)
-        background_runner.tell("")
+        background_runner.set_status("")
         return {"FINISHED"}
 
 
@@ -125,8 +125,8 @@ class ANYRIG_OT_pick_armature(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         context.scene.anyrig.armature = context.scene.objects[self.armature]
-        if background_runner.fix() == PICK:
-            background_runner.tell("")
+        if background_runner.status_fix() == PICK:
+            background_runner.set_status("")
         return {"FINISHED"}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..model.inputs import Anchor, Graph
+from ..model.inputs import NetworkInputs, SkeletonGraph
 from ..model.layers import (
     AnchorAttention,
     GraphAttention,
@@ -39,7 +39,7 @@ class Inputs:
     mask: Tensor
 
 
-def padded(anchor: Anchor, joints: int = JOINTS) -> Anchor:
+def padded(anchor: NetworkInputs, joints: int = JOINTS) -> NetworkInputs:
     """The anchor with every skeleton padded to `joints`."""
     extra = joints - anchor.names.shape[1]
 
@@ -51,14 +51,14 @@ def padded(anchor: Anchor, joints: int = JOINTS) -> Anchor:
     graph = anchor.graph
     index = torch.arange(joints, device=graph.parents.device).expand(len(graph.parents), -1)
     parents = torch.cat([graph.parents, index[:, joints - extra :]], dim=1)
-    grown_graph = Graph(grown(graph.relation, 2, 6 * 5 + 4), grown(graph.ancestors, 2), grown(graph.mask), parents)
+    grown_graph = SkeletonGraph(grown(graph.relation, 2, 6 * 5 + 4), grown(graph.ancestors, 2), grown(graph.mask), parents)
     return replace(
         anchor, graph=grown_graph, names=grown(anchor.names), offsets=grown(anchor.offsets), position=grown(anchor.position),
         rot6d=grown(anchor.rot6d), static_position=grown(anchor.static_position), static_rotation=grown(anchor.static_rotation),
     )  # fmt: skip
 
 
-def inputs_of(graph: Graph, frames: int) -> Inputs:
+def inputs_of(graph: SkeletonGraph, frames: int) -> Inputs:
     """A skeleton's graph inputs, once for every frame."""
 
     def repeated(x: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ def over_graph(block: GraphAttention, x: Tensor, inputs: Inputs, local: bool) ->
     return attend_graph(block, x.flatten(0, 1), inputs, local).reshape(x.shape)
 
 
-def video2pose(stage: Video2Pose, image: Tensor, anchor: Anchor) -> Tensor:
+def video2pose(stage: Video2Pose, image: Tensor, anchor: NetworkInputs) -> Tensor:
     """Stage 1: image tokens (B, T, S, C) -> positions (B, T, J, 3)."""
     encoder, model = stage.ref_encoder, stage.temporal_model
     batch, frames = image.shape[:2]
@@ -187,7 +187,7 @@ def video2pose(stage: Video2Pose, image: Tensor, anchor: Anchor) -> Tensor:
     return torch.where(anchor.static_position[:, None, :, None], anchor.position[:, :1], model.head(x))
 
 
-def pose2rot(stage: Pose2Rot, position: Tensor, anchor: Anchor) -> Tensor:
+def pose2rot(stage: Pose2Rot, position: Tensor, anchor: NetworkInputs) -> Tensor:
     """Stage 2: positions (B, T, J, 3) -> local rot6d (B, T, J, 6)."""
     frames = position.shape[1]
     one, pairs, every = (inputs_of(anchor.graph, count) for count in (1, anchor.position.shape[1], frames))
@@ -213,7 +213,7 @@ def pose2rot(stage: Pose2Rot, position: Tensor, anchor: Anchor) -> Tensor:
     return _decoded(stage, coder.out_norm(x), rest, memory, every, anchor)
 
 
-def _decoded(stage: Pose2Rot, pose: Tensor, rest: Tensor, memory: Tensor, every: Inputs, anchor: Anchor) -> Tensor:
+def _decoded(stage: Pose2Rot, pose: Tensor, rest: Tensor, memory: Tensor, every: Inputs, anchor: NetworkInputs) -> Tensor:
     decoder = stage.decoder
     x = pose + decoder.joint_t5proj(anchor.names)[:, None]
     for i, block in enumerate(decoder.blocks):
@@ -225,7 +225,7 @@ def _decoded(stage: Pose2Rot, pose: Tensor, rest: Tensor, memory: Tensor, every:
     return torch.where(anchor.static_rotation[:, None, :, None], anchor.rot6d[:, :1], decoder.head(x))
 
 
-def run(network: Video2Pose2Rot, image: Tensor, anchor: Anchor, joints: int = JOINTS) -> tuple[Tensor, Tensor]:
+def run(network: Video2Pose2Rot, image: Tensor, anchor: NetworkInputs, joints: int = JOINTS) -> tuple[Tensor, Tensor]:
     """image (B, T, S, C) -> positions (B, T, J, 3), local rot6d (B, T, J, 6), for all `joints`."""
     grown = padded(anchor, joints)
     position = video2pose(network.video2pos, image, grown)

@@ -25,14 +25,14 @@ from ..geometry.rotations import (
     rot6d_to_matrix,
     yaw_to_matrix,
 )
-from ..model.encode_rig import body_of, collate, pairs_of
-from ..model.inputs import Anchor
+from ..model.encode_rig import collate, encode_reference_pairs, encode_skeleton
+from ..model.inputs import NetworkInputs
 from ..model.network import Video2Pose2Rot
 from ..motion.motion import Motion
 from ..rig.rig import Reference, Rig
 from ..rig.skeleton import local_to_global, network_axes, pose_to_network, posed_heads, skeleton_of
 from ..weights.model_file import Model
-from .memory_plan import mixed
+from .memory_plan import autocast
 
 Cut = Callable[[Image, Image, Array], Image]
 
@@ -41,7 +41,7 @@ SEEN_ALPHA = 8  # of 255: what counts as the subject in a reference picture
 
 
 @dataclass(frozen=True, eq=False)
-class Take:
+class RigPrediction:
     """What the network says of one rig, in the reference view's frame: positions (T, K, 3) in rig units and relative to the
     root, rot6d (T, K, 6) local rows or None when the second stage has not run. azimuth: the reference view's."""
 
@@ -65,14 +65,18 @@ def reference_crop(reference: Reference, cut: Cut = crop) -> Image:
     return cut(reference.picture[..., :3], reference.picture[..., 3], reference_square(reference))
 
 
-def anchor_of(model: Model, rigs: Sequence[Rig], references: Sequence[Reference], tokens: Tensor) -> tuple[Anchor, list[float]]:
+def network_inputs_of(
+    model: Model, rigs: Sequence[Rig], references: Sequence[Reference], tokens: Tensor
+) -> tuple[NetworkInputs, list[float]]:
     """Rigs with the view chosen for each and that view's tokens (B, S, C) -> the network's input, and each rig's scale."""
     config = model.config
     pairs = [
-        pairs_of(rig, reference.pose[None], [reference.azimuth], reference.projection, reference_square(reference), config)
+        encode_reference_pairs(
+            rig, reference.pose[None], [reference.azimuth], reference.projection, reference_square(reference), config
+        )
         for rig, reference in zip(rigs, references, strict=True)
     ]
-    return collate([body_of(rig, config, model.names) for rig in rigs], pairs, tokens), [pair.scale for pair in pairs]
+    return collate([encode_skeleton(rig, config, model.names) for rig in rigs], pairs, tokens), [pair.scale for pair in pairs]
 
 
 def windows(frames: int, margin: int, core: int = CORE) -> Iterator[tuple[int, int, int, int]]:
@@ -87,9 +91,9 @@ def windows(frames: int, margin: int, core: int = CORE) -> Iterator[tuple[int, i
 
 
 @torch.inference_mode()
-def run_video2pose(
+def predict_positions(
     network: Video2Pose2Rot,
-    anchor: Anchor,
+    anchor: NetworkInputs,
     chunks: Iterable[Tensor],
     frames: int,
     core: int = CORE,
@@ -106,23 +110,23 @@ def run_video2pose(
             parts.append(next(source).to(held))
             count += len(parts[-1])
         held = torch.cat(parts)
-        with mixed(anchor.tokens.device, half):
+        with autocast(anchor.tokens.device, half):
             position = network.video2pos(held[None, : high - low], anchor)[0]
         yield position[:, start - low : end - low].to(anchor.position.dtype)
 
 
 @torch.inference_mode()
-def run_pose2rot(
-    network: Video2Pose2Rot, anchor: Anchor, position: Tensor, core: int = CORE, half: torch.dtype | None = None
+def predict_rotations(
+    network: Video2Pose2Rot, anchor: NetworkInputs, position: Tensor, core: int = CORE, half: torch.dtype | None = None
 ) -> Iterator[Tensor]:
     """Stage 2 over positions (B, T, J, 3) -> local rot6d (B, n', J, 6) in order."""
     for low, high, start, end in windows(position.shape[1], network.config.margins[1], core):
-        with mixed(position.device, half):
+        with autocast(position.device, half):
             rot6d = network.pos2rot(position[:, low:high], anchor)
         yield rot6d[:, start - low : end - low].to(anchor.rot6d.dtype)
 
 
-def collected(parts: Iterator[Tensor], frames: int, tick: Callable[[int], Any]) -> Generator[Any, None, Tensor]:
+def collect(parts: Iterator[Tensor], frames: int, tick: Callable[[int], Any]) -> Generator[Any, None, Tensor]:
     """Gather (B, n, ...) parts along the frames, yielding tick(frames done) after each."""
     gathered: list[Tensor] = []
     done = 0
@@ -133,14 +137,14 @@ def collected(parts: Iterator[Tensor], frames: int, tick: Callable[[int], Any]) 
     return torch.cat(gathered, dim=1)
 
 
-def split_takes(
+def split_predictions(
     rigs: Sequence[Rig],
     references: Sequence[Reference],
     scales: Sequence[float],
     position: Tensor,
     rot6d: Tensor | None,
     tips: bool,
-) -> list[Take]:
+) -> list[RigPrediction]:
     """Network output for B padded rigs -> one Take each, in rig units."""
     takes = []
     for i, (rig, reference, scale) in enumerate(zip(rigs, references, scales, strict=True)):
@@ -148,12 +152,12 @@ def split_takes(
         # widened only when it has left the device: Metal has no float64
         turned = None if rot6d is None else rot6d[i, :, :joints].cpu().double().numpy()
         place = position[i, :, :joints].cpu().double().numpy() * scale
-        takes.append(Take(rig, reference, place, turned, reference.azimuth))
+        takes.append(RigPrediction(rig, reference, place, turned, reference.azimuth))
     return takes
 
 
 def motion_of(
-    take: Take, times: Array, boxes: Array, confidence: Array, settings: Settings, provenance: dict[str, Any]
+    take: RigPrediction, times: Array, boxes: Array, confidence: Array, settings: Settings, provenance: dict[str, Any]
 ) -> Motion:
     """A take -> a Motion in armature axes; confidence (T,) of the subject. provenance gains the camera's azimuth.
 

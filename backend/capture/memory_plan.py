@@ -25,7 +25,7 @@ ENCODER_BYTES = {"efficientnet-lite0": 4 * 4 * 112 * 112 * 96}
 VIT_BYTES = 4 * 4 * 257 * 4
 
 
-class Plan(NamedTuple):
+class ComputePlan(NamedTuple):
     """device; half: the type of autocast's products, None for float32 throughout; batch: frames per encoder call; core: output frames
     per window. note: what the user should know of how this came about."""
 
@@ -36,23 +36,23 @@ class Plan(NamedTuple):
     note: str = ""
 
 
-def mixed(device: torch.device, half: torch.dtype | None) -> torch.autocast:
+def autocast(device: torch.device, half: torch.dtype | None) -> torch.autocast:
     """Products in half precision; norms and softmax stay in float32 by autocast's own rules. None: everything as it is."""
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 
-def plan_of(device: torch.device, config: Config, settings: Settings, free: int | None = None) -> Plan:
+def compute_plan_of(device: torch.device, config: Config, settings: Settings, free: int | None = None) -> ComputePlan:
     """A plan for `device`; `free` bytes of its memory, asked of the device where not given."""
     core = max(CORE, MARGIN_SHARE * max(config.margins))
     if device.type != "cuda":
-        return Plan(device, None, settings.batch or CPU_BATCH, core)
+        return ComputePlan(device, None, settings.batch or CPU_BATCH, core)
     free = torch.cuda.mem_get_info(device)[0] if free is None else free
-    batch = int(min(max(SHARE * free // picture_bytes(config), 1), LARGEST))
+    batch = int(min(max(SHARE * free // image_bytes(config), 1), LARGEST))
     # float16 keeps three bits more than bfloat16 of activations that norms hold near one
-    return Plan(device, None if settings.precision == "float32" else torch.float16, settings.batch or batch, core)
+    return ComputePlan(device, None if settings.precision == "float32" else torch.float16, settings.batch or batch, core)
 
 
-def uploaded(pictures: NDArray[Any], device: torch.device) -> torch.Tensor:
+def to_device(pictures: NDArray[Any], device: torch.device) -> torch.Tensor:
     """Pictures as a tensor on the device; on a CUDA card from pinned memory, without waiting for the copy.
 
     Nowhere else: Metal may read what is copied so after it has been given up (pytorch issue 189690).
@@ -61,12 +61,12 @@ def uploaded(pictures: NDArray[Any], device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def picture_bytes(config: Config) -> int:
+def image_bytes(config: Config) -> int:
     """What the encoder needs for one picture."""
     return ENCODER_BYTES.get(config.encoder, VIT_BYTES * config.image_width)
 
 
-def smaller(plan: Plan) -> Plan | None:
+def halve(plan: ComputePlan) -> ComputePlan | None:
     """What to try after memory ran out: half the batch and the window, then the processor, then nothing."""
     if plan.device.type == "cpu":
         return None
@@ -74,17 +74,17 @@ def smaller(plan: Plan) -> Plan | None:
         note = f"The {plan.device.type} device ran out of memory: it went on with half as many frames at once."
         return plan._replace(batch=max(plan.batch // 2, 1), core=max(plan.core // 2, 1), note=note)
     note = f"The {plan.device.type} device ran out of memory twice: the capture went on with the CPU, which takes longer."
-    return Plan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
+    return ComputePlan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
 
 
-def otherwise(plan: Plan, error: BaseException) -> Plan | None:
+def fallback_for(plan: ComputePlan, error: BaseException) -> ComputePlan | None:
     """What to try after an error; None where nothing would be better."""
     if ran_out(error):
-        return smaller(plan)
+        return halve(plan)
     if plan.device.type == "mps" and isinstance(error, NotImplementedError):  # an operator that this torch has not for Metal
         why = str(error).split(". ")[0]
         note = f"This Mac's graphics processor cannot do all of it ({why}): the capture went on with the CPU, which takes longer."
-        return Plan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
+        return ComputePlan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
     return None
 
 
@@ -101,7 +101,7 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, (RuntimeError, cv2.error)) and RAN_OUT.search(str(error)) is not None
 
 
-class given_back:  # named as the context managers of contextlib are
+class releasing_device_memory:  # named as the context managers of contextlib are
     """Gives a graphics card's memory back when the work is done, closed or has failed, and says in a sentence if it was too little.
 
     The work is to be called within, so that no frame that outlives it holds a tensor.
@@ -113,7 +113,7 @@ class given_back:  # named as the context managers of contextlib are
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if trace is not None:
             clear_frames(trace)  # they hold the tensors of what failed
-        give_back()
+        release_device_memory()
         if error is not None and ran_out(error):
             raise UserError(
                 "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU.",
@@ -121,7 +121,7 @@ class given_back:  # named as the context managers of contextlib are
             ) from error
 
 
-def give_back() -> None:
+def release_device_memory() -> None:
     """Let go of the device memory that torch keeps for later."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -16,32 +16,38 @@ import torch
 from ..capture_settings import Settings
 from ..hardware.devices import pick_device
 from ..motion.motion import Motion
-from ..progress import Progress, _staged
+from ..progress import Progress, staged
 from ..rig.rig import Target
 from ..segmentation.subject import Subject, find_subject
 from ..video.clip import Clip
 from ..weights.model_file import Model, load_model
 from .inference import (
-    Take,
-    anchor_of,
-    collected,
+    RigPrediction,
+    collect,
     motion_of,
-    run_pose2rot,
-    run_video2pose,
-    split_takes,
+    network_inputs_of,
+    predict_positions,
+    predict_rotations,
+    split_predictions,
 )
-from .memory_plan import Plan, give_back, given_back, otherwise, plan_of
+from .memory_plan import (
+    ComputePlan,
+    compute_plan_of,
+    fallback_for,
+    release_device_memory,
+    releasing_device_memory,
+)
 from .view_matching import _choose_views, _crops, _tokens, clear_crops
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Watched:
+class Stage1Result:
     """What stage 1 leaves: the subject, and each rig's take without rotations with the view that was chosen for it."""
 
     subject: Subject
-    takes: list[Take]
+    takes: list[RigPrediction]
     views: list[int]
     seconds: dict[str, float]
 
@@ -52,14 +58,14 @@ def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Genera
     A graphics card whose memory runs out is asked for half as much, then left alone; the take's provenance says so in "notes".
     Raises UserError with a sentence for the user: unreadable video, no subject, model missing, out of memory.
     """
-    with given_back():
+    with releasing_device_memory():
         return (yield from _capture(targets, clip, settings))
 
 
 def _capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, list[Motion]]:
     clock = Clock()
     model = yield from _load(settings, clock)
-    watched, takes, plan = yield from takes_of(model, targets, clip, settings, clock)
+    watched, takes, plan = yield from predictions_of(model, targets, clip, settings, clock)
     subject = watched.subject
     shared = {"clip": asdict(clip), "settings": asdict(settings), "model": model.card, "seconds": clock.seconds}
     shared |= {"device": plan.device.type, "notes": [plan.note] if plan.note else []}
@@ -69,63 +75,63 @@ def _capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Gener
     ]
 
 
-def takes_of(
+def predictions_of(
     model: Model, targets: Sequence[Target], clip: Clip, settings: Settings, clock: Clock
-) -> Generator[Progress, None, tuple[Watched, list[Take], Plan]]:
+) -> Generator[Progress, None, tuple[Stage1Result, list[RigPrediction], ComputePlan]]:
     """Both stages: what the first saw, the takes with their rotations, and the plan by which they came about in the end."""
     subject = yield from _find(clip, clock)
 
-    def both(model: Model, plan: Plan) -> Generator[Progress, None, tuple[Watched, list[Take]]]:
-        watched = yield from watch(model, targets, clip, subject, plan, clock)
-        return watched, (yield from solve(model, watched.takes, plan, clock))
+    def both(model: Model, plan: ComputePlan) -> Generator[Progress, None, tuple[Stage1Result, list[RigPrediction]]]:
+        watched = yield from run_video2pose(model, targets, clip, subject, plan, clock)
+        return watched, (yield from run_pose2rot(model, watched.takes, plan, clock))
 
     (watched, takes), plan = yield from _within_memory(model, settings, clock, both)
     return watched, takes, plan
 
 
-def capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Watched]:
+def capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Stage1Result]:
     """Stage 1 alone."""
-    with given_back():
+    with releasing_device_memory():
         return (yield from _capture_positions(targets, clip, settings))
 
 
-def _capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Watched]:
+def _capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Stage1Result]:
     clock = Clock()
     model = yield from _load(settings, clock)
     subject = yield from _find(clip, clock)
-    work = partial(watch, targets=targets, clip=clip, subject=subject, clock=clock)
+    work = partial(run_video2pose, targets=targets, clip=clip, subject=subject, clock=clock)
     return (yield from _within_memory(model, settings, clock, lambda model, plan: work(model, plan=plan)))[0]
 
 
 def _find(clip: Clip, clock: Clock) -> Generator[Progress, None, Subject]:
     with clock("subject"):
-        return (yield from _staged("Finding the subject", find_subject(clip)))
+        return (yield from staged("Finding the subject", find_subject(clip)))
 
 
 def _within_memory(
-    model: Model, settings: Settings, clock: Clock, work: Callable[[Model, Plan], Generator[Progress, None, T]]
-) -> Generator[Progress, None, tuple[T, Plan]]:
+    model: Model, settings: Settings, clock: Clock, work: Callable[[Model, ComputePlan], Generator[Progress, None, T]]
+) -> Generator[Progress, None, tuple[T, ComputePlan]]:
     """Does the work by the plan for the model's device, and by others where memory runs out or Metal cannot; -> its result and the
     last plan."""
-    plan = plan_of(model.encoder.device, model.config, settings)
+    plan = compute_plan_of(model.encoder.device, model.config, settings)
     while True:
         try:
             return (yield from work(model, plan)), plan
         except (RuntimeError, MemoryError, cv2.error) as error:
-            following = otherwise(plan, error)
+            following = fallback_for(plan, error)
             if following is None:
                 raise
             clear_frames(error.__traceback__)  # they hold the tensors of what failed
         if following.device != plan.device:
             model = yield from _load(replace(settings, device=following.device.type), clock)
         plan = following
-        give_back()
+        release_device_memory()
         yield Progress(plan.note, 0, 1, "")
 
 
-def watch(
-    model: Model, targets: Sequence[Target], clip: Clip, subject: Subject, plan: Plan, clock: Clock
-) -> Generator[Progress, None, Watched]:
+def run_video2pose(
+    model: Model, targets: Sequence[Target], clip: Clip, subject: Subject, plan: ComputePlan, clock: Clock
+) -> Generator[Progress, None, Stage1Result]:
     """Choose the views, and run stage 1 for all rigs at once; image features are computed once."""
     squares = model.encoder.squares(subject.boxes)
     with clock("view"):
@@ -133,32 +139,32 @@ def watch(
         views, tokens = _choose_views(model, plan, targets, clear_crops(model, clip, subject, squares))
     rigs = [target.rig for target in targets]
     references = [target.references[view] for target, view in zip(targets, views, strict=True)]
-    anchor, scales = anchor_of(model, rigs, references, tokens)
+    anchor, scales = network_inputs_of(model, rigs, references, tokens)
     frames = len(subject.times)
     with clock("video2pose"), closing(_tokens(model, plan, _crops(model, clip, subject, squares))) as chunks:
-        parts = run_video2pose(model.network, anchor, chunks, frames, plan.core, plan.half)
-        position = yield from collected(parts, frames, lambda done: Progress("Reading the motion", done, frames))
-    takes = split_takes(rigs, references, scales, position, None, model.config.tips)
-    return Watched(subject, takes, views, clock.seconds)
+        parts = predict_positions(model.network, anchor, chunks, frames, plan.core, plan.half)
+        position = yield from collect(parts, frames, lambda done: Progress("Reading the motion", done, frames))
+    takes = split_predictions(rigs, references, scales, position, None, model.config.tips)
+    return Stage1Result(subject, takes, views, clock.seconds)
 
 
-def solve(
-    model: Model, takes: Sequence[Take], plan: Plan | None = None, clock: Clock | None = None
-) -> Generator[Progress, None, list[Take]]:
+def run_pose2rot(
+    model: Model, takes: Sequence[RigPrediction], plan: ComputePlan | None = None, clock: Clock | None = None
+) -> Generator[Progress, None, list[RigPrediction]]:
     """Stage 2 on the positions of stage 1, or of any other source: takes of one length -> the takes with their rotations."""
-    plan = plan or plan_of(model.encoder.device, model.config, Settings())
+    plan = plan or compute_plan_of(model.encoder.device, model.config, Settings())
     rigs, references = [take.rig for take in takes], [take.reference for take in takes]
     # stage 2 reads the pose of the reference alone: its picture may be blank
     blank = torch.zeros(len(takes), 1, model.config.image_width, device=model.encoder.device)
-    anchor, scales = anchor_of(model, rigs, references, blank)
+    anchor, scales = network_inputs_of(model, rigs, references, blank)
     frames, joints = len(takes[0].position), anchor.names.shape[1]
     position = blank.new_zeros(len(takes), frames, joints, 3)
     for row, take, scale in zip(position, takes, scales, strict=True):
         row[:, : take.position.shape[1]] = torch.from_numpy(take.position / scale).to(position.dtype)
     with (clock or Clock())("pose2rot"):
-        parts = run_pose2rot(model.network, anchor, position, plan.core, plan.half)
-        rot6d = yield from collected(parts, frames, lambda done: Progress("Solving rotations", done, frames))
-    return split_takes(rigs, references, scales, position, rot6d, model.config.tips)
+        parts = predict_rotations(model.network, anchor, position, plan.core, plan.half)
+        rot6d = yield from collect(parts, frames, lambda done: Progress("Solving rotations", done, frames))
+    return split_predictions(rigs, references, scales, position, rot6d, model.config.tips)
 
 
 def _load(settings: Settings, clock: Clock) -> Generator[Progress, None, Model]:

@@ -15,11 +15,11 @@ from ..geometry.rotations import Array
 from ..rig.rig import Target
 from ..segmentation.subject import Subject
 from ..video.clip import Clip
-from ..video.prefetch import DEPTH, ahead
+from ..video.prefetch import DEPTH, prefetch
 from ..video.reader import read_frames
 from ..weights.model_file import Model
 from .inference import reference_crop
-from .memory_plan import Plan, mixed, uploaded
+from .memory_plan import ComputePlan, autocast, to_device
 
 CLEAR_FRAMES = 5  # frames of the clip that the views are compared with
 
@@ -55,7 +55,7 @@ def match_view(views: Tensor, frames: Tensor) -> int:
     return int(likeness.topk(min(2, len(frames)), dim=1).values.mean(1).argmax())
 
 
-def _choose_views(model: Model, plan: Plan, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
+def _choose_views(model: Model, plan: ComputePlan, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
     """-> the index of each target's view, and the tokens (B, S, C) of those views."""
     frames = _encoded(model, plan, crops)
     chosen, tokens = [], []
@@ -66,15 +66,15 @@ def _choose_views(model: Model, plan: Plan, targets: Sequence[Target], crops: Ar
     return chosen, torch.stack(tokens)
 
 
-def _encoded(model: Model, plan: Plan, crops: Sequence[Image] | Array) -> Tensor:
+def _encoded(model: Model, plan: ComputePlan, crops: Sequence[Image] | Array) -> Tensor:
     return torch.cat(list(_tokens(model, plan, (crop for crop in crops))))
 
 
-def _tokens(model: Model, plan: Plan, crops: Generator[Image, None, None]) -> Generator[Tensor, None, None]:
+def _tokens(model: Model, plan: ComputePlan, crops: Generator[Image, None, None]) -> Generator[Tensor, None, None]:
     """Image tokens (n, S, C) of the crops, `plan.batch` at a time; the crops are made on a thread of their own."""
     device = model.encoder.device
-    with closing(ahead(crops, depth=plan.batch + DEPTH)) as pictures:
+    with closing(prefetch(crops, depth=plan.batch + DEPTH)) as pictures:
         while batch := list(islice(pictures, plan.batch)):
-            with mixed(device, plan.half):
-                tokens = model.encoder.encode(uploaded(np.stack(batch), device))
+            with autocast(device, plan.half):
+                tokens = model.encoder.encode(to_device(np.stack(batch), device))
             yield tokens.float()

@@ -139,7 +139,7 @@ class Dinov2(nn.Module):
         return self.layernorm(x)
 
 
-def kept(keys: Iterable[str]) -> dict[str, str]:
+def parameters_to_keep(keys: Iterable[str]) -> dict[str, str]:
     """The file's keys that belong to the encoder -> ours: without "dinov2." of a classifier's file, its head and the mask token."""
     found = {key: key.removeprefix("dinov2.") for key in keys if not key.startswith("classifier.")}
     return {key: ours for key, ours in found.items() if ours not in LEFT_OUT}
@@ -165,12 +165,12 @@ def normalise(crops: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return ((crops.to(torch.float32) / 255 - mean) / deviation).to(dtype).permute(0, 3, 1, 2)
 
 
-def prepared(image: Image) -> Image:
+def prepare_images(image: Image) -> Image:
     """(H, W, 3) uint8 -> (224, 224, 3) uint8 as the published processor does: shorter side to 256, bicubic, then the centre."""
     return centre_crop(shorter_side(image, SHORT_SIDE), SIZE)
 
 
-def cut(image: Image, matte: Image, square: Array) -> Image:
+def crop_exactly(image: Image, matte: Image, square: Array) -> Image:
     """An image (H, W, 3) and its matte (H, W), uint8, on white; the square (4,) in whole pixels, white outside; `prepared`."""
     x0, y0 = (round(float(edge)) for edge in square[:2])
     side = max(round(float(square[2] - square[0])), 1)
@@ -181,7 +181,7 @@ def cut(image: Image, matte: Image, square: Array) -> Image:
     canvas = np.full((side, side, 3), 255, np.uint8)
     top, left = rows.start - y0, columns.start - x0
     canvas[top : top + ink.shape[0], left : left + ink.shape[1]] = np.rint(ink).astype(np.uint8)
-    return prepared(canvas)
+    return prepare_images(canvas)
 
 
 class Dinov2Encoder:
@@ -199,7 +199,7 @@ class Dinov2Encoder:
 
     def cut(self, image: Image, matte: Image, square: Array) -> Image:
         """(224, 224, 3) uint8, as the network was trained to see it."""
-        return cut(image, matte, square)
+        return crop_exactly(image, matte, square)
 
     @torch.no_grad()
     def encode(self, crops: Image | Tensor) -> Tensor:

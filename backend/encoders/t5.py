@@ -151,7 +151,7 @@ class T5Encoder(nn.Module):
         return tokens.sum(1) / mask.sum(1, keepdim=True)
 
 
-def kept(keys: Iterable[str]) -> dict[str, str]:
+def parameters_to_keep(keys: Iterable[str]) -> dict[str, str]:
     """The file's keys that belong to the encoder -> ours. The decoder is left out, and so is a second copy of the word table."""
     keys = list(keys)
     table = "shared.weight" if "shared.weight" in keys else COPIES[0]

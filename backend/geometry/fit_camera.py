@@ -23,7 +23,7 @@ ROUNDS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class CameraFit:
     """A camera with one lens and one direction that moves along that direction, and whose picture is shifted, from frame to frame.
 
     rotation: (3, 3) world (z up) -> camera (x right, y up, z towards the viewer). centre: (3,) world, what it looks at. width, height:
@@ -61,7 +61,7 @@ def outermost(points: Array) -> Array:
         return points
 
 
-def match_footage(
+def fit_camera(
     clouds: Sequence[Array],
     seen: Array,
     confidence: Array,
@@ -69,7 +69,7 @@ def match_footage(
     rotation: Array,
     size: tuple[int, int],
     radii: float = DISTANCE,
-) -> View:
+) -> CameraFit:
     """Lay the rig on its footage: points in the world (P, 3) on each of T frames, and the subject's boxes `seen` (T, 4) in pixels.
 
     rotation: world -> camera, the side that the capture found. confidence: (T,), 0 where the subject was lost. size: width and
@@ -87,11 +87,11 @@ def match_footage(
     focal, distance, shift = max(size) / 2 * radii, np.full(len(clouds), radii * radius), np.zeros((len(clouds), 2))
     for turn in range(ROUNDS):
         drawn = [drawn_box(*pair, rotation, centre, focal) for pair in zip(clouds, distance, strict=True)]
-        scale, shift = match_boxes(np.array(drawn), seen, confidence, size)
+        scale, shift = fit_boxes(np.array(drawn), seen, confidence, size)
         if turn + 1 < ROUNDS:
             usual = float(np.exp(np.median(np.log(scale * radii * radius / distance))))
             focal, distance = focal * usual, np.maximum(distance * usual / scale, NEAREST * radius)
-    return View(rotation, centre, *size, focal, times, distance, shift)
+    return CameraFit(rotation, centre, *size, focal, times, distance, shift)
 
 
 def _sphere(points: Array, rotation: Array) -> tuple[Array, float]:
@@ -109,7 +109,7 @@ def drawn_box(points: Array, distance: float, rotation: Array, centre: Array, fo
     return np.array([u.min(), v.min(), u.max(), v.max()])
 
 
-def match_boxes(drawn: Array, seen: Array, confidence: Array, size: tuple[int, int]) -> tuple[Array, Array]:
+def fit_boxes(drawn: Array, seen: Array, confidence: Array, size: tuple[int, int]) -> tuple[Array, Array]:
     """Scale (T,) and shift (T, 2) in pixels that lay the rig's boxes `drawn` (T, 4; `drawn_box`) on the subject's `seen` (T, 4).
 
     From p_seen = s p_drawn + t each edge of the boxes follows the same rule, with t_x for left and right, t_y for top and bottom.

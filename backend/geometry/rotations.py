@@ -129,7 +129,7 @@ def continuous(quaternions: ArrayLike) -> Array:
     return np.concatenate([quaternions[:1], quaternions[1:] * np.cumprod(flips, axis=0)]).astype(quaternions.dtype)
 
 
-def rotation_part(matrices: ArrayLike) -> Array:
+def nearest_rotation(matrices: ArrayLike) -> Array:
     """(..., 3..4, 3..4) affine, maybe scaled or sheared -> (..., 3, 3): the nearest proper rotation (polar decomposition)."""
     linear = _floating(matrices)[..., :3, :3]
     u, _, vt = np.linalg.svd(_normalised_columns(linear))
@@ -137,7 +137,7 @@ def rotation_part(matrices: ArrayLike) -> Array:
     return u @ vt
 
 
-def orthogonal_part(matrices: ArrayLike) -> Array:
+def nearest_orthogonal(matrices: ArrayLike) -> Array:
     """(..., 3..4, 3..4) affine -> (..., 3, 3): the nearest rotation, or for a matrix that mirrors, the nearest rotation and reflection."""
     linear = _floating(matrices)[..., :3, :3]
     u, _, vt = np.linalg.svd(_normalised_columns(linear))

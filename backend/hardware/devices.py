@@ -74,7 +74,7 @@ def _runs(code: _Code, card: tuple[int, int]) -> bool:
     return code.capability <= card and ((code.ptx and not code.only) or code.capability[0] == card[0])
 
 
-def fit(arch: str, archs: Sequence[str]) -> Fit:
+def match_gpu(arch: str, archs: Sequence[str]) -> Fit:
     """Whether a torch built for `archs` runs on a card of `arch`: "built in", "compiled" by the driver at first use, or why not.
 
     AMD's names have no order: they are in the list or not; what follows a colon there are features ("gfx90a:xnack-").
@@ -91,10 +91,10 @@ def fit(arch: str, archs: Sequence[str]) -> Fit:
     return "older" if codes and card.capability < min(code.capability for code in codes) else "left out"
 
 
-def judge(gpu: Gpu, torch: Torch) -> Finding:
+def describe_gpu(gpu: Gpu, torch: Torch) -> Finding:
     """A card compared with what torch was built for. An empty list says nothing against it."""
     name = f"{gpu.name}, {gpu.arch}"
-    how = fit(gpu.arch, torch.archs) if torch.archs else "built in"
+    how = match_gpu(gpu.arch, torch.archs) if torch.archs else "built in"
     if how == "built in":
         return Finding(
             f"This GPU ({name}, {gpu.memory / 2**30:.1f} GB) works with PyTorch {torch.version} ({torch.toolkit}).", True
@@ -123,7 +123,7 @@ def findings(torch: Torch, other: str = "") -> list[Finding]:
     """What a user should know of the device, the first card first, as captures use that one. other: the graphics card as somebody
     else names it, for a torch that cannot see any."""
     if torch.gpus:
-        return [judge(gpu, torch) for gpu in torch.gpus]
+        return [describe_gpu(gpu, torch) for gpu in torch.gpus]
     if torch.metal:
         return [Finding(f"PyTorch {torch.version} works with this Mac's graphics processor (Metal).", True)]
     if torch.toolkit == "Metal":
@@ -138,7 +138,7 @@ def findings(torch: Torch, other: str = "") -> list[Finding]:
     return [Finding(f"{text}.", True)]
 
 
-def load() -> ModuleType:
+def load_torch() -> ModuleType:
     """torch. Raises UserError if it is missing or one of its libraries does not load."""
     try:
         import torch
@@ -149,9 +149,9 @@ def load() -> ModuleType:
     return torch
 
 
-def look() -> Torch:
+def look_up_devices() -> Torch:
     """Ask torch. Raises UserError if it does not load."""
-    torch = load()
+    torch = load_torch()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         gpus, refusal = _gpus(torch)
@@ -179,15 +179,15 @@ def _gpu(torch: ModuleType, index: int) -> Gpu:
     return Gpu(properties.name, amd or f"sm_{properties.major}{properties.minor}", properties.total_memory)
 
 
-def obstacle(torch: Torch) -> str:
+def device_obstacle(torch: Torch) -> str:
     """Why the first graphics card, which captures use, cannot be used; '' if it can."""
     if not torch.gpus:
         return findings(torch)[0].text
-    found = judge(torch.gpus[0], torch)
+    found = describe_gpu(torch.gpus[0], torch)
     return "" if found.good else found.text
 
 
-def trial(device: str) -> str:
+def try_device(device: str) -> str:
     """Multiply two small matrices there; '' if that works, else torch's own words."""
     import torch
 
@@ -216,10 +216,10 @@ def _line(error: object) -> str:
 def pick_device(name: str) -> torch.device:
     """Name -> device. "auto" takes cuda, mps, cpu, in that order, the first that torch was built for. Raises UserError if the one
     asked for does not work here."""
-    torch = load()
+    torch = load_torch()
     works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if works["cuda"] and name in ("auto", "cuda"):
-        reason = obstacle(look())
+        reason = device_obstacle(look_up_devices())
         if reason and name == "cuda":
             raise UserError(reason, fix="use_cpu")
         works["cuda"] = not reason

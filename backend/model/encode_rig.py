@@ -14,7 +14,7 @@ from ..encoders.crops import to_crop
 from ..errors import UserError
 from ..geometry.camera import project, view_yaw
 from ..geometry.rotations import Array, matrix_to_rot6d
-from ..rig.guess_joint_names import understood
+from ..rig.guess_joint_names import names_or_guesses
 from ..rig.joint_names import hashed_embedding
 from ..rig.rig import Rig
 from ..rig.skeleton import (
@@ -29,7 +29,7 @@ from ..rig.skeleton import (
     skeleton_of,
 )
 from .config import Config
-from .inputs import Anchor, Graph
+from .inputs import NetworkInputs, SkeletonGraph
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -37,7 +37,7 @@ IDENTITY = np.array([1.0, 0, 0, 0, 1, 0])
 
 
 @dataclass(frozen=True, eq=False)
-class Body:
+class SkeletonFeatures:
     """What of a rig does not depend on the reference: K joints, tips included where the model wants them.
 
     relation (K, K) int, ancestors (K, K) bool, names (K, E), static_position and static_rotation (K,) bool.
@@ -52,7 +52,7 @@ class Body:
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class ReferencePairs:
     """N reference pairs of one rig in their cameras' frames, divided by `scale` (rig units per normalised unit).
 
     position (N, K, 3), rot6d (N, K, 6), uv (K, 2) and unit as in model.Anchor, for the first pair.
@@ -65,7 +65,7 @@ class Pairs:
     unit: float
 
 
-def body_of(rig: Rig, config: Config, embed: Embed | None = None) -> Body:
+def encode_skeleton(rig: Rig, config: Config, embed: Embed | None = None) -> SkeletonFeatures:
     """embed: names (K) -> (K, E), needed for models whose names are not hashed. Raises UserError where it is missing."""
     if config.names != "hashed" and embed is None:
         raise UserError(
@@ -78,17 +78,19 @@ def body_of(rig: Rig, config: Config, embed: Embed | None = None) -> Body:
     # a position relative to the root stays put only if nothing above it turns
     moved_by = (ancestors & ~held[None] & ~np.eye(len(held), dtype=np.bool_)).any(1)
     names = embed(_words(rig, config)) if embed else hashed_embedding(_words(rig, config), config.name_width)
-    return Body(skeleton, 6 * hop + edge, ancestors, names, skeleton.static & ~moved_by, held)
+    return SkeletonFeatures(skeleton, 6 * hop + edge, ancestors, names, skeleton.static & ~moved_by, held)
 
 
 def _words(rig: Rig, config: Config) -> tuple[str, ...]:
     """What the K joints are called: as the bones are; for the released network as the user says, or guessed where a name means nothing."""
-    words = rig.names if config.names == "hashed" else rig.labels or understood(rig)
+    words = rig.names if config.names == "hashed" else rig.labels or names_or_guesses(rig)
     leaves = leaf_joints(rig.parents) if config.tips else ()
     return words + tuple(f"{words[leaf]} tip" for leaf in leaves)
 
 
-def pairs_of(rig: Rig, poses: Array, azimuths: Sequence[float], projection: Array, square: Array, config: Config) -> Pairs:
+def encode_reference_pairs(
+    rig: Rig, poses: Array, azimuths: Sequence[float], projection: Array, square: Array, config: Config
+) -> ReferencePairs:
     """poses (N, J, 4, 4) in armature space, seen from azimuths (N); projection (3, 4) armature space -> pixels and the crop's
     square (4,) belong to the picture of the first pair.
 
@@ -104,7 +106,7 @@ def pairs_of(rig: Rig, poses: Array, azimuths: Sequence[float], projection: Arra
     points = positions[0] @ network_axes(rig) + poses[0, 0, :3, 3]
     uv = to_crop(square, project(projection, points))
     unit = (square[2] - square[0]) / 2 / pixels_per_unit(projection, poses[0, 0, :3, 3]) / scale
-    return Pairs(scale, positions @ yaw.swapaxes(-1, -2) / scale, matrix_to_rot6d(local), uv, float(unit))
+    return ReferencePairs(scale, positions @ yaw.swapaxes(-1, -2) / scale, matrix_to_rot6d(local), uv, float(unit))
 
 
 def pixels_per_unit(projection: Array, point: Array) -> float:
@@ -115,7 +117,7 @@ def pixels_per_unit(projection: Array, point: Array) -> float:
     return float(np.sqrt((derivative**2).sum() / 2))
 
 
-def collate(bodies: Sequence[Body], pairs: Sequence[Pairs], tokens: Tensor) -> Anchor:
+def collate(bodies: Sequence[SkeletonFeatures], pairs: Sequence[ReferencePairs], tokens: Tensor) -> NetworkInputs:
     """B rigs -> one Anchor padded to the largest, on the device and in the dtype of tokens (B, S, C).
 
     All rigs must bring the same number of reference pairs.
@@ -129,14 +131,14 @@ def collate(bodies: Sequence[Body], pairs: Sequence[Pairs], tokens: Tensor) -> A
         # narrowed before it moves: Metal has no float64
         return (stacked.to(tokens.dtype) if stacked.is_floating_point() else stacked).to(tokens.device)
 
-    graph = Graph(
+    graph = SkeletonGraph(
         relation=stack([body.relation for body in bodies], (0, 1), 6 * 5 + 4),
         ancestors=stack([body.ancestors for body in bodies], (0, 1)),
         mask=stack([np.ones(len(body.skeleton), np.bool_) for body in bodies], (0,)),
         parents=_parents(bodies, joints).to(tokens.device),
     )
     offsets = [body.skeleton.offsets / scale for body, scale in zip(bodies, scales, strict=True)]
-    return Anchor(
+    return NetworkInputs(
         graph=graph,
         names=stack([body.names for body in bodies], (0,)),
         offsets=stack(offsets, (0,)),
@@ -150,7 +152,7 @@ def collate(bodies: Sequence[Body], pairs: Sequence[Pairs], tokens: Tensor) -> A
     )
 
 
-def _parents(bodies: Sequence[Body], joints: int) -> Tensor:
+def _parents(bodies: Sequence[SkeletonFeatures], joints: int) -> Tensor:
     """(B, joints): a root and every padded joint is its own parent."""
     parents = np.tile(np.arange(joints), (len(bodies), 1))
     for row, body in zip(parents, bodies, strict=True):

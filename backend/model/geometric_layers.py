@@ -16,10 +16,10 @@ from .config import Config
 from .layers import ExactHead, ExactLinear, GraphLayer, TemporalBlock, exact
 
 if TYPE_CHECKING:
-    from .inputs import Anchor
+    from .inputs import NetworkInputs
 
 
-class Places(nn.Module):
+class PositionEncoder2D(nn.Module):
     """Aid 1: where a token lies, and what the picture shows at a joint."""
 
     def __init__(self, config: Config) -> None:
@@ -57,12 +57,12 @@ class Places(nn.Module):
         return self.sample_proj(self.sampled(tokens, uv)) + self.encode(uv)
 
 
-class Readout(nn.Module):
+class SoftArgmax2D(nn.Module):
     """Aids 2 and 3: a joint's place in the frame by soft-argmax over the tokens, and how far it has moved in the image plane."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.places = Places(config)
+        self.places = PositionEncoder2D(config)
         self.norm = nn.LayerNorm(config.width)
         self.to_q = nn.Linear(config.width, config.width)
         self.to_k = nn.Linear(config.width, config.width)
@@ -73,7 +73,7 @@ class Readout(nn.Module):
         nn.init.zeros_(self.zoom.weight)
         nn.init.zeros_(self.zoom.bias)
 
-    def forward(self, x: Tensor, tokens: Tensor, image: Tensor, anchor: Anchor) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor, image: Tensor, anchor: NetworkInputs) -> Tensor:
         """-> uv (B, T, J, 2). The scores start as a bell around the joint's place in the reference, where the frame looks
         like the reference does at the joint. image (B, T, S, C): the tokens before projection."""
         centres = self.places.centres()
@@ -85,7 +85,7 @@ class Readout(nn.Module):
         with exact(scores):  # half precision would round the places to a grid of its own
             return scores.to(centres.dtype).softmax(-1) @ centres
 
-    def moved(self, x: Tensor, uv: Tensor, anchor: Anchor) -> Tensor:
+    def moved(self, x: Tensor, uv: Tensor, anchor: NetworkInputs) -> Tensor:
         """uv (B, T, J, 2) -> how far the joints have moved in the image plane since the reference, (B, T, J, 3) with z = 0.
 
         uv is y down and relative to the crop, whose half side is `unit` long in the reference and exp(zoom) times that in
@@ -99,7 +99,7 @@ class Readout(nn.Module):
         return torch.stack([seen[..., 0], -seen[..., 1], torch.zeros_like(seen[..., 0])], dim=-1)
 
 
-class Lift(nn.Module):
+class DepthLifter(nn.Module):
     """From places in the image plane to depth: joints over time and over the skeleton."""
 
     def __init__(self, config: Config) -> None:
@@ -111,7 +111,7 @@ class Lift(nn.Module):
         self.temporal = nn.ModuleList(blocks)
         self.layers = nn.ModuleList(GraphLayer(config.width, config.heads, config.dropout) for _ in range(config.lift_layers))
 
-    def forward(self, x: Tensor, uv: Tensor, moved: Tensor, anchor: Anchor) -> Tensor:
+    def forward(self, x: Tensor, uv: Tensor, moved: Tensor, anchor: NetworkInputs) -> Tensor:
         reference = anchor.position[:, :1].expand_as(moved)
         x = x + self.input(torch.cat([uv - anchor.uv[:, None], moved, reference], dim=-1))
         for i, (temporal, layer) in enumerate(zip(self.temporal, self.layers, strict=True)):
@@ -119,7 +119,7 @@ class Lift(nn.Module):
         return x
 
 
-class Estimate(nn.Module):
+class IKPrior(nn.Module):
     """The geometric estimate that `lite`'s second stage sees: inverse kinematics anchored by the reference pair."""
 
     def __init__(self, config: Config) -> None:
@@ -129,7 +129,7 @@ class Estimate(nn.Module):
         nn.init.zeros_(self.trust[1].weight)
         nn.init.constant_(self.trust[1].bias, -1.0)
 
-    def rotations(self, position: Tensor, anchor: Anchor) -> Tensor:
+    def rotations(self, position: Tensor, anchor: NetworkInputs) -> Tensor:
         """(B, T, J, 6) local rot6d; no gradient passes."""
         graph, dtype = anchor.graph, anchor.rot6d.dtype
         with exact(position):
@@ -137,10 +137,10 @@ class Estimate(nn.Module):
             turns = anchored_ik(graph.parents, graph.mask, position.detach().to(dtype), anchor.position[:, 0], ref_turns)
             return matrix_to_rot6d(global_to_local(graph.parents, turns))
 
-    def features(self, geometric: Tensor, position: Tensor, anchor: Anchor) -> Tensor:
+    def features(self, geometric: Tensor, position: Tensor, anchor: NetworkInputs) -> Tensor:
         return self.input(torch.cat([geometric - anchor.rot6d[:, :1], position - anchor.position[:, :1]], dim=-1))
 
-    def mix(self, residual: Tensor, x: Tensor, geometric: Tensor, anchor: Anchor) -> Tensor:
+    def mix(self, residual: Tensor, x: Tensor, geometric: Tensor, anchor: NetworkInputs) -> Tensor:
         """Reference + trust (estimate - reference) + residual."""
         trust = self.trust(x).sigmoid().to(residual.dtype)
         return anchor.rot6d[:, :1] + trust * (geometric - anchor.rot6d[:, :1]) + residual

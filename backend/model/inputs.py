@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Graph:
+class SkeletonGraph:
     """What attention needs to know of B skeletons of at most J joints.
 
     relation: (B, J, J) int, 6 * hop + edge. ancestors: (B, J, J) bool. mask: (B, J) bool, False on padding.
@@ -30,7 +30,7 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Anchor:
+class NetworkInputs:
     """The target rigs and their reference pairs.
 
     graph: B skeletons. names (B, J, E). offsets (B, J, 3) at rest, scaled. position (B, N, J, 3) and rot6d (B, N, J, 6) of the
@@ -39,7 +39,7 @@ class Anchor:
     unit (B,), normalised length of half the crop's side at the root.
     """
 
-    graph: Graph
+    graph: SkeletonGraph
     names: Tensor
     offsets: Tensor
     position: Tensor

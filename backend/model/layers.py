@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..hardware.metal import attended, on_metal
-from .inputs import Graph
+from .inputs import SkeletonGraph
 
 RELATIONS = 36  # 6 hop classes x 6 edge classes
 BLOCK = 16  # frames that attend to their neighbours together
@@ -100,7 +100,7 @@ class GraphAttention(nn.Module):
         both = hop.weight[:, None] + edge.weight[None]
         return both.reshape(RELATIONS, self.heads, -1).permute(1, 2, 0)
 
-    def forward(self, x: Tensor, graph: Graph, local: bool) -> Tensor:
+    def forward(self, x: Tensor, graph: SkeletonGraph, local: bool) -> Tensor:
         """(B, T, J, D) -> the same shape."""
         q, k, v = (split_heads(linear(x), self.heads) for linear in (self.linear_q, self.linear_k, self.linear_v))
         # relation terms of every row for each of the 36 relations, then one gather: (B, T, H, J, 36) -> (B, T, H, J, J)
@@ -282,6 +282,6 @@ class GraphLayer(nn.Module):
         self.graph = GraphAttention(dim, heads)
         self.ffn = feed_forward(dim, dropout)
 
-    def forward(self, x: Tensor, graph: Graph, local: bool) -> Tensor:
+    def forward(self, x: Tensor, graph: SkeletonGraph, local: bool) -> Tensor:
         x = x + self.graph(self.norm(x), graph, local)
         return x + self.ffn(self.ffn_norm(x))

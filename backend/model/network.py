@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .config import Config
-from .geometric_layers import Estimate, Lift, Places, Readout
-from .inputs import Anchor, Graph
+from .geometric_layers import DepthLifter, IKPrior, PositionEncoder2D, SoftArgmax2D
+from .inputs import NetworkInputs, SkeletonGraph
 from .layers import (
     AnchorAttention,
     ExactHead,
@@ -47,7 +47,7 @@ class FusionBlock(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.res_scale = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, tokens: Tensor, graph: Graph, local: bool) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor, graph: SkeletonGraph, local: bool) -> Tensor:
         x = x + self.graph_attn(x, graph, local)
         x = x + self.self_attn(x, x, graph.mask)
         x = (x + self.cross_img(x, tokens)) * graph.mask[:, None, :, None]
@@ -64,9 +64,9 @@ class ReferenceEncoder(nn.Module):
         self.joint_t5proj = nn.Linear(config.name_width, config.width)
         self.fusion_blocks = nn.ModuleList(FusionBlock(config) for _ in range(config.ref_layers))
         self.final_norm = nn.LayerNorm(config.width)
-        self.places = Places(config) if config.aids else None
+        self.places = PositionEncoder2D(config) if config.aids else None
 
-    def forward(self, anchor: Anchor) -> Tensor:
+    def forward(self, anchor: NetworkInputs) -> Tensor:
         x = self.pose_proj(sinusoids(anchor.position[:, :1])) + self.joint_t5proj(anchor.names)[:, None]
         if self.places is None:
             tokens = self.img_proj(anchor.tokens)[:, None]
@@ -105,10 +105,10 @@ class TemporalModel(nn.Module):
         self.blocks_graph = nn.ModuleList(GraphAttention(width, config.heads) for _ in range(config.layers))
         self.head = ExactHead(nn.LayerNorm(width), nn.Linear(width, HEAD), nn.ReLU(), nn.Linear(HEAD, 3))
         self.rope = Rope(width // config.heads)
-        self.readout = Readout(config) if config.aids else None
-        self.lift = Lift(config) if config.aids else None
+        self.readout = SoftArgmax2D(config) if config.aids else None
+        self.lift = DepthLifter(config) if config.aids else None
 
-    def forward(self, query: Tensor, image: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, query: Tensor, image: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor | None]:
         if self.readout is None:
             tokens = self.img_proj(image)
         else:
@@ -137,7 +137,7 @@ class Video2Pose(nn.Module):
             nn.init.zeros_(self.temporal_model.head[3].weight)
             nn.init.zeros_(self.temporal_model.head[3].bias)
 
-    def forward(self, image: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, image: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor | None]:
         """image (B, T, S, C), or (1, T, S, C) for all rigs -> positions (B, T, J, 3) and, with the aids, uv (B, T, J, 2)."""
         position, uv = self.temporal_model(self.ref_encoder(anchor), image, anchor)
         return torch.where(anchor.static_position[:, None, :, None], anchor.position[:, :1], position), uv
@@ -153,7 +153,7 @@ class RestEncoder(nn.Module):
         self.layers = nn.ModuleList(GraphLayer(config.width, config.heads, config.dropout) for _ in range(config.rest_layers))
         self.out_norm = nn.LayerNorm(config.width)
 
-    def forward(self, anchor: Anchor) -> Tensor:
+    def forward(self, anchor: NetworkInputs) -> Tensor:
         x = (self.offset_proj(anchor.offsets) + self.joint_t5proj(anchor.names))[:, None]
         for i, layer in enumerate(self.layers):
             x = layer(x, anchor.graph, local=i % 2 == 0)
@@ -174,7 +174,7 @@ class PoseEncoder(nn.Module):
         self.graph_blocks = nn.ModuleList(GraphAttention(width, config.heads) for _ in range(count))
         self.out_norm = nn.LayerNorm(width)
 
-    def forward(self, position: Tensor, rest: Tensor, anchor: Anchor) -> Tensor:
+    def forward(self, position: Tensor, rest: Tensor, anchor: NetworkInputs) -> Tensor:
         x = self.in_proj(position) + self.joint_t5proj(anchor.names)[:, None]
         blocks = zip(self.rest_film_blocks, self.temporal_blocks, self.graph_blocks, strict=True)
         for i, (film, temporal, graph) in enumerate(blocks):
@@ -193,7 +193,7 @@ class MemoryLayer(nn.Module):
         self.graph = GraphAttention(config.width, config.heads)
         self.ffn = feed_forward(config.width, config.dropout)
 
-    def forward(self, x: Tensor, rest: Tensor, graph: Graph, local: bool) -> Tensor:
+    def forward(self, x: Tensor, rest: Tensor, graph: SkeletonGraph, local: bool) -> Tensor:
         x = self.film(x, rest)
         x = x + self.graph(self.norm1(x), graph, local)
         return x + self.ffn(self.norm2(x))
@@ -209,7 +209,7 @@ class MemoryEncoder(nn.Module):
         self.layers = nn.ModuleList(MemoryLayer(config) for _ in range(config.memory_layers))
         self.out_norm = nn.LayerNorm(config.width)
 
-    def forward(self, rest: Tensor, anchor: Anchor) -> Tensor:
+    def forward(self, rest: Tensor, anchor: NetworkInputs) -> Tensor:
         x = self.pose_proj(anchor.position) + self.rot_proj(anchor.rot6d) + self.joint_t5proj(anchor.names)[:, None]
         for i, layer in enumerate(self.layers):
             x = layer(x, rest, anchor.graph, local=i % 2 == 0)
@@ -229,7 +229,7 @@ class DecoderBlock(nn.Module):
         self.cross = AnchorAttention(width, config.heads) if cross else None
         self.ffn = feed_forward(width, config.dropout)
 
-    def forward(self, x: Tensor, rest: Tensor, memory: Tensor, graph: Graph, local: bool) -> Tensor:
+    def forward(self, x: Tensor, rest: Tensor, memory: Tensor, graph: SkeletonGraph, local: bool) -> Tensor:
         x = self.temporal(self.film(x, rest))
         x = x + self.graph(self.graph_norm(x), graph, local)
         if self.cross is not None:
@@ -246,12 +246,12 @@ class Decoder(nn.Module):
         self.joint_t5proj = nn.Linear(config.name_width, width)
         self.blocks = nn.ModuleList(DecoderBlock(config, cross=i < config.cross_layers) for i in range(config.decoder_layers))
         self.head = ExactHead(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 6))
-        self.estimate = Estimate(config) if config.aids else None
+        self.estimate = IKPrior(config) if config.aids else None
         if config.aids:  # start near the reference pose
             nn.init.zeros_(self.head[3].weight)
             nn.init.zeros_(self.head[3].bias)
 
-    def forward(self, pose: Tensor, position: Tensor, rest: Tensor, memory: Tensor, anchor: Anchor) -> Tensor:
+    def forward(self, pose: Tensor, position: Tensor, rest: Tensor, memory: Tensor, anchor: NetworkInputs) -> Tensor:
         x = pose + self.joint_t5proj(anchor.names)[:, None]
         if self.estimate is None:
             return self._read(x, rest, memory, anchor)[0]
@@ -260,7 +260,7 @@ class Decoder(nn.Module):
         out, x = self._read(x, rest, memory, anchor)
         return self.estimate.mix(out, x, geometric, anchor)
 
-    def _read(self, x: Tensor, rest: Tensor, memory: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor]:
+    def _read(self, x: Tensor, rest: Tensor, memory: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor]:
         """-> what the head says, (B, T, J, 6) in the exact dtype, and the features it was read from."""
         for i, block in enumerate(self.blocks):
             x = block(x, rest, memory, anchor.graph, local=i % 2 == 0)
@@ -277,7 +277,7 @@ class Pose2Rot(nn.Module):
         self.memory_encoder = MemoryEncoder(config)
         self.decoder = Decoder(config)
 
-    def forward(self, position: Tensor, anchor: Anchor) -> Tensor:
+    def forward(self, position: Tensor, anchor: NetworkInputs) -> Tensor:
         """Positions (B, T, J, 3) -> local rot6d (B, T, J, 6)."""
         rest = self.rest_encoder(anchor)
         pose = self.pose_encoder(position, rest, anchor)
@@ -294,7 +294,7 @@ class Video2Pose2Rot(nn.Module):
         self.video2pos = Video2Pose(config)
         self.pos2rot = Pose2Rot(config)
 
-    def forward(self, image: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor]:
         """image (B, T, S, C) -> positions (B, T, J, 3), local rot6d (B, T, J, 6)."""
         position, _ = self.video2pos(image, anchor)
         return position, self.pos2rot(position, anchor)

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 N = TypeVar("N", bound=nn.Module)
 
 
-def unfilled(make: Callable[[], N]) -> N:
+def build_without_init(make: Callable[[], N]) -> N:
     """A network of shapes alone, on the meta device."""
     with torch.device("meta"), _Uninitialised():
         return make()

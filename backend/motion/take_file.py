@@ -23,7 +23,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
-class RawTake:
+class Take:
     """One armature's take.
 
     name: what its action is called. armature: the object's name. date: local time, "YYYY-MM-DD HH:MM:SS". start_frame: scene frame
@@ -75,7 +75,7 @@ class RawTake:
         return hashlib.sha256(self.data).hexdigest()[:12]
 
     @classmethod
-    def from_data(cls, data: bytes, source: str) -> RawTake:
+    def from_data(cls, data: bytes, source: str) -> Take:
         """Read `data` back. Raises UserError, naming the `source`, if that is not a take."""
         try:
             with np.load(io.BytesIO(data)) as stored:
@@ -87,7 +87,7 @@ class RawTake:
             ) from error
 
     @classmethod
-    def _from_arrays(cls, arrays: dict[str, Any]) -> RawTake:
+    def _from_arrays(cls, arrays: dict[str, Any]) -> Take:
         about = json.loads(str(arrays["about"]))
         if about["format"] != FORMAT:
             raise UserError(f"format {about['format']} is of a newer version")
@@ -100,7 +100,7 @@ class RawTake:
         )
 
     @classmethod
-    def load(cls, path: Path) -> RawTake:
+    def load(cls, path: Path) -> Take:
         """Raises UserError if the file is missing or not a take."""
         try:
             return cls.from_data(path.read_bytes(), f"File '{path}'")

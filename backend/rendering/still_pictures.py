@@ -16,13 +16,13 @@ def capsule_cloud(rig: Rig) -> Cloud:
     return cloud_of(capsules(rig), rig.rest)
 
 
-def skinned(cloud: Cloud, pose: Array) -> tuple[Array, Array]:
+def skin_cloud(cloud: Cloud, pose: Array) -> tuple[Array, Array]:
     """The cloud in a pose (J, 4, 4) -> points and unit normals (P, 3) float64, in the space of the pose."""
     points, normals = cloud.skin(torch.tensor(pose, dtype=torch.float32)[None])
     return points[0].double().numpy(), normals[0].double().numpy()
 
 
-def picture(
+def still_image(
     cloud: Cloud,
     pose: Array,
     rotation: Array,

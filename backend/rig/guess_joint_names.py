@@ -22,7 +22,7 @@ LEG = ("Thigh", "Knee", "Foot", "Toe")
 ARM = ("Shoulder", "Upper Arm", "Forearm", "Hand")
 
 
-def understood(rig: Rig) -> tuple[str, ...]:
+def names_or_guesses(rig: Rig) -> tuple[str, ...]:
     """A word or more for each joint: the bone's own name, cleaned, or, where that means nothing, a guess."""
     clean = tuple(map(clean_name, rig.names))
     return clean if all(clean) else tuple(own or guess for own, guess in zip(clean, guess_names(rig), strict=True))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..geometry.rotations import Array, rotation_part
+from ..geometry.rotations import Array, nearest_rotation
 
 OPTIONAL = ("world", "labels")  # fields that older files lack
 
@@ -84,11 +84,11 @@ class Rig:
     @property
     def rest_rotations(self) -> Array:
         """(J, 3, 3) R_b of docs/architecture.md, Bone algebra."""
-        return rotation_part(self.rest)
+        return nearest_rotation(self.rest)
 
     def turns(self, pose: Array) -> Array:
         """Posed joint matrices (..., J, 4, 4) in armature space -> G = P R^-1 (..., J, 3, 3), turns away from rest."""
-        return rotation_part(pose) @ np.swapaxes(self.rest_rotations, -1, -2)
+        return nearest_rotation(pose) @ np.swapaxes(self.rest_rotations, -1, -2)
 
     def to_json(self) -> str:
         """Text that `from_json` turns back into an equal rig."""

@@ -11,14 +11,14 @@ from ..video.reader import Array
 from .background_alignment import alignment, grey
 from .matte import (
     Picker,
+    channel_dot,
     difference,
-    dot,
-    key,
     mask_box,
-    ordered,
+    matte_from_key,
     shade_vectors,
     shrink,
     soft_matte,
+    sort_planes,
     work_size,
 )
 
@@ -38,7 +38,7 @@ class Uniform:
 
     def key(self, image: Array) -> Array:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not backdrop."""
-        return without_frame(key(image, self.backdrop, self.shade, self.low, self.high))
+        return without_frame(matte_from_key(image, self.backdrop, self.shade, self.low, self.high))
 
 
 def without_frame(matte: Array) -> Array:
@@ -70,7 +70,7 @@ class Static:
                 backdrop = cv2.warpAffine(backdrop, motion, size, borderMode=cv2.BORDER_REPLICATE)
                 noise = cv2.warpAffine(noise, motion, size, borderMode=cv2.BORDER_REPLICATE)
         low = _tolerance(noise)
-        return key(image, backdrop, _SHADE, low, low + _RAMP)
+        return matte_from_key(image, backdrop, _SHADE, low, low + _RAMP)
 
     @property
     def low(self) -> Array:
@@ -136,7 +136,7 @@ def _fit_surface(vectors: Array, colour: Array) -> Array:
     basis = np.broadcast_to(terms.reshape(-1, 6)[::step], (len(points), points.shape[1], 6))
     for tolerance in (24.0, 18.0, 12.0, 12.0):
         rest = points - surface.reshape(-1, 3)[::step]
-        inlier = dot(rest, rest) < tolerance**2
+        inlier = channel_dot(rest, rest) < tolerance**2
         if inlier.sum() < 60:
             break
         solution = np.linalg.lstsq(basis[inlier], points[inlier], rcond=None)[0]
@@ -179,7 +179,7 @@ def steadiest(samples: Array) -> Array:
 
     Unlike the median it is the background's also where the subject hides that more than half of the time.
     """
-    levels = ordered(samples)
+    levels = sort_planes(samples)
     held = max(1, round(0.4 * len(levels)))
     start = np.argmin(levels[held - 1 :].astype(np.int16) - levels[: len(levels) - held + 1], axis=0)
     return np.take_along_axis(levels, start[None] + held // 2, axis=0)[0]

@@ -41,11 +41,11 @@ def shade_vectors(image: Array, smooth: bool = True) -> Array:
 
 def difference(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> Array:
     """(H, W) distance of `vectors` from the backdrop lit between shade[0] and shade[1] times (cube root of luminance)."""
-    return np.sqrt(_squared(vectors, backdrop, np.maximum(dot(backdrop, backdrop), 1.0), shade))
+    return np.sqrt(_squared(vectors, backdrop, np.maximum(channel_dot(backdrop, backdrop), 1.0), shade))
 
 
 def _squared(vectors: Array, backdrop: Array, length: Array, shade: tuple[float, float]) -> Array:
-    factor = np.clip(dot(vectors, backdrop) / length, *shade)
+    factor = np.clip(channel_dot(vectors, backdrop) / length, *shade)
     rest = (vectors[..., part] - factor * backdrop[..., part] for part in range(3))
     first, second, third = (part * part for part in rest)
     return first + second + third
@@ -54,7 +54,7 @@ def _squared(vectors: Array, backdrop: Array, length: Array, shade: tuple[float,
 def shifted_difference(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> Array:
     """The least `difference` over shifts of the backdrop by a pixel, because frames never align perfectly."""
     planes = np.ascontiguousarray(np.moveaxis(backdrop, -1, 0))
-    length = np.maximum(dot(backdrop, backdrop), 1.0)
+    length = np.maximum(channel_dot(backdrop, backdrop), 1.0)
     least = _squared(vectors, backdrop, length, shade)
     for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
         moved = np.moveaxis(np.roll(planes, shift, axis=(1, 2)), 0, -1)
@@ -62,12 +62,12 @@ def shifted_difference(vectors: Array, backdrop: Array, shade: tuple[float, floa
     return np.sqrt(least)  # the root of the least is the least root
 
 
-def dot(a: Array, b: Array) -> Array:
+def channel_dot(a: Array, b: Array) -> Array:
     """Inner product over the last axis of 3."""
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
-def ordered(stack: Array) -> Array:
+def sort_planes(stack: Array) -> Array:
     """np.sort(stack, axis=0) for a few pictures (N, ...) of whole numbers, as a network of minima and maxima of whole pictures.
 
     The network is Batcher's odd-even merge (Knuth, The Art of Computer Programming 3, 5.2.2 M), which takes any N.
@@ -98,7 +98,7 @@ def soft_matte(distance: Array, low: float | Array, high: float | Array) -> Arra
     return cv2.medianBlur(matte.astype(np.uint8), 3)
 
 
-def key(image: Array, backdrop: Array, shade: tuple[float, float], low: float | Array, high: float | Array) -> Array:
+def matte_from_key(image: Array, backdrop: Array, shade: tuple[float, float], low: float | Array, high: float | Array) -> Array:
     """(H, W) uint8 matte of what differs from the backdrop's shade vectors.
 
     Smoothing against noise widens the subject by a pixel; the pixels themselves take it back.

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ..video.clip import Clip
-from ..video.prefetch import ahead
+from ..video.prefetch import prefetch
 from ..video.reader import Array, read_frames
 from .background_alignment import Chain, grey
 from .matte import (
@@ -25,10 +25,10 @@ from .matte import (
     Picker,
     fill_holes,
     mask_box,
-    ordered,
     shade_vectors,
     shifted_difference,
     shrink,
+    sort_planes,
     work_size,
 )
 
@@ -42,7 +42,7 @@ _PATIENCE = 10  # frames that a mask is carried on without any motion to confirm
 
 
 @dataclass(eq=False)
-class _View:
+class _FrameView:
     """A frame at work size. placed, guesses: where its background lies, as `Chain` has it. mask: the subject, once known."""
 
     time: float
@@ -54,7 +54,9 @@ class _View:
     density: Array | None = None
 
 
-def follow(clip: Clip, fixed: Array, box: Box | None, size: tuple[int, int]) -> Generator[tuple[float, Array, float], None, None]:
+def follow_subject(
+    clip: Clip, fixed: Array, box: Box | None, size: tuple[int, int]
+) -> Generator[tuple[float, Array, float], None, None]:
     """Yields (time, soft matte at `size`, confidence) for each frame; zeros where no subject is seen.
 
     fixed: (H, W) bool, pixels that never change (logos), at any size. box: the user's, in pixels at `size`.
@@ -66,12 +68,12 @@ def follow(clip: Clip, fixed: Array, box: Box | None, size: tuple[int, int]) -> 
     tracker = _Tracker(still, scaled)
     # GrabCut draws from a generator that each thread has: a second clip must not depend on the first.
     cv2.setRNGSeed(0)
-    with closing(ahead(_prepared(clip, small, still))) as windows:
+    with closing(prefetch(_prepared(clip, small, still))) as windows:
         yield from _masked(windows, tracker, size)
 
 
 def _masked(
-    windows: Iterable[tuple[list[_View], int]], tracker: _Tracker, size: tuple[int, int]
+    windows: Iterable[tuple[list[_FrameView], int]], tracker: _Tracker, size: tuple[int, int]
 ) -> Generator[tuple[float, Array, float], None, None]:
     ready: list[tuple[Array, float]] | None = None
     for window, centre in windows:
@@ -81,7 +83,7 @@ def _masked(
         yield window[centre].time, cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8), quality
 
 
-def _prepared(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_View], int], None, None]:
+def _prepared(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_FrameView], int], None, None]:
     """`_windows` with the density of the centre: all that does not depend on the masks before."""
     with closing(_windows(clip, size, still)) as windows:
         for window, centre in windows:
@@ -89,9 +91,9 @@ def _prepared(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tupl
             yield window, centre
 
 
-def _windows(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_View], int], None, None]:
+def _windows(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_FrameView], int], None, None]:
     """For each frame the views within reach and the frame's place among them."""
-    window: deque[_View] = deque()
+    window: deque[_FrameView] = deque()
     centre = 0
     free = cv2.dilate(still.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0
     chain = Chain()
@@ -100,7 +102,7 @@ def _windows(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple
             image = shrink(frame.image, size)
             picture = grey(image)
             placed = chain.add(picture, free)
-            window.append(_View(frame.time, image, picture, placed, chain.guesses))
+            window.append(_FrameView(frame.time, image, picture, placed, chain.guesses))
             if len(window) - centre > _REACH:
                 yield list(window), centre
                 centre += 1
@@ -112,7 +114,7 @@ def _windows(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple
         centre += 1
 
 
-def _neighbours(window: list[_View], centre: int, extent: tuple[float, float]) -> list[int]:
+def _neighbours(window: list[_FrameView], centre: int, extent: tuple[float, float]) -> list[int]:
     """Frames whose background has moved far enough to show what is behind a subject of `extent` (width, height) in pixels."""
     height, width = window[0].grey.shape
     middle = np.array([width / 2, height / 2, 1.0])
@@ -145,7 +147,7 @@ class _Evidence:
     known: Array
 
 
-def _placed_as(other: _View, view: _View) -> tuple[Array, Array]:
+def _placed_as(other: _FrameView, view: _FrameView) -> tuple[Array, Array]:
     """The other frame's picture where `view` has the same background, and (H, W) bool where it is seen and not masked."""
     size = (view.image.shape[1], view.image.shape[0])
     # a pixel of the other frame -> the first frame's background -> this frame
@@ -154,7 +156,7 @@ def _placed_as(other: _View, view: _View) -> tuple[Array, Array]:
     return cv2.warpAffine(other.image, motion, size), cv2.warpAffine(free, motion, size, flags=cv2.INTER_NEAREST) > 0
 
 
-def _self_moving(window: list[_View], centre: int, still: Array) -> Array:
+def _self_moving(window: list[_FrameView], centre: int, still: Array) -> Array:
     """(H, W) float: colour difference from the frames just before and from those just after, whichever is less.
 
     What a thing uncovers or covers differs on one side of time only. At the clip's ends the least of one side's must do.
@@ -181,7 +183,7 @@ def _density(moving: Array) -> Array:
     return cv2.GaussianBlur(np.clip((moving - noise) / 12.0, 0.0, 1.0), (0, 0), 4.0)
 
 
-def _cleared(window: list[_View], centre: int, chosen: list[int], still: Array, seed: Array) -> _Evidence:
+def _cleared(window: list[_FrameView], centre: int, chosen: list[int], still: Array, seed: Array) -> _Evidence:
     """Differences from the median of the chosen frames, where something moves by itself (`seed`).
 
     Elsewhere they are traces of the subject in those frames, or of a background that is not flat.
@@ -200,7 +202,7 @@ def _cleared(window: list[_View], centre: int, chosen: list[int], still: Array, 
     return _Evidence(known & strong, known & (distance > 7.0 + 0.7 * usual), known)
 
 
-def _fitted(view: _View, backdrop: Array, free: Array) -> Array:
+def _fitted(view: _FrameView, backdrop: Array, free: Array) -> Array:
     """The backdrop moved by a few pixels where, near and far things apart, no one map fits them all.
 
     Its optical flow is averaged over the surroundings, of which only the pixels in `free` count: the subject does not pull.
@@ -217,7 +219,7 @@ def _masked_median(stack: Array, valid: Array) -> tuple[Array, Array]:
 
     Where none is valid the result means nothing.
     """
-    pixels = ordered(np.where(valid[..., None], stack, np.uint8(255))).reshape(-1, 3)
+    pixels = sort_planes(np.where(valid[..., None], stack, np.uint8(255))).reshape(-1, 3)
     last = np.maximum(valid.sum(axis=0) - 1, 0)
     place = np.arange(last.size).reshape(last.shape)
     low, middle, high = (pixels.take((last * part // 10) * last.size + place, axis=0) for part in (3, 5, 7))
@@ -232,12 +234,12 @@ class _Tracker:
         self.still = still
         self.box = box
         self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self.last: _View | None = None
+        self.last: _FrameView | None = None
         self.mask: Array | None = None
         self.density = np.zeros(still.shape, np.float32)
         self.unconfirmed = 0
 
-    def begin(self, window: list[_View]) -> list[tuple[Array, float]]:
+    def begin(self, window: list[_FrameView]) -> list[tuple[Array, float]]:
         """The results of the first frames, found backwards from one that has frames on both sides to be compared with."""
         if self.box is not None:
             return []
@@ -249,7 +251,7 @@ class _Tracker:
         self.last, self.mask, self.density = last, mask, density
         return results
 
-    def step(self, window: list[_View], centre: int) -> tuple[Array, float]:
+    def step(self, window: list[_FrameView], centre: int) -> tuple[Array, float]:
         """(mask, confidence) of the window's frame `centre`."""
         view = window[centre]
         carried = self._carry(view)
@@ -280,7 +282,7 @@ class _Tracker:
         picker = Picker(self.box, previous=self.mask, reach=reach)
         return picker.pick(mask.astype(np.uint8) * 255, holes=0.05) > 0
 
-    def _carry(self, view: _View) -> Array | None:
+    def _carry(self, view: _FrameView) -> Array | None:
         """The last mask, moved by the optical flow from this frame back to the last; so is the density, fading."""
         if self.last is None:
             return None
@@ -290,7 +292,7 @@ class _Tracker:
         self.density = 0.85 * cv2.remap(self.density, x, y, cv2.INTER_LINEAR)
         return None if self.mask is None else cv2.remap(self.mask.astype(np.float32), x, y, cv2.INTER_LINEAR) > 0.5
 
-    def _segment(self, view: _View, evidence: _Evidence, moving: Array, carried: Array | None) -> tuple[Array, float]:
+    def _segment(self, view: _FrameView, evidence: _Evidence, moving: Array, carried: Array | None) -> tuple[Array, float]:
         nothing = np.zeros(moving.shape, bool)
         if carried is None or not carried.any():
             if self.box is None and moving.sum() < 2e-3 * moving.size:
@@ -309,7 +311,7 @@ class _Tracker:
         sure = 0.9 if evidence.known.any() else 0.5
         return mask, float(np.clip(agreement + 0.1, 0.3, 1.0)) * sure * (1.0 if confirmed else 0.6)
 
-    def _refine(self, view: _View, evidence: _Evidence, moving: Array, carried: Array) -> Array:
+    def _refine(self, view: _FrameView, evidence: _Evidence, moving: Array, carried: Array) -> Array:
         """GrabCut within the neighbourhood of what moves and what was carried."""
         support = moving | carried
         box = self.box if self.box is not None and not carried.any() else mask_box(support)

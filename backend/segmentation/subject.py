@@ -11,12 +11,12 @@ import numpy as np
 
 from ..errors import UserError
 from ..video.clip import Clip
-from ..video.prefetch import ahead
+from ..video.prefetch import prefetch
 from ..video.reader import Array, Frame, frame_range, probe, read_frames
 from .backdrop_key import Static, Uniform, find_static, find_uniform
 from .cutout_network import Cutout, load_cutout
-from .matte import Box, Picker, ordered, shrink, work_size
-from .moving_camera import follow
+from .matte import Box, Picker, shrink, sort_planes, work_size
+from .moving_camera import follow_subject
 from .scenery_key import Scenery, find_scenery
 from .track import Track, complete
 
@@ -110,7 +110,7 @@ def _source(
     background = find_static(images)
     if background is not None:
         return "static", _keyed(clip, size, background, images, box)
-    return "grabcut", follow(clip, overlays(images), box, size)
+    return "grabcut", follow_subject(clip, overlays(images), box, size)
 
 
 def _put_right(clip: Clip, width: int) -> Box | None:
@@ -142,7 +142,7 @@ def _has_alpha(samples: list[Frame]) -> bool:
 
 def _alpha(clip: Clip, size: tuple[int, int], box: Box | None) -> Generator[_Seen, None, None]:
     picker = Picker(box)
-    with closing(ahead(_small_frames(clip, size))) as frames:
+    with closing(prefetch(_small_frames(clip, size))) as frames:
         for frame in frames:
             # A frame stored without alpha, or opaque all over, does not say where the subject is.
             alpha = np.zeros(size[::-1], np.uint8) if frame.alpha is None else frame.alpha
@@ -154,7 +154,7 @@ def _keyed(
 ) -> Generator[_Seen, None, None]:
     picker = Picker(box, fixed_parts(images, backdrop.key))
     holes = 0.002 if isinstance(backdrop, Uniform) else 0.02
-    with closing(ahead(_small_frames(clip, size))) as frames:
+    with closing(prefetch(_small_frames(clip, size))) as frames:
         for frame in frames:
             yield frame.time, picker.pick(backdrop.key(frame.image), holes), 1.0
 
@@ -163,14 +163,14 @@ def _cut_out(
     clip: Clip, size: tuple[int, int], scenery: Scenery, images: Array, box: Box | None, network: Cutout
 ) -> Generator[_Seen, None, None]:
     picker = Picker(box, fixed_parts(images, scenery.key))
-    with closing(ahead(_small_frames(clip, size))) as frames:
+    with closing(prefetch(_small_frames(clip, size))) as frames:
         for frame in frames:
             yield frame.time, scenery.pick(frame.image, picker, 0.02, network), 1.0
 
 
 def unchanging(images: Array) -> Array:
     """(N, H, W, 3) samples -> (H, W) bool: pixels that keep their colour all the time."""
-    levels = ordered(images[:: max(1, len(images) // 16)])
+    levels = sort_planes(images[:: max(1, len(images) // 16)])
     trim = len(levels) // 8
     return (levels[-1 - trim].astype(np.int16) - levels[trim]).max(axis=-1) <= 18
 

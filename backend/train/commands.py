@@ -32,8 +32,8 @@ from .evaluation.evaluate_videos import evaluate_footage
 from .evaluation.metrics import summarise
 from .evaluation.split_leaks import leaks
 from .loop.compare_ablations import compare
-from .loop.distributed import joined
-from .loop.run import Plan, Run
+from .loop.distributed import process_group
+from .loop.run import Run, TrainingPlan
 from .packs.rig_packs import Pack, load_packs
 from .packs.splits import split_packs
 from .release_data.dataset import evaluate_release
@@ -83,7 +83,9 @@ def _add_ablate(ablate: argparse.ArgumentParser) -> None:
     ablate.add_argument("--packs", required=True, type=Path)
     ablate.add_argument("--steps", required=True, type=int, help="of every run")
     ablate.add_argument("--start", help="a model that every run goes on from (lite, or a model file) instead of random weights")
-    ablate.add_argument("--rate", type=float, default=Plan.rate, help=f"peak learning rate (default: {Plan.rate})")
+    ablate.add_argument(
+        "--rate", type=float, default=TrainingPlan.rate, help=f"peak learning rate (default: {TrainingPlan.rate})"
+    )
     ablate.add_argument("--part", action="append", help=f"only this part (repeatable); default: {', '.join(PARTS)}")
     _add_run(ablate)
     ablate.set_defaults(run=_ablate)
@@ -132,7 +134,7 @@ def _add_creatures(creatures: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    plan = Plan(
+    plan = TrainingPlan(
         minutes=options.budget, steps=options.steps, batch=options.batch, rate=options.rate, pool=options.pool, fresh=options.fresh,
         workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device, varied=options.varied,
         creatures=options.creatures, stirred=options.stirred, geodesic=options.geodesic, without=tuple(options.without),
@@ -146,7 +148,7 @@ def _train(options: argparse.Namespace) -> None:
         source, held = parts["train"], {"validation": parts["validation"]}
     else:
         raise UserError("There is nothing to train on: give rig packs with --packs, or the release's data set with --dataset.")
-    with joined(pick_device(options.device)):
+    with process_group(pick_device(options.device)):
         print(Run(plan, source, options.encoder, options.out, options.start, held).train())
 
 
@@ -167,7 +169,7 @@ def _cutout(options: argparse.Namespace) -> None:
 
 def _ablate(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    plan = Plan(
+    plan = TrainingPlan(
         steps=options.steps,
         batch=options.batch,
         pool=options.pool,

@@ -13,7 +13,7 @@ T = TypeVar("T")
 DEPTH = 4  # items
 
 
-def ahead(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, None, None]:
+def prefetch(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, None, None]:
     """Yields what `source` yields, in order; the source runs on one other thread, at most `depth` items ahead.
 
     What it raises is raised here, after the items before. Closing this ends the thread, then closes the source.

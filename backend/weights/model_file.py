@@ -18,9 +18,9 @@ from ..errors import UserError
 from ..model.config import TINY, Config
 from ..model.encode_rig import Embed
 from ..model.network import Video2Pose2Rot
-from ..model.skip_init import unfilled
+from ..model.skip_init import build_without_init
 from .registry import Folder
-from .released_checkpoint import T5Names, differences, image_encoder
+from .released_checkpoint import T5Names, image_encoder, shape_differences
 
 DATA = Path(__file__).parents[1] / "data"
 TINY_SEED = 0
@@ -134,11 +134,11 @@ def _config(path: Path, metadata: Mapping[str, str]) -> Config:
 
 
 def _network(path: Path, config: Config, tensors: Mapping[str, Tensor]) -> Video2Pose2Rot:
-    network = unfilled(lambda: Video2Pose2Rot(config))
+    network = build_without_init(lambda: Video2Pose2Rot(config))
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     if expected != found:
-        problem = differences(expected, found)
+        problem = shape_differences(expected, found)
         raise UserError(f"Model file '{path}' does not fit its config ({problem}): get the file again.")
     network.load_state_dict(dict(tensors), strict=True, assign=True)
     return network

@@ -24,7 +24,7 @@ from ..encoders.t5_tokenizer import Tokenizer
 from ..errors import UserError
 from ..model.config import Config
 from ..model.network import Video2Pose2Rot
-from ..model.skip_init import unfilled
+from ..model.skip_init import build_without_init
 from ..rig.joint_names import clean_name
 from .registry import TABLE, Folder
 
@@ -85,7 +85,7 @@ def _crossing(shapes: Shapes) -> int:
     return len({key.split(".")[3] for key in shapes if re.match(r"pos2rot\.decoder\.blocks\.\d+\.cross\.", key)})
 
 
-def differences(expected: Shapes, found: Shapes) -> str:
+def shape_differences(expected: Shapes, found: Shapes) -> str:
     """What tensors differ, with names and shapes: '' if none do."""
     unknown, missing = sorted(found.keys() - expected.keys()), sorted(expected.keys() - found.keys())
     other = [key for key in sorted(expected.keys() & found.keys()) if expected[key] != found[key]]
@@ -106,8 +106,8 @@ def convert(checkpoint: Path, out: Path, provenance: Mapping[str, object]) -> Co
     """A .pt checkpoint -> safetensors in float32 with the config inside. Raises UserError if it is not the network we know."""
     state = {key: value.float().contiguous() for key, value in read_checkpoint(checkpoint).items()}
     config = infer_config(shapes_of(state), str(checkpoint))
-    expected = shapes_of(unfilled(lambda: Video2Pose2Rot(config)).state_dict())
-    problem = differences(expected, shapes_of(state))
+    expected = shapes_of(build_without_init(lambda: Video2Pose2Rot(config)).state_dict())
+    problem = shape_differences(expected, shapes_of(state))
     if problem:
         raise UserError(
             f"Checkpoint '{checkpoint}' is another version of the network ({problem}): update AnyRig, or get the file again."
@@ -126,7 +126,7 @@ def convert(checkpoint: Path, out: Path, provenance: Mapping[str, object]) -> Co
 def image_encoder(folder: Folder, device: torch.device, width: int) -> Dinov2Encoder:
     """DINOv2 from the folder, for a network that reads tokens `width` wide. Raises UserError."""
     path = folder.file(TABLE[1])
-    tensors = _encoder_tensors(path, dinov2.kept)
+    tensors = _encoder_tensors(path, dinov2.parameters_to_keep)
     config = dinov2.config_of(shapes_of(tensors), str(path))
     if config.width != width:
         raise UserError(
@@ -160,7 +160,7 @@ class T5Names:
     @torch.inference_mode()
     def _encode(self, names: Sequence[str]) -> np.ndarray:
         tokenizer = Tokenizer.load(self._tokenizer)
-        tensors = _encoder_tensors(self._weights, t5.kept)
+        tensors = _encoder_tensors(self._weights, t5.parameters_to_keep)
         config = t5.config_of(shapes_of(tensors), str(self._weights))
         if config.width != self.width:
             raise UserError(
@@ -195,8 +195,8 @@ def _encoder_tensors(path: Path, kept: Callable[[Sequence[str]], Mapping[str, st
 
 
 def _loaded(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path) -> N:
-    network = unfilled(make)
-    problem = differences(shapes_of(network.state_dict()), shapes_of(tensors))
+    network = build_without_init(make)
+    problem = shape_differences(shapes_of(network.state_dict()), shapes_of(tensors))
     if problem:
         raise UserError(f"'{path}' is not the encoder that AnyRig knows ({problem}): get the published file.")
     network.load_state_dict(dict(tensors), strict=True, assign=True)

@@ -41,4 +41,4 @@ def registered_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     addon.register()
     yield
     addon.unregister()
-    background_runner.tell("")
+    background_runner.set_status("")

@@ -105,11 +105,11 @@ def take(obj: bpy.types.Object, masks: list[np.ndarray], clip: Clip, azimuth: fl
         provenance={"azimuth": azimuth},
     )
     pose = pose_of(obj, rig)
-    subject = run_capture.Subject(obj.session_uid, rig, pose, (azimuth,), ())
+    subject = run_capture.ArmatureInput(obj.session_uid, rig, pose, (azimuth,), ())
     view = Reference(pose, np.zeros((4, 4, 4), np.uint8), azimuth, np.eye(3, 4))
     params = CaptureParams(clip, Settings(model="tiny", device="cpu"))
-    value = run_capture.Take(params, (subject,), bpy.context.scene.session_uid, start)
-    run_capture.write(value, [run_capture.Result(motion, view)])
+    value = run_capture.CaptureRequest(params, (subject,), bpy.context.scene.session_uid, start)
+    run_capture.write(value, [run_capture.CaptureResult(motion, view)])
     return take_store.stored()[0]
 
 

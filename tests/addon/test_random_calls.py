@@ -163,9 +163,9 @@ class Session:
         how = self._press(name) if beside else self._execute(operator, arguments)
         self.log[-1] += f" -> {how}"
         self.ended[name, how.split(":")[0]] += 1
-        assert "Unexpected" not in background_runner.message()[0] or not background_runner.message()[1], (
-            background_runner.message()[0]
-        )
+        assert "Unexpected" not in background_runner.status()[0] or not background_runner.status()[1], background_runner.status()[
+            0
+        ]
         if how != "another file":
             self._compare(name, how == "FINISHED", blocks, stance)
             assert {key: value for key, value in chance.rig_data().items() if key in rigs} == rigs, "the rig's data was changed"
@@ -193,7 +193,7 @@ class Session:
             return "another file"
         self.timers.play()
         assert background_runner.current() is None
-        text, is_error = background_runner.message()
+        text, is_error = background_runner.status()
         if name == "queue_run":
             return "FINISHED"
         return f"told: {text}" if is_error or text.startswith("Cancelled") else "FINISHED"
@@ -212,7 +212,7 @@ def test_random_calls_leave_nothing_behind(folder: Path, timers: Timers, monkeyp
     threads, clean = set(threading.enumerate()), handlers()
     session = Session(folder, timers)
     monkeypatch.setattr(background_runner, "has_window", lambda _context: session.has_window)
-    monkeypatch.setattr(background_runner, "watch_for_escape", lambda: None, raising=False)  # it needs a real window
+    monkeypatch.setattr(background_runner, "watch_escape", lambda: None, raising=False)  # it needs a real window
     addon.register()
     try:
         during = handlers()

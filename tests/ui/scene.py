@@ -20,8 +20,8 @@ def main(repository: str, folder: str) -> None:
     bpy.ops.object.select_all(action="SELECT")
     bpy.ops.object.delete()
     walker = demo_character.make_character(demo_character.WALKER, demo_character.WALK_FRAMES)
-    demo.film(walker, walker.animation_data.action, 1.05, 0.12, Path(folder, "walk.mp4"))
-    demo.stand(walker, None)
+    demo.render_clip(walker, walker.animation_data.action, 1.05, 0.12, Path(folder, "walk.mp4"))
+    demo.pose_reference(walker, None)
     for action in list(bpy.data.actions):
         bpy.data.actions.remove(action)
     bpy.context.view_layer.objects.active = walker

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from ...baseline import padded
-from ...capture.inference import motion_of, run_pose2rot, run_video2pose
-from ...capture.memory_plan import Plan, give_back, mixed, plan_of
-from ...capture.pipeline import Clock, takes_of
+from ...capture.inference import motion_of, predict_positions, predict_rotations
+from ...capture.memory_plan import ComputePlan, autocast, compute_plan_of, release_device_memory
+from ...capture.pipeline import Clock, predictions_of
 from ...capture_settings import Settings
 from ...encoders.dinov2 import Dinov2, Dinov2Encoder, VitConfig
 from ...model.config import Config
-from ...model.encode_rig import Pairs, body_of, collate
-from ...model.inputs import Anchor
+from ...model.encode_rig import ReferencePairs, collate, encode_skeleton
+from ...model.inputs import NetworkInputs
 from ...model.network import Video2Pose2Rot
 from ...progress import result_of
 from ...rendering.capsules import capsules
@@ -68,13 +68,15 @@ def random_anchor(
     tokens: int,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
-) -> Anchor:
+) -> NetworkInputs:
     """Rigs of so many bones, each with `pairs` reference pairs and a picture of random tokens."""
     rng = np.random.default_rng(0)
-    bodies = [body_of(random_rig(count, seed), config, random_names(config.name_width)) for seed, count in enumerate(joints)]
+    bodies = [
+        encode_skeleton(random_rig(count, seed), config, random_names(config.name_width)) for seed, count in enumerate(joints)
+    ]
     counts = [len(body.skeleton) for body in bodies]
     drawn = [
-        Pairs(1.0, rng.normal(size=(pairs, n, 3)), rng.normal(size=(pairs, n, 6)), rng.uniform(-1, 1, (n, 2)), 1.0)
+        ReferencePairs(1.0, rng.normal(size=(pairs, n, 3)), rng.normal(size=(pairs, n, 6)), rng.uniform(-1, 1, (n, 2)), 1.0)
         for n in counts
     ]
     return collate(bodies, drawn, torch.randn(len(joints), tokens, config.image_width, dtype=dtype, device=device))
@@ -159,7 +161,7 @@ def peaks(device: torch.device) -> dict[str, float | None]:
     return memory
 
 
-def pictures(model: Model, plan: Plan, clip: Clip, watch: Stopwatch, frames: int) -> None:
+def pictures(model: Model, plan: ComputePlan, clip: Clip, watch: Stopwatch, frames: int) -> None:
     """Decode, matte, crop and encoder, each by itself."""
     with watch("decode", frames):
         for _ in read_frames(clip):
@@ -174,34 +176,34 @@ def pictures(model: Model, plan: Plan, clip: Clip, watch: Stopwatch, frames: int
         crops = [model.encoder.cut(frame.image, subject.matte(frame.index), squares[frame.index]) for frame in held]
     count = min(frames, ENCODED[model.config.encoder])
     stack = np.stack([crops[index % len(crops)] for index in range(count)])
-    with mixed(plan.device, plan.half):
+    with autocast(plan.device, plan.half):
         model.encoder.encode(stack[: plan.batch])
         with watch("encoder", count):
             for start in range(0, count, plan.batch):
                 model.encoder.encode(stack[start : start + plan.batch])
 
 
-def stages(model: Model, plan: Plan, anchor: Anchor, watch: Stopwatch, frames: int) -> None:
+def stages(model: Model, plan: ComputePlan, anchor: NetworkInputs, watch: Stopwatch, frames: int) -> None:
     """Both stages over random tokens that arrive as they do in a capture."""
     config = model.config
     chunk = torch.randn(plan.batch, anchor.tokens.shape[1], config.image_width, device=plan.device)
     for count in (min(frames, 2 * plan.batch), frames):  # the first run warms up
         chunks = (chunk[: min(plan.batch, count - start)] for start in range(0, count, plan.batch))
         with watch("stage 1", count):
-            parts = run_video2pose(model.network, anchor, chunks, count, plan.core, plan.half)
+            parts = predict_positions(model.network, anchor, chunks, count, plan.core, plan.half)
             position = torch.cat(list(parts), dim=1)
         with watch("stage 2", count):
-            for _ in run_pose2rot(model.network, anchor, position, plan.core, plan.half):
+            for _ in predict_rotations(model.network, anchor, position, plan.core, plan.half):
                 pass
 
 
-def compared(model: Model, plan: Plan, anchor: Anchor, watch: Stopwatch, frames: int) -> dict[str, float]:
+def compared(model: Model, plan: ComputePlan, anchor: NetworkInputs, watch: Stopwatch, frames: int) -> dict[str, float]:
     """The straightforward implementation on the same weights, and how many times as long it takes."""
     network, device = model.network, plan.device
     image = torch.randn(1, frames, anchor.tokens.shape[1], model.config.image_width, device=device)
     image = image.expand(len(anchor.names), -1, -1, -1)
     grown = padded.padded(anchor)
-    with torch.inference_mode(), mixed(device, plan.half) if plan.half else nullcontext():
+    with torch.inference_mode(), autocast(device, plan.half) if plan.half else nullcontext():
         with watch("baseline stage 1", frames):
             position = padded.video2pose(network.video2pos, image, grown)
         with watch("baseline stage 2", frames):
@@ -218,7 +220,7 @@ def whole(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, fra
         Target(rig, tuple(reference_views(rig, capsules(rig), np.array(rig.rest), side_azimuths(), size=128))) for rig in rigs
     ]
     clock, first, start = Clock(), None, time.perf_counter()
-    work = takes_of(model, targets, clip, settings, clock)
+    work = predictions_of(model, targets, clip, settings, clock)
     while True:
         try:
             progress = next(work)
@@ -260,7 +262,7 @@ def run(
     report["load"] = time.perf_counter() - start
     yield "load", report
     settings = Settings(model=name, device=device.type)
-    plan = plan_of(device, model.config, settings)
+    plan = compute_plan_of(device, model.config, settings)
     watch = Stopwatch(device)
     report |= {
         "plan": {**plan._asdict(), "device": str(plan.device), "half": str(plan.half)},
@@ -284,4 +286,4 @@ def run(
     if "whole" in parts and clip is not None:
         report["file to motion"] = whole(model, [random_rig(joints, seed) for seed in range(rigs)], clip, settings, frames)
         yield "whole", report
-    give_back()
+    release_device_memory()

@@ -35,7 +35,7 @@ Action = Callable[[Score, Rng], None]
 QUICKEST = 14  # frames to a cycle of a gait
 
 
-def stand(score: Score) -> None:
+def plant_feet(score: Score) -> None:
     """Feet stay where they are, wings are folded."""
     for leg in score.body.legs:
         score.plant(leg)
@@ -43,7 +43,7 @@ def stand(score: Score) -> None:
 
 
 def idle(score: Score, rng: Rng) -> None:
-    stand(score)
+    plant_feet(score)
     breathe(score, rng, rng.uniform(0.6, 1.6))
     sway(score, rng)
     if chance(rng, 0.6):
@@ -52,7 +52,7 @@ def idle(score: Score, rng: Rng) -> None:
 
 
 def look_around(score: Score, rng: Rng) -> None:
-    stand(score)
+    plant_feet(score)
     breathe(score, rng)
     look(score, rng, rng.uniform(0.5, 1.0))
     sway(score, rng, 1.4)
@@ -67,7 +67,7 @@ def _lean(score: Score, rng: Rng, wide: float) -> None:
 
 
 def _travel(score: Score, rng: Rng, gait: str, cycles: float, vigour: float) -> None:
-    stand(score)
+    plant_feet(score)
     cycles = min(cycles, score.frames / QUICKEST)
     clock = step(score, rng, gait, cycles, vigour, rng.normal(0, 0.15))
     bob(score, rng, clock, vigour)
@@ -193,7 +193,7 @@ def fly(score: Score, rng: Rng) -> None:
 
 def attack(score: Score, rng: Rng) -> None:
     """A wind-up, a blow with head, arms, claws or tail, and back."""
-    stand(score)
+    plant_feet(score)
     begin, top = rng.uniform(0.05, 0.2), rng.uniform(0.4, 0.6)
     blow, back = pulse(score.time, begin + 0.15, top, rng.uniform(0.75, 0.95)), pulse(score.time, begin - 0.05, begin + 0.15, top)
     force = rng.uniform(0.6, 1.2)
@@ -239,7 +239,7 @@ def _strike(score: Score, rng: Rng, blow: np.ndarray) -> None:
 
 def reach_out(score: Score, rng: Rng) -> None:
     """Arms, tentacles or a machine's arm go from place to place; feet stay."""
-    stand(score)
+    plant_feet(score)
     _lean(score, rng, 0.1)
     for chain in score.body.of("arm", "joint", "turret", "tentacle"):
         if chain.part != "tentacle" or chance(rng, 0.6):
@@ -266,7 +266,7 @@ def drive(score: Score, rng: Rng) -> None:
 
 def jump(score: Score, rng: Rng) -> None:
     """Down, up with the feet off the ground, and down again."""
-    stand(score)
+    plant_feet(score)
     body = score.body
     high, hip = rng.uniform(0.3, 0.8) * body.size, body.heads[0, 2]
     crouch = pulse(score.time, 0.0, 0.18, 0.34) + pulse(score.time, 0.66, 0.8, 1.0)
@@ -322,7 +322,7 @@ def death(score: Score, rng: Rng) -> None:
 
 def flinch(score: Score, rng: Rng) -> None:
     """Thrown back by a blow, and a swing back."""
-    stand(score)
+    plant_feet(score)
     start = rng.uniform(0.1, 0.4)
     time = np.maximum(score.time - start, 0)
     kick = np.exp(-5 * time) * np.sin(TAU * 1.4 * time) * (score.time > start)
@@ -338,7 +338,7 @@ def flinch(score: Score, rng: Rng) -> None:
 
 def dance(score: Score, rng: Rng) -> None:
     """Everything swings to one beat over feet that stand."""
-    stand(score)
+    plant_feet(score)
     beat = rng.uniform(1.5, 3.0)
     hip = score.body.heads[0, 2]
     sine, double = np.sin(TAU * beat * score.time), np.sin(TAU * 2 * beat * score.time)
@@ -359,7 +359,7 @@ def dance(score: Score, rng: Rng) -> None:
 def wander(score: Score, rng: Rng) -> None:
     """Nothing but smooth noise, with the feet on the ground or all joints free."""
     if chance(rng, 0.5):
-        stand(score)
+        plant_feet(score)
     _lean(score, rng, 0.2)
     tremble(score, rng, rng.uniform(8, 16))
 

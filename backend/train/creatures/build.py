@@ -16,7 +16,7 @@ from .body import Body, Bone, upper_arm
 from .motions import TAU
 from .naming import names_of
 from .parts import Rng, chance
-from .score import Score, X, Y, Z, rotations, solve
+from .score import Score, X, Y, Z, rotations, solve_legs
 from .skin import Skin
 
 BITS = 2.0**14  # rounding the matrices to this part of one halves what they take once compressed
@@ -57,7 +57,7 @@ def rest_pose(body: Body, rng: Rng) -> tuple[Array, Array]:
         noise = rng.normal(0, np.radians(4), (len(body.bones), 3)) * np.minimum(body.limits, 1)[:, None]
         noise[0] = 0
         score.bends[0] += noise
-    turns, places = solve(score)
+    turns, places = solve_legs(score)
     return turns[0], places[0]
 
 

@@ -18,7 +18,7 @@ from .body import Body
 from .build import dress, figure_of, pack_of, rest_pose, surface_of
 from .parts import Rng
 from .plans import PLANS
-from .score import Score, solve
+from .score import Score, solve_legs
 from .skin import skin_of
 
 POINTS = (3000, 4000)
@@ -78,5 +78,5 @@ def _takes(body: Body, rng: Rng) -> dict[str, tuple[Array, Array]]:
         action(score, rng)
         # some move a little, some throw themselves about; the root, which alone may turn right over, keeps its turn
         score.bends[:, 1:] *= np.exp(rng.normal(0.0, 0.5))
-        takes[name] = solve(score)
+        takes[name] = solve_legs(score)
     return takes

@@ -58,7 +58,7 @@ class Score:
         self.steps[self.body.chains.index(chain)] = step
 
 
-def solve(score: Score) -> tuple[Array, Array]:
+def solve_legs(score: Score) -> tuple[Array, Array]:
     """Turns away from neutral (F, J, 3, 3) and joint positions (F, J, 3), body frame. Bends are held within the limits."""
     body = score.body
     local = rotations(limited(score.bends, body.limits))

@@ -26,7 +26,7 @@ from ...segmentation.subject import fixed_parts
 from ...video.clip import Clip
 from ...video.reader import Array, read_frames
 from ..loop.provenance import provenance
-from ..packs.rendered_clips import films_in, load_covers
+from ..packs.rendered_clips import load_mattes, rendered_clips_in
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Scene:
 
 def scene_of(path: Path, pack: str) -> Scene | None:
     """What the capture finds in a video; None where it would not take it for open scenery. Raises UserError without covers."""
-    pictures, covers = np.stack([frame.image for frame in read_frames(Clip(str(path)))]), load_covers(path)
+    pictures, covers = np.stack([frame.image for frame in read_frames(Clip(str(path)))]), load_mattes(path)
     if len(pictures) != len(covers):
         raise UserError(f"'{path}' has {len(pictures)} frames and {len(covers)} covers: delete these and render again.")
     scenery = find_scenery(pictures)
@@ -70,7 +70,7 @@ def scene_of(path: Path, pack: str) -> Scene | None:
 def scenes_in(folder: Path) -> Iterator[Scene]:
     """The usable videos of a folder. Raises UserError if there are none."""
     count = 0
-    for path, filmed in films_in(folder):
+    for path, filmed in rendered_clips_in(folder):
         scene = scene_of(path, filmed.pack)
         if scene is None:
             log.info("%s is left out: it is not taken for open scenery", path.name)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...errors import UserError
 from ...geometry.torch_kinematics import matrix_to_rot6d
 from ...model.config import Config
-from ...model.inputs import Anchor
+from ...model.inputs import NetworkInputs
 from ...weights.model_file import Model
 from ..samples.samples import SIDE_ERROR
 
@@ -37,7 +37,7 @@ def side_error(parts: Sequence[str]) -> float:
     return 10 * np.pi if "side" in parts else SIDE_ERROR
 
 
-def masked(anchor: Anchor, parts: Sequence[str]) -> Anchor:
+def masked(anchor: NetworkInputs, parts: Sequence[str]) -> NetworkInputs:
     """The anchor without the parts that the network is told through it."""
     if "reference" in parts:
         position = _rest_position(anchor)
@@ -59,10 +59,10 @@ class Without(nn.Module):
         self.network, self.parts = network, tuple(parts)
         self.config: Config = network.config
 
-    def video2pos(self, image: Tensor, anchor: Anchor) -> tuple[Tensor, Tensor | None]:
+    def video2pos(self, image: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor | None]:
         return self.network.video2pos(image, masked(anchor, self.parts))
 
-    def pos2rot(self, position: Tensor, anchor: Anchor) -> Tensor:
+    def pos2rot(self, position: Tensor, anchor: NetworkInputs) -> Tensor:
         return self.network.pos2rot(position, masked(anchor, self.parts))
 
 
@@ -73,7 +73,7 @@ def trained(model: Model) -> Model:
     return replace(model, network=Without(model.network, parts)) if parts else model
 
 
-def _rest_position(anchor: Anchor) -> Tensor:
+def _rest_position(anchor: NetworkInputs) -> Tensor:
     """(B, 1, J, 3): the sum of the offsets from the root down, in the rig's own axes."""
     return (anchor.graph.ancestors.to(anchor.offsets.dtype) @ anchor.offsets)[:, None]
 

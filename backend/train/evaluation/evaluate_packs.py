@@ -11,7 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...capture.inference import anchor_of, motion_of, reference_crop, run_pose2rot, run_video2pose, split_takes
+from ...capture.inference import (
+    motion_of,
+    network_inputs_of,
+    predict_positions,
+    predict_rotations,
+    reference_crop,
+    split_predictions,
+)
 from ...capture.view_matching import CLEAR_FRAMES, match_view
 from ...capture_settings import Settings
 from ...encoders.crops import SIZE, clip_squares
@@ -23,8 +30,8 @@ from ...rig.rig import Reference, Rig
 from ...rig.skeleton import global_to_local, pose_to_network
 from ...weights.model_file import Model
 from ..packs.rig_packs import Pack
-from ..samples.samples import Shot, develop, inside_crops
-from .metrics import measure
+from ..samples.samples import RenderedWindow, degrade_crops, inside_crops
+from .metrics import measure_motion
 
 STILL_DEGREES = 0.1  # a joint that never turns further than this from its first pose is static
 
@@ -45,14 +52,14 @@ def evaluate(
         seen: dict[bytes, tuple[list[Reference], Tensor]] = {}  # most clips of a pack share their references
         for clip, poses in pack.clips.items():
             rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
-            shot = film(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
+            shot = splat_crops(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
             frames = torch.cat([model.encoder.encode(part) for part in shot.crops.split(16)])
             for kind, pose in references(whole[pack.name], clip):
                 if pose.tobytes() not in seen:
                     views = point_splatting.reference_views(pack.rig, pack.surface, pose, side_azimuths(), size=SIZE)
                     seen[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
                 motion = predict(model, pack.rig, *seen[pose.tobytes()], frames, shot.squares, pack.fps)
-                row = measure(rig, motion, poses.astype(np.float64), pose)
+                row = measure_motion(rig, motion, poses.astype(np.float64), pose)
                 yield {
                     "species": pack.name,
                     "split": split,
@@ -81,7 +88,7 @@ def references(pack: Pack, clip: str) -> list[tuple[str, Array]]:
 
 
 @torch.no_grad()
-def film(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimuth: float, pitch: float) -> Shot:
+def splat_crops(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimuth: float, pitch: float) -> RenderedWindow:
     """Crops of a clip (T, J, 4, 4) from one side, as a capture would cut them out."""
     points, normals = cloud.skin(torch.as_tensor(poses))
     low, high = points.amin((0, 1)).numpy().astype(float), points.amax((0, 1)).numpy().astype(float)
@@ -98,8 +105,8 @@ def film(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimuth: floa
             points[part], normals[part], cloud.colours, inside_crops(camera.projection, squares[part]), torch.tensor(light, dtype=torch.float32),
             SIZE, SIZE, spacing=cloud.spacing,
         )  # fmt: skip
-        crops.append(develop(rgba))
-    return Shot(torch.cat(crops), camera.projection, squares, azimuth)
+        crops.append(degrade_crops(rgba))
+    return RenderedWindow(torch.cat(crops), camera.projection, squares, azimuth)
 
 
 @torch.inference_mode()
@@ -110,15 +117,15 @@ def predict(
     heading."""
     clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
     view = match_view(pictures, clear)
-    anchor, scales = anchor_of(model, [rig], [views[view]], pictures[view : view + 1])
-    position = torch.cat(list(run_video2pose(model.network, anchor, [frames], len(frames))), dim=1)
-    rot6d: Tensor = torch.cat(list(run_pose2rot(model.network, anchor, position)), dim=1)
-    take = split_takes([rig], [views[view]], scales, position, rot6d, model.config.tips)[0]
+    anchor, scales = network_inputs_of(model, [rig], [views[view]], pictures[view : view + 1])
+    position = torch.cat(list(predict_positions(model.network, anchor, [frames], len(frames))), dim=1)
+    rot6d: Tensor = torch.cat(list(predict_rotations(model.network, anchor, position)), dim=1)
+    take = split_predictions([rig], [views[view]], scales, position, rot6d, model.config.tips)[0]
     count = len(frames)
     return motion_of(take, np.arange(count) / fps, squares, np.ones(count), Settings(), {"view": view})
 
 
-def _view_error(motion: Motion, shot: Shot) -> float:
+def _view_error(motion: Motion, shot: RenderedWindow) -> float:
     """Degrees between the azimuth the camera had and the one the capture settled on."""
     apart = float(motion.provenance["azimuth"]) - shot.azimuth
     return float(np.degrees(abs(np.angle(np.exp(1j * apart)))))

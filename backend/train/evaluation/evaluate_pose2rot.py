@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ...capture.inference import Take, motion_of
-from ...capture.pipeline import solve
+from ...capture.inference import RigPrediction, motion_of
+from ...capture.pipeline import run_pose2rot
 from ...capture_settings import Settings
 from ...geometry.camera import Camera, fit_distance, view_yaw
 from ...geometry.rotations import Array, matrix_to_rot6d
@@ -22,7 +22,7 @@ from ...rig.skeleton import global_to_local, pose_to_network, scale_of, skeleton
 from ...weights.model_file import Model
 from ..packs.rig_packs import Pack
 from .evaluate_packs import references, static_joints
-from .metrics import CENTIMETRES, measure
+from .metrics import CENTIMETRES, measure_motion
 
 
 def second_stage(
@@ -39,9 +39,11 @@ def second_stage(
             azimuth = rng.uniform(-np.pi, np.pi)
             for kind, pose in references(whole[pack.name], clip):
                 take = _take(pack, poses.astype(np.float64), _unseen(pose, azimuth), noise_cm, rng, model.config.tips)
-                solved = result_of(solve(model, [take]))[0]
-                row = measure(rig, _motion(solved, pack.fps), poses.astype(np.float64), pose)
-                beside = measure(rig, _motion(geometric(take, model.config.tips), pack.fps), poses.astype(np.float64), pose)
+                solved = result_of(run_pose2rot(model, [take]))[0]
+                row = measure_motion(rig, _motion(solved, pack.fps), poses.astype(np.float64), pose)
+                beside = measure_motion(
+                    rig, _motion(geometric(take, model.config.tips), pack.fps), poses.astype(np.float64), pose
+                )
                 yield {
                     "species": pack.name,
                     "clip": clip,
@@ -61,7 +63,7 @@ def _unseen(pose: Array, azimuth: float) -> Reference:
     return Reference(pose, picture, azimuth, camera.projection)
 
 
-def _take(pack: Pack, poses: Array, reference: Reference, noise_cm: float, rng: np.random.Generator, tips: bool) -> Take:
+def _take(pack: Pack, poses: Array, reference: Reference, noise_cm: float, rng: np.random.Generator, tips: bool) -> RigPrediction:
     """True positions as the reference's camera sees them, disturbed."""
     _, positions = pose_to_network(pack.rig, poses, tips)
     _, standing = pose_to_network(pack.rig, reference.pose, tips=False)
@@ -69,10 +71,10 @@ def _take(pack: Pack, poses: Array, reference: Reference, noise_cm: float, rng: 
     noisy = positions + rng.normal(0, 1, positions.shape) * noise_cm * unit
     # network -> camera: p -> Y p, for row vectors p Y^T
     seen = (noisy - noisy[:, :1]) @ view_yaw(reference.azimuth).T
-    return Take(pack.rig, reference, seen, None, reference.azimuth)
+    return RigPrediction(pack.rig, reference, seen, None, reference.azimuth)
 
 
-def geometric(take: Take, tips: bool) -> Take:
+def geometric(take: RigPrediction, tips: bool) -> RigPrediction:
     """The take with rotations by inverse kinematics alone, anchored by its reference."""
     skeleton = skeleton_of(take.rig, tips)
     yaw = view_yaw(take.azimuth)
@@ -84,7 +86,7 @@ def geometric(take: Take, tips: bool) -> Take:
     return replace(take, rot6d=matrix_to_rot6d(global_to_local(skeleton.parents, solved)))
 
 
-def _motion(take: Take, fps: float) -> Motion:
+def _motion(take: RigPrediction, fps: float) -> Motion:
     count = len(take.position)  # the side is known here: nothing is to be corrected
     return motion_of(
         take, np.arange(count) / fps, np.tile([0.0, 0.0, 8.0, 8.0], (count, 1)), np.ones(count), Settings(heading="view"), {}

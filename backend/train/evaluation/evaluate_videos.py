@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ...baseline.ik import analytic_ik
-from ...capture.inference import Take, motion_of
-from ...capture.pipeline import Clock, Watched, takes_of
+from ...capture.inference import RigPrediction, motion_of
+from ...capture.pipeline import Clock, Stage1Result, predictions_of
 from ...capture_settings import Settings
 from ...errors import UserError
 from ...geometry.camera import project, side_azimuths, view_yaw
@@ -25,11 +25,11 @@ from ...rig.skeleton import global_to_local, skeleton_of
 from ...segmentation.subject import Subject
 from ...video.clip import Clip
 from ...weights.model_file import Model
-from ..packs.rendered_clips import Filmed, films_in
+from ..packs.rendered_clips import RenderedClip, rendered_clips_in
 from ..packs.rig_packs import Pack
 from .evaluate_packs import references, static_joints
 from .evaluate_pose2rot import geometric
-from .metrics import measure
+from .metrics import measure_motion
 
 MATTES = 12  # frames of a clip whose matte is compared with the truth
 BESIDE = (
@@ -59,7 +59,7 @@ def evaluate_footage(
     Raises UserError if no video shows any of the clips, or one has another length than its clip.
     """
     parts, whole = {pack.name: pack for pack in packs}, {pack.name: pack for pack in everything}
-    films = [film for film in films_in(folder) if film[1].pack in parts and film[1].clip in parts[film[1].pack].clips]
+    films = [film for film in rendered_clips_in(folder) if film[1].pack in parts and film[1].clip in parts[film[1].pack].clips]
     if not films:
         raise UserError(f"None of the videos in '{folder}' shows a clip of the {split} split: render that split.")
     stage = None
@@ -79,7 +79,7 @@ class _Stage:
         self._cloud = point_splatting.cloud_of(pack.surface, pack.rig.rest)
         self._targets: dict[bytes, Target] = {}
 
-    def rows(self, path: Path, filmed: Filmed, model: Model) -> Iterator[dict[str, object]]:
+    def rows(self, path: Path, filmed: RenderedClip, model: Model) -> Iterator[dict[str, object]]:
         """One for each kind of reference."""
         poses = self.pack.clips[filmed.clip]
         if len(poses) != filmed.frames:
@@ -105,24 +105,24 @@ class _Stage:
         return self._targets[key]
 
     def _compare(
-        self, take: Take, subject: Subject, filmed: Filmed, poses: NDArray[np.float32], pose: Array
+        self, take: RigPrediction, subject: Subject, filmed: RenderedClip, poses: NDArray[np.float32], pose: Array
     ) -> dict[str, object]:
         truth = poses[_frames_of(subject.times, filmed)].astype(np.float64)
         motion = motion_from(take, subject)
-        row: dict[str, object] = {"view_deg": _apart(motion, filmed), **measure(self._rig, motion, truth, pose)}
+        row: dict[str, object] = {"view_deg": _apart(motion, filmed), **measure_motion(self._rig, motion, truth, pose)}
         for name, solved in (("v1", v1_take(take)), ("anchored", geometric(take, len(take.rig.names) < take.position.shape[1]))):
-            beside = measure(self._rig, motion_from(solved, subject), truth, pose)
+            beside = measure_motion(self._rig, motion_from(solved, subject), truth, pose)
             row |= {f"{name}_{key}": beside[key] for key in BESIDE}
         return row
 
-    def _failed(self, pose: Array, poses: NDArray[np.float32], filmed: Filmed) -> dict[str, object]:
+    def _failed(self, pose: Array, poses: NDArray[np.float32], filmed: RenderedClip) -> dict[str, object]:
         motion = held(self.pack.rig, pose, filmed)
-        row = measure(self._rig, motion, poses.astype(np.float64), pose)
+        row = measure_motion(self._rig, motion, poses.astype(np.float64), pose)
         beside = {f"{name}_{key}": row[key] for name in ("v1", "anchored") for key in BESIDE}
         return {"view_deg": 90.0, **row, **beside, "box_iou": 0.0, "matte_iou": 0.0, "lost_share": 1.0}
 
     @torch.no_grad()
-    def _found(self, subject: Subject, filmed: Filmed, poses: NDArray[np.float32]) -> dict[str, float]:
+    def _found(self, subject: Subject, filmed: RenderedClip, poses: NDArray[np.float32]) -> dict[str, float]:
         """How well the subject was found."""
         frames = _frames_of(subject.times, filmed)
         points, normals = self._cloud.skin(torch.as_tensor(poses))
@@ -144,18 +144,18 @@ class _Stage:
         }
 
 
-def capture_takes(model: Model, targets: Sequence[Target], clip: Clip) -> tuple[Watched, list[Take]]:
+def capture_takes(model: Model, targets: Sequence[Target], clip: Clip) -> tuple[Stage1Result, list[RigPrediction]]:
     """What capture.capture does with a model that is loaded already, up to the takes: the subject is needed as well."""
-    watched, takes, _ = result_of(takes_of(model, targets, clip, Settings(), Clock()))
+    watched, takes, _ = result_of(predictions_of(model, targets, clip, Settings(), Clock()))
     return watched, takes
 
 
-def motion_from(take: Take, subject: Subject) -> Motion:
+def motion_from(take: RigPrediction, subject: Subject) -> Motion:
     """The take as the add-on would key it."""
     return motion_of(take, subject.times, subject.boxes, subject.confidence, Settings(), {})
 
 
-def v1_take(take: Take) -> Take:
+def v1_take(take: RigPrediction) -> RigPrediction:
     """The take with rotations by the V1 baseline's inverse kinematics from the predicted joints, without tips."""
     skeleton = skeleton_of(take.rig, tips=False)
     yaw = view_yaw(take.azimuth)
@@ -164,7 +164,7 @@ def v1_take(take: Take) -> Take:
     return replace(take, rot6d=matrix_to_rot6d(global_to_local(skeleton.parents, turns)))
 
 
-def held(rig: Rig, pose: Array, filmed: Filmed) -> Motion:
+def held(rig: Rig, pose: Array, filmed: RenderedClip) -> Motion:
     """A take that keeps the reference pose (J, 4, 4) on every frame of the video."""
     count = filmed.frames
     places = pose[:, :3, 3] - pose[0, :3, 3]
@@ -173,12 +173,12 @@ def held(rig: Rig, pose: Array, filmed: Filmed) -> Motion:
     return Motion(rig.names, times, turns, np.tile(places, (count, 1, 1)), boxes, np.zeros((count, len(rig.names))))
 
 
-def _frames_of(times: Array, filmed: Filmed) -> NDArray[np.int64]:
+def _frames_of(times: Array, filmed: RenderedClip) -> NDArray[np.int64]:
     """The clip's frame at each of the video's times."""
     return np.clip(np.rint(times * filmed.fps).astype(np.int64), 0, filmed.frames - 1)
 
 
-def _apart(motion: Motion, filmed: Filmed) -> float:
+def _apart(motion: Motion, filmed: RenderedClip) -> float:
     """Degrees between the azimuth the camera had and the one the capture settled on."""
     apart = float(motion.provenance["azimuth"]) - filmed.azimuth
     return float(np.degrees(abs(np.angle(np.exp(1j * apart)))))

@@ -24,7 +24,7 @@ RATIOS = {
 }
 
 
-def measure(rig: Rig, motion: Motion, truth: Array, reference: Array) -> dict[str, float]:
+def measure_motion(rig: Rig, motion: Motion, truth: Array, reference: Array) -> dict[str, float]:
     """Compare a take with the true joint matrices (T, J, 4, 4) at its frames; reference is the pose (J, 4, 4) it started from.
 
     All in armature space. Angles are between local rotations L in the network's axes, averaged over frames and the joints

@@ -47,7 +47,7 @@ def leaks(train: Sequence[Pack], packs: Sequence[Pack], splits: Path, limit: flo
     for test in (*parts["seen"], *parts["unseen"]):
         shots = {clip: _shots(test.rig, poses) for clip, poses in test.clips.items()}
         for pack in train:
-            pairs = paired(pack.rig, test.rig)
+            pairs = pair_joints(pack.rig, test.rig)
             if len(pairs):
                 found += [leak for leak in _compare(pack, test, shots, pairs) if leak.degrees < limit]
     return sorted(found, key=lambda leak: leak.degrees)
@@ -69,7 +69,7 @@ def distance(left: Array, right: Array) -> float:
     return float(min(np.degrees(geodesic_angle(np.roll(left, shift, axis=0), right)).mean() for shift in range(len(left))))
 
 
-def paired(left: Rig, right: Rig) -> NDArray[np.int64]:
+def pair_joints(left: Rig, right: Rig) -> NDArray[np.int64]:
     """(N, 2) joints of two rigs that stand for each other; N = 0 if the rigs cannot be compared."""
     places = {name: joint for joint, name in enumerate(_keys(right))}
     pairs = [(joint, places[name]) for joint, name in enumerate(_keys(left)) if name in places]

@@ -13,11 +13,11 @@ from ..evaluation.evaluate_packs import evaluate
 from ..evaluation.metrics import summarise
 from ..packs.rig_packs import Pack
 from ..packs.splits import split_packs
-from .run import Plan, Run
+from .run import Run, TrainingPlan
 
 
 def compare(
-    plan: Plan, packs: Sequence[Pack], splits: Path | None, encoder: str, folder: Path, parts: Sequence[str],
+    plan: TrainingPlan, packs: Sequence[Pack], splits: Path | None, encoder: str, folder: Path, parts: Sequence[str],
     start: str | None = None,
 ) -> Iterator[dict[str, float | str]]:  # fmt: skip
     """Train by `plan` with everything, then without each of `parts`, each in its own folder (finished ones are not trained

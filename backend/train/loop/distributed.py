@@ -13,7 +13,7 @@ from torch import nn
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device) -> Iterator[None]:
     """Meet the other processes, if torchrun started this one, and part at the end."""
     if "RANK" not in os.environ:
         yield
@@ -52,7 +52,7 @@ def average(network: nn.Module, number: float) -> float:
     return flat[-1].item()
 
 
-def gathered(value: object) -> list[Any]:
+def all_gather(value: object) -> list[Any]:
     """The value of every process, by rank."""
     if count() == 1:
         return [value]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...geometry.torch_kinematics import geodesic_angle, local_to_global, pick, rot6d_to_matrix
 from ...model.encode_rig import collate
-from ...model.inputs import Anchor
+from ...model.inputs import NetworkInputs
 from ...model.network import Video2Pose2Rot
 from ..samples.samples import Sample
 
@@ -24,7 +24,7 @@ class Batch:
     """image (B, T, S, C); position (B, T, K, 3); turns (B, T, K, 3, 3) local; uv (B, T, K, 2); weight (B, 1, K) over joints,
     rotates (B, 1, K) those with a rotation of their own."""
 
-    anchor: Anchor
+    anchor: NetworkInputs
     image: Tensor
     position: Tensor
     turns: Tensor

@@ -42,7 +42,7 @@ PAIR_COUNTS = (1, 1, 1, 1, 2, 3)  # reference pairs that a step shows
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How a run goes. minutes, steps: the budget, whichever is spent first; it drives the learning rate and the mixed-pose
     schedule, and a resumed run keeps what it has spent. pool: samples made before the first step and kept; fresh: how many of
     them a step replaces, on average (a small machine learns more from samples seen again than from waiting for new ones);
@@ -94,7 +94,7 @@ class Run:
     """
 
     def __init__(
-        self, plan: Plan, source: Sequence[Pack] | Release, encoder: str | Path, folder: Path, start: str | None = None,
+        self, plan: TrainingPlan, source: Sequence[Pack] | Release, encoder: str | Path, folder: Path, start: str | None = None,
         held: Mapping[str, Sequence[Pack]] | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.source, self.folder, self.held = plan, source, folder, held or {}
@@ -160,7 +160,7 @@ class Run:
         """Write the checkpoint and the averaged model; each file is replaced whole."""
         path = self.folder / "model.safetensors"
         chance = {"rng": self.rng.bit_generator.state, "torch": torch.get_rng_state(), "pool": self.pool, "drawn": self.drawn}
-        processes = distributed.gathered(chance)
+        processes = distributed.all_gather(chance)
         if distributed.rank() > 0:
             return path
         state = {
@@ -313,7 +313,7 @@ class _Numbers:
         return chain(self.pool, count(self.after))
 
 
-def _optimisers(network: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
+def _optimisers(network: nn.Module, plan: TrainingPlan) -> list[torch.optim.Optimizer]:
     """Muon for the matrices between layers (in 200 steps from one start its losses were 3 to 5 % below AdamW's), AdamW for
     embeddings, vectors and what has a narrow side."""
     matrices: list[Tensor] = []

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...encoders.efficientnet import Encoder
 from ...geometry.torch_kinematics import geodesic_angle, rot6d_to_matrix
 from ...model.config import Config
-from ...model.inputs import Anchor
+from ...model.inputs import NetworkInputs
 from ...model.network import Video2Pose2Rot
 from ..evaluation.ablations import masked
 from ..evaluation.metrics import CENTIMETRES
@@ -64,7 +64,7 @@ def _means(sums: Mapping[str, float]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _sums(network: Video2Pose2Rot, batch: Batch, shown: Anchor) -> dict[str, Tensor]:
+def _sums(network: Video2Pose2Rot, batch: Batch, shown: NetworkInputs) -> dict[str, Tensor]:
     """Sums over the batch's frames and joints, with what they are divided by; the network is shown another anchor."""
     anchor = batch.anchor
     position, rot6d = network(batch.image, shown)

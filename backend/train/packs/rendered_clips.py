@@ -20,7 +20,7 @@ STEEPEST = 0.25  # radians that a camera looks down at most
 
 
 @dataclass(frozen=True)
-class Filmed:
+class RenderedClip:
     """A video of one clip of a pack, one video frame for each frame of the clip unless it was rendered with fewer (`--frames`).
 
     fps: frames a second. azimuth, pitch: radians, as in camera.Camera. projection: (3, 4) world axes -> pixels of the video, the
@@ -39,7 +39,7 @@ class Filmed:
     look: dict[str, float | str]
 
     @classmethod
-    def by(cls, camera: Camera, pack: str, clip: str, fps: float, frames: int, look: dict[str, float | str]) -> Filmed:
+    def by(cls, camera: Camera, pack: str, clip: str, fps: float, frames: int, look: dict[str, float | str]) -> RenderedClip:
         """The clip as this camera sees it."""
         rows = tuple(tuple(float(value) for value in row) for row in camera.projection)
         return cls(pack, clip, fps, camera.azimuth, camera.pitch, rows, camera.width, camera.height, frames, look)
@@ -53,7 +53,7 @@ class Filmed:
         Path(path).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Filmed:
+    def load(cls, path: str | Path) -> RenderedClip:
         """Raises UserError if the file is missing or describes no video."""
         try:
             filmed = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
@@ -66,7 +66,7 @@ class Filmed:
         return filmed
 
 
-def chance(seed: int, pack: str, clip: str) -> np.random.Generator:
+def seeded_rng(seed: int, pack: str, clip: str) -> np.random.Generator:
     """Random numbers that depend on the seed and the names alone. The first two uniform draws are the camera's side and pitch."""
     return np.random.default_rng([seed, zlib.crc32(f"{pack}/{clip}".encode())])
 
@@ -83,18 +83,18 @@ def stem_of(pack: str, clip: str) -> str:
     return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
 
 
-def save_covers(video: str | Path, covers: Iterable[NDArray[np.uint8]]) -> None:
+def save_mattes(video: str | Path, covers: Iterable[NDArray[np.uint8]]) -> None:
     """The subject's true mattes, (H, W) uint8 for each of the video's frames, beside it."""
-    np.savez_compressed(_covers_path(video), covers=np.stack(list(covers)))
+    np.savez_compressed(_mattes_path(video), covers=np.stack(list(covers)))
 
 
-def has_covers(video: str | Path) -> bool:
-    return _covers_path(video).is_file()
+def has_mattes(video: str | Path) -> bool:
+    return _mattes_path(video).is_file()
 
 
-def load_covers(video: str | Path) -> NDArray[np.uint8]:
+def load_mattes(video: str | Path) -> NDArray[np.uint8]:
     """(T, H, W) uint8. Raises UserError if the video was rendered without, or they are damaged."""
-    path = _covers_path(video)
+    path = _mattes_path(video)
     if not path.is_file():
         raise UserError(f"There are no covers beside '{video}': render it again with --covers.")
     try:
@@ -104,11 +104,11 @@ def load_covers(video: str | Path) -> NDArray[np.uint8]:
         raise UserError(f"Covers '{path}' cannot be read ({error}): delete them and render again with --covers.") from error
 
 
-def _covers_path(video: str | Path) -> Path:
+def _mattes_path(video: str | Path) -> Path:
     return Path(video).with_suffix(".covers.npz")
 
 
-def films_in(folder: str | Path) -> list[tuple[Path, Filmed]]:
+def rendered_clips_in(folder: str | Path) -> list[tuple[Path, RenderedClip]]:
     """Every rendered video of a folder with what is known of it, by name; videos still being written are left out.
 
     Raises UserError if there is none.
@@ -116,4 +116,4 @@ def films_in(folder: str | Path) -> list[tuple[Path, Filmed]]:
     paths = [path for path in sorted(Path(folder).glob("*.mp4")) if path.with_suffix(".json").is_file()]
     if not paths:
         raise UserError(f"There are no rendered clips in '{folder}': make some with `--command anyrig render`.")
-    return [(path, Filmed.load(path.with_suffix(".json"))) for path in paths]
+    return [(path, RenderedClip.load(path.with_suffix(".json"))) for path in paths]

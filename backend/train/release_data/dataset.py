@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ...capture.inference import run_pose2rot, run_video2pose
+from ...capture.inference import predict_positions, predict_rotations
 from ...errors import UserError
 from ...geometry.rotations import Array, geodesic_angle, rot6d_to_matrix
 from ...model.config import Config
-from ...model.encode_rig import Body, Pairs, collate
+from ...model.encode_rig import ReferencePairs, SkeletonFeatures, collate
 from ...model.network import Video2Pose2Rot
 from ...rig.skeleton import ancestor_mask, forward_kinematics
 from ..evaluation.metrics import CENTIMETRES
 from ..samples.samples import Sample
-from .dataset_folder import Release, View
+from .dataset_folder import DatasetView, Release
 
 PAIRS = 3  # reference pairs of a sample, as many as training may use
 AT_ROOT = 1e-6  # of the scale: a joint this near to the root is there from every side
@@ -59,7 +59,7 @@ class ReleaseWindows(IterableDataset[Sample]):
         frames = np.minimum(start + np.arange(self.frames), last)  # a short clip is held at its end
         return sample_of(self.release, view, frames, self._references(view, rng))
 
-    def _references(self, view: View, rng: np.random.Generator) -> list[tuple[View, int]]:
+    def _references(self, view: DatasetView, rng: np.random.Generator) -> list[tuple[DatasetView, int]]:
         """Frames of another sequence or yaw of the same species (docs/network.md, Training and the data set's layout), or of the view itself where there is no other;
         all pairs from one side."""
         kin = [other for other in self.views if other.species == view.species]
@@ -83,22 +83,24 @@ def check_config(release: Release, config: Config) -> None:
         )
 
 
-def sample_of(release: Release, view: View, frames: NDArray[np.integer], references: Sequence[tuple[View, int]]) -> Sample:
+def sample_of(
+    release: Release, view: DatasetView, frames: NDArray[np.integer], references: Sequence[tuple[DatasetView, int]]
+) -> Sample:
     """`frames` of a view, with frames of other views of its species as reference pairs, the first with its picture."""
     position, rot6d = release.pose(view)
     poses = [(release.pose(other), frame) for other, frame in references]
     paired = [np.stack([pose[part][frame] for pose, frame in poses]) for part in (0, 1)]
     nowhere = np.full((position.shape[1], 2), np.nan)
-    pairs = Pairs(release.species[view.species].scale, paired[0], paired[1], nowhere, float("nan"))
+    pairs = ReferencePairs(release.species[view.species].scale, paired[0], paired[1], nowhere, float("nan"))
     shown = release.tokens(references[0][0], [references[0][1]], len(poses[0][0][0]))
     tokens = np.concatenate([shown, release.tokens(view, frames, len(position))]).astype(np.float16)
     turns = rot6d_to_matrix(rot6d[frames])
     uv = torch.full((*turns.shape[:2], 2), torch.nan)
-    body = body_of(release, view, references[0][0])
+    body = skeleton_features_of(release, view, references[0][0])
     return Sample(body, pairs, torch.from_numpy(tokens), _tensor(position[frames]), _tensor(turns), uv)
 
 
-def body_of(release: Release, view: View, reference: View) -> Body:
+def skeleton_features_of(release: Release, view: DatasetView, reference: DatasetView) -> SkeletonFeatures:
     """The species' graph and names with the view's own skeleton.
 
     What the data call static is so within a view. Seen from another yaw the root has turned, and with it every joint that is
@@ -111,7 +113,9 @@ def body_of(release: Release, view: View, reference: View) -> Body:
     if view.yaw != reference.yaw:
         position &= np.abs(skeleton.rest).max(-1) <= AT_ROOT * species.scale
         rotation[0] = False
-    return Body(skeleton, 6 * species.hop + species.edge, ancestor_mask(skeleton.parents), species.embedding, position, rotation)
+    return SkeletonFeatures(
+        skeleton, 6 * species.hop + species.edge, ancestor_mask(skeleton.parents), species.embedding, position, rotation
+    )
 
 
 def _tensor(values: Array) -> Tensor:
@@ -133,8 +137,8 @@ def evaluate_release(network: Video2Pose2Rot, release: Release, group: str, devi
         sample = sample_of(release, view, np.arange(release.frames(view)), [(reference, 0)])
         tokens = sample.tokens.to(device, torch.float32)
         anchor = collate([sample.body], [sample.pairs], tokens[:1])
-        position = torch.cat(list(run_video2pose(network, anchor, [tokens[1:]], len(tokens) - 1)), dim=1)
-        rot6d = torch.cat(list(run_pose2rot(network, anchor, position)), dim=1)
+        position = torch.cat(list(predict_positions(network, anchor, [tokens[1:]], len(tokens) - 1)), dim=1)
+        rot6d = torch.cat(list(predict_rotations(network, anchor, position)), dim=1)
         row = score(sample, position[0].double().cpu().numpy(), rot6d_to_matrix(rot6d[0].double().cpu().numpy()))
         yield {
             "species": view.species,
@@ -146,7 +150,7 @@ def evaluate_release(network: Video2Pose2Rot, release: Release, group: str, devi
         }
 
 
-def _same_side(views: Sequence[View], view: View) -> View:
+def _same_side(views: Sequence[DatasetView], view: DatasetView) -> DatasetView:
     """The next sequence of the species from the same yaw, else another view of the species, else the view itself."""
     same = [other for other in views if other.species == view.species]
     return next((v for v in same if v.yaw == view.yaw and v.sequence > view.sequence), None) or next(

@@ -29,7 +29,7 @@ CHECKED = 8  # frames of a sequence
 
 
 @dataclass(frozen=True, order=True)
-class View:
+class DatasetView:
     """A sequence `Species#Clip` from a yaw in degrees."""
 
     sequence: str
@@ -72,13 +72,13 @@ class Release:
         self.groups = self._groups(Path(splits)) if splits else {"train": self.views}
         self._skeletons: dict[str, Skeleton] = {}
 
-    def group(self, name: str) -> list[View]:
+    def group(self, name: str) -> list[DatasetView]:
         """The views of "train" or of a group of the splits, sorted. Raises UserError if there are none."""
         if not self.groups.get(name):
             raise UserError(f"'{self.folder}' has no views in group '{name}': choose one of {', '.join(sorted(self.groups))}.")
         return self.groups[name]
 
-    def pose(self, view: View) -> tuple[Array, Array]:
+    def pose(self, view: DatasetView) -> tuple[Array, Array]:
         """-> positions (F, J, 3) relative to the root and divided by the species' scale, rot6d (F, J, 6) local rows."""
         species = self.species[view.species]
         path = self._path(POSES, view, "npz")
@@ -93,21 +93,21 @@ class Release:
             raise UserError(f"'{path}' holds numbers that are not finite: make the file again.")
         return (position - position[:, :1]) / species.scale, rot6d
 
-    def frames(self, view: View) -> int:
+    def frames(self, view: DatasetView) -> int:
         """How many frames a view has."""
         return len(self.pose(view)[0])
 
-    def tokens(self, view: View, frames: Iterable[int], count: int) -> NDArray[np.generic]:
+    def tokens(self, view: DatasetView, frames: Iterable[int], count: int) -> NDArray[np.generic]:
         """`frames` of the image features (len, S, C) of a view with `count` frames."""
         return _rows(self._path(FEATURES, view, "npz"), "image_embed", list(frames), count)
 
-    def skeleton(self, view: View) -> Skeleton:
+    def skeleton(self, view: DatasetView) -> Skeleton:
         """The view's BVH in units of the species' scale, joints in the order of the other files."""
         if view.sequence not in self._skeletons:
             self._skeletons[view.sequence] = self._read_skeleton(view)
         return self._skeletons[view.sequence]
 
-    def _read_skeleton(self, view: View) -> Skeleton:
+    def _read_skeleton(self, view: DatasetView) -> Skeleton:
         path = self._path(BVHS, view, "bvh")
         rig, _, _ = read_bvh(path)
         read, names = skeleton_of(rig, tips=False), self.species[view.species].names
@@ -135,7 +135,7 @@ class Release:
             )
         return Skeleton(names, parents, offsets, np.zeros(len(names), np.bool_), read.translates[order], read.static[order])
 
-    def _check_parents(self, view: View, path: Path, parents: NDArray[np.integer]) -> None:
+    def _check_parents(self, view: DatasetView, path: Path, parents: NDArray[np.integer]) -> None:
         """The tree must be the one of the edges, parents first, as everything after this takes for granted."""
         species = self.species[view.species]
         for joint, parent in enumerate(parents):
@@ -146,14 +146,14 @@ class Release:
                     f"make the entry of species '{view.species}' again."
                 )
 
-    def _path(self, kind: str, view: View, ending: str) -> Path:
+    def _path(self, kind: str, view: DatasetView, ending: str) -> Path:
         return self.folder / kind / view.sequence / f"y{view.yaw}.{ending}"
 
-    def _index(self) -> list[View]:
+    def _index(self) -> list[DatasetView]:
         views = []
         for path in sorted((self.folder / POSES).glob("*/y*.npz")):
             if "#" in path.parent.name and path.stem[1:].isdecimal():
-                views.append(View(path.parent.name, int(path.stem[1:])))
+                views.append(DatasetView(path.parent.name, int(path.stem[1:])))
         if not views:
             raise UserError(f"There are no views '{POSES}/Species#Clip/y0.npz' in '{self.folder}': check the data set's folder.")
         for view in views:
@@ -178,11 +178,13 @@ class Release:
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise UserError(f"The entry of species '{name}' in '{INFO}' is not complete ({error}): make it again.") from error
 
-    def _groups(self, path: Path) -> dict[str, list[View]]:
+    def _groups(self, path: Path) -> dict[str, list[DatasetView]]:
         try:
             lists = json.loads(path.read_text(encoding="utf-8"))
             wanted = {
-                group: [View(sequence, _degrees(angle)) for sequence, angles in entries.items() for angle in _several(angles)]
+                group: [
+                    DatasetView(sequence, _degrees(angle)) for sequence, angles in entries.items() for angle in _several(angles)
+                ]
                 for group, entries in lists.items()
             }
         except OSError as error:

@@ -15,21 +15,21 @@ from torch import Tensor
 Spoil = Callable[[Tensor, np.random.Generator], Tensor]
 
 
-def developed(rgba: Tensor, rng: np.random.Generator) -> Tensor:
+def degrade(rgba: Tensor, rng: np.random.Generator) -> Tensor:
     """A window as a capture might see it, on white: (T, H, W, 4) -> (T, H, W, 3) uint8."""
     for chance, spoil in FAULTS:
         if rng.random() < chance:
             rgba = spoil(rgba, rng)
     image = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
     if rng.random() < 0.7:
-        image = soft(image, rng)
+        image = blur(image, rng)
     if rng.random() < 0.5:
         noise = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.03), image.shape).astype(np.float32)).to(image.device)
         image = image + noise * (rgba[..., 3:] > 0)
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def soft(image: Tensor, rng: np.random.Generator) -> Tensor:
+def blur(image: Tensor, rng: np.random.Generator) -> Tensor:
     """(T, H, W, 3) blurred by three taps, or, more rarely, as if it came from a small picture."""
     planes = image.movedim(-1, 1)
     if rng.random() < 0.2:
@@ -42,7 +42,7 @@ def soft(image: Tensor, rng: np.random.Generator) -> Tensor:
     return F.conv2d(F.conv2d(padded, tap[:, :, None], groups=3), tap[..., None], groups=3).movedim(1, -1)
 
 
-def occluded(rgba: Tensor, rng: np.random.Generator) -> Tensor:
+def occlude(rgba: Tensor, rng: np.random.Generator) -> Tensor:
     """Something passes in front of the subject: a bar or a disc, which the matte leaves out."""
     frames, height, width = rgba.shape[:3]
     start, speed = rng.uniform(0.15, 0.85, 2), rng.normal(0, 0.03, 2)
@@ -55,7 +55,7 @@ def occluded(rgba: Tensor, rng: np.random.Generator) -> Tensor:
     return _with_alpha(rgba, rgba[..., 3] * ~hidden)
 
 
-def torn(rgba: Tensor, rng: np.random.Generator) -> Tensor:
+def drop_matte(rgba: Tensor, rng: np.random.Generator) -> Tensor:
     """The matte misses a part of the subject for a few frames in a row."""
     frames = len(rgba)
     shown = (rgba[..., 3].amax(0) > 0.5).nonzero()
@@ -70,12 +70,12 @@ def torn(rgba: Tensor, rng: np.random.Generator) -> Tensor:
     return _with_alpha(rgba, rgba[..., 3] * ~lost)
 
 
-def haloed(rgba: Tensor, rng: np.random.Generator) -> Tensor:
+def add_halo(rgba: Tensor, rng: np.random.Generator) -> Tensor:
     """The matte is too wide: a rim of the background's colour."""
     return _rimmed(rgba, int(rng.integers(1, 4)), rng.uniform(0, 1, 3))
 
 
-def littered(rgba: Tensor, rng: np.random.Generator) -> Tensor:
+def add_clutter(rgba: Tensor, rng: np.random.Generator) -> Tensor:
     """Bits of the background pass for the subject."""
     for _ in range(int(rng.integers(1, 4))):
         place = rng.uniform(0.05, 0.95, 2) + rng.normal(0, 0.01, 2) * np.arange(len(rgba))[:, None]
@@ -111,4 +111,4 @@ def _with_alpha(rgba: Tensor, alpha: Tensor) -> Tensor:
     return torch.cat([rgba[..., :3], alpha[..., None]], dim=-1)
 
 
-FAULTS: tuple[tuple[float, Spoil], ...] = ((0.12, occluded), (0.08, torn), (0.12, haloed), (0.08, littered))
+FAULTS: tuple[tuple[float, Spoil], ...] = ((0.12, occlude), (0.08, drop_matte), (0.12, add_halo), (0.08, add_clutter))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from ...geometry.rotations import Array, rotation_part
+from ...geometry.rotations import Array, nearest_rotation
 from ...rig.rig import Rig
 
 WIDER = (0.4, 2.0)  # what the turns of a window are multiplied by
@@ -20,14 +20,14 @@ PERIOD = (5.0, 30.0)  # frames of a swing
 SWINGING = 0.6  # share of the joints
 
 
-def stirred(poses: NDArray[np.floating], rig: Rig, rng: np.random.Generator) -> Array:
+def perturb_motion(poses: NDArray[np.floating], rig: Rig, rng: np.random.Generator) -> Array:
     """(T, J, 4, 4) world poses -> the same with other turns of the joints that turn by themselves: all but the root and those
     that are static or translate. Every joint keeps its place in its parent's frame, so bones keep their length."""
     above = poses[:, np.maximum(rig.parents, 0)].astype(np.float64)
     local = np.linalg.inv(above) @ poses
     free = ~rig.static & ~rig.translates
     free[0] = False
-    local[:, free, :3, :3] = _change(rotation_part(local[:, free]), rng) @ local[:, free, :3, :3]
+    local[:, free, :3, :3] = _change(nearest_rotation(local[:, free]), rng) @ local[:, free, :3, :3]
     found = poses.astype(np.float64)
     for joint in range(1, len(rig.parents)):  # a parent comes before its children
         found[:, joint] = found[:, rig.parents[joint]] @ local[:, joint]

@@ -40,29 +40,29 @@ def swap_side(name: str) -> str:
     return name[: last.start()] + _SWAP[last[0]] + name[last.end() :]
 
 
-def renamed(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
+def rename_joints(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
     """The names after one of these: all without meaning, some without, written in another habit, words invented."""
     kind = rng.integers(4)
     if kind == 0:
-        return blanked(names, np.ones(len(names), np.bool_), rng)
+        return blank_names(names, np.ones(len(names), np.bool_), rng)
     if kind == 1:
-        return blanked(names, rng.random(len(names)) < rng.uniform(0.1, 0.7), rng)
-    return restyled(names, rng) if kind == 2 else invented(names, rng)
+        return blank_names(names, rng.random(len(names)) < rng.uniform(0.1, 0.7), rng)
+    return restyle_names(names, rng) if kind == 2 else invent_names(names, rng)
 
 
-def blanked(names: Sequence[str], which: NDArray[np.bool_], rng: np.random.Generator) -> tuple[str, ...]:
+def blank_names(names: Sequence[str], which: NDArray[np.bool_], rng: np.random.Generator) -> tuple[str, ...]:
     """names with those of `which` (J,) bool replaced by numbers, which names.clean_name makes nothing of."""
     form = BLANKS[rng.integers(len(BLANKS))]
     return _unique([form.format(i) if blank else name for i, (name, blank) in enumerate(zip(names, which))])
 
 
-def restyled(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
+def restyle_names(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
     """The same words and sides as another rig's author would write them."""
     style = STYLES[rng.integers(len(STYLES))]
     return _unique([style(words or ["Bone"], side) for words, side in map(_parts, names)])
 
 
-def invented(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
+def invent_names(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
     """Every word becomes one that does not exist, the same one wherever it stands; sides stay, or go with the words."""
     keep = rng.random() < 0.5
     book: dict[str, str] = {}

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...geometry.rotations import Array, axis_angle_to_matrix, quaternion_to_matrix, rotation_part
+from ...geometry.rotations import Array, axis_angle_to_matrix, nearest_rotation, quaternion_to_matrix
 from ...rig.point_cloud import Surface
 from ...rig.rig import Rig
 from ...rig.skeleton import ancestor_mask
 from ..packs.rig_packs import Pack
-from .name_augment import renamed, swap_side
+from .name_augment import rename_joints, swap_side
 
 SHARES = {"mirror": 0.5, "lengths": 0.6, "rest": 0.35, "leaves": 0.3, "axes": 0.1, "order": 0.5, "names": 0.4}
 TOUCHING = 0.1  # of the rig's size: a joint this near to another's flesh belongs to it
@@ -25,23 +25,23 @@ ALIKE = 0.02  # of the rig's size: how far mirror images may be apart
 FEWEST = 3  # joints that are left when leaves are dropped
 
 
-def vary(pack: Pack, rng: np.random.Generator) -> Pack:
+def augment_rig(pack: Pack, rng: np.random.Generator) -> Pack:
     """A random selection of the changes below, each with its share of SHARES."""
     chosen = {key: rng.random() < share for key, share in SHARES.items()}
     if chosen["mirror"]:
         pack = mirrored(pack)
     if chosen["lengths"]:
-        pack = stretched(pack, random_factors(pack.rig, rng))
+        pack = stretch_bones(pack, random_factors(pack.rig, rng))
     if chosen["rest"]:
-        pack = rested(pack, random_rest(pack, rng))
+        pack = change_rest(pack, random_rest(pack, rng))
     if chosen["leaves"]:
-        pack = without(pack, random_leaves(pack.rig, rng))
+        pack = without_joints(pack, random_leaves(pack.rig, rng))
     if chosen["axes"]:
-        pack = turned(pack, quaternion_to_matrix(rng.normal(size=(len(pack.rig.names), 4))))
+        pack = roll_bones(pack, quaternion_to_matrix(rng.normal(size=(len(pack.rig.names), 4))))
     if chosen["order"]:
-        pack = reordered(pack, random_order(pack.rig.parents, rng))
+        pack = reorder_joints(pack, random_order(pack.rig.parents, rng))
     if chosen["names"]:
-        pack = replace(pack, rig=replace(pack.rig, names=renamed(pack.rig.names, rng)))
+        pack = replace(pack, rig=replace(pack.rig, names=rename_joints(pack.rig.names, rng)))
     return pack
 
 
@@ -98,7 +98,7 @@ def _named_partners(rig: Rig) -> NDArray[np.int64]:
 # Proportions
 
 
-def stretched(pack: Pack, factors: Array) -> Pack:
+def stretch_bones(pack: Pack, factors: Array) -> Pack:
     """Every bone, with its flesh and the offsets of its children, made factors (J,) times as large; rotations are kept.
 
     With global rotations as they were, forward kinematics leaves the bones' directions as they were. A joint with carrier a
@@ -185,7 +185,7 @@ def random_factors(rig: Rig, rng: np.random.Generator) -> Array:
 # Leaves, order
 
 
-def without(pack: Pack, dropped: NDArray[np.bool_]) -> Pack:
+def without_joints(pack: Pack, dropped: NDArray[np.bool_]) -> Pack:
     """Without the joints of `dropped` (J,), which must hold all that hangs on them; their skin goes to the nearest joint above."""
     rig = pack.rig
     kept = np.flatnonzero(~dropped)
@@ -208,7 +208,7 @@ def random_leaves(rig: Rig, rng: np.random.Generator) -> NDArray[np.bool_]:
     return dropped
 
 
-def reordered(pack: Pack, order: NDArray[np.integer]) -> Pack:
+def reorder_joints(pack: Pack, order: NDArray[np.integer]) -> Pack:
     """Joint i of the result is joint order[i]; parents must still come before children."""
     return _selected(pack, order, np.arange(len(order)))
 
@@ -240,7 +240,7 @@ def _selected(pack: Pack, chosen: NDArray[np.integer], heir: NDArray[np.integer]
 # Rest pose and bone axes
 
 
-def rested(pack: Pack, pose: Array) -> Pack:
+def change_rest(pack: Pack, pose: Array) -> Pack:
     """The rig with `pose` (J, 4, 4) as its rest pose, made rigid; clips stay, turns away from rest change.
 
     Points go into the new rest Q by linear blend skinning with Q R^-1. A point on one joint is then posed as before:
@@ -258,13 +258,13 @@ def random_rest(pack: Pack, rng: np.random.Generator) -> Array:
     """(J, 4, 4) a frame of a clip, with the root as at rest, or the rest pose bent at random."""
     rig = pack.rig
     if not pack.clips or rng.random() < 0.5:
-        return bent(pack, random_bends(rig, rng))
+        return bend_rest(pack, random_bends(rig, rng))
     clip = list(pack.clips.values())[rng.integers(len(pack.clips))]
     pose = _rigid(clip[rng.integers(len(clip))].astype(np.float64))
     return rig.rest[0] @ np.linalg.inv(pose[0]) @ pose
 
 
-def bent(pack: Pack, local: Array) -> Array:
+def bend_rest(pack: Pack, local: Array) -> Array:
     """The rest pose with L (J, 3, 3), in world axes, at the joints -> (J, 4, 4): G_j = G_a L_j, and a head follows its carrier a."""
     rig, above = pack.rig, carriers(pack)
     turns, heads = np.array(local), np.array(rig.heads)
@@ -293,7 +293,7 @@ def random_bends(rig: Rig, rng: np.random.Generator) -> Array:
     return axis_angle_to_matrix(vectors, np.linalg.norm(vectors, axis=-1))
 
 
-def turned(pack: Pack, axes: Array) -> Pack:
+def roll_bones(pack: Pack, axes: Array) -> Pack:
     """Bones with other axes: R' = R A and P' = P A with A (J, 3, 3) rotations, so that P' R'^-1 = P R^-1 and nothing moves."""
     rest = pack.rig.rest.copy()
     rest[:, :3, :3] = rest[:, :3, :3] @ axes
@@ -332,7 +332,7 @@ def _skinned(surface: Surface, carry: Array) -> Surface:
 def _rigid(pose: Array) -> Array:
     """(J, 4, 4) with its scale taken out."""
     rigid = np.tile(np.eye(4), (len(pose), 1, 1))
-    rigid[:, :3, :3], rigid[:, :3, 3] = rotation_part(pose), pose[:, :3, 3]
+    rigid[:, :3, :3], rigid[:, :3, 3] = nearest_rotation(pose), pose[:, :3, 3]
     return rigid
 
 

@@ -16,14 +16,14 @@ from ...encoders.crops import SIZE, crop_box, crop_side, to_crop
 from ...geometry.camera import Camera, fit_distance, project, view_yaw
 from ...geometry.rotations import Array, axis_angle_to_matrix, matrix_to_rot6d, rot6d_to_matrix
 from ...model.config import Config
-from ...model.encode_rig import Body, Pairs, body_of, pairs_of
+from ...model.encode_rig import ReferencePairs, SkeletonFeatures, encode_reference_pairs, encode_skeleton
 from ...rendering import point_splatting
 from ...rig.skeleton import global_to_local, network_axes, pose_to_network
 from ..creatures.creatures import creature
 from ..packs.rig_packs import Pack
-from .image_degradation import developed
-from .motion_augment import stirred
-from .rig_augment import vary
+from .image_degradation import degrade
+from .motion_augment import perturb_motion
+from .rig_augment import augment_rig
 
 REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
 FIRST_SHARE = 1 / 3  # the first frame of a clip: a pose that characters are left in
@@ -43,8 +43,8 @@ class Sample:
     uv (T, K, 2).
     """
 
-    body: Body
-    pairs: Pairs
+    body: SkeletonFeatures
+    pairs: ReferencePairs
     tokens: Tensor
     position: Tensor
     turns: Tensor
@@ -52,18 +52,21 @@ class Sample:
 
 
 @dataclass(eq=False)
-class Actor:
+class SampleSource:
     """A pack made ready: its cloud and what the network is told about the rig."""
 
     pack: Pack
-    body: Body
+    body: SkeletonFeatures
     cloud: point_splatting.Cloud
     clips: list[NDArray[np.float32]] = field(default_factory=list)
 
 
-def actor_of(pack: Pack, config: Config, device: torch.device | str = "cpu") -> Actor:
-    return Actor(
-        pack, body_of(pack.rig, config), point_splatting.cloud_of(pack.surface, pack.rig.rest, device), list(pack.clips.values())
+def sample_source_of(pack: Pack, config: Config, device: torch.device | str = "cpu") -> SampleSource:
+    return SampleSource(
+        pack,
+        encode_skeleton(pack.rig, config),
+        point_splatting.cloud_of(pack.surface, pack.rig.rest, device),
+        list(pack.clips.values()),
     )
 
 
@@ -99,34 +102,36 @@ class Windows(IterableDataset[Sample]):
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         if worker is not None:
             torch.set_num_threads(1)
-        actors = [actor_of(pack, self.config, self.device) for pack in self.packs]
+        actors = [sample_source_of(pack, self.config, self.device) for pack in self.packs]
         # the loader takes one sample from each worker in turn: together they keep the order of the numbers
         for number in islice(count() if self.numbers is None else self.numbers, first, None, step):
             rng = np.random.default_rng([self.seed, number])
             yield self.sample(self._actor(actors, rng), rng)
 
-    def _actor(self, actors: Sequence[Actor], rng: np.random.Generator) -> Actor:
+    def _actor(self, actors: Sequence[SampleSource], rng: np.random.Generator) -> SampleSource:
         """One of the packs, changed or not, or a creature that nobody has seen."""
         if rng.random() < self.recipe.creatures or not actors:
-            actor = actor_of(creature(int(rng.integers(self.recipe.kinds))), self.config, self.device)
+            actor = sample_source_of(creature(int(rng.integers(self.recipe.kinds))), self.config, self.device)
         else:
             actor = actors[int(rng.integers(len(actors)))]
         if rng.random() >= self.recipe.varied:
             return actor
-        pack = vary(actor.pack, rng)
+        pack = augment_rig(actor.pack, rng)
         cloud = point_splatting.cloud_of(pack.surface, pack.rig.rest, self.device, actor.cloud.spacing)
-        return Actor(pack, body_of(pack.rig, self.config), cloud, list(pack.clips.values()))
+        return SampleSource(pack, encode_skeleton(pack.rig, self.config), cloud, list(pack.clips.values()))
 
-    def sample(self, actor: Actor, rng: np.random.Generator) -> Sample:
+    def sample(self, actor: SampleSource, rng: np.random.Generator) -> Sample:
         poses = _window(actor.clips[rng.integers(len(actor.clips))], self.recipe.frames, rng)
         if self.recipe.stirred and rng.random() < self.recipe.stirred:
-            poses = stirred(poses, actor.pack.rig, rng)
+            poses = perturb_motion(poses, actor.pack.rig, rng)
         references = np.stack([_reference_pose(actor, rng) for _ in range(PAIRS)])
         azimuth = rng.uniform(-np.pi, np.pi)
         look = _look(actor.cloud, rng)
-        shot = _shoot(look, poses, azimuth, rng)
-        still = _shoot(look, references[:1], azimuth + rng.normal(0, self.recipe.side_error), rng)
-        pairs = pairs_of(actor.pack.rig, references, [still.azimuth] * PAIRS, still.projection, still.squares[0], self.config)
+        shot = _render_window(look, poses, azimuth, rng)
+        still = _render_window(look, references[:1], azimuth + rng.normal(0, self.recipe.side_error), rng)
+        pairs = encode_reference_pairs(
+            actor.pack.rig, references, [still.azimuth] * PAIRS, still.projection, still.squares[0], self.config
+        )
         if rng.random() < NOISY_SHARE:
             pairs = _disturbed(pairs, rng)
         turns, position = pose_to_network(actor.pack.rig, poses.astype(np.float64), self.config.tips)
@@ -158,7 +163,7 @@ def _window(clip: NDArray[np.float32], frames: int, rng: np.random.Generator) ->
     return clip[np.minimum(start + stride * np.arange(frames), len(clip) - 1)]
 
 
-def _reference_pose(actor: Actor, rng: np.random.Generator) -> Array:
+def _reference_pose(actor: SampleSource, rng: np.random.Generator) -> Array:
     """The rest pose, the first frame of a clip, or any frame of any clip; always as the rig faces in its clips."""
     choice = rng.random()
     if choice < REST_SHARE:
@@ -167,7 +172,7 @@ def _reference_pose(actor: Actor, rng: np.random.Generator) -> Array:
     return clip[0 if choice < REST_SHARE + FIRST_SHARE else rng.integers(len(clip))].astype(np.float64)
 
 
-def _disturbed(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+def _disturbed(pairs: ReferencePairs, rng: np.random.Generator) -> ReferencePairs:
     """A pair that is a few millimetres of a 1 m cube and about a degree off, joint by joint."""
     axes = rng.normal(size=(*pairs.rot6d.shape[:2], 3))
     axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
@@ -204,7 +209,7 @@ def _patterned(cloud: point_splatting.Cloud, rng: np.random.Generator) -> Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class RenderedWindow:
     """Crops (T, 224, 224, 3) uint8 from one camera, its projection (3, 4) and the squares (T, 4) that were cut out."""
 
     crops: Tensor
@@ -213,7 +218,9 @@ class Shot:
     azimuth: float
 
 
-def _shoot(cloud: point_splatting.Cloud, poses: NDArray[np.floating], azimuth: float, rng: np.random.Generator) -> Shot:
+def _render_window(
+    cloud: point_splatting.Cloud, poses: NDArray[np.floating], azimuth: float, rng: np.random.Generator
+) -> RenderedWindow:
     """Render joint matrices (T, J, 4, 4) from `azimuth`, each frame straight into its crop."""
     points, normals = cloud.skin(torch.as_tensor(poses, dtype=torch.float32, device=cloud.points.device))
     low, high = points.amin((0, 1)).cpu().numpy().astype(float), points.amax((0, 1)).cpu().numpy().astype(float)
@@ -230,7 +237,7 @@ def _shoot(cloud: point_splatting.Cloud, poses: NDArray[np.floating], azimuth: f
         torch.tensor(light / np.linalg.norm(light), dtype=torch.float32, device=points.device), SIZE, SIZE, spacing=cloud.spacing,
         shading=shading,
     )  # fmt: skip
-    return Shot(developed(rgba, rng), camera.projection, squares, azimuth)
+    return RenderedWindow(degrade(rgba, rng), camera.projection, squares, azimuth)
 
 
 def _squares(boxes: Array, rng: np.random.Generator) -> Array:
@@ -250,6 +257,6 @@ def inside_crops(projection: Array, squares: Array) -> Tensor:
     return torch.tensor(crop @ projection, dtype=torch.float32)
 
 
-def develop(rgba: Tensor) -> Tensor:
+def degrade_crops(rgba: Tensor) -> Tensor:
     """(T, H, W, 4) straight alpha on white -> (T, H, W, 3) uint8."""
     return ((rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).clamp(0, 1) * 255).round().to(torch.uint8)

@@ -89,7 +89,7 @@ def press_run() -> set[str]:
 def turn() -> None:
     """One job beside the window to its end, and the timer that starts the next."""
     background_runner.current().join()
-    assert background_runner.tick() is None
+    assert background_runner.poll_current() is None
     if bpy.app.timers.is_registered(job_queue.step):
         bpy.app.timers.unregister(job_queue.step)
         job_queue.step()
@@ -106,13 +106,13 @@ def test_a_capture_started_between_two_jobs_is_waited_for(backend: Backend, wind
     add("run", obj)
     assert press_run() == {"FINISHED"}
     background_runner.current().join()
-    background_runner.tick()
+    background_runner.poll_current()
     bpy.app.timers.unregister(job_queue.step)
-    other = task.Job(progress for progress in ())
-    background_runner.run_beside_window(other, lambda _: None)
+    other = task.Task(progress for progress in ())
+    background_runner.run_in_background(other, lambda _: None)
     assert job_queue.step() == job_queue.PAUSE and states() == ["DONE", "WAITING"]
     other.join()
-    background_runner.tick()
+    background_runner.poll_current()
     job_queue.step()
     play()
     assert states() == ["DONE", "DONE"] and backend.videos == ["walk", "run"]
@@ -162,7 +162,7 @@ def test_selected_bones_are_those_at_the_time_of_adding(backend: Backend) -> Non
     select(obj)
     with pytest.raises(RuntimeError, match="No bone of armature .* is selected"):
         bpy.ops.anyrig.queue_add()
-    assert background_runner.message()[1] and background_runner.fix() == "deform_bones", "the panel has a button for it"
+    assert background_runner.status()[1] and background_runner.status_fix() == "deform_bones", "the panel has a button for it"
     assert bpy.ops.anyrig.queue_run() == {"FINISHED"} and states() == ["DONE", "DONE"]
     assert [set(targets[0].rig.names) for targets, _, _ in backend.calls] == [{"spine", "head"}, {"spine", "hand.L"}]
 
@@ -229,7 +229,7 @@ def test_failing_stops_nothing_else_and_is_told(backend: Backend) -> None:
     assert bpy.ops.anyrig.queue_run() == {"FINISHED"}
     assert states() == ["DONE", "FAILED", "DONE"] and backend.videos == ["walk", "broken", "run"]
     assert jobs()[1].message == "Video '/clips/broken.mp4' is broken: choose another."
-    assert background_runner.message() == ("Queue: 2 of 3 jobs done, 1 failed: see the list.", True)
+    assert background_runner.status() == ("Queue: 2 of 3 jobs done, 1 failed: see the list.", True)
     assert first.animation_data.action.name == "run" and second.animation_data.action.name.startswith("walk")
     assert not bpy.ops.anyrig.queue_run.poll()
     bpy.context.scene.anyrig_queue.index = 1
@@ -274,7 +274,7 @@ def test_jobs_run_one_after_another_each_an_undo_step(window: None, backend: Bac
     assert not bpy.ops.anyrig.queue_run.poll() and not bpy.ops.anyrig.capture.poll()
     play()
     assert states() == ["DONE", "FAILED", "DONE"] and not job_queue.running_key()
-    assert background_runner.message() == ("Queue: 2 of 3 jobs done, 1 failed: see the list.", True)
+    assert background_runner.status() == ("Queue: 2 of 3 jobs done, 1 failed: see the list.", True)
     assert [bpy.data.objects[name].animation_data.action.name for name in ("Human", "Quadruped")] == ["walk", "run"]
     bpy.ops.ed.undo()
     assert (
@@ -299,7 +299,7 @@ def test_cancel_stops_the_queue(window: None, backend: Backend, when: int) -> No
     assert bpy.ops.anyrig.cancel() == {"FINISHED"}
     play()
     assert states() == ["DONE"] * when + ["WAITING"] * (3 - when) and not job_queue.running_key()
-    assert background_runner.message() == ("Cancelled: nothing was changed.", False)
+    assert background_runner.status() == ("Cancelled: nothing was changed.", False)
     assert len(bpy.data.actions) == when and not bpy.app.timers.is_registered(job_queue.step)
 
 
@@ -314,7 +314,7 @@ def test_the_running_job_is_left_alone_and_a_removed_one_is_skipped(window: None
     bpy.ops.anyrig.queue_remove()
     play()
     assert backend.videos == ["a", "c"] and states() == ["DONE", "DONE"]
-    assert background_runner.message() == ("Queue: 2 of 2 jobs done.", False)
+    assert background_runner.status() == ("Queue: 2 of 2 jobs done.", False)
 
 
 def test_all_but_the_running_job_can_be_cleared(window: None, backend: Backend) -> None:
@@ -335,7 +335,7 @@ def test_loading_or_disabling_ends_the_queue(window: None, how: str) -> None:
         add(name, obj)
     press_run()
     background_runner.current().join()
-    background_runner.tick()
+    background_runner.poll_current()
     assert bpy.app.timers.is_registered(job_queue.step)
     if how == "load":
         bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
@@ -355,7 +355,7 @@ def test_a_job_that_cannot_start_is_told(window: None, monkeypatch: pytest.Monke
     bpy.ops.object.mode_set(mode="EDIT")
     press_run()
     assert states() == ["FAILED"] and "edit mode" in jobs()[0].message and background_runner.current() is None
-    assert background_runner.message() == ("Queue: 0 of 1 job done, 1 failed: see the list.", True)
+    assert background_runner.status() == ("Queue: 0 of 1 job done, 1 failed: see the list.", True)
 
 
 # ---- out of Blender

@@ -219,7 +219,7 @@ def test_strip_of_an_action_that_begins_between_two_frames_plays_as_before() -> 
 
 @pytest.mark.parametrize("path", ["C:\\clips\\walk.mp4", "/clips/walk.mp4", "walk.mp4"])
 def test_actions_are_called_after_the_file_alone(path: str) -> None:
-    assert run_capture.take_of(bpy.context.scene, capture_params.CaptureParams(Clip(path), Settings()), []).name == "walk"
+    assert run_capture.request_of(bpy.context.scene, capture_params.CaptureParams(Clip(path), Settings()), []).name == "walk"
 
 
 def test_strip_alone_goes_above_existing_tracks(backend: Backend) -> None:

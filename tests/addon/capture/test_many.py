@@ -93,7 +93,7 @@ def test_all_are_keyed_and_the_network_reads_the_video_once(panel: Any, monkeypa
     assert sum(alone) == FRAMES + FRAMES + views and sum(seen) == FRAMES + FRAMES + views * len(rigs)
     assert [obj.animation_data.action.name for obj in rigs] == ["box.002", "box.001", "box.003"]
     assert all(tuple(obj.animation_data.action.frame_range) == (1.0, 5.0) for obj in rigs)
-    assert background_runner.message() == (
+    assert background_runner.status() == (
         f"'box': 5 frames of video keyed onto Quadruped, Human, {rigs[2].name} from frame 1 on.",
         False,
     )
@@ -107,7 +107,7 @@ def test_all_are_one_undo_step(panel: Any, monkeypatch: pytest.MonkeyPatch) -> N
     # a Blender without windows has no button that could be pressed
     assert operators.ANYRIG_OT_capture.invoke(SimpleNamespace(), bpy.context, None) == {"CANCELLED"}
     background_runner.current().join()
-    assert background_runner.tick() is None
+    assert background_runner.poll_current() is None
     assert all(bpy.data.objects[name].animation_data for name in names)
     bpy.ops.ed.undo()
     assert not any(bpy.data.objects[name].animation_data for name in names) and not bpy.data.actions

@@ -102,7 +102,7 @@ def animation_state() -> list[Any]:
 def wait_until_done() -> None:
     """Play the window's timer until the job has been handed over."""
     end = time.monotonic() + 20
-    while background_runner.tick() is not None:
+    while background_runner.poll_current() is not None:
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -117,7 +117,7 @@ def registered_things() -> dict[str, Any]:
         "operators": dir(bpy.ops.anyrig),
         "scene": hasattr(bpy.types.Scene, "anyrig"),
         "handlers": handlers,
-        "timer": bpy.app.timers.is_registered(background_runner.tick),
+        "timer": bpy.app.timers.is_registered(background_runner.poll_current),
         "previews": len(panels._previews),
     }
 
@@ -271,7 +271,7 @@ def test_operator_keys_what_the_backend_returns(registered: None, backend: Calla
         scene.frame_set(12 + index)
         rig = targets[0].rig
         assert geodesic_angle(rig.turns(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
-    text, is_error = background_runner.message()
+    text, is_error = background_runner.status()
     assert "fox trot.v2" in text and "frame 12" in text and not is_error
     preview = panels._previews["collection"][panels.VIEW]
     shown = np.array(preview.image_pixels_float[:]).reshape(32, 32, 4)[::-1] * 255
@@ -332,7 +332,7 @@ def test_failed_run_changes_nothing(registered: None, backend: Callable[..., Bac
     with pytest.raises(RuntimeError, match=str(fail).split(":")[0]):
         bpy.ops.anyrig.capture()
     assert animation_state() == before and stand_in.closed == 1
-    assert str(fail) in background_runner.message()[0] and background_runner.message()[1]
+    assert str(fail) in background_runner.status()[0] and background_runner.status()[1]
 
 
 def test_no_armature_is_keyed_when_one_cannot_be(backend: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +357,7 @@ def test_armature_without_a_mesh_is_drawn_by_the_job(backend: Callable[..., Back
     stand_in = backend(view=3)
     take = run_capture.gather(bpy.context, [obj], params())
     assert take.subjects[0].references == ()
-    (result,) = task.Job(run_capture.steps(take)).drain().result
+    (result,) = task.Task(run_capture.steps(take)).drain().result
     references = stand_in.calls[0][0][0].references
     assert len(references) == 16 and result.view is references[3] and references[3].picture[..., 3].any()
 
@@ -446,7 +446,7 @@ def test_cancel_button_leaves_everything(window: Press, backend: Callable[..., B
     assert bpy.ops.anyrig.cancel() == {"FINISHED"}
     stand_in.gate.set()
     wait_until_done()
-    assert animation_state() == before and background_runner.message() == ("Cancelled: nothing was changed.", False)
+    assert animation_state() == before and background_runner.status() == ("Cancelled: nothing was changed.", False)
     assert stand_in.closed == 1 and background_runner.current() is None
     assert (running.result is None) == (when == "midway")
 
@@ -460,14 +460,14 @@ def test_failure_beside_a_window_is_told_in_the_panel(window: Press, backend: Ca
     window.press()
     wait_until_done()
     assert animation_state() == before
-    assert str(fail) in background_runner.message()[0] and background_runner.message()[1]
+    assert str(fail) in background_runner.status()[0] and background_runner.status()[1]
 
 
 def test_what_cannot_start_is_reported(window: Press) -> None:
     human()
     fill_panel(trim_start=2.0, trim_end=1.0)
     assert window.press() == {"CANCELLED"} and "swap the two" in window.reports[0]
-    assert background_runner.current() is None and background_runner.message() == (window.reports[0], True)
+    assert background_runner.current() is None and background_runner.status() == (window.reports[0], True)
 
 
 def test_armature_may_be_renamed_and_the_scene_changed_meanwhile(window: Press, backend: Callable[..., Backend]) -> None:
@@ -504,7 +504,7 @@ def test_armature_deleted_meanwhile_is_told(window: Press, backend: Callable[...
     window.press()
     bpy.data.objects.remove(obj)
     wait_until_done()
-    assert background_runner.message() == (
+    assert background_runner.status() == (
         "Armature 'Human' was deleted during the capture: undo that, then recover the take under Takes.",
         True,
     )
@@ -534,7 +534,7 @@ def test_panel_shows_inputs_then_progress_then_the_view(window: Press, backend: 
     assert any(kind == "progress" for kind, _ in drawn)
     wait_until_done()
     assert any(kind == "template_icon" for kind, _ in draw()) and not any(kind == "progress" for kind, _ in draw())
-    background_runner.tell("Bone 'Tail': it is not there, which takes more than one line to say; undo that.", is_error=True)
+    background_runner.set_status("Bone 'Tail': it is not there, which takes more than one line to say; undo that.", is_error=True)
     lines = [text for kind, text in draw() if kind == "label" and text.startswith(("Bone", "takes"))]
     assert lines and max(map(len, lines)) <= wrapped_label.WRAP
 

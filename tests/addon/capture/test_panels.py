@@ -101,11 +101,11 @@ def test_nothing_can_be_changed_while_a_capture_runs(monkeypatch: pytest.MonkeyP
 def test_fixes_set_right_what_is_wrong(start: dict[str, Any], fix: str, after: dict[str, Any]) -> None:
     for name, value in start.items():
         setattr(scene_props(), name, value)
-    background_runner.tell("It does not work.", is_error=True, fix=fix)
+    background_runner.set_status("It does not work.", is_error=True, fix=fix)
     drawn = draw(panels.ANYRIG_PT_run)
     assert ("operator", "anyrig.fix") in drawn and ("text", fix_buttons.FIXES[fix].label) in drawn
     assert bpy.ops.anyrig.fix(fix=fix) == {"FINISHED"}
-    assert {name: getattr(scene_props(), name) for name in after} == after and background_runner.message() == ("", False)
+    assert {name: getattr(scene_props(), name) for name in after} == after and background_runner.status() == ("", False)
 
 
 def test_an_error_of_the_operator_brings_its_button() -> None:
@@ -114,7 +114,7 @@ def test_an_error_of_the_operator_brings_its_button() -> None:
     scene_props().trim_start, scene_props().trim_end = 3.0, 2.0
     with pytest.raises(RuntimeError, match="swap the two"):
         bpy.ops.anyrig.capture()
-    assert background_runner.fix() == "whole_video" and ("operator", "anyrig.fix") in draw(panels.ANYRIG_PT_run)
+    assert background_runner.status_fix() == "whole_video" and ("operator", "anyrig.fix") in draw(panels.ANYRIG_PT_run)
 
 
 def test_an_error_of_the_job_brings_its_button() -> None:
@@ -122,9 +122,9 @@ def test_an_error_of_the_job_brings_its_button() -> None:
         raise UserError("Device 'cuda' does not work: choose 'cpu'.", fix="use_cpu")
         yield
 
-    ended = task.Job(steps()).drain()  # type: ignore[arg-type]
+    ended = task.Task(steps()).drain()  # type: ignore[arg-type]
     operators.finish(None, ended)  # type: ignore[arg-type]
-    assert background_runner.fix() == "use_cpu" and background_runner.message()[1]
+    assert background_runner.status_fix() == "use_cpu" and background_runner.status()[1]
 
 
 def test_what_nobody_foresaw_offers_the_diagnostics(caplog: pytest.LogCaptureFixture) -> None:
@@ -132,7 +132,7 @@ def test_what_nobody_foresaw_offers_the_diagnostics(caplog: pytest.LogCaptureFix
         raise ValueError("shapes")
         yield
 
-    ended = task.Job(steps()).drain()  # type: ignore[arg-type]
+    ended = task.Task(steps()).drain()  # type: ignore[arg-type]
     operators.finish(None, ended)  # type: ignore[arg-type]
     assert ("operator", "anyrig.copy_diagnostics") in draw(panels.ANYRIG_PT_run)
 
@@ -162,8 +162,8 @@ def test_gpu_that_torch_is_too_old_for_offers_the_cpu(monkeypatch: pytest.Monkey
     from anyrig.backend.hardware import devices
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(devices, "obstacle", lambda _: "This GPU is newer than PyTorch: set Device to CPU.")
-    monkeypatch.setattr(devices, "look", lambda: None)
+    monkeypatch.setattr(devices, "device_obstacle", lambda _: "This GPU is newer than PyTorch: set Device to CPU.")
+    monkeypatch.setattr(devices, "look_up_devices", lambda: None)
     with pytest.raises(UserError, match="set Device to CPU") as caught:
         devices.pick_device("cuda")
     assert caught.value.fix == "use_cpu"
@@ -175,7 +175,7 @@ def test_gpu_that_torch_is_too_old_for_offers_the_cpu(monkeypatch: pytest.Monkey
 def test_choosing_a_video_forgets_what_was_said_of_another(video: Path) -> None:
     props = scene_props()
     props.trim_start, props.trim_end, props.use_box, props.matte = 1.0, 2.0, True, "/m.mp4"
-    background_runner.tell("wrong", is_error=True)
+    background_runner.set_status("wrong", is_error=True)
     assert bpy.ops.anyrig.choose_video(filepath=str(video)) == {"FINISHED"}
     assert (
         props.video == str(video) and (props.video_frames, props.video_fps) == (30, 15.0) and tuple(props.video_size) == (64, 48)
@@ -185,7 +185,7 @@ def test_choosing_a_video_forgets_what_was_said_of_another(video: Path) -> None:
         0.0,
         False,
         "",
-    ) and background_runner.message()[0] == ""
+    ) and background_runner.status()[0] == ""
 
 
 def test_dropped_files_go_to_the_same_operator() -> None:
@@ -315,9 +315,9 @@ def test_escape_keeps_the_earlier_box(video: Path) -> None:
 
 def test_box_by_numbers(video: Path) -> None:
     bpy.ops.anyrig.choose_video(filepath=str(video))
-    background_runner.tell("No subject was found.", is_error=True, fix="draw_box")
+    background_runner.set_status("No subject was found.", is_error=True, fix="draw_box")
     assert bpy.ops.anyrig.draw_box(box=(1, 2, 30, 40)) == {"FINISHED"}
-    assert scene_props().use_box and tuple(scene_props().box) == (1, 2, 30, 40) and background_runner.fix() == ""
+    assert scene_props().use_box and tuple(scene_props().box) == (1, 2, 30, 40) and background_runner.status_fix() == ""
     for box, message in (((5, 5, 5, 9), "box is empty"), ((70, 5, 90, 9), "outside the picture of 64 x 48")):
         with pytest.raises(RuntimeError, match=message):
             bpy.ops.anyrig.draw_box(box=box)

@@ -14,7 +14,7 @@ from anyrig.addon.command_line import commands
 from anyrig.addon.keying.write_action import EULER_MODES
 from anyrig.addon.rig.armature import pose_of, rig_from_armature
 from anyrig.addon.rig.bone_warnings import warnings_of
-from anyrig.backend.geometry.rotations import axis_angle_to_matrix, geodesic_angle, orthogonal_part
+from anyrig.backend.geometry.rotations import axis_angle_to_matrix, geodesic_angle, nearest_orthogonal
 from anyrig.tests.addon import fixtures, synthetic
 from anyrig.tests.addon.fixtures import BoneSpec, chain, make_rig
 from anyrig.tests.addon.playback import assert_shows, curves_of, paths_of, played
@@ -214,7 +214,7 @@ def test_mirrored_objects(made_up: synthetic.MadeUp, scale: tuple[float, float, 
     assert_captured(made_up, obj)
     world = made_up.rigs[0].world
     assert np.linalg.det(world) < 0 and np.allclose(world @ world.T, np.eye(3), atol=1e-6)
-    assert np.allclose(world, orthogonal_part(np.array(obj.matrix_world)), atol=1e-6)
+    assert np.allclose(world, nearest_orthogonal(np.array(obj.matrix_world)), atol=1e-6)
 
 
 def test_a_mirrored_object_shows_the_turn_that_the_video_shows() -> None:

@@ -121,13 +121,13 @@ def test_the_backdrop_is_the_colour_that_the_character_has_not():
     green[:] = (40, 170, 70, 255)
     assert render_action.plain_backdrop([green]) != (40, 170, 70)
     clear = np.zeros((8, 8, 4), np.uint8)
-    assert (render_action.over(clear, (1, 2, 3)) == (1, 2, 3)).all()
-    assert (render_action.over(green, (1, 2, 3)) == (40, 170, 70)).all()
+    assert (render_action.composite(clear, (1, 2, 3)) == (1, 2, 3)).all()
+    assert (render_action.composite(green, (1, 2, 3)) == (40, 170, 70)).all()
 
 
 def test_filming_gives_a_frame_and_a_true_pose_for_every_scene_frame(tmp_path: Path):
     walker = make_character(WALKER, FEW)
-    shot = demo.film(walker, walk_of(walker), 0.5, 0.1, tmp_path / "walk.mp4")
+    shot = demo.render_clip(walker, walk_of(walker), 0.5, 0.1, tmp_path / "walk.mp4")
     info = probe(shot.clip)
     assert (info.frames, info.fps) == (FEW + 1, 24)
     assert shot.truth.shape == (FEW + 1, 19, 4, 4)
@@ -137,7 +137,7 @@ def test_filming_gives_a_frame_and_a_true_pose_for_every_scene_frame(tmp_path: P
 def test_an_action_of_one_frame_is_refused(tmp_path: Path):
     walker = make_character(WALKER, 1)
     with pytest.raises(UserError, match="'Walker walk' has a single frame"):
-        demo.film(walker, walk_of(walker), 0.0, 0.0, tmp_path / "walk.mp4")
+        demo.render_clip(walker, walk_of(walker), 0.0, 0.0, tmp_path / "walk.mp4")
 
 
 def test_a_rig_without_actions_is_refused():
@@ -161,7 +161,7 @@ def test_the_longest_action_is_filmed_and_the_other_gives_the_reference():
     walk = demo.longest_action(walker)
     assert walk.name == "Armature|File_Walk"
     assert demo.default_reference(walker, walk) == "Sit:0"
-    demo.stand(walker, "Sit:2")
+    demo.pose_reference(walker, "Sit:2")
     assert (walk_of(walker).name, bpy.context.scene.frame_current) == ("Sit", 2)
 
 
@@ -169,7 +169,7 @@ def test_the_rest_pose_is_the_reference_where_there_is_no_other_action():
     walker = make_character(WALKER, FEW)
     bpy.context.scene.frame_set(3)
     assert demo.default_reference(walker, walk_of(walker)) == "rest"
-    demo.stand(walker, "rest")
+    demo.pose_reference(walker, "rest")
     assert walker.animation_data.action is None
     rests = [bone.bone.matrix_local for bone in walker.pose.bones]
     np.testing.assert_allclose([np.array(b.matrix) for b in walker.pose.bones], [np.array(r) for r in rests], atol=1e-6)
@@ -187,7 +187,7 @@ def test_the_rest_pose_is_the_reference_where_there_is_no_other_action():
 def test_a_reference_that_is_not_there_is_refused(reference: str, message: str):
     walker = two_actions()
     with pytest.raises(UserError, match=message):
-        demo.stand(walker, reference)
+        demo.pose_reference(walker, reference)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_round_trip_ends_with_one_json_object(tmp_path: Path):
 @pytest.mark.usefixtures("small")
 def test_the_users_own_rig_and_video(tmp_path: Path):
     walker = make_character(WALKER, FEW)
-    demo.film(walker, walk_of(walker), 0.5, 0.1, tmp_path / "mine.mp4")
+    demo.render_clip(walker, walk_of(walker), 0.5, 0.1, tmp_path / "mine.mp4")
     rig = tmp_path / "rig.blend"
     bpy.ops.wm.save_as_mainfile(filepath=str(rig))
     demonstrate(["--rig", str(rig), "--video", str(tmp_path / "mine.mp4")], tmp_path / "out")

@@ -13,7 +13,7 @@ from anyrig.addon.rig.actions import pose_frames
 from anyrig.addon.rig.armature import rig_from_armature
 from anyrig.addon.rig.surface_points import strongest, surface_of
 from anyrig.backend.errors import UserError
-from anyrig.backend.geometry.rotations import Array, geodesic_angle, rotation_part
+from anyrig.backend.geometry.rotations import Array, geodesic_angle, nearest_rotation
 from anyrig.backend.rig.point_cloud import Surface
 from anyrig.backend.train.packs.rig_packs import Pack
 from anyrig.tests.addon.fixtures import add_mesh, chain, make_rig
@@ -128,7 +128,7 @@ def test_turns_in_world_axes_are_the_armatures_turned() -> None:
     rig, world = rig_from_armature(obj), np.array(obj.matrix_world, np.float64)
     poses = pose_frames(obj, action, rig.names, [1])
     moved = world_rig(rig, world, "x")
-    axes = rotation_part(world)
+    axes = nearest_rotation(world)
     found = moved.turns(world_poses(rig, moved, world, poses))
     assert np.degrees(geodesic_angle(found, axes @ rig.turns(poses) @ axes.T)).max() < 1e-3
 

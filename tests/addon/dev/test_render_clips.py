@@ -13,7 +13,7 @@ from anyrig.addon.dev.pack import make_pack
 from anyrig.backend.errors import UserError
 from anyrig.backend.geometry.camera import Camera, project
 from anyrig.backend.rendering.point_splatting import cloud_of
-from anyrig.backend.train.packs.rendered_clips import Filmed, chance, films_in, load_covers, stem_of
+from anyrig.backend.train.packs.rendered_clips import RenderedClip, load_mattes, rendered_clips_in, seeded_rng, stem_of
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import read_frames
 from anyrig.tests.addon.fixtures import BoneSpec, make_rig
@@ -64,10 +64,10 @@ def test_a_file_is_filmed_where_the_json_says(tmp_path: Path, capsys: pytest.Cap
     path, out = saved(tmp_path), tmp_path / "out"
     assert commands.main(["render", str(path), "-o", str(out), "--clip", "lean", *SMALL]) == 0
     assert "lean: 3 frames" in capsys.readouterr().out
-    [(video, filmed)] = films_in(out)
+    [(video, filmed)] = rendered_clips_in(out)
     assert video.name == "post__lean.mp4"
     assert (filmed.pack, filmed.clip, filmed.frames, filmed.width, filmed.fps) == ("post", "lean", 3, 64, 24.0)
-    rng = chance(0, "post", "lean")
+    rng = seeded_rng(0, "post", "lean")
     assert filmed.azimuth == rng.uniform(-np.pi, np.pi) and filmed.pitch == rng.uniform(0, 0.25)
     pack = make_pack(bpy.data.objects["Post"], "post")
     poses = pack.clips["lean"]
@@ -89,8 +89,8 @@ def test_a_few_frames_with_their_true_mattes(tmp_path: Path) -> None:
     assert "is there already" not in told[0], "it is rendered again where it lacks the covers"
     assert render_clips.render_command([str(path), "-o", str(out), *options, "--covers"], told.append) == 0
     assert "is there already" in told[-1]
-    [(video, filmed)] = films_in(out)
-    covers, seen = load_covers(video), is_red(pictures(video))
+    [(video, filmed)] = rendered_clips_in(out)
+    covers, seen = load_mattes(video), is_red(pictures(video))
     assert filmed.frames == len(covers) == len(seen) == 2
     assert (covers[0] != covers[1]).any(), "the first and the last frame of the clip"
     assert ((covers >= 128) & seen).sum() > 0.85 * ((covers >= 128) | seen).sum()
@@ -98,13 +98,16 @@ def test_a_few_frames_with_their_true_mattes(tmp_path: Path) -> None:
 
 def test_there_are_a_sky_a_ground_and_a_shadow(tmp_path: Path) -> None:
     obj = swinging()
-    action = render_clips.labelled(obj)["stand"]
+    action = render_clips.actions_by_clip_name(obj)["stand"]
     weather = outdoor_scene.Weather(0.6, 1.5, 4, 1)
-    with render_clips.acting(obj, action) as actor, outdoor_scene.set_of(actor.objects, "CYCLES", 1) as scene:
+    with (
+        render_clips.rendered_armature(obj, action) as actor,
+        outdoor_scene.outdoor_scene_of(actor.objects, "CYCLES", 1) as scene,
+    ):
         camera, floor = render_clips.frame_motion(actor, scene, 0.0, 0.2, 64)
         with outdoor_scene.surroundings(scene, camera, floor, weather):
             # the sun stands on the right, at +x, so the shadow falls to the left of the foot
-            picture = next(outdoor_scene.shoot(scene, 1, actor.pose)).astype(float)
+            picture = next(outdoor_scene.render_frame(scene, 1, actor.pose)).astype(float)
     assert floor == pytest.approx(0, abs=1e-5)
     top, ground = picture[:3].mean((0, 1)), picture[-3:].mean((0, 1))
     assert top[2] > top[0] and top.min() > 60
@@ -121,11 +124,11 @@ def test_the_scene_is_left_as_it_was() -> None:
     scene = bpy.context.scene
     look = render_clips.Look(32, 1, covers=True)
     folder = Path(bpy.app.tempdir)
-    with render_clips.acting(obj, render_clips.labelled(obj)["stand"]) as actor:
-        render_clips.film(actor, "Post", "stand", 24.0, look, folder / "stand.mp4")
+    with render_clips.rendered_armature(obj, render_clips.actions_by_clip_name(obj)["stand"]) as actor:
+        render_clips.render_clip(actor, "Post", "stand", 24.0, look, folder / "stand.mp4")
     pack = make_pack(obj, "Post")
-    with render_clips.clouded(pack, "lean") as actor:
-        render_clips.film(actor, "Post", "lean", 24.0, look, folder / "lean.mp4")
+    with render_clips.rendered_cloud(pack, "lean") as actor:
+        render_clips.render_clip(actor, "Post", "lean", 24.0, look, folder / "lean.mp4")
     assert names() == before
     assert bpy.context.window.scene == scene and scene.frame_current == 7
     assert obj.animation_data.action == action and obj.pose.bones["low"].location.x == 0.25
@@ -139,7 +142,7 @@ def test_a_pack_looks_like_its_file(tmp_path: Path) -> None:
         assert (
             render_clips.render_command([str(source), "-o", str(tmp_path / out), "--clip", "lean", *SMALL], lambda _: None) == 0
         )
-    (_, one), (_, other) = films_in(tmp_path / "file")[0], films_in(tmp_path / "pack")[0]
+    (_, one), (_, other) = rendered_clips_in(tmp_path / "file")[0], rendered_clips_in(tmp_path / "pack")[0]
     assert np.allclose(one.matrix, other.matrix, atol=0.05 * np.abs(one.matrix).max())
     seen, drawn = (is_red(pictures(tmp_path / out / "post__lean.mp4")) for out in ("file", "pack"))
     assert (seen & drawn).sum() > 0.75 * (seen | drawn).sum()
@@ -149,14 +152,16 @@ def test_what_is_there_is_left_alone_and_the_limit_counts_it(tmp_path: Path, mon
     path, out = saved(tmp_path), tmp_path / "out"
     made: list[str] = []
 
-    def film(actor: render_clips.Actor, pack: str, clip: str, fps: float, look: render_clips.Look, path: Path) -> Filmed:
+    def film(
+        actor: render_clips.RenderedRig, pack: str, clip: str, fps: float, look: render_clips.Look, path: Path
+    ) -> RenderedClip:
         made.append(clip)
         path.touch()
-        filmed = Filmed.by(Camera((0, 0, 0), 1.0), pack, clip, fps, actor.count, {"seconds_per_frame": 0.0})
+        filmed = RenderedClip.by(Camera((0, 0, 0), 1.0), pack, clip, fps, actor.count, {"seconds_per_frame": 0.0})
         filmed.save(path.with_suffix(".json"))
         return filmed
 
-    monkeypatch.setattr(render_clips, "film", film)
+    monkeypatch.setattr(render_clips, "render_clip", film)
     told: list[str] = []
     arguments = [str(path), "-o", str(out)]
     assert render_clips.render_command([*arguments, "--limit", "1"], told.append) == 0
@@ -164,7 +169,7 @@ def test_what_is_there_is_left_alone_and_the_limit_counts_it(tmp_path: Path, mon
     assert made == ["lean"] and told[-1].endswith("lean: is there already")
     (out / "post__lean.json").unlink()
     assert render_clips.render_command(arguments, told.append) == 0
-    assert made == ["lean", "lean", "stand"] and len(films_in(out)) == 2
+    assert made == ["lean", "lean", "stand"] and len(rendered_clips_in(out)) == 2
     with pytest.raises(SystemExit):
         render_clips.render_command([*arguments, "--limit", "-1"], told.append)
 
@@ -212,7 +217,10 @@ def test_wrong_arguments_are_2(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_rig_without_a_mesh_is_named() -> None:
     obj = make_rig("Bare", [BoneSpec("only", None, (0, 0, 0), (0, 0, 1))], mesh=False)
     obj.animation_data_create().action = bpy.data.actions.new("sit")
-    with pytest.raises(UserError, match="'Bare' moves no visible mesh"), render_clips.acting(obj, obj.animation_data.action):
+    with (
+        pytest.raises(UserError, match="'Bare' moves no visible mesh"),
+        render_clips.rendered_armature(obj, obj.animation_data.action),
+    ):
         pass
 
 
@@ -220,11 +228,11 @@ def test_descriptions_are_read_back(tmp_path: Path) -> None:
     assert stem_of("fox", "Walk") == "fox__Walk" and stem_of("fox", "a/b") != stem_of("fox", "a|b")
     (tmp_path / "x.json").write_text('{"pack": "fox"}')
     with pytest.raises(UserError, match="does not describe"):
-        Filmed.load(tmp_path / "x.json")
+        RenderedClip.load(tmp_path / "x.json")
     with pytest.raises(UserError, match="cannot be read"):
-        Filmed.load(tmp_path / "y.json")
+        RenderedClip.load(tmp_path / "y.json")
     with pytest.raises(UserError, match="no rendered clips"):
-        films_in(tmp_path)
+        rendered_clips_in(tmp_path)
 
 
 def test_discs_stand_on_their_normals() -> None:

@@ -62,7 +62,7 @@ def text_of(layout: Layout) -> str:
 
 def test_the_preferences_say_which_torch_there_is() -> None:
     folder = str(Path(torch.__file__).parent)
-    assert diagnostics.located("torch") == (torch.__version__, folder)
+    assert diagnostics.library_folder("torch") == (torch.__version__, folder)
     layout = drawn()
     assert re.match(rf"PyTorch {re.escape(torch.__version__)} in \S", text_of(layout)) and layout.labels[0][1] == "FILE_FOLDER"
     assert layout.operators == ["anyrig.check_device", "anyrig.copy_diagnostics"]
@@ -74,13 +74,13 @@ def test_the_version_is_that_of_the_module_that_would_be_imported(tmp_path: Path
     (tmp_path / "cv2" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cv2", raising=False)
-    assert diagnostics.located("cv2") == ("of unknown version", str(tmp_path / "cv2"))
+    assert diagnostics.library_folder("cv2") == ("of unknown version", str(tmp_path / "cv2"))
     (tmp_path / "opencv_python-9.8.7.dist-info").mkdir()
     (tmp_path / "opencv_python-9.8.7.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: opencv-python\nVersion: 9.8.7\n"
     )
     importlib.invalidate_caches()
-    assert diagnostics.located("cv2") == ("9.8.7", str(tmp_path / "cv2"))
+    assert diagnostics.library_folder("cv2") == ("9.8.7", str(tmp_path / "cv2"))
 
 
 def test_missing_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_drawing_is_quick_and_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*_: Any) -> None:
         raise AssertionError("loaded while drawing")
 
-    monkeypatch.setattr(devices, "look", refuse)
+    monkeypatch.setattr(devices, "look_up_devices", refuse)
     monkeypatch.setattr(diagnostics.importlib, "import_module", refuse)
     drawn()
     began = time.process_time()
@@ -115,7 +115,7 @@ def test_check_device_tells_and_stays_in_the_preferences() -> None:
 def blackwell(monkeypatch: pytest.MonkeyPatch) -> Torch:
     """A torch for CUDA with a card that is newer than it."""
     found = Torch("2.5.1", "CUDA 12.4", ("sm_80", "sm_90"), (Gpu("NVIDIA GeForce RTX 5090", "sm_120", 32 * 2**30),))
-    monkeypatch.setattr(devices, "look", lambda: found)
+    monkeypatch.setattr(devices, "look_up_devices", lambda: found)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(devices, "free_memory", lambda _: 30 * 2**30)
     return found
@@ -134,7 +134,7 @@ def test_a_card_that_torch_was_not_built_for_is_an_error_in_words(blackwell: Tor
 
 
 def test_a_device_that_fails_its_first_computation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "trial", lambda _: "no kernel image is available")
+    monkeypatch.setattr(devices, "try_device", lambda _: "no kernel image is available")
     last = diagnostics.check(bpy.context)[-1]
     assert not last.good and last.text.endswith("failed (no kernel image is available): set Device to CPU.")
 
@@ -149,7 +149,7 @@ def test_a_torch_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     def broken() -> None:
         raise UserError("PyTorch does not load (c10.dll): install the AnyRig zip made for this system.")
 
-    monkeypatch.setattr(devices, "look", broken)
+    monkeypatch.setattr(devices, "look_up_devices", broken)
     assert diagnostics.check(bpy.context) == [
         Finding(str(UserError("PyTorch does not load (c10.dll): install the AnyRig zip made for this system.")), False)
     ]
@@ -181,9 +181,9 @@ def test_wrong_arguments_of_the_command_are_2(capsys: pytest.CaptureFixture[str]
 def test_the_last_message_is_in_it_and_the_weights_are_named_without_their_folder() -> None:
     props = bpy.context.scene.anyrig
     props.model, props.model_file = "FILE", "/secret/place/mine.safetensors"
-    background_runner.tell("Video 'x.mp4' cannot be read: choose another one.", is_error=True)
+    background_runner.set_status("Video 'x.mp4' cannot be read: choose another one.", is_error=True)
     text = diagnostics.report(bpy.context)
-    background_runner.tell("")
+    background_runner.set_status("")
     assert "\nLast error: Video 'x.mp4' cannot be read: choose another one.\n" in text
     assert "\nScene: model mine.safetensors, device DEFAULT\n" in text and "secret" not in text
     assert "Last" not in diagnostics.report(bpy.context)

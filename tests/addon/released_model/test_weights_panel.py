@@ -72,14 +72,14 @@ def test_download_button_waited_for(server: Server, tmp_path: Path) -> None:
     assert bpy.ops.anyrig.download_weights() == {"FINISHED"}
     assert here(tmp_path).missing() == []
     assert bpy.ops.anyrig.remove_weights() == {"FINISHED"}
-    assert background_runner.message()[0].endswith("freed.") and len(here(tmp_path).missing()) == 4
+    assert background_runner.status()[0].endswith("freed.") and len(here(tmp_path).missing()) == 4
 
 
 def test_download_that_fails_is_told(server: Server) -> None:
     server.faults[TABLE[1].url("")] = ["html"]
     with pytest.raises(RuntimeError, match="dinov2-large is damaged.*web page"):
         bpy.ops.anyrig.download_weights()
-    assert background_runner.message()[1] and "web page" in background_runner.message()[0]
+    assert background_runner.status()[1] and "web page" in background_runner.status()[0]
 
 
 class Press:
@@ -103,7 +103,7 @@ class Press:
 def play() -> None:
     """The window's timer, until the job has been handed over."""
     for _ in range(4000):
-        if background_runner.tick() is None:
+        if background_runner.poll_current() is None:
             return
         background_runner.current() and background_runner.current()._ended.wait(0.005)
     raise AssertionError("the job does not end")
@@ -118,11 +118,11 @@ def test_download_beside_a_window_and_cancel(server: Server, tmp_path: Path) -> 
         running._ended.wait(0.001)
     assert bpy.ops.anyrig.cancel() == {"FINISHED"}
     play()
-    assert background_runner.message()[0].startswith("Cancelled") and here(tmp_path).has(TABLE[0])
+    assert background_runner.status()[0].startswith("Cancelled") and here(tmp_path).has(TABLE[0])
     server.fill(write_release(tmp_path / "again"))
     Press().press()
     play()
-    assert background_runner.message() == ("Ready: dinov2-large, t5-base, t5-base tokenizer.", False)
+    assert background_runner.status() == ("Ready: dinov2-large, t5-base, t5-base tokenizer.", False)
     assert here(tmp_path).missing() == []
 
 
@@ -132,7 +132,7 @@ def test_cancelled_own_files_are_no_download(release: dict[str, bytes], tmp_path
     assert Press(weights_panel.ANYRIG_OT_adopt_weights, str(tmp_path / "mine")).press() == {"FINISHED"}
     bpy.ops.anyrig.cancel()
     play()
-    assert background_runner.message()[0].startswith("Cancelled") and "download" not in background_runner.message()[0]
+    assert background_runner.status()[0].startswith("Cancelled") and "download" not in background_runner.status()[0]
 
 
 @pytest.mark.parametrize("beside", [True, False])
@@ -148,12 +148,12 @@ def test_what_nobody_expects_can_be_reported_with_a_button(beside: bool, monkeyp
     else:
         with pytest.raises(RuntimeError, match="Unexpected ZeroDivisionError"):
             bpy.ops.anyrig.download_weights()
-    assert background_runner.message()[1] and background_runner.fix() == "copy_diagnostics"
+    assert background_runner.status()[1] and background_runner.status_fix() == "copy_diagnostics"
 
 
 def test_esc_cancels_a_download_as_it_does_a_capture(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     watched: list[bool] = []
-    monkeypatch.setattr(background_runner, "watch_for_escape", lambda: watched.append(background_runner.current() is not None))
+    monkeypatch.setattr(background_runner, "watch_escape", lambda: watched.append(background_runner.current() is not None))
     Press().press()
     play()
     assert watched == [True]
@@ -300,7 +300,7 @@ def cryptic() -> bpy.types.Object:
 def test_joints_are_guessed_edited_and_forgotten() -> None:
     obj, scene = cryptic(), bpy.context.scene
     rig = rig_from_armature(obj)
-    assert joint_name_table.labelled(scene, obj, rig) is rig
+    assert joint_name_table.with_joint_names(scene, obj, rig) is rig
     assert bpy.ops.anyrig.guess_names() == {"FINISHED"}
     (table,) = scene.anyrig_naming
     said = {joint.name: joint.label for joint in table.joints}
@@ -308,7 +308,7 @@ def test_joints_are_guessed_edited_and_forgotten() -> None:
     knee = next(joint for joint in table.joints if joint.label == "Left Knee")
     knee.label = "Left Hock"
     table.joints[0].label = ""
-    labels = dict(zip(rig.names, joint_name_table.labelled(scene, obj, rig).labels, strict=True))
+    labels = dict(zip(rig.names, joint_name_table.with_joint_names(scene, obj, rig).labels, strict=True))
     assert labels[knee.name] == "Left Hock" and labels[table.joints[0].name] == "Hips"
     drawn(joint_name_table.ANYRIG_PT_naming)
     assert bpy.ops.anyrig.clear_names() == {"FINISHED"}

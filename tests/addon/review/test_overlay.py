@@ -12,7 +12,7 @@ import pytest
 from anyrig.addon.capture import take_store
 from anyrig.addon.review import footage_camera, overlay
 from anyrig.addon.tasks import background_runner
-from anyrig.backend.motion.take_file import RawTake
+from anyrig.backend.motion.take_file import Take
 from anyrig.backend.video.clip import Clip
 from anyrig.tests.addon.filmed_walk import FRAMES, HEIGHT, WIDTH, filmed, overlap, shoot
 from mathutils import Matrix
@@ -76,7 +76,7 @@ def furnish() -> None:
     )
 
 
-def store_again(text: bpy.types.Text, raw: RawTake) -> None:
+def store_again(text: bpy.types.Text, raw: Take) -> None:
     del text[take_store.DATA]  # Blender cuts bytes that overwrite bytes at their first zero
     text[take_store.DATA] = raw.data
 
@@ -258,8 +258,8 @@ def test_trimmed_and_slowed_footage_begins_where_the_take_does(tmp_path: Path) -
     _, text, _ = filmed(tmp_path)
     raw = take_store.read(text)
     clip = Clip(raw.clip.path, start=3.0 / 12 - 0.01, speed=2.0)
-    assert footage_camera.film(clip) == ((WIDTH, HEIGHT), 3)
-    numbers = overlay.film_numbers(raw, raw.motion.times[:4] + 0.02, 3, [])
+    assert footage_camera.video_size(clip) == ((WIDTH, HEIGHT), 3)
+    numbers = overlay.video_frame_numbers(raw, raw.motion.times[:4] + 0.02, 3, [])
     assert numbers.tolist() == [4, 5, 6, 7]
 
 
@@ -281,11 +281,11 @@ def test_a_video_that_was_moved_is_found_beside_the_file_or_in_the_panel(tmp_pat
     raw = take_store.read(text)
     (tmp_path / "other").mkdir()
     moved = (tmp_path / "walk.mp4").rename(tmp_path / "other" / "walk.mp4")
-    assert footage_camera.located(raw).clip.path == raw.clip.path
-    assert footage_camera.located(raw, str(moved)).clip.path == str(moved)
+    assert footage_camera.relocate_video(raw).clip.path == raw.clip.path
+    assert footage_camera.relocate_video(raw, str(moved)).clip.path == str(moved)
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other" / "walk.blend"))
     windows = replace(raw, clip=replace(raw.clip, path="C:\\clips\\walk.mp4"))
-    assert footage_camera.located(raw).clip.path == footage_camera.located(windows).clip.path == str(moved)
+    assert footage_camera.relocate_video(raw).clip.path == footage_camera.relocate_video(windows).clip.path == str(moved)
     assert bpy.ops.anyrig.overlay() == {"FINISHED"}
 
 
@@ -300,7 +300,7 @@ def test_what_is_missing_is_said_and_nothing_changes(tmp_path: Path) -> None:
     video.rename(tmp_path / "away.mp4")
     with pytest.raises(RuntimeError, match="walk.mp4"):
         bpy.ops.anyrig.overlay()
-    assert everything() == before and background_runner.message()[1]
+    assert everything() == before and background_runner.status()[1]
     (tmp_path / "away.mp4").rename(video)
     store_again(text, replace(raw, motion=replace(raw.motion, provenance={})))
     with pytest.raises(RuntimeError, match="does not say from which side it was filmed: capture it again"):

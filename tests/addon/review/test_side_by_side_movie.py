@@ -50,7 +50,7 @@ def test_the_operator_writes_input_and_rig_side_by_side_and_touches_nothing(tmp_
         assert overlap(rig_mask(rig), masks[index]) > 0.6, index  # where the subject is, though nobody knows the camera
         background = ~masks[index] & ~rig_mask(rig)
         assert np.abs(both[background].astype(int) - film[index][background]).mean() < 6
-    assert "12 frames written" in background_runner.message()[0] and not background_runner.message()[1]
+    assert "12 frames written" in background_runner.status()[0] and not background_runner.status()[1]
 
 
 def test_a_scene_rate_changed_since_the_keys_were_written_films_them_all_the_same(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_an_armature_that_plays_something_else_is_filmed_in_its_take(tmp_path: P
 
 
 def test_pictures_are_made_smaller_and_even() -> None:
-    assert side_by_side_movie.picture_size(SimpleNamespace(width=1920, height=1080), 481) == (856, 480)
-    assert side_by_side_movie.picture_size(SimpleNamespace(width=193, height=145), 480) == (192, 144)
+    assert side_by_side_movie.image_size(SimpleNamespace(width=1920, height=1080), 481) == (856, 480)
+    assert side_by_side_movie.image_size(SimpleNamespace(width=193, height=145), 480) == (192, 144)
 
 
 def test_a_rig_without_a_mesh_is_drawn_as_capsules(tmp_path: Path) -> None:
@@ -151,12 +151,12 @@ def test_beside_a_window_it_is_written_in_turns(tmp_path: Path) -> None:
     before, steps = everything(), []
     click(tmp_path)
     assert not bpy.ops.anyrig.movie.poll() and not bpy.ops.anyrig.capture.poll()
-    while (work := modal_runner.take_turn()) is not None:
+    while (work := modal_runner.step_once()) is not None:
         steps.append(work.progress.done)
         assert not (tmp_path / "out.mp4").exists()
     assert steps == [0, *range(1, FRAMES + 1)] and everything() == before
     assert probe(Clip(str(tmp_path / "out.mp4"))).frames == FRAMES and background_runner.current() is None
-    assert background_runner.message() == (f"{FRAMES} frames written to '{tmp_path / 'out.mp4'}'.", False)
+    assert background_runner.status() == (f"{FRAMES} frames written to '{tmp_path / 'out.mp4'}'.", False)
 
 
 @pytest.mark.parametrize("leave", ["cancel", "undo", "load", "disable"])
@@ -169,16 +169,16 @@ def test_ended_early_it_leaves_no_file_and_the_scene_as_it_was(tmp_path: Path, l
     before = everything()
     click(tmp_path)
     for _ in range(5):
-        assert modal_runner.take_turn() is not None
+        assert modal_runner.step_once() is not None
     assert everything() != before and len(list(tmp_path.glob(".out*"))) == 1
     if leave == "cancel":
         assert bpy.ops.anyrig.cancel() == {"FINISHED"}
-        assert modal_runner.take_turn() is None and background_runner.message() == ("Cancelled: no movie was written.", False)
+        assert modal_runner.step_once() is None and background_runner.status() == ("Cancelled: no movie was written.", False)
     elif leave == "undo":
         bpy.ops.ed.undo()
     else:
         leave_by(leave)
-    assert background_runner.current() is None and modal_runner.running() is None and modal_runner.take_turn() is None
+    assert background_runner.current() is None and modal_runner.running() is None and modal_runner.step_once() is None
     assert not list(tmp_path.glob(".out*")) and (tmp_path / "out.mp4").read_bytes() == b"an older movie"
     if leave != "load":
         after = everything()
@@ -195,7 +195,7 @@ def test_esc_is_all_that_gets_through_and_panel_and_timer_follow(tmp_path: Path)
 
     def send(kind: str, value: str = "PRESS") -> set[str]:
         event = SimpleNamespace(type=kind, value=value)
-        return modal_runner.ANYRIG_OT_take_turns.modal(stand_in, bpy.context, event)  # type: ignore[arg-type]
+        return modal_runner.ANYRIG_OT_run_modal.modal(stand_in, bpy.context, event)  # type: ignore[arg-type]
 
     for kind in ("TIMER", "LEFTMOUSE", "Z", "TIMER"):
         assert send(kind) == {"RUNNING_MODAL"}

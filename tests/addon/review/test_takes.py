@@ -20,7 +20,7 @@ from anyrig.backend.capture_settings import Settings
 from anyrig.backend.errors import UserError
 from anyrig.backend.geometry.rotations import geodesic_angle
 from anyrig.backend.motion import take_file
-from anyrig.backend.motion.take_file import RawTake
+from anyrig.backend.motion.take_file import Take
 from anyrig.backend.rig.rig import Reference
 from anyrig.backend.video.clip import Clip
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
@@ -32,11 +32,11 @@ def captured(obj: bpy.types.Object, video: str = "/clips/walk.mp4", seed: int = 
     """What comes after the network: keys, and the stored take."""
     rig = rig_from_armature(obj)
     pose = pose_of(obj, rig)
-    subject = run_capture.Subject(obj.session_uid, rig, pose, (0.0,), ())
+    subject = run_capture.ArmatureInput(obj.session_uid, rig, pose, (0.0,), ())
     params = CaptureParams(Clip(video, start=0.5, speed=2.0), Settings(model="tiny", device="cpu"))
-    take = run_capture.Take(params, (subject,), bpy.context.scene.session_uid, start)
+    take = run_capture.CaptureRequest(params, (subject,), bpy.context.scene.session_uid, start)
     view = Reference(pose, np.zeros((4, 4, 4), np.uint8), 0.0, np.eye(3, 4))
-    run_capture.write(take, [run_capture.Result(random_motion(rig, 7, seed, fps=24.0), view)])
+    run_capture.write(take, [run_capture.CaptureResult(random_motion(rig, 7, seed, fps=24.0), view)])
     return take_store.stored()[0] if len(take_store.stored()) == 1 else newest(obj)
 
 
@@ -108,7 +108,7 @@ def test_a_damaged_take_is_a_sentence() -> None:
         text[take_store.DATA] = bad
         with pytest.raises(RuntimeError, match="Take 'walk' in this file is not a take written by AnyRig .* delete it"):
             bpy.ops.anyrig.take_apply()
-    assert "delete it" in background_runner.message()[0] and background_runner.message()[1] and len(bpy.data.actions) == 1
+    assert "delete it" in background_runner.status()[0] and background_runner.status()[1] and len(bpy.data.actions) == 1
 
 
 # ---- apply again
@@ -169,7 +169,7 @@ def test_applied_again_a_take_starts_and_goes_where_the_panel_says() -> None:
     scene.frame_set(40)
     bpy.ops.anyrig.take_apply()
     assert take_store.action_of(text).frame_range[0] == take_store.about(text)["start_frame"] == 40
-    assert "from frame 40 on" in background_runner.message()[0]
+    assert "from frame 40 on" in background_runner.status()[0]
 
 
 def test_apply_again_finds_a_renamed_armature_or_takes_the_picked_one() -> None:
@@ -324,7 +324,7 @@ def test_delete_keeps_an_action_that_is_used_elsewhere(use: str) -> None:
         twin = obj.copy()
         bpy.context.scene.collection.objects.link(twin)
     bpy.ops.anyrig.take_delete()
-    assert not take_store.stored() and playing(obj) == "walk" and "its action is kept" in background_runner.message()[0]
+    assert not take_store.stored() and playing(obj) == "walk" and "its action is kept" in background_runner.status()[0]
 
 
 def test_delete_leaves_other_takes_alone() -> None:
@@ -355,23 +355,23 @@ def test_the_copy_is_there_before_the_keys_are_written(monkeypatch: pytest.Monke
             captured(obj)
     assert len(seen) == 1 and not take_store.stored() and not bpy.data.actions
     assert bpy.ops.anyrig.take_recover() == {"FINISHED"}
-    assert background_runner.message() == ("Recovered 1 take: choose one and click Apply Again.", False)
+    assert background_runner.status() == ("Recovered 1 take: choose one and click Apply Again.", False)
     assert [take_store.key_in(path) for path in seen] == [take_store.about(take_store.stored()[0])["key"]]
     bpy.ops.anyrig.take_apply()
     assert playing(obj) == "walk"
-    assert bpy.ops.anyrig.take_recover() == {"CANCELLED"} and "nothing to recover" in background_runner.message()[0]
+    assert bpy.ops.anyrig.take_recover() == {"CANCELLED"} and "nothing to recover" in background_runner.status()[0]
 
 
 def test_an_armature_deleted_meanwhile_does_not_lose_the_take() -> None:
     obj = human()
     rig = rig_from_armature(obj)
     pose = pose_of(obj, rig)
-    subject = run_capture.Subject(obj.session_uid, rig, pose, (0.0,), ())
-    take = run_capture.Take(CaptureParams(Clip("/v.mp4"), Settings()), (subject,), bpy.context.scene.session_uid, 1)
+    subject = run_capture.ArmatureInput(obj.session_uid, rig, pose, (0.0,), ())
+    take = run_capture.CaptureRequest(CaptureParams(Clip("/v.mp4"), Settings()), (subject,), bpy.context.scene.session_uid, 1)
     view = Reference(pose, np.zeros((4, 4, 4), np.uint8), 0.0, np.eye(3, 4))
     bpy.data.objects.remove(obj)
     with pytest.raises(UserError, match="recover the take under Takes"):
-        run_capture.write(take, [run_capture.Result(random_motion(rig, 4, 0), view)])
+        run_capture.write(take, [run_capture.CaptureResult(random_motion(rig, 4, 0), view)])
     assert len(take_store.copies()) == 1
 
 
@@ -442,7 +442,7 @@ def test_the_list_shows_takes_alone_newest_first() -> None:
     obj = human()
     captured(obj, "/clips/walk.mp4", 1)
     walk = newest(obj)
-    take_store.put_about(walk, date="2020-01-01 00:00:00")
+    take_store.set_about(walk, date="2020-01-01 00:00:00")
     captured(obj, "C:\\clips\\run.mp4", 2)
     bpy.data.texts.new("Notes")
     names = [text.name for text in bpy.data.texts]
@@ -492,10 +492,10 @@ def test_the_panel_draws_in_every_state() -> None:
 
 def test_the_same_take_is_the_same_bytes_and_a_newer_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = take_store.read(captured(human()))
-    again = RawTake.from_data(raw.data, "x")
+    again = Take.from_data(raw.data, "x")
     assert again.data == raw.data and again.key == raw.key
     monkeypatch.setattr(take_file, "FORMAT", 2)
     newer = replace(raw, name="newer").data
     monkeypatch.undo()
     with pytest.raises(UserError, match="Take 'z' is not a take written by AnyRig .format 2 is of a newer version"):
-        RawTake.from_data(newer, "Take 'z'")
+        Take.from_data(newer, "Take 'z'")

@@ -3,7 +3,7 @@
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon.rig.point_sampling import evenly, exposed, thickness, trees
+from anyrig.addon.rig.point_sampling import bvh_trees, is_exposed, poisson_disc_sample, thickness
 from anyrig.addon.rig.surface_points import surface_of
 from anyrig.tests.addon.fixtures import BoneSpec, make_rig
 from scipy.spatial import cKDTree
@@ -27,7 +27,7 @@ def nearest(points: np.ndarray) -> np.ndarray:
 
 def test_points_keep_apart() -> None:
     points, normals = plane(5000)
-    kept = evenly(points, normals, np.full(5000, np.inf), 1.0, 500, np.random.default_rng(0))
+    kept = poisson_disc_sample(points, normals, np.full(5000, np.inf), 1.0, 500, np.random.default_rng(0))
     assert len(kept) == len(set(kept)) == 500
     spacing = np.sqrt(1 / 500)
     assert np.percentile(nearest(points[kept]), 5) > 0.6 * spacing > 3 * np.percentile(nearest(points[:500]), 5)
@@ -38,7 +38,7 @@ def test_points_keep_apart() -> None:
 def test_thin_parts_get_more() -> None:
     points, normals = plane(5000)
     depth = np.where(points[:, 0] < 0.5, 0.01, np.inf)
-    kept = points[evenly(points, normals, depth, 1.0, 500, np.random.default_rng(0))]
+    kept = points[poisson_disc_sample(points, normals, depth, 1.0, 500, np.random.default_rng(0))]
     share = (kept[:, 0] < 0.5).mean()
     assert share > 0.75 and len(kept) == 500
 
@@ -46,25 +46,25 @@ def test_thin_parts_get_more() -> None:
 def test_the_sides_of_a_sheet_do_not_drive_each_other_away() -> None:
     points, normals = plane(2000)
     both, sides = np.concatenate([points, points]), np.concatenate([normals, -normals])
-    kept = evenly(both, sides, np.full(4000, np.inf), 2.0, 400, np.random.default_rng(0))
+    kept = poisson_disc_sample(both, sides, np.full(4000, np.inf), 2.0, 400, np.random.default_rng(0))
     assert (kept < 2000).mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_few_candidates_are_all_kept() -> None:
     points, normals = plane(5)
-    assert evenly(points, normals, np.ones(5), 1.0, 8, np.random.default_rng(0)).tolist() == list(range(5))
+    assert poisson_disc_sample(points, normals, np.ones(5), 1.0, 8, np.random.default_rng(0)).tolist() == list(range(5))
 
 
 def test_thickness_is_the_way_through() -> None:
-    tree = trees([box((1, 2, 3)), box((1, 1, 1)) + 10], [TRIANGLES, TRIANGLES])
+    tree = bvh_trees([box((1, 2, 3)), box((1, 1, 1)) + 10], [TRIANGLES, TRIANGLES])
     points, normals = np.array([[0.5, 0, 0], [0, 0.1, -1.5], [9.5, 10, 10]]), np.array([[1.0, 0, 0], [0, 0, -1], [-1, 0, 0]])
     assert thickness(tree, points, normals, 4.0) == pytest.approx([1, 3, 1], abs=0.01)
 
 
 def test_what_is_inside_cannot_be_seen() -> None:
-    tree = trees([box((4, 4, 4)), box((1, 1, 1))], [TRIANGLES, TRIANGLES])
+    tree = bvh_trees([box((4, 4, 4)), box((1, 1, 1))], [TRIANGLES, TRIANGLES])
     points, normals = np.array([[2.0, 0.3, 0.1], [0.5, 0.1, 0.2]]), np.tile([1.0, 0, 0], (2, 1))
-    assert exposed(tree, points, normals, 4.0, np.random.default_rng(0)).tolist() == [True, False]
+    assert is_exposed(tree, points, normals, 4.0, np.random.default_rng(0)).tolist() == [True, False]
 
 
 def nested() -> bpy.types.Object:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import bpy
 import pytest
 from anyrig.addon.tasks import background_runner
-from anyrig.addon.tasks.task import Job, Snapshot
+from anyrig.addon.tasks.task import Snapshot, Task
 from anyrig.backend.errors import UserError
 
 
@@ -63,14 +63,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
-    background_runner.abandon()
-    background_runner.tell("")
+    background_runner.cancel_current()
+    background_runner.set_status("")
     assert workers() == []
 
 
 def test_drain_steps_on_this_thread_and_reports_every_step() -> None:
     work, seen = Work(3).open(), []
-    done = Job(work.steps()).drain(seen.append)
+    done = Task(work.steps()).drain(seen.append)
     assert (done.result, done.error, done.cancelled, done.done) == ("arrived", None, False, True)
     assert [(s.stage, s.done, s.total) for s in seen] == [("Walking", n, 3) for n in (1, 2, 3)]
     assert set(work.stepped) == {threading.current_thread()}
@@ -78,7 +78,7 @@ def test_drain_steps_on_this_thread_and_reports_every_step() -> None:
 
 def test_thread_steps_and_hands_over_the_result() -> None:
     work = Work(3)
-    running = Job(work.steps()).start()
+    running = Task(work.steps()).start()
     assert not running.done and running.progress.stage == "Starting"
     work.open(2)
     wait_for(lambda: running.progress.done == 2)
@@ -91,7 +91,7 @@ def test_thread_steps_and_hands_over_the_result() -> None:
 
 def test_cancel_midway_closes_the_generator_on_the_worker() -> None:
     work = Work(1000)
-    running = Job(work.steps()).start()
+    running = Task(work.steps()).start()
     work.open(4)
     wait_for(lambda: running.progress.done == 4)
     running.cancel()
@@ -105,7 +105,7 @@ def test_cancel_midway_closes_the_generator_on_the_worker() -> None:
 @pytest.mark.parametrize("when", ["during the last step", "before the hand-over"])
 def test_late_cancel_counts(when: str) -> None:
     work = Work(1)
-    running = Job(work.steps()).start()
+    running = Task(work.steps()).start()
     if when == "during the last step":
         running.cancel()
     work.open()
@@ -115,14 +115,14 @@ def test_late_cancel_counts(when: str) -> None:
 
 
 def test_user_errors_are_told_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
-    done = Job(Work(5, UserError("Frame 7 is empty: trim the clip.")).open().steps()).drain()
+    done = Task(Work(5, UserError("Frame 7 is empty: trim the clip.")).open().steps()).drain()
     assert done.error == "Frame 7 is empty: trim the clip." and done.result is None and not done.cancelled
     assert not caplog.records
 
 
 def test_other_errors_become_a_sentence_and_a_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        running = Job(Work(5, ZeroDivisionError("by nothing")).open().steps()).start()
+        running = Task(Work(5, ZeroDivisionError("by nothing")).open().steps()).start()
         running.join()
     assert running.done and running.error is not None
     assert "ZeroDivisionError" in running.error and "by nothing" in running.error and "console" in running.error
@@ -137,10 +137,10 @@ def test_an_error_while_closing_still_ends_the_job() -> None:
         finally:
             raise OSError("cannot close")
 
-    running = Job(stubborn())
+    running = Task(stubborn())
     running.cancel()
     assert running.drain().cancelled  # never begun, nothing to close
-    running = Job(stubborn())
+    running = Task(stubborn())
     running.drain(lambda _: running.cancel())
     assert running.done and "cannot close" in str(running.error)
 
@@ -151,7 +151,7 @@ def test_interrupting_a_drained_job_closes_it() -> None:
     def interrupt(_: Snapshot) -> None:
         raise KeyboardInterrupt
 
-    running = Job(work.steps())
+    running = Task(work.steps())
     with pytest.raises(KeyboardInterrupt):
         running.drain(interrupt)
     assert len(work.closed) == 1 and running.done
@@ -174,22 +174,22 @@ def test_stages_have_clocks_of_their_own() -> None:
         yield Progress("two", 0, 2)
 
     seen: list[Snapshot] = []
-    Job(stages()).drain(seen.append)
+    Task(stages()).drain(seen.append)
     assert seen[1].started == seen[0].started and seen[2].started - seen[1].started >= 0.05
 
 
 def test_timer_polls_and_hands_over_once() -> None:
     work, told = Work(2), []
-    running = Job(work.steps())
-    background_runner.run_beside_window(running, told.append)
-    assert background_runner.current() is running and bpy.app.timers.is_registered(background_runner.tick)
+    running = Task(work.steps())
+    background_runner.run_in_background(running, told.append)
+    assert background_runner.current() is running and bpy.app.timers.is_registered(background_runner.poll_current)
     with pytest.raises(UserError, match="already running"):
-        background_runner.run_beside_window(Job(Work().steps()), told.append)
-    assert background_runner.tick() == background_runner.INTERVAL and told == []
+        background_runner.run_in_background(Task(Work().steps()), told.append)
+    assert background_runner.poll_current() == background_runner.INTERVAL and told == []
     work.open()
     wait_for(lambda: running.done)
-    assert background_runner.tick() is None and told == [running] and background_runner.current() is None
-    assert background_runner.tick() is None and told == [running]
+    assert background_runner.poll_current() is None and told == [running] and background_runner.current() is None
+    assert background_runner.poll_current() is None and told == [running]
     assert workers() == []
 
 
@@ -198,8 +198,8 @@ def test_leaving_stops_the_job_and_tells_nobody(leave: str) -> None:
     handlers = list(bpy.app.handlers.load_pre)
     background_runner.register()
     work, told = Work(1000), []
-    running = Job(work.steps())
-    background_runner.run_beside_window(running, told.append)
+    running = Task(work.steps())
+    background_runner.run_in_background(running, told.append)
     work.open(1)
     wait_for(lambda: running.progress.done == 1)
     releaser = threading.Timer(0.05, work.open, [5])  # the worker is inside of a step when it is asked to stop
@@ -210,7 +210,7 @@ def test_leaving_stops_the_job_and_tells_nobody(leave: str) -> None:
     if leave == "unregister":
         background_runner.unregister()
     assert running.done and running.cancelled and told == [] and background_runner.current() is None and workers() == []
-    assert not bpy.app.timers.is_registered(background_runner.tick)
+    assert not bpy.app.timers.is_registered(background_runner.poll_current)
     releaser.join()
     if leave == "load":
         background_runner.unregister()

@@ -10,21 +10,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from anyrig.backend.capture.inference import anchor_of, reference_crop, run_pose2rot, run_video2pose
-from anyrig.backend.capture.memory_plan import picture_bytes, plan_of
+from anyrig.backend.capture.inference import network_inputs_of, predict_positions, predict_rotations, reference_crop
+from anyrig.backend.capture.memory_plan import compute_plan_of, image_bytes
 from anyrig.backend.capture_settings import Settings
 from anyrig.backend.encoders import crops
 from anyrig.backend.errors import UserError
 from anyrig.backend.geometry.rotations import geodesic_angle, rot6d_to_matrix
 from anyrig.backend.model.config import LITE, TINY, Config
-from anyrig.backend.model.inputs import Anchor
+from anyrig.backend.model.inputs import NetworkInputs
 from anyrig.backend.model.network import Video2Pose2Rot
 from anyrig.backend.rendering.capsules import capsules
 from anyrig.backend.rendering.point_splatting import reference_views
 from anyrig.backend.rig.rig import Rig
-from anyrig.backend.segmentation.matte import difference, ordered, shade_vectors, shifted_difference
+from anyrig.backend.segmentation.matte import difference, shade_vectors, shifted_difference, sort_planes
 from anyrig.backend.train.benchmark.benchmark import random_anchor
-from anyrig.backend.video.prefetch import ahead
+from anyrig.backend.video.prefetch import prefetch
 from anyrig.backend.weights.model_file import Model, load_model
 from anyrig.tests.scripts import ROOT
 
@@ -38,7 +38,7 @@ def picture(seed: int, *shape: int) -> np.ndarray:
 @pytest.mark.parametrize("count", range(1, 42))
 def test_ordering_pictures_is_sorting_them(count: int) -> None:
     pictures = picture(count, count, 4, 5, 3)
-    assert (ordered(pictures) == np.sort(pictures, axis=0)).all()
+    assert (sort_planes(pictures) == np.sort(pictures, axis=0)).all()
 
 
 def plain_vectors(image: np.ndarray) -> np.ndarray:
@@ -114,16 +114,16 @@ def test_ahead_keeps_order_and_passes_errors_on() -> None:
     seen: list[int] = []
     found = []
     with pytest.raises(UserError, match="damaged"):
-        for number in ahead(counted(20, seen), depth=3):
+        for number in prefetch(counted(20, seen), depth=3):
             found.append(number)
     assert found == list(range(20)) and seen[-1] == -1
-    assert list(ahead(number for number in range(7))) == list(range(7))
+    assert list(prefetch(number for number in range(7))) == list(range(7))
 
 
 def test_closing_ends_the_thread_and_the_source() -> None:
     seen: list[int] = []
     before = threading.active_count()
-    work = ahead(counted(1000, seen), depth=3)
+    work = prefetch(counted(1000, seen), depth=3)
     assert [next(work), next(work)] == [0, 1]
     work.close()
     assert threading.active_count() == before
@@ -143,21 +143,21 @@ def biped(joints: int = 9) -> Rig:
     return Rig(f"rig {joints}", tuple(f"bone {i}" for i in range(joints)), parents, rest, rest[:, :3, 3] + 0.1, nothing, nothing)
 
 
-def seen(model: Model, joints: Sequence[int], frames: int) -> tuple[Anchor, torch.Tensor]:
+def seen(model: Model, joints: Sequence[int], frames: int) -> tuple[NetworkInputs, torch.Tensor]:
     """Rigs, their tokens and tokens of frames that show the first of them from one side after the other."""
     rigs = [biped(count) for count in joints]
     views = [reference_views(rig, capsules(rig, 800), np.array(rig.rest), np.linspace(0, 0.6, frames), size=96) for rig in rigs]
     clip = model.encoder.encode(np.stack([reference_crop(view) for view in views[0]]))
     tokens = torch.cat([model.encoder.encode(reference_crop(view[0])[None]) for view in views])
-    return anchor_of(model, rigs, [view[0] for view in views], tokens)[0], clip
+    return network_inputs_of(model, rigs, [view[0] for view in views], tokens)[0], clip
 
 
 def test_half_precision_costs_less_than_a_tenth_of_a_degree(lite: Model) -> None:
     anchor, clip = seen(lite, [9], 8)
 
     def rotations(half: torch.dtype | None) -> np.ndarray:
-        position = torch.cat(list(run_video2pose(lite.network, anchor, [clip], len(clip), half=half)), dim=1)
-        rot6d = torch.cat(list(run_pose2rot(lite.network, anchor, position, half=half)), dim=1)
+        position = torch.cat(list(predict_positions(lite.network, anchor, [clip], len(clip), half=half)), dim=1)
+        rot6d = torch.cat(list(predict_rotations(lite.network, anchor, position, half=half)), dim=1)
         assert position.dtype == rot6d.dtype == torch.float32
         return rot6d_to_matrix(rot6d[0].double().numpy())
 
@@ -169,8 +169,8 @@ def test_half_precision_costs_less_than_a_tenth_of_a_degree(lite: Model) -> None
 def test_a_network_trains_on_after_it_was_measured() -> None:
     network, anchor = Video2Pose2Rot(TINY), random_anchor(TINY, [4], 1, TINY.grid**2)
     tokens = torch.randn(5, TINY.grid**2, TINY.image_width)
-    position = torch.cat(list(run_video2pose(network.eval(), anchor, [tokens], 5)), dim=1)
-    list(run_pose2rot(network, anchor, position))
+    position = torch.cat(list(predict_positions(network.eval(), anchor, [tokens], 5)), dim=1)
+    list(predict_rotations(network, anchor, position))
     network.train()
     network(tokens[None], anchor)[1].sum().backward()
     assert all(block.attn.linear_q.weight.grad is not None for block in network.pos2rot.pose_encoder.temporal_blocks)
@@ -196,11 +196,11 @@ GIB = 2**30
 
 def test_a_plan_follows_the_free_memory() -> None:
     card, settings = torch.device("cuda"), Settings(batch=0)
-    plan = plan_of(card, LITE, settings, free=GIB)
-    assert plan.half == torch.float16 and plan.batch * picture_bytes(LITE) <= GIB < 2 * (plan.batch + 1) * picture_bytes(LITE)
-    assert plan_of(card, LITE, settings, free=80 * GIB).batch == 64
-    assert plan_of(card, LITE, settings, free=1).batch == 1
-    assert plan_of(card, LITE, replace(settings, batch=7, precision="float32"), free=GIB)[1:3] == (None, 7)
-    assert plan_of(torch.device("cpu"), LITE, settings)[1:3] == (None, 4)
+    plan = compute_plan_of(card, LITE, settings, free=GIB)
+    assert plan.half == torch.float16 and plan.batch * image_bytes(LITE) <= GIB < 2 * (plan.batch + 1) * image_bytes(LITE)
+    assert compute_plan_of(card, LITE, settings, free=80 * GIB).batch == 64
+    assert compute_plan_of(card, LITE, settings, free=1).batch == 1
+    assert compute_plan_of(card, LITE, replace(settings, batch=7, precision="float32"), free=GIB)[1:3] == (None, 7)
+    assert compute_plan_of(torch.device("cpu"), LITE, settings)[1:3] == (None, 4)
     # the released network sees 24 frames to either side: small windows would be mostly margin
-    assert plan_of(torch.device("cpu"), Config(), settings).core >= 4 * 24
+    assert compute_plan_of(torch.device("cpu"), Config(), settings).core >= 4 * 24

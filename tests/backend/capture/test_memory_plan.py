@@ -11,7 +11,7 @@ import pytest
 import torch
 from anyrig.backend.capture import memory_plan
 from anyrig.backend.capture import pipeline as capturing
-from anyrig.backend.capture.memory_plan import Plan
+from anyrig.backend.capture.memory_plan import ComputePlan
 from anyrig.backend.capture.pipeline import capture
 from anyrig.backend.capture_settings import Settings
 from anyrig.backend.encoders.efficientnet import Encoder
@@ -25,7 +25,7 @@ from anyrig.backend.video.reader import write_video
 from anyrig.backend.weights import model_file
 
 TINY = Settings(model="tiny", device="cpu")
-CARD = Plan(torch.device("cuda"), None, 4, 64)
+CARD = ComputePlan(torch.device("cuda"), None, 4, 64)
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +161,11 @@ def test_other_errors_are_not_hidden(work, attempts: list[int], monkeypatch: pyt
 
 
 def test_what_a_smaller_plan_is() -> None:
-    half = memory_plan.smaller(CARD)
+    half = memory_plan.halve(CARD)
     assert half is not None and (half.batch, half.core, half.device.type) == (2, 32, "cuda")
-    last = memory_plan.smaller(half)
+    last = memory_plan.halve(half)
     assert last is not None and last.device.type == "cpu" and last.half is None
-    assert memory_plan.smaller(last) is None
+    assert memory_plan.halve(last) is None
 
 
 @pytest.mark.parametrize("ending", ["done", "closed", "failed"])

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anyrig.backend.capture.inference import anchor_of, motion_of, run_pose2rot, run_video2pose, windows
-from anyrig.backend.capture.pipeline import capture, capture_positions, solve
+from anyrig.backend.capture.inference import motion_of, network_inputs_of, predict_positions, predict_rotations, windows
+from anyrig.backend.capture.pipeline import capture, capture_positions, run_pose2rot
 from anyrig.backend.capture.view_matching import match_view
 from anyrig.backend.capture_settings import Settings
 from anyrig.backend.cli import main
@@ -127,7 +127,7 @@ def test_stages_alone_give_what_capture_gives(video: Path) -> None:
     rig = make_rig()
     whole = drained(capture([target(rig)], Clip(str(video)), TINY_SETTINGS))[0]
     watched = drained(capture_positions([target(rig)], Clip(str(video)), TINY_SETTINGS))
-    take = drained(solve(load_model("tiny", torch.device("cpu")), watched.takes))[0]
+    take = drained(run_pose2rot(load_model("tiny", torch.device("cpu")), watched.takes))[0]
     subject = watched.subject
     motion = motion_of(take, subject.times, subject.boxes, subject.confidence, TINY_SETTINGS, {})
     assert np.abs(whole.positions - motion.positions).max() < 1e-5
@@ -160,13 +160,13 @@ def test_windows_equal_the_whole_clip() -> None:
     torch.manual_seed(0)
     tokens = torch.randn(1, 196, 432, dtype=torch.float64)
     clip = torch.randn(41, 196, 432, dtype=torch.float64)
-    anchor, _ = anchor_of(model, [rig], [views[0]], tokens)
+    anchor, _ = network_inputs_of(model, [rig], [views[0]], tokens)
     whole = network.video2pos(clip[None], anchor)[0]
     chunks = list(clip.split(6))
-    parts = torch.cat(list(run_video2pose(network, anchor, chunks, 41, core=7)), dim=1)
+    parts = torch.cat(list(predict_positions(network, anchor, chunks, 41, core=7)), dim=1)
     assert (parts - whole).abs().max() < 1e-9
     rot6d = network.pos2rot(whole, anchor)
-    assert (torch.cat(list(run_pose2rot(network, anchor, whole, core=5)), dim=1) - rot6d).abs().max() < 1e-9
+    assert (torch.cat(list(predict_rotations(network, anchor, whole, core=5)), dim=1) - rot6d).abs().max() < 1e-9
 
 
 def test_windows_cover_every_frame_once() -> None:
@@ -199,12 +199,12 @@ def test_heading_follows_the_reference_or_the_view() -> None:
     reference = target(rig).references[1]
     pose = np.tile(np.array([1.0, 0, 0, 0, 1, 0]), (4, len(rig.names), 1))
     # in the camera's frame the reference's root is Y(a); 20 degrees more
-    from anyrig.backend.capture.inference import Take
+    from anyrig.backend.capture.inference import RigPrediction
     from anyrig.backend.geometry.camera import view_yaw
     from anyrig.backend.geometry.rotations import matrix_to_rot6d
 
     pose[:, 0] = matrix_to_rot6d(view_yaw(reference.azimuth - np.radians(20)))
-    take = Take(rig, reference, np.zeros((4, len(rig.names), 3)), pose, reference.azimuth)
+    take = RigPrediction(rig, reference, np.zeros((4, len(rig.names), 3)), pose, reference.azimuth)
     rest = (np.arange(4) / 24, np.zeros((4, 4)), np.ones(4))
     straight = motion_of(take, *rest, Settings(heading="rig"), {})
     assert np.degrees(geodesic_angle(straight.matrices[:, 0], np.eye(3))).max() < 1e-5

@@ -52,7 +52,7 @@ def test_dinov2_equals_transformers(config: VitConfig, size: tuple[int, int], tm
         config.width,
     )  # fmt: skip
     written = stored(theirs, tmp_path)
-    state = renamed(written, dinov2.kept(written))
+    state = renamed(written, dinov2.parameters_to_keep(written))
     assert written.keys() - state.keys() == {"embeddings.mask_token"}
     assert dinov2.config_of(shapes(state), "x") == config
     ours = Dinov2(config).eval()
@@ -101,7 +101,7 @@ def test_the_t5_base_encoder_has_the_published_names_and_sizes() -> None:
 
 def test_dinov2_leaves_out_the_mask_token_and_a_classifier() -> None:
     keys = ["dinov2.embeddings.mask_token", "dinov2.layernorm.weight", "classifier.weight", "other"]
-    assert dinov2.kept(keys) == {"dinov2.layernorm.weight": "layernorm.weight", "other": "other"}
+    assert dinov2.parameters_to_keep(keys) == {"dinov2.layernorm.weight": "layernorm.weight", "other": "other"}
 
 
 T5S = [T5Config(50, 24, 2, 3, 8, 40), T5Config(90, 32, 3, 2, 16, 64, 16), T5Config(40, 20, 1, 4, 7, 30)]
@@ -119,7 +119,7 @@ def their_t5(config: T5Config) -> TheirT5Config:
 def test_t5_equals_transformers(config: T5Config, length: int, tmp_path: Path) -> None:
     theirs = randomised(T5EncoderModel(their_t5(config)), length)
     written = stored(theirs, tmp_path)
-    state = renamed(written, t5.kept(written))
+    state = renamed(written, t5.parameters_to_keep(written))
     assert t5.config_of(shapes(state), "x") == config
     ours = T5Encoder(config).eval()
     ours.load_state_dict(state, strict=True)
@@ -137,10 +137,12 @@ def test_a_whole_t5_with_its_decoder_loads_by_name(tmp_path: Path) -> None:
     config = T5S[0]
     written = stored(T5ForConditionalGeneration(their_t5(config)), tmp_path)
     assert any(key.startswith("decoder.") for key in written)
-    kept = t5.kept(written)
+    kept = t5.parameters_to_keep(written)
     T5Encoder(config).load_state_dict(renamed(written, kept), strict=True)
     assert list(kept.values()).count("shared.weight") == 1
-    assert t5.kept(["encoder.embed_tokens.weight", "lm_head.weight"]) == {"encoder.embed_tokens.weight": "shared.weight"}
+    assert t5.parameters_to_keep(["encoder.embed_tokens.weight", "lm_head.weight"]) == {
+        "encoder.embed_tokens.weight": "shared.weight"
+    }
 
 
 @pytest.mark.parametrize("config_of", [dinov2.config_of, t5.config_of])

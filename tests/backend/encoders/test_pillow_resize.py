@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from anyrig.backend.encoders.dinov2 import cut, normalise, prepared
+from anyrig.backend.encoders.dinov2 import crop_exactly, normalise, prepare_images
 from anyrig.backend.encoders.pillow_resize import resize
 from PIL import Image
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
@@ -40,11 +40,11 @@ def test_preparation_equals_the_published_processor(size: tuple[int, int]) -> No
     """8-bit pictures equal; the float32 numbers to rounding of the last bit (the processor scales in another order)."""
     for picture in pictures(*size):
         expected = PROCESSOR(Image.fromarray(picture), return_tensors="pt").pixel_values
-        found = normalise(torch.from_numpy(prepared(picture))[None])
+        found = normalise(torch.from_numpy(prepare_images(picture))[None])
         assert found.shape == expected.shape == (1, 3, 224, 224)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
         levels = (expected.permute(0, 2, 3, 1) * torch.tensor([0.229, 0.224, 0.225]) + torch.tensor([0.485, 0.456, 0.406])) * 255
-        assert torch.equal(levels.round().to(torch.uint8)[0], torch.from_numpy(prepared(picture)))
+        assert torch.equal(levels.round().to(torch.uint8)[0], torch.from_numpy(prepare_images(picture)))
 
 
 @pytest.mark.parametrize("box", [(10, 20, 90, 60), (-30, -50, 130, 110), (95.4, 60.6, 140.2, 105.4), (300, 0, 340, 40)])
@@ -59,4 +59,4 @@ def test_the_subject_is_cut_out_on_white(box: tuple[float, ...]) -> None:
     canvas = Image.new("RGB", (side, side), "white")
     canvas.paste(flat, (-x0, -y0))
     expected = canvas.resize((256, 256), Image.Resampling.BICUBIC).crop((16, 16, 240, 240))
-    np.testing.assert_array_equal(cut(image, matte, np.array(box)), np.asarray(expected))
+    np.testing.assert_array_equal(crop_exactly(image, matte, np.array(box)), np.asarray(expected))

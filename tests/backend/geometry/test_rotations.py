@@ -144,7 +144,7 @@ def test_rotation_part_ignores_scale_along_the_bones_axes(axis, angle, scale, ki
     affine = np.eye(4, dtype=dtype)
     affine[:3, :3] = turn(axis, angle) * np.array(scale)
     affine[:3, 3] = [1, 2, 3]
-    part = R.rotation_part(affine)
+    part = R.nearest_rotation(affine)
     assert part.dtype == dtype
     assert np.abs(part - turn(axis, angle)).max() < 3 * tolerance
 
@@ -153,16 +153,16 @@ def test_rotation_part_ignores_scale_along_the_bones_axes(axis, angle, scale, ki
 def test_rotation_part_of_a_shear_is_the_nearest_rotation(axis, angle, shear):
     # a symmetric stretch in the rotated axes: its polar factor is the rotation itself
     stretch = np.array([[1, shear, 0], [shear, 1, 0], [0, 0, np.sqrt(1 + shear**2)]])
-    assert np.abs(R.rotation_part(turn(axis, angle) @ stretch) - turn(axis, angle)).max() < 1e-9
+    assert np.abs(R.nearest_rotation(turn(axis, angle) @ stretch) - turn(axis, angle)).max() < 1e-9
 
 
 def test_rotation_part_of_a_sheared_bone_does_not_depend_on_its_stretch():
     sheared = np.eye(3) + np.random.default_rng(3).uniform(-0.3, 0.3, size=(3, 3))
-    assert np.abs(R.rotation_part(sheared * np.array([1, 9, 0.2])) - R.rotation_part(sheared)).max() < 1e-12
+    assert np.abs(R.nearest_rotation(sheared * np.array([1, 9, 0.2])) - R.nearest_rotation(sheared)).max() < 1e-12
 
 
 def test_rotation_part_of_a_mirror_is_proper():
     mirrored = R.quaternion_to_matrix(np.random.default_rng(2).normal(size=(20, 4))) * np.array([1, -1, 1])
-    parts = R.rotation_part(mirrored)
+    parts = R.nearest_rotation(mirrored)
     assert np.allclose(np.linalg.det(parts), 1)
     assert np.allclose(parts @ np.swapaxes(parts, -1, -2), np.eye(3))

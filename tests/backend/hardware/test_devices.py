@@ -9,7 +9,7 @@ import pytest
 import torch
 from anyrig.backend.errors import UserError
 from anyrig.backend.hardware import devices, system_info
-from anyrig.backend.hardware.devices import Gpu, Torch, findings, fit, judge
+from anyrig.backend.hardware.devices import Gpu, Torch, describe_gpu, findings, match_gpu
 
 GB = 2**30
 TORCH_213 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
@@ -45,14 +45,14 @@ TORCH_25 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
     ],
 )
 def test_which_cards_a_torch_runs_on(arch: str, archs: tuple[str, ...], expected: str):
-    assert fit(arch, archs) == expected
+    assert match_gpu(arch, archs) == expected
 
 
 def test_the_rules_for_machine_code_are_those_of_torch():
     known = [cc for cc in torch.cuda.DEVICE_REQUIREMENT if cc != 101]  # Thor, which CUDA 13 calls 110
     for code in known:
         for card in known:
-            ours = fit(f"sm_{card}", (f"sm_{code}",)) == "built in"
+            ours = match_gpu(f"sm_{card}", (f"sm_{code}",)) == "built in"
             assert ours == torch.cuda._code_compatible_with_device(card, code), (card, code)
 
 
@@ -62,7 +62,7 @@ ADA = Gpu("NVIDIA GeForce RTX 4090", "sm_89", 24 * GB)
 
 
 def test_a_card_that_is_too_new():
-    text, good = judge(BLACKWELL, Torch("2.5.1", "CUDA 12.4", TORCH_25))
+    text, good = describe_gpu(BLACKWELL, Torch("2.5.1", "CUDA 12.4", TORCH_25))
     assert not good and text == (
         "This GPU (NVIDIA GeForce RTX 5090, sm_120) is newer than what PyTorch 2.5.1 was built for (up to sm_90): "
         "install an AnyRig zip with a PyTorch made for sm_120, or set Device to CPU."
@@ -70,31 +70,31 @@ def test_a_card_that_is_too_new():
 
 
 def test_a_card_that_is_too_old():
-    text, good = judge(PASCAL, Torch("2.13.0", "CUDA 13.0", TORCH_213))
+    text, good = describe_gpu(PASCAL, Torch("2.13.0", "CUDA 13.0", TORCH_213))
     assert not good and "(NVIDIA GeForce GTX 1080, sm_61) is older than what PyTorch 2.13.0 was built for (from sm_75 on)" in text
 
 
 def test_a_card_between_those_that_torch_was_built_for():
     orin = Gpu("Orin", "sm_87", 30 * GB)
-    text, good = judge(orin, Torch("2.13.0", "CUDA 13.0", TORCH_213))
+    text, good = describe_gpu(orin, Torch("2.13.0", "CUDA 13.0", TORCH_213))
     assert not good and f"is not among those that PyTorch 2.13.0 was built for ({', '.join(TORCH_213)})" in text
 
 
 def test_a_card_that_fits_and_one_whose_code_the_driver_makes():
     found = Torch("2.13.0", "CUDA 13.0", TORCH_213)
     text = "This GPU (NVIDIA GeForce RTX 4090, sm_89, 24.0 GB) works with PyTorch 2.13.0 (CUDA 13.0)."
-    assert judge(ADA, found) == (text, True)
-    text, good = judge(Gpu("Rubin", "sm_130", GB), found)
+    assert describe_gpu(ADA, found) == (text, True)
+    text, good = describe_gpu(Gpu("Rubin", "sm_130", GB), found)
     assert good and "the driver can compile it: the first capture starts late" in text
 
 
 def test_an_arch_list_that_says_nothing_forbids_nothing():
-    assert judge(ADA, Torch("2.13.0", "CUDA 13.0")).good
+    assert describe_gpu(ADA, Torch("2.13.0", "CUDA 13.0")).good
 
 
 def test_amd_cards_are_told_by_name():
     card = Gpu("AMD Radeon RX 6600", "gfx1032", 8 * GB)
-    text, good = judge(card, Torch("2.9.0", "ROCm 6.4", ("gfx900", "gfx1030")))
+    text, good = describe_gpu(card, Torch("2.9.0", "ROCm 6.4", ("gfx900", "gfx1030")))
     assert (
         not good and "(AMD Radeon RX 6600, gfx1032) is not among those that PyTorch 2.9.0 was built for (gfx900, gfx1030)" in text
     )
@@ -119,8 +119,8 @@ def test_without_cards_the_reason_is_told():
 def test_every_card_is_told_but_the_first_decides():
     found = Torch("2.13.0", "CUDA 13.0", TORCH_213, (PASCAL, ADA))
     assert [finding.good for finding in findings(found)] == [False, True]
-    assert "GTX 1080" in devices.obstacle(found)
-    assert devices.obstacle(Torch("2.13.0", "CUDA 13.0", TORCH_213, (ADA, PASCAL))) == ""
+    assert "GTX 1080" in devices.device_obstacle(found)
+    assert devices.device_obstacle(Torch("2.13.0", "CUDA 13.0", TORCH_213, (ADA, PASCAL))) == ""
 
 
 # ---- asking the torch that is here, and one with made-up cards
@@ -142,13 +142,13 @@ def blackwell(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_looking_reads_the_cards_of_torch(blackwell: pytest.MonkeyPatch):
-    assert devices.look() == Torch(torch.__version__, "CUDA 12.4", TORCH_25, (BLACKWELL,))
+    assert devices.look_up_devices() == Torch(torch.__version__, "CUDA 12.4", TORCH_25, (BLACKWELL,))
 
 
 def test_looking_at_amd_reads_the_name_without_features(blackwell: pytest.MonkeyPatch):
     blackwell.setattr(torch.version, "hip", "6.4")
     blackwell.setattr(Properties, "gcnArchName", "gfx90a:sramecc+:xnack-")
-    found = devices.look()
+    found = devices.look_up_devices()
     assert (found.toolkit, found.gpus[0].arch) == ("ROCm 6.4", "gfx90a")
 
 
@@ -158,15 +158,15 @@ def test_torch_s_reason_for_seeing_no_card_is_kept(blackwell: pytest.MonkeyPatch
         return False
 
     blackwell.setattr(torch.cuda, "is_available", old_driver)
-    assert devices.look().warning == "CUDA initialization: The NVIDIA driver is too old"
+    assert devices.look_up_devices().warning == "CUDA initialization: The NVIDIA driver is too old"
 
     def lost(index: int) -> Any:
         raise RuntimeError("CUDA driver initialization failed\nmore")
 
     blackwell.setattr(torch.cuda, "is_available", lambda: True)
     blackwell.setattr(torch.cuda, "get_device_properties", lost)
-    found = devices.look()
-    assert not found.gpus and found.warning == "CUDA driver initialization failed" and devices.obstacle(found)
+    found = devices.look_up_devices()
+    assert not found.gpus and found.warning == "CUDA driver initialization failed" and devices.device_obstacle(found)
 
 
 def test_a_card_that_torch_was_not_built_for_is_refused_and_auto_takes_the_processor(blackwell: pytest.MonkeyPatch):
@@ -180,7 +180,7 @@ def test_a_card_that_torch_was_not_built_for_is_refused_and_auto_takes_the_proce
 def test_a_torch_that_is_missing_or_broken_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match="PyTorch is missing .*: install the AnyRig zip made for this system"):
-        devices.look()
+        devices.look_up_devices()
 
 
 def test_a_broken_library_of_torch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -188,14 +188,14 @@ def test_a_broken_library_of_torch_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"does not load \(\[WinError 126\] c10\.dll\): install"):
-        devices.look()
+        devices.look_up_devices()
 
 
 def test_a_first_computation_is_tried():
-    assert devices.trial("cpu") == ""
+    assert devices.try_device("cpu") == ""
     if not torch.cuda.is_available():
-        assert devices.trial("cuda") == "Torch not compiled with CUDA enabled" or "driver" in devices.trial("cuda")
-    assert "meta" in devices.trial("meta")
+        assert devices.try_device("cuda") == "Torch not compiled with CUDA enabled" or "driver" in devices.try_device("cuda")
+    assert "meta" in devices.try_device("meta")
     assert devices.free_memory("cpu") is None
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anyrig.backend.capture.inference import run_pose2rot, run_video2pose, split_takes
-from anyrig.backend.capture.memory_plan import uploaded
+from anyrig.backend.capture.inference import predict_positions, predict_rotations, split_predictions
+from anyrig.backend.capture.memory_plan import to_device
 from anyrig.backend.encoders import efficientnet
 from anyrig.backend.encoders.dinov2 import Dinov2, Dinov2Encoder, VitConfig
 from anyrig.backend.encoders.efficientnet import EfficientNetLite0, Encoder
@@ -59,8 +59,8 @@ def test_both_stages_run_without_float64(config: Config, monkeypatch: pytest.Mon
         anchor = random_anchor(config, [6], 1, config.grid**2, device="meta")
         assert anchor.names.is_meta and anchor.offsets.dtype == torch.float32
         tokens = torch.empty(10, config.grid**2, config.image_width, device="meta")
-        position = torch.cat(list(run_video2pose(network, anchor, [tokens], 10)), dim=1)
-        rot6d = torch.cat(list(run_pose2rot(network, anchor, position)), dim=1)
+        position = torch.cat(list(predict_positions(network, anchor, [tokens], 10)), dim=1)
+        rot6d = torch.cat(list(predict_rotations(network, anchor, position)), dim=1)
     assert rot6d.is_meta and rot6d.shape == (1, 10, anchor.names.shape[1], 6)
 
 
@@ -70,7 +70,7 @@ def test_results_are_widened_on_the_processor() -> None:
     position, rot6d = (torch.randn(1, 5, 4, width).as_subclass(OnMetal) for width in (3, 6))
     with pytest.raises(TypeError, match=REFUSAL):
         position.double()
-    (take,) = split_takes([rig], [reference], [2.0], position, rot6d, tips=False)
+    (take,) = split_predictions([rig], [reference], [2.0], position, rot6d, tips=False)
     assert take.position.dtype == np.float64 and take.rot6d is not None
     assert np.array_equal(take.position, 2 * position[0].cpu().double().numpy())
 
@@ -80,8 +80,8 @@ def both_stages(config: Config) -> list[torch.Tensor]:
     network = Video2Pose2Rot(config).eval()
     anchor = random_anchor(config, [6, 4], 1, config.grid**2)
     tokens = torch.randn(40, config.grid**2, config.image_width)
-    position = torch.cat(list(run_video2pose(network, anchor, [tokens], 40)), dim=1)
-    return [position, torch.cat(list(run_pose2rot(network, anchor, position)), dim=1)]
+    position = torch.cat(list(predict_positions(network, anchor, [tokens], 40)), dim=1)
+    return [position, torch.cat(list(predict_rotations(network, anchor, position)), dim=1)]
 
 
 def encoders() -> tuple[Encoder, Dinov2Encoder]:
@@ -140,7 +140,7 @@ def test_pictures_are_waited_for() -> None:
     with Waiting():
         with pytest.raises(AssertionError, match="does not wait"):
             torch.zeros(1).to("meta", non_blocking=True)
-        assert uploaded(crops, torch.device("meta")).is_meta
+        assert to_device(crops, torch.device("meta")).is_meta
         for encoder in encoders():
             encoder.encode(crops)
 

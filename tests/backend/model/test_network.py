@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from anyrig.backend.model.config import TINY, Config
-from anyrig.backend.model.inputs import Anchor, Graph
+from anyrig.backend.model.inputs import NetworkInputs, SkeletonGraph
 from anyrig.backend.model.network import Video2Pose2Rot
 from safetensors import safe_open
 from torch import Tensor
@@ -28,7 +28,7 @@ def load(dtype: torch.dtype) -> tuple[Video2Pose2Rot, dict[str, Tensor]]:
 
 def anchor_of(
     tensors: dict[str, Tensor], case: str, dtype: torch.dtype, memory: str = "memory", joints: int | None = None
-) -> Anchor:
+) -> NetworkInputs:
     def get(key: str) -> Tensor:
         value = tensors[f"{case}.in.{key}"]
         return value.to(dtype) if value.is_floating_point() else value
@@ -38,13 +38,13 @@ def anchor_of(
     parents = torch.arange(joints)[None].clone()
     real = get("parents")[:joints]
     parents[0, : len(real)] = real.clamp(min=0)
-    graph = Graph(
+    graph = SkeletonGraph(
         relation=(6 * get("graph_hop") + get("graph_edge"))[:, cut, cut],
         ancestors=get("ancestor_mask")[:, cut, cut].bool(),
         mask=get("joint_mask")[:, cut].bool(),
         parents=parents,
     )
-    return Anchor(
+    return NetworkInputs(
         graph, get("joint_t5embed")[:, cut], get("offset_a")[:, cut], get(f"{memory}_pose")[:, :, cut], get(f"{memory}_rot6d")[:, :, cut],
         get("ref_image_embed"), get("static_pos_joint_mask")[:, cut].bool(), get("static_rot_joint_mask")[:, cut].bool(),
         uv=torch.zeros(1, joints, 2, dtype=dtype), unit=torch.ones(1, dtype=dtype),
@@ -74,10 +74,10 @@ def test_padding_changes_nothing() -> None:
         assert (left[:, :, :joints] - right).abs().max() < 1e-12
 
 
-def permuted(anchor: Anchor, order: Tensor) -> Anchor:
+def permuted(anchor: NetworkInputs, order: Tensor) -> NetworkInputs:
     back = torch.argsort(order)
     graph = anchor.graph
-    graph = Graph(
+    graph = SkeletonGraph(
         graph.relation[:, order][:, :, order],
         graph.ancestors[:, order][:, :, order],
         graph.mask[:, order],
@@ -90,7 +90,7 @@ def permuted(anchor: Anchor, order: Tensor) -> Anchor:
     )  # fmt: skip
 
 
-def aided(anchor: Anchor, config: Config) -> tuple[Anchor, Tensor]:
+def aided(anchor: NetworkInputs, config: Config) -> tuple[NetworkInputs, Tensor]:
     """The same skeleton for a network with aids, and image tokens for it."""
     torch.manual_seed(0)
     joints = anchor.graph.mask.shape[1]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from anyrig.backend.rig.guess_joint_names import guess_names, understood
+from anyrig.backend.rig.guess_joint_names import guess_names, names_or_guesses
 from anyrig.backend.rig.joint_names import clean_name
 from anyrig.backend.rig.rig import Rig
 
@@ -85,7 +85,7 @@ def test_every_joint_of_a_common_body_is_named(name: str) -> None:
     """The fixtures' joints are called what they are; the guess sees their places alone."""
     made = rig(RIGS[name])
     hidden = replace(made, names=tuple(f"Bone.{place:03}" for place in range(len(made.names))))
-    assert guess_names(hidden) == understood(hidden) == tuple(map(clean_name, made.names))
+    assert guess_names(hidden) == names_or_guesses(hidden) == tuple(map(clean_name, made.names))
 
 
 def test_the_guess_turns_with_the_armature() -> None:
@@ -101,8 +101,8 @@ def test_the_guess_turns_with_the_armature() -> None:
 def test_meaningful_names_are_kept() -> None:
     made = rig(HUMAN)
     names = ("mixamorig:Pelvis", *(f"Bone.{place:03}" for place in range(1, len(made.names))))
-    assert understood(replace(made, names=names))[:3] == ("Pelvis", "Spine", "Chest")
-    assert understood(made) == tuple(map(clean_name, made.names))
+    assert names_or_guesses(replace(made, names=names))[:3] == ("Pelvis", "Spine", "Chest")
+    assert names_or_guesses(made) == tuple(map(clean_name, made.names))
 
 
 def test_odd_skeletons_do_not_fail() -> None:

@@ -16,7 +16,7 @@ from anyrig.backend.segmentation.matte import Picker, shade_vectors
 from anyrig.backend.segmentation.scenery_key import Scenery, find_scenery
 from anyrig.backend.segmentation.subject import find_subject, fixed_parts
 from anyrig.backend.train.cutout.train_cutout import Examples, loss_of, scene_of, scenes_in
-from anyrig.backend.train.packs.rendered_clips import Filmed, save_covers
+from anyrig.backend.train.packs.rendered_clips import RenderedClip, save_mattes
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import read_frames
 from anyrig.tests.backend.outdoor import outdoor_film
@@ -51,8 +51,8 @@ def film(
     """What `anyrig render --covers` leaves."""
     path = folder / f"{name}.mp4"
     masks = outdoor_film(path, swing, colours)
-    save_covers(path, ((mask * 255).round().astype(np.uint8) for mask in masks))
-    Filmed.by(Camera((0, 0, 0), 1.0), "walker", name, 25.0, len(masks), {}).save(path.with_suffix(".json"))
+    save_mattes(path, ((mask * 255).round().astype(np.uint8) for mask in masks))
+    RenderedClip.by(Camera((0, 0, 0), 1.0), "walker", name, 25.0, len(masks), {}).save(path.with_suffix(".json"))
     return path
 
 
@@ -191,7 +191,7 @@ def test_videos_that_cannot_be_trained_on(tmp_path: Path) -> None:
     covers.write_bytes(kept[:100])
     with pytest.raises(UserError, match=r"walk\.covers\.npz' cannot be read .*render again"):
         scene_of(path, "walker")
-    save_covers(path, [np.zeros((4, 4), np.uint8)] * 3)
+    save_mattes(path, [np.zeros((4, 4), np.uint8)] * 3)
     with pytest.raises(UserError, match="24 frames and 3 covers"):
         scene_of(path, "walker")
     covers.write_bytes(kept)
@@ -208,6 +208,6 @@ def _empty(path: Path) -> Path:
     picture = next(iter(read_frames(Clip(str(path))))).image
     picture[:] = picture[:, :8].mean(axis=1, keepdims=True)
     write_video(folder / "ground.mp4", [picture] * 12, 25.0)
-    save_covers(folder / "ground.mp4", [np.zeros(picture.shape[:2], np.uint8)] * 12)
-    Filmed.by(Camera((0, 0, 0), 1.0), "walker", "ground", 25.0, 12, {}).save(folder / "ground.json")
+    save_mattes(folder / "ground.mp4", [np.zeros(picture.shape[:2], np.uint8)] * 12)
+    RenderedClip.by(Camera((0, 0, 0), 1.0), "walker", "ground", 25.0, 12, {}).save(folder / "ground.json")
     return folder

@@ -11,11 +11,11 @@ from anyrig.backend.cli import main
 from anyrig.backend.encoders.efficientnet import EfficientNetLite0, Encoder
 from anyrig.backend.errors import UserError
 from anyrig.backend.model.config import LITE, TINY
-from anyrig.backend.model.inputs import Anchor
+from anyrig.backend.model.inputs import NetworkInputs
 from anyrig.backend.model.network import Video2Pose2Rot
 from anyrig.backend.train.evaluation.ablations import PARTS, Without, config_without, masked, side_error
 from anyrig.backend.train.loop.losses import Batch, batch_of, losses, total
-from anyrig.backend.train.loop.run import Plan, Run
+from anyrig.backend.train.loop.run import Run, TrainingPlan
 from anyrig.backend.train.packs.rig_packs import Pack
 from anyrig.backend.train.samples.samples import SIDE_ERROR, Recipe, Windows
 from anyrig.backend.weights.model_file import load_network, save_model
@@ -55,12 +55,12 @@ def test_the_network_does_not_see_it(batch: Batch, network: Video2Pose2Rot, part
         assert any(not torch.allclose(first, second, atol=1e-3) for first, second in whole)
 
 
-def disturbed(anchor: Anchor, field: str) -> Anchor:
+def disturbed(anchor: NetworkInputs, field: str) -> NetworkInputs:
     value = getattr(anchor, field)
     return replace(anchor, **{field: value + torch.randn(value.shape, generator=torch.Generator().manual_seed(1))})
 
 
-def stages(network: torch.nn.Module, batch: Batch, anchor: Anchor) -> tuple[torch.Tensor, torch.Tensor]:
+def stages(network: torch.nn.Module, batch: Batch, anchor: NetworkInputs) -> tuple[torch.Tensor, torch.Tensor]:
     moving = ~anchor.static_position[:, None, :, None] if not isinstance(network, Without) else 1.0
     position = network.video2pos(batch.image, anchor)[0] * moving
     return position, network.pos2rot(batch.position, anchor)
@@ -144,11 +144,11 @@ def test_without_a_part_a_run_keeps_the_weights_that_still_fit(make_pack: Callab
     torch.manual_seed(0)
     start = tmp_path / "start.safetensors"
     save_model(start, Video2Pose2Rot(TINY), EfficientNetLite0().state_dict(), {})
-    plan = Plan(steps=1, config=TINY, device="cpu", without=("aids",))
+    plan = TrainingPlan(steps=1, config=TINY, device="cpu", without=("aids",))
     run = Run(plan, [make_pack()], start, tmp_path / "run", str(start))
     begun, kept = load_network(str(start), torch.device("cpu")).state_dict(), run.network.state_dict()
     assert 0 < len(kept) < len(begun) and all(torch.equal(kept[key], begun[key]) for key in kept)
-    whole = Run(Plan(steps=1, config=TINY, device="cpu"), [make_pack()], start, tmp_path / "whole", str(start))
+    whole = Run(TrainingPlan(steps=1, config=TINY, device="cpu"), [make_pack()], start, tmp_path / "whole", str(start))
     assert all(torch.equal(value, begun[key]) for key, value in whole.network.state_dict().items())
 
 
@@ -156,7 +156,7 @@ def test_without_a_part_a_run_keeps_the_weights_that_still_fit(make_pack: Callab
 def test_a_network_of_other_sizes_is_no_start(without: tuple[str, ...], make_pack: Callable[..., Pack], tmp_path: Path) -> None:
     start = tmp_path / "start.safetensors"
     save_model(start, Video2Pose2Rot(TINY), EfficientNetLite0().state_dict(), {})
-    plan = Plan(steps=1, config=replace(TINY, width=2 * TINY.width), device="cpu", without=without)
+    plan = TrainingPlan(steps=1, config=replace(TINY, width=2 * TINY.width), device="cpu", without=without)
     with pytest.raises(UserError, match=r"start\.safetensors' has other sizes or parts than the one to train"):
         Run(plan, [make_pack()], start, tmp_path / "run", str(start))
 

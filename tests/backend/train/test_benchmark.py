@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from anyrig.backend.baseline import padded
-from anyrig.backend.capture.inference import run_video2pose
+from anyrig.backend.capture.inference import predict_positions
 from anyrig.backend.cli import main
 from anyrig.backend.model.config import TINY, Config
-from anyrig.backend.model.inputs import Anchor
+from anyrig.backend.model.inputs import NetworkInputs
 from anyrig.backend.model.network import Video2Pose2Rot
 from anyrig.backend.train.benchmark.benchmark import random_anchor
 from anyrig.backend.video.reader import write_video
@@ -25,7 +25,7 @@ SMALL = Config(
 )  # fmt: skip
 
 
-def case(joints: int, pairs: int, rigs: int = 1) -> tuple[Video2Pose2Rot, Anchor, Tensor]:
+def case(joints: int, pairs: int, rigs: int = 1) -> tuple[Video2Pose2Rot, NetworkInputs, Tensor]:
     torch.manual_seed(joints)
     network = Video2Pose2Rot(SMALL).double().eval()
     with torch.no_grad():
@@ -109,5 +109,5 @@ def test_memory_does_not_grow_with_the_clip() -> None:
             del chunk
             most = max(most, sum(reference() is not None for reference in alive))
 
-    done = sum(part.shape[1] for part in run_video2pose(model.network, anchor, chunks(120), 120, core=8))
+    done = sum(part.shape[1] for part in predict_positions(model.network, anchor, chunks(120), 120, core=8))
     assert done == 120 and most <= 6

@@ -10,15 +10,15 @@ import pytest
 from anyrig.backend.geometry.rotations import geodesic_angle
 from anyrig.backend.model.config import TINY
 from anyrig.backend.rig.skeleton import global_to_local, pose_to_network
-from anyrig.backend.train.creatures.actions import repertoire, stand, walk
+from anyrig.backend.train.creatures.actions import plant_feet, repertoire, walk
 from anyrig.backend.train.creatures.body import Body, leg_length
 from anyrig.backend.train.creatures.creatures import creature, creatures, write_creatures
 from anyrig.backend.train.creatures.gaits import GAITS, foot_path, gaits_of, phases, step
 from anyrig.backend.train.creatures.naming import STYLES
 from anyrig.backend.train.creatures.plans import PLANS
-from anyrig.backend.train.creatures.score import Score, limited, solve
+from anyrig.backend.train.creatures.score import Score, limited, solve_legs
 from anyrig.backend.train.creatures.skin import skin_of
-from anyrig.backend.train.evaluation.split_leaks import leaks, paired
+from anyrig.backend.train.evaluation.split_leaks import leaks, pair_joints
 from anyrig.backend.train.packs.rig_packs import Pack, load_packs
 from anyrig.backend.train.samples.samples import Recipe, Windows
 
@@ -152,7 +152,7 @@ def test_legs_alternate_in_a_walk(plan: str) -> None:
         body = body_of(plan, seed)
         score = Score(body, 32)
         walk(score, np.random.default_rng(seed))
-        turns, places = solve(score)
+        turns, places = solve_legs(score)
         for left in (leg for leg in body.legs if leg.side == "L"):
             right = next(leg for leg in body.legs if leg.side == "R" and leg.row == left.row)
             ahead = [_foot(body, leg, turns, places)[:, 1] for leg in (left, right)]
@@ -170,9 +170,9 @@ def _foot(body: Body, leg, turns: np.ndarray, places: np.ndarray) -> np.ndarray:
 def test_planted_feet_stand_still(plan: str) -> None:
     body = body_of(plan, 1)
     score = Score(body, 9)
-    stand(score)
+    plant_feet(score)
     score.shift[:, 2] = -0.08 * body.heads[0, 2] * np.linspace(0, 1, 9)
-    turns, places = solve(score)
+    turns, places = solve_legs(score)
     assert np.allclose(places[0], body.heads, atol=0.02 * body.size)  # unmoved, the legs are as they were
     for leg in body.legs:
         assert np.ptp(_foot(body, leg, turns, places), axis=0).max() < 1e-6
@@ -192,7 +192,7 @@ def test_limits_hold() -> None:
         for name, action in sum(repertoire(body), []):
             score = Score(body, 24)
             action(score, np.random.default_rng(seed))
-            turns, _ = solve(score)
+            turns, _ = solve_legs(score)
             local = global_to_local(body.parents, turns)[:, free]
             angle = geodesic_angle(local, np.broadcast_to(np.eye(3), local.shape))
             assert (angle <= body.limits[free] + 1e-6).all(), (plan, name)
@@ -273,5 +273,5 @@ def test_leaks_are_found(tmp_path: Path) -> None:
 
 def test_rigs_are_paired_by_name_or_by_tree() -> None:
     rig, other = made("biped", 0).rig, made("spider", 0).rig
-    assert len(paired(rig, rig)) == len(rig.names) and len(paired(rig, other)) == 0
-    assert len(paired(rig, replace(rig, names=tuple(f"q{k}x" for k in range(len(rig.names)))))) == len(rig.names)
+    assert len(pair_joints(rig, rig)) == len(rig.names) and len(pair_joints(rig, other)) == 0
+    assert len(pair_joints(rig, replace(rig, names=tuple(f"q{k}x" for k in range(len(rig.names)))))) == len(rig.names)

@@ -28,9 +28,9 @@ from anyrig.backend.rig.rig import Rig
 from anyrig.backend.rig.skeleton import forward_kinematics, graph_relations, local_to_global
 from anyrig.backend.train.evaluation.metrics import summarise
 from anyrig.backend.train.loop.losses import batch_of, losses, total
-from anyrig.backend.train.loop.run import Plan, Run
+from anyrig.backend.train.loop.run import Run, TrainingPlan
 from anyrig.backend.train.release_data.dataset import ReleaseWindows, evaluate_release, sample_of, score
-from anyrig.backend.train.release_data.dataset_folder import INFO, SCALES, Release, View
+from anyrig.backend.train.release_data.dataset_folder import INFO, SCALES, DatasetView, Release
 from anyrig.backend.train.release_data.safe_pickle import load_object_npy, load_pickle
 from anyrig.backend.weights.model_file import load_model, load_network
 
@@ -135,7 +135,7 @@ def folder(written: Path, tmp_path: Path) -> Path:
     return copytree(written, tmp_path / "data")
 
 
-def number_of(view: View) -> int:
+def number_of(view: DatasetView) -> int:
     return 6 * (view.species == "Worm") + 3 * int(view.sequence[-1]) + YAWS.index(view.yaw)
 
 
@@ -178,7 +178,7 @@ def test_samples_agree_with_themselves(written: Path) -> None:
 
 def test_the_body_is_what_the_data_say(written: Path) -> None:
     release = Release(written)
-    view, beside = View("Cat#Clip0", 90), View("Cat#Clip1", 90)
+    view, beside = DatasetView("Cat#Clip0", 90), DatasetView("Cat#Clip1", 90)
     body = sample_of(release, view, np.arange(2), [(beside, 0)]).body
     hop, edge = graph_relations(np.array(SPECIES["Cat"][1]))
     assert np.array_equal(body.relation, 6 * hop + edge)
@@ -188,7 +188,7 @@ def test_the_body_is_what_the_data_say(written: Path) -> None:
     assert body.static_position.tolist() == [True, True, False, False, False]
     assert body.static_rotation.tolist() == [False, True, False, False, False]
     # seen from another side, the root has turned, and what lies off it has moved
-    turned = sample_of(release, view, np.arange(2), [(View("Cat#Clip1", 0), 0)]).body
+    turned = sample_of(release, view, np.arange(2), [(DatasetView("Cat#Clip1", 0), 0)]).body
     assert turned.static_position.tolist() == [True, False, False, False, False]
     assert turned.static_rotation.tolist() == [False, True, False, False, False]
 
@@ -212,9 +212,9 @@ def test_splits(written: Path, tmp_path: Path) -> None:
     splits = tmp_path / "splits.json"
     splits.write_text(json.dumps({"seen": {"Cat#Clip1": 90}, "unseen": {"Worm#Clip0": [0, 270], "Worm#Clip1": ["y0"]}}))
     release = Release(written, splits)
-    assert release.group("train") == [View("Cat#Clip0", yaw) for yaw in YAWS]
-    assert release.group("seen") == [View("Cat#Clip1", 90)]
-    assert release.group("unseen") == [View("Worm#Clip0", 0), View("Worm#Clip0", 270), View("Worm#Clip1", 0)]
+    assert release.group("train") == [DatasetView("Cat#Clip0", yaw) for yaw in YAWS]
+    assert release.group("seen") == [DatasetView("Cat#Clip1", 90)]
+    assert release.group("unseen") == [DatasetView("Worm#Clip0", 0), DatasetView("Worm#Clip0", 270), DatasetView("Worm#Clip1", 0)]
     for sample in islice(ReleaseWindows(release, CONFIG, 3, seed=0), 10):
         assert {int(number) for number in sample.tokens[:, 0, 0]} <= {0, 1, 2}  # neither windows nor references
     with pytest.raises(UserError, match="rare.*seen, train, unseen"):
@@ -403,7 +403,7 @@ def test_evaluation(written: Path, tmp_path: Path) -> None:
 
 def test_the_truth_scores_zero(written: Path) -> None:
     release = Release(written)
-    sample = sample_of(release, View("Cat#Clip1", 90), np.arange(6), [(View("Cat#Clip0", 90), 0)])
+    sample = sample_of(release, DatasetView("Cat#Clip1", 90), np.arange(6), [(DatasetView("Cat#Clip0", 90), 0)])
     row = score(sample, sample.position.double().numpy(), sample.turns.double().numpy())
     assert max(row[key] for key in ("angle_deg", "mpjpe_cm", "fk_mpjpe_cm", "mpjve_cm", "angular_velocity_deg")) < 1e-3
     assert row["copy_angle_deg"] > 5 and row["copy_mpjpe_cm"] > 1
@@ -413,7 +413,7 @@ def test_the_truth_scores_zero(written: Path) -> None:
 
 
 def test_a_run_trains_on_them_and_is_measured(written: Path, tmp_path: Path) -> None:
-    plan = Plan(steps=2, batch=2, frames=3, pool=2, workers=0, device="cpu", config=CONFIG)
+    plan = TrainingPlan(steps=2, batch=2, frames=3, pool=2, workers=0, device="cpu", config=CONFIG)
     run = Run(plan, Release(written), "none", tmp_path)
     path = run.train()
     again = load_network(str(path), torch.device("cpu"))

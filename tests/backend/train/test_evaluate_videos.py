@@ -28,8 +28,8 @@ from anyrig.backend.train.evaluation.evaluate_videos import (
     overlap,
     v1_take,
 )
-from anyrig.backend.train.evaluation.metrics import measure, summarise
-from anyrig.backend.train.packs.rendered_clips import Filmed, stem_of
+from anyrig.backend.train.evaluation.metrics import measure_motion, summarise
+from anyrig.backend.train.packs.rendered_clips import RenderedClip, stem_of
 from anyrig.backend.train.packs.rig_packs import Pack
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
@@ -53,7 +53,7 @@ def film(pack: Pack, clip: str, folder: Path, azimuth: float = 0.6) -> Path:
     images = drawn[..., :3] * drawn[..., 3:] + stones * (1 - drawn[..., 3:])
     path = folder / f"{stem_of(pack.name, clip)}.mp4"
     write_video(path, (images * 255).round().astype(np.uint8), pack.fps)
-    Filmed.by(camera, pack.name, clip, pack.fps, len(poses), {}).save(path.with_suffix(".json"))
+    RenderedClip.by(camera, pack.name, clip, pack.fps, len(poses), {}).save(path.with_suffix(".json"))
     return path
 
 
@@ -111,7 +111,7 @@ def test_figures_are_those_of_a_capture(rows: list[dict[str, object]], pack: Pac
     for row, (_, pose) in zip(rows, references(pack, "move 1"), strict=True):
         views = reference_views(pack.rig, pack.surface, pose, evaluate_videos.side_azimuths())
         [motion] = result_of(capture([Target(pack.rig, tuple(views))], clip, Settings(model="tiny", device="cpu")))
-        expected = measure(rig, motion, pack.clips["move 1"].astype(np.float64), pose)
+        expected = measure_motion(rig, motion, pack.clips["move 1"].astype(np.float64), pose)
         assert {key: row[key] for key in expected} == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
@@ -122,7 +122,7 @@ def test_true_positions_leave_v1_only_the_twist(pack: Pack, model: Model, folder
     watched, [take] = capture_takes(model, [Target(pack.rig, tuple(views))], Clip(str(next(folder.glob("*.mp4")))))
     truth = pack.clips["move 1"].astype(np.float64)
     true = replace(take, position=pose_to_network(pack.rig, truth)[1] @ view_yaw(take.azimuth).T)
-    row = measure(pack.rig, motion_from(v1_take(true), watched.subject), truth, pose)
+    row = measure_motion(pack.rig, motion_from(v1_take(true), watched.subject), truth, pose)
     assert row["fk_mpjpe_cm"] < 0.3 * row["copy_mpjpe_cm"]
 
 
@@ -140,8 +140,8 @@ def test_a_failed_capture_counts_as_copying(pack: Pack, model: Model, folder: Pa
 
 def test_held_keeps_the_pose(pack: Pack) -> None:
     pose = pack.clips["move 0"][3].astype(np.float64)
-    filmed = Filmed.by(Camera((0, 0, 0), 1.0), pack.name, "move 0", 24.0, 12, {})
-    row = measure(pack.rig, held(pack.rig, pose, filmed), np.tile(pose, (12, 1, 1, 1)), pose)
+    filmed = RenderedClip.by(Camera((0, 0, 0), 1.0), pack.name, "move 0", 24.0, 12, {})
+    row = measure_motion(pack.rig, held(pack.rig, pose, filmed), np.tile(pose, (12, 1, 1, 1)), pose)
     assert row["angle_deg"] < 1e-3 and row["mpjpe_cm"] < 1e-3
 
 

@@ -30,7 +30,7 @@ def test_some_of_the_subject_goes_missing(name: str) -> None:
 
 
 def test_an_occluder_moves_steadily() -> None:
-    hidden = [(disc(6)[..., 3] - image_degradation.occluded(disc(6), np.random.default_rng(seed))[..., 3]) for seed in range(40)]
+    hidden = [(disc(6)[..., 3] - image_degradation.occlude(disc(6), np.random.default_rng(seed))[..., 3]) for seed in range(40)]
     seen = [h for h in hidden if all(frame.sum() > 40 for frame in h)]
     assert seen
     for gone in seen:
@@ -40,7 +40,7 @@ def test_an_occluder_moves_steadily() -> None:
 
 
 def test_a_halo_has_one_colour_and_the_subject_keeps_its_own() -> None:
-    before, after = disc(), image_degradation.haloed(disc(), np.random.default_rng(1))
+    before, after = disc(), image_degradation.add_halo(disc(), np.random.default_rng(1))
     rim = (after[..., 3] > 0.5) & (before[..., 3] < 0.5)
     assert 0.02 < rim.float().mean() < 0.3
     assert after[rim][:, :3].std(0).max() < 1e-6
@@ -50,7 +50,7 @@ def test_a_halo_has_one_colour_and_the_subject_keeps_its_own() -> None:
 
 def test_litter_lies_outside_the_subject() -> None:
     before = disc()
-    after = image_degradation.littered(before, np.random.default_rng(2))
+    after = image_degradation.add_clutter(before, np.random.default_rng(2))
     inside = before[..., 3] > 0.5
     assert torch.equal(after[inside], before[inside]) and area(after) > area(before)
 
@@ -58,13 +58,13 @@ def test_litter_lies_outside_the_subject() -> None:
 def test_softness_keeps_the_mean_and_lowers_the_contrast() -> None:
     image = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     for seed in range(12):
-        after = image_degradation.soft(image, np.random.default_rng(seed))
+        after = image_degradation.blur(image, np.random.default_rng(seed))
         assert after.shape == image.shape and abs(after.mean() - image.mean()) < 0.02
         assert after.std() < 0.95 * image.std()
 
 
 def test_pictures_come_on_white_and_are_seeded() -> None:
-    first, again, other = (image_degradation.developed(disc(), np.random.default_rng(seed)) for seed in (3, 3, 4))
+    first, again, other = (image_degradation.degrade(disc(), np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert first.dtype == torch.uint8 and first.shape == (4, 64, 64, 3)
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert first[:, 0, 0].float().mean() > 240
@@ -74,4 +74,4 @@ def test_nothing_to_spoil_is_left_alone() -> None:
     empty = torch.zeros(3, 32, 32, 4)
     for _, fault in image_degradation.FAULTS:
         fault(empty, np.random.default_rng(0))
-    assert torch.equal(image_degradation.torn(empty, np.random.default_rng(0)), empty)
+    assert torch.equal(image_degradation.drop_matte(empty, np.random.default_rng(0)), empty)

@@ -9,7 +9,7 @@ from anyrig.backend.geometry.rotations import axis_angle_to_matrix, matrix_to_qu
 from anyrig.backend.motion.motion import Motion, fk_heads
 from anyrig.backend.rig.rig import Rig
 from anyrig.backend.rig.skeleton import local_to_global
-from anyrig.backend.train.evaluation.metrics import jerk_ratio, measure, summarise
+from anyrig.backend.train.evaluation.metrics import jerk_ratio, measure_motion, summarise
 
 FRAMES = 5
 X, Z = np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])
@@ -64,7 +64,7 @@ def still(rig: Rig) -> np.ndarray:
 def test_perfect_take():
     rig, ramp = rig_of(), 10.0 * np.arange(FRAMES)
     truth = turned(1, ramp)
-    row = measure(rig, take(rig, truth), pose_of(rig, truth), still(rig))
+    row = measure_motion(rig, take(rig, truth), pose_of(rig, truth), still(rig))
     zero = ("angle_deg", "root_angle_deg", "mpjpe_cm", "fk_mpjpe_cm", "mpjve_cm", "angular_velocity_deg", "heading_deg")
     assert all(row[key] == pytest.approx(0, abs=1e-6) for key in zero)
     assert row["liveness"] == pytest.approx(1)
@@ -78,7 +78,7 @@ def test_perfect_take():
 
 def test_only_the_turned_joint_counts_not_its_children():
     rig = rig_of()
-    row = measure(rig, take(rig, turned(1, 12.0)), pose_of(rig, turned(1, 0.0)), still(rig))
+    row = measure_motion(rig, take(rig, turned(1, 12.0)), pose_of(rig, turned(1, 0.0)), still(rig))
     assert row["angle_deg"] == pytest.approx(12 / 4)
     assert row["copy_angle_deg"] == pytest.approx(0, abs=1e-6)
     assert row["root_angle_deg"] == pytest.approx(0, abs=1e-6)
@@ -89,7 +89,7 @@ def test_only_the_turned_joint_counts_not_its_children():
 @pytest.mark.parametrize("axis,heading", [(Z, 25.0), (X, 0.0)])
 def test_heading_is_the_yaw_of_the_root_alone(axis, heading):
     rig = rig_of()
-    row = measure(rig, take(rig, turned(0, -25.0, axis)), pose_of(rig, turned(0, 0.0)), still(rig))
+    row = measure_motion(rig, take(rig, turned(0, -25.0, axis)), pose_of(rig, turned(0, 0.0)), still(rig))
     assert row["root_angle_deg"] == pytest.approx(25)
     assert row["heading_deg"] == pytest.approx(heading, abs=1e-6)
 
@@ -97,7 +97,7 @@ def test_heading_is_the_yaw_of_the_root_alone(axis, heading):
 def test_heading_follows_the_world_not_the_armature():
     # armature space is y up: world = the turn that takes y to z
     rig = rig_of(world=np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]))
-    row = measure(rig, take(rig, turned(0, 25.0, np.array([0, 1.0, 0]))), pose_of(rig, turned(0, 0.0)), still(rig))
+    row = measure_motion(rig, take(rig, turned(0, 25.0, np.array([0, 1.0, 0]))), pose_of(rig, turned(0, 0.0)), still(rig))
     assert row["heading_deg"] == pytest.approx(25)
 
 
@@ -106,15 +106,15 @@ def test_heading_is_in_world_axes_when_the_root_is_turned():
     truth = turned(0, 80.0, X)
     predicted = truth.copy()
     predicted[:, 0] = axis_angle_to_matrix(Z, np.deg2rad(30.0)) @ truth[:, 0]
-    row = measure(rig, take(rig, predicted), pose_of(rig, truth), still(rig))
+    row = measure_motion(rig, take(rig, predicted), pose_of(rig, truth), still(rig))
     assert row["heading_deg"] == pytest.approx(30)
 
 
 def test_angular_velocity_is_local_and_ignores_a_constant_error():
     rig, ramp = rig_of(), 10.0 * np.arange(FRAMES)
-    row = measure(rig, take(rig, turned(2, 1.5 * ramp + 7)), pose_of(rig, turned(2, ramp)), still(rig))
+    row = measure_motion(rig, take(rig, turned(2, 1.5 * ramp + 7)), pose_of(rig, turned(2, ramp)), still(rig))
     assert row["angular_velocity_deg"] == pytest.approx(5 / 4)
-    row = measure(rig, take(rig, turned(2, ramp + 7)), pose_of(rig, turned(2, ramp)), still(rig))
+    row = measure_motion(rig, take(rig, turned(2, ramp + 7)), pose_of(rig, turned(2, ramp)), still(rig))
     assert row["angular_velocity_deg"] == pytest.approx(0, abs=1e-6)
 
 
@@ -123,7 +123,7 @@ def test_angular_velocity_is_measured_in_the_joints_own_axes():
     rig, truth, wrong = rig_of(), turned(0, 10.0 * np.arange(FRAMES)), axis_angle_to_matrix(Z, np.deg2rad(90.0))
     before, after = truth.copy(), truth.copy()
     before[:, 0], after[:, 0] = wrong @ truth[:, 0], truth[:, 0] @ wrong
-    rows = [measure(rig, take(rig, local), pose_of(rig, truth), still(rig)) for local in (before, after)]
+    rows = [measure_motion(rig, take(rig, local), pose_of(rig, truth), still(rig)) for local in (before, after)]
     assert rows[0]["angular_velocity_deg"] == pytest.approx(0, abs=1e-6)
     assert rows[1]["angular_velocity_deg"] > 3
 
@@ -133,7 +133,7 @@ def test_predicted_positions_and_what_the_rig_does_are_told_apart():
     truth = turned(0, 0.0)
     positions = take(rig, truth).positions.copy()
     positions[:, 3, 0] += 3.0
-    row = measure(rig, take(rig, truth, positions), pose_of(rig, truth), still(rig))
+    row = measure_motion(rig, take(rig, truth, positions), pose_of(rig, truth), still(rig))
     assert row["mpjpe_cm"] == pytest.approx(3 / 4 * 50 / 6)
     assert row["fk_mpjpe_cm"] == pytest.approx(0, abs=1e-6)
 
@@ -146,7 +146,7 @@ def test_a_translating_joint_takes_its_position_and_carries_its_children():
     motion = take(rig, truth, positions)
     assert fk_heads(rig, motion)[:, 2, 0] == pytest.approx(np.arange(FRAMES))
     assert fk_heads(rig, motion)[:, 3, 0] == pytest.approx(np.arange(FRAMES))
-    row = measure(rig, motion, pose_of(rig, truth), still(rig))
+    row = measure_motion(rig, motion, pose_of(rig, truth), still(rig))
     assert row["mpjve_cm"] == pytest.approx(2 / 4 * 50 / 6)
     assert row["travel_cm"] == pytest.approx(2 / 4 * 50 / 6)
 
@@ -154,14 +154,14 @@ def test_a_translating_joint_takes_its_position_and_carries_its_children():
 def test_static_and_translating_joints_stay_out_of_the_angles():
     rig = rig_of(translates=[3], static=[2])
     predicted = turned(2, 40.0) @ turned(3, 60.0) @ turned(0, 10.0)
-    row = measure(rig, take(rig, predicted), pose_of(rig, turned(0, 0.0)), still(rig))
+    row = measure_motion(rig, take(rig, predicted), pose_of(rig, turned(0, 0.0)), still(rig))
     assert row["angle_deg"] == pytest.approx(10 / 2)
 
 
 def test_liveness_is_predicted_over_true_travel():
     rig = rig_of()
     small, large = turned(1, [0, 10, 0, 10, 0]), turned(1, [0, 20, 0, 20, 0])
-    row = measure(rig, take(rig, small), pose_of(rig, large), still(rig))
+    row = measure_motion(rig, take(rig, small), pose_of(rig, large), still(rig))
     assert row["liveness"] == pytest.approx(np.sin(np.deg2rad(5)) / np.sin(np.deg2rad(10)))
     assert row["true_travel_cm"] == pytest.approx(2 * np.sin(np.deg2rad(10)) * 6 / 4 * 50 / 6)
 
@@ -174,12 +174,12 @@ def test_units_and_place_of_the_rig_do_not_matter():
     far[..., :3, 3] = 100 * far[..., :3, 3] + np.arange(FRAMES)[:, None, None] * 7  # and the root travels
     big = Rig("big", rig.names, rig.parents, rest, rig.tails * 100, rig.translates, rig.static)
     large = Motion(rig.names, motion.times, motion.turns, motion.positions * 100, motion.boxes, motion.confidence)
-    assert measure(big, large, far, rest) == pytest.approx(measure(rig, motion, truth, still(rig)))
+    assert measure_motion(big, large, far, rest) == pytest.approx(measure_motion(rig, motion, truth, still(rig)))
 
 
 def test_one_frame_has_no_movement():
     rig = rig_of()
-    row = measure(rig, take(rig, turned(1, 5.0, frames=1)), pose_of(rig, turned(1, 0.0, frames=1)), still(rig))
+    row = measure_motion(rig, take(rig, turned(1, 5.0, frames=1)), pose_of(rig, turned(1, 0.0, frames=1)), still(rig))
     assert row["mpjve_cm"] == row["angular_velocity_deg"] == 0 and row["liveness"] == 1
 
 
@@ -211,10 +211,10 @@ def test_errors():
     rig, other = rig_of(), rig_of(count=3)
     motion, truth = take(rig, turned(0, 0.0)), pose_of(rig, turned(0, 0.0))
     with pytest.raises(UserError, match="other bones"):
-        measure(other, motion, truth, still(rig))
+        measure_motion(other, motion, truth, still(rig))
     with pytest.raises(UserError, match="true motion"):
-        measure(rig, motion, truth[:3], still(rig))
+        measure_motion(rig, motion, truth[:3], still(rig))
     with pytest.raises(UserError, match="reference pose"):
-        measure(rig, motion, truth, truth)
+        measure_motion(rig, motion, truth, truth)
     with pytest.raises(UserError, match="nothing to summarise"):
         summarise([])

@@ -23,7 +23,7 @@ def window(pack: Pack) -> np.ndarray:
 def test_joints_turn_otherwise_and_keep_their_place_in_their_parents_frame() -> None:
     pack = make_pack()
     old = window(pack)
-    new = motion_augment.stirred(old, pack.rig, np.random.default_rng(0))
+    new = motion_augment.perturb_motion(old, pack.rig, np.random.default_rng(0))
     before, after = in_parent(pack, old), in_parent(pack, new)
     assert np.abs(after[..., :3, 3] - before[..., :3, 3]).max() < 1e-6
     turned = np.abs(after[..., :3, :3] - before[..., :3, :3]).max((0, 2, 3))
@@ -40,9 +40,9 @@ def test_a_window_that_is_not_widened_and_does_not_swing_is_the_clips(monkeypatc
     monkeypatch.setattr(motion_augment, "SWINGING", 0.0)
     monkeypatch.setattr(motion_augment, "UNEVEN", 0.0)
     monkeypatch.setattr(motion_augment, "WIDER", (1.0, 1.0))
-    assert np.abs(motion_augment.stirred(old, pack.rig, np.random.default_rng(0)) - old).max() < 1e-5
+    assert np.abs(motion_augment.perturb_motion(old, pack.rig, np.random.default_rng(0)) - old).max() < 1e-5
     monkeypatch.setattr(motion_augment, "WIDER", (2.0, 2.0))
-    new = in_parent(pack, motion_augment.stirred(old, pack.rig, np.random.default_rng(0)))[:, 1, :3, :3]
+    new = in_parent(pack, motion_augment.perturb_motion(old, pack.rig, np.random.default_rng(0)))[:, 1, :3, :3]
     clip = in_parent(pack, old)[:, 1, :3, :3]
     step = clip[0].T @ clip[1]
     assert np.abs(new[0].T @ new[1] - step @ step).max() < 1e-5  # twice the turn about the same axis

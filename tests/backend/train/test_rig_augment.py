@@ -159,7 +159,7 @@ def test_names_without_a_side_stay(name: str) -> None:
 def test_bones_grow_as_asked_and_keep_their_length() -> None:
     pack = make_pack()
     factors = np.random.default_rng(1).uniform(0.6, 1.6, JOINTS)
-    other = rig_augment.stretched(pack, factors)
+    other = rig_augment.stretch_bones(pack, factors)
     assert_proper(other)
     assert_bones_keep_their_length(other)
     old, new = skeleton_of(pack.rig), skeleton_of(other.rig)
@@ -178,17 +178,17 @@ def test_bones_grow_as_asked_and_keep_their_length() -> None:
 def test_the_skin_grows_with_its_bone() -> None:
     pack = make_pack(sharp=True)
     factors = np.random.default_rng(1).uniform(0.6, 1.6, JOINTS)
-    other = rig_augment.stretched(pack, factors)
+    other = rig_augment.stretch_bones(pack, factors)
     owner = pack.surface.joints[:, 0]
     for clip in pack.clips:
         before, after = (skinned(p, clip)[0] - p.clips[clip][:, :, :3, 3][:, owner] for p in (pack, other))
         assert np.abs(after - before * factors[owner][:, None]).max() < 1e-4
-    assert np.array_equal(rig_augment.stretched(pack, np.ones(JOINTS)).surface.points, pack.surface.points)
+    assert np.array_equal(rig_augment.stretch_bones(pack, np.ones(JOINTS)).surface.points, pack.surface.points)
 
 
 def test_a_foot_on_a_target_goes_with_its_leg() -> None:
     pack = make_pack()
-    other = rig_augment.stretched(pack, np.where(np.arange(JOINTS) == 4, 1.5, 1.0))
+    other = rig_augment.stretch_bones(pack, np.where(np.arange(JOINTS) == 4, 1.5, 1.0))
     shin, foot = NAMES.index("Shin.L"), NAMES.index("Foot.L")
     assert rig_augment.carriers(pack)[foot] == shin
     for clip in pack.clips:
@@ -206,7 +206,7 @@ def test_random_factors_are_the_same_on_both_sides() -> None:
 def test_dropped_leaves_hand_their_skin_to_their_parents() -> None:
     pack = make_pack()
     gone = np.isin(NAMES, ["Head", "Tail1", "Tail2"])
-    other = rig_augment.without(pack, gone)
+    other = rig_augment.without_joints(pack, gone)
     assert_proper(other)
     assert other.rig.names == tuple(name for name in NAMES if name not in ("Head", "Tail1", "Tail2"))
     old, new = by_name(pack, "move 1"), by_name(other, "move 1")
@@ -234,7 +234,7 @@ def test_another_order_is_the_same_by_name() -> None:
     pack = make_pack()
     order = rig_augment.random_order(PARENTS, np.random.default_rng(4))
     assert not np.array_equal(order, np.arange(JOINTS)) and sorted(order) == list(range(JOINTS))
-    other = rig_augment.reordered(pack, order)
+    other = rig_augment.reorder_joints(pack, order)
     assert_same_shapes(pack, other, 1e-6)
     for clip in pack.clips:
         old, new = by_name(pack, clip), by_name(other, clip)
@@ -248,8 +248,11 @@ def test_another_order_is_the_same_by_name() -> None:
 
 def test_another_rest_pose_leaves_the_shapes_of_all_clips() -> None:
     pack = make_pack(sharp=True)
-    for pose in (pack.clips["move 1"][3], rig_augment.bent(pack, rig_augment.random_bends(pack.rig, np.random.default_rng(2)))):
-        other = rig_augment.rested(pack, pose)
+    for pose in (
+        pack.clips["move 1"][3],
+        rig_augment.bend_rest(pack, rig_augment.random_bends(pack.rig, np.random.default_rng(2))),
+    ):
+        other = rig_augment.change_rest(pack, pose)
         assert_proper(other)
         assert_same_shapes(pack, other)
         assert_bones_keep_their_length(other)
@@ -261,7 +264,7 @@ def test_another_rest_pose_leaves_the_shapes_of_all_clips() -> None:
 def test_where_joints_share_skin_another_rest_pose_is_exact_in_that_pose_and_near_elsewhere() -> None:
     pack = make_pack()
     rest = pack.clips["move 1"][3]
-    other = rig_augment.rested(pack, rest)
+    other = rig_augment.change_rest(pack, rest)
     assert_same_shapes(replace(pack, clips={"rest": rest[None]}), replace(other, clips={"rest": rest[None]}))
     for clip in pack.clips:
         apart = np.linalg.norm(skinned(other, clip)[0] - skinned(pack, clip)[0], axis=-1)
@@ -274,7 +277,7 @@ def test_bent_joints_keep_their_bones_and_sides_alike() -> None:
     rig = pack.rig
     for seed in range(8):
         bends = rig_augment.random_bends(rig, np.random.default_rng(seed))
-        pose = rig_augment.bent(pack, bends)
+        pose = rig_augment.bend_rest(pack, bends)
         assert np.array_equal(pose[0], rig.rest[0])
         turns = rig.turns(pose)
         for joint, above in enumerate(rig_augment.carriers(pack)):
@@ -283,7 +286,7 @@ def test_bent_joints_keep_their_bones_and_sides_alike() -> None:
                 assert abs(np.linalg.norm(pose[joint, :3, 3] - pose[above, :3, 3]) - length) < 1e-9
                 assert np.abs(turns[above].T @ turns[joint] - bends[joint]).max() < 1e-9
     symmetric = [
-        rig_augment.bent(pack, rig_augment.random_bends(rig, np.random.default_rng(seed)))[:, :3, 3] for seed in range(8)
+        rig_augment.bend_rest(pack, rig_augment.random_bends(rig, np.random.default_rng(seed)))[:, :3, 3] for seed in range(8)
     ]
     partner = rig_augment.partners(rig)
     alike = [np.abs(heads[partner] * [-1, 1, 1] - heads).max() < 1e-9 for heads in symmetric]
@@ -293,7 +296,7 @@ def test_bent_joints_keep_their_bones_and_sides_alike() -> None:
 def test_other_bone_axes_move_nothing() -> None:
     pack = make_pack()
     axes = quaternion_to_matrix(np.random.default_rng(0).normal(size=(JOINTS, 4)))
-    other = rig_augment.turned(pack, axes)
+    other = rig_augment.roll_bones(pack, axes)
     assert_proper(other)
     assert_same_shapes(pack, other, 1e-5)
     assert geodesic_angle(other.rig.rest[:, :3, :3], pack.rig.rest[:, :3, :3]).min() > 0.05
@@ -308,22 +311,22 @@ def words_of(names: tuple[str, ...]) -> list[list[str]]:
 
 def test_new_names() -> None:
     rng = np.random.default_rng(0)
-    assert all(clean_name(name) == "" for name in name_augment.blanked(NAMES, np.ones(JOINTS, bool), rng))
-    half = name_augment.blanked(NAMES, np.arange(JOINTS) < 5, rng)
+    assert all(clean_name(name) == "" for name in name_augment.blank_names(NAMES, np.ones(JOINTS, bool), rng))
+    half = name_augment.blank_names(NAMES, np.arange(JOINTS) < 5, rng)
     assert half[5:] == NAMES[5:] and not set(half[:5]) & set(NAMES)
     for _ in range(20):  # every habit
-        assert words_of(name_augment.restyled(NAMES, rng)) == words_of(NAMES)
-    words = {word for name in words_of(name_augment.invented(NAMES, rng)) for word in name}
+        assert words_of(name_augment.restyle_names(NAMES, rng)) == words_of(NAMES)
+    words = {word for name in words_of(name_augment.invent_names(NAMES, rng)) for word in name}
     assert not words & {word for name in words_of(NAMES) for word in name} - {"Left", "Right"}
     for _ in range(40):
-        names = name_augment.renamed(NAMES, rng)
+        names = name_augment.rename_joints(NAMES, rng)
         assert len(names) == len(set(names)) == JOINTS
 
 
 def test_windows_can_be_sampled_from_what_vary_makes() -> None:
     shapes, orders, names = set(), set(), set()
     for seed in range(40):
-        pack = rig_augment.vary(make_pack(), np.random.default_rng(seed))
+        pack = rig_augment.augment_rig(make_pack(), np.random.default_rng(seed))
         assert_proper(pack)
         assert_bones_keep_their_length(pack)
         shapes.add(len(pack.rig.names))
@@ -337,7 +340,7 @@ def test_windows_can_be_sampled_from_what_vary_makes() -> None:
 
 
 def test_vary_is_seeded() -> None:
-    one, two, other = (rig_augment.vary(make_pack(), np.random.default_rng(seed)) for seed in (5, 5, 6))
+    one, two, other = (rig_augment.augment_rig(make_pack(), np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert one.rig.to_json() == two.rig.to_json() and one.rig.to_json() != other.rig.to_json()
     assert all(np.array_equal(one.clips[clip], two.clips[clip]) for clip in one.clips)
 
@@ -345,15 +348,15 @@ def test_vary_is_seeded() -> None:
 def test_a_pack_is_left_as_it_was() -> None:
     pack, same = make_pack(), make_pack()
     for seed in range(10):
-        rig_augment.vary(pack, np.random.default_rng(seed))
+        rig_augment.augment_rig(pack, np.random.default_rng(seed))
     assert pack.rig.to_json() == same.rig.to_json() and np.array_equal(pack.surface.points, same.surface.points)
     assert all(np.array_equal(pack.clips[clip], same.clips[clip]) for clip in pack.clips)
 
 
 def test_vary_is_quick() -> None:
     pack = make_pack(clips=12, frames=150)
-    rig_augment.vary(pack, np.random.default_rng(0))
+    rig_augment.augment_rig(pack, np.random.default_rng(0))
     start = time.perf_counter()
     for seed in range(5):
-        rig_augment.vary(pack, np.random.default_rng(seed))
+        rig_augment.augment_rig(pack, np.random.default_rng(seed))
     assert (time.perf_counter() - start) / 5 < 0.5  # a tenth of that on an idle machine

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from anyrig.backend.capture.inference import Take, motion_of
+from anyrig.backend.capture.inference import RigPrediction, motion_of
 from anyrig.backend.capture_settings import Settings
 from anyrig.backend.cli import main
 from anyrig.backend.encoders.efficientnet import EfficientNetLite0, Encoder
@@ -24,10 +24,10 @@ from anyrig.backend.model.config import TINY
 from anyrig.backend.model.network import Video2Pose2Rot
 from anyrig.backend.rig.rig import Reference
 from anyrig.backend.rig.skeleton import forward_kinematics, network_axes
-from anyrig.backend.train.evaluation.evaluate_packs import evaluate, film, references, static_joints
+from anyrig.backend.train.evaluation.evaluate_packs import evaluate, references, splat_crops, static_joints
 from anyrig.backend.train.evaluation.evaluate_pose2rot import second_stage
 from anyrig.backend.train.loop.losses import batch_of, losses, travel
-from anyrig.backend.train.loop.run import Plan, Run
+from anyrig.backend.train.loop.run import Run, TrainingPlan
 from anyrig.backend.train.packs.rig_packs import Pack, load_packs
 from anyrig.backend.train.packs.splits import split_packs
 from anyrig.backend.train.samples.samples import Recipe, Sample, Windows
@@ -135,8 +135,10 @@ def test_the_geodesic_loss_is_an_angle(samples: list[Sample]) -> None:
     assert terms["position"] == plain["position"] and terms["rotation"] != plain["rotation"]
 
 
-def plan(minutes: float) -> Plan:
-    return Plan(minutes=minutes, batch=2, frames=3, pool=3, fresh=0.5, workers=0, config=TINY, device="cpu", save_every=0.0)
+def plan(minutes: float) -> TrainingPlan:
+    return TrainingPlan(
+        minutes=minutes, batch=2, frames=3, pool=3, fresh=0.5, workers=0, config=TINY, device="cpu", save_every=0.0
+    )
 
 
 def test_a_run_learns_saves_and_resumes(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:
@@ -156,8 +158,8 @@ def test_a_run_learns_saves_and_resumes(encoder_file: Path, tmp_path: Path, make
     assert finished.step == run.step  # the budget is spent
 
 
-def steps(count: int) -> Plan:
-    return Plan(
+def steps(count: int) -> TrainingPlan:
+    return TrainingPlan(
         steps=count, batch=2, frames=3, pool=3, fresh=0.5, workers=0, watched=2, config=TINY, device="cpu", save_every=1e9
     )
 
@@ -221,7 +223,7 @@ def test_a_killed_run_goes_on(encoder_file: Path, tmp_path: Path, make_pack: Mak
     with subprocess.Popen([sys.executable, *command], cwd=ROOT) as process:
         wait_for(tmp_path / "run" / "last.pt", process)
         process.kill()
-    plan = Plan(steps=100000, batch=2, pool=2, workers=0, device="cpu")
+    plan = TrainingPlan(steps=100000, batch=2, pool=2, workers=0, device="cpu")
     assert Run(plan, [make_pack()], encoder_file, tmp_path / "run").step >= 1
 
 
@@ -273,7 +275,7 @@ def test_gradients_and_clocks_are_averaged(tmp_path: Path) -> None:
 
 def test_a_run_needs_an_end() -> None:
     with pytest.raises(UserError, match="minutes or in steps"):
-        Plan()
+        TrainingPlan()
 
 
 def test_a_step_lowers_the_loss(encoder_file: Path, tmp_path: Path, samples: list[Sample], make_pack: MakePack) -> None:
@@ -333,7 +335,7 @@ def test_film_frames_the_subject(make_pack: MakePack) -> None:
     from anyrig.backend.rendering import point_splatting
 
     pack = make_pack()
-    shot = film(point_splatting.cloud_of(pack.surface, pack.rig.rest), pack.clips["move 1"], 0.7, 0.1)
+    shot = splat_crops(point_splatting.cloud_of(pack.surface, pack.rig.rest), pack.clips["move 1"], 0.7, 0.1)
     ink = (shot.crops < 250).any(-1).float().mean((1, 2))
     assert ((ink > 0.02) & (ink < 0.9)).all()
     root = project(shot.projection, pack.clips["move 1"][:, 0, :3, 3])
@@ -399,6 +401,6 @@ def test_positions_lie_between_what_was_seen_and_what_the_rig_does(make_pack: Ma
     yaw = view_yaw(azimuth) @ network_axes(rig)
     local = np.tile(np.eye(3), (1, 6, 1, 1))
     local[:, 0] = view_yaw(azimuth)
-    take = Take(rig, blank, 1.2 * (heads @ yaw.T)[None], matrix_to_rot6d(local), azimuth)
+    take = RigPrediction(rig, blank, 1.2 * (heads @ yaw.T)[None], matrix_to_rot6d(local), azimuth)
     motion = motion_of(take, np.zeros(1), np.zeros((1, 4)), np.ones(1), Settings(heading="view"), {})
     assert motion.positions[0] == pytest.approx(1.1 * heads)

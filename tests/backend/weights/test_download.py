@@ -18,7 +18,7 @@ from anyrig.backend.errors import UserError
 from anyrig.backend.progress import result_of, size_text
 from anyrig.backend.weights import folder_lock
 from anyrig.backend.weights import http_download as module
-from anyrig.backend.weights.fetch import adopt, obtain
+from anyrig.backend.weights.fetch import fetch_files, use_local_files
 from anyrig.backend.weights.http_download import SPARE, authorities, discard, download
 from anyrig.backend.weights.registry import CONVERTED_SIZE, HUB, TABLE, Folder, base_url
 from anyrig.tests.backend.served import Server, serving, write_release
@@ -202,7 +202,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
         fetch(server, tmp_path / "f")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 1000))
     with pytest.raises(UserError, match="network, dinov2-large.*need.*1 kB are free"):
-        result_of(obtain(Folder(tmp_path), server.address))
+        result_of(fetch_files(Folder(tmp_path), server.address))
     assert len(server.requests) == 1
 
 
@@ -240,7 +240,7 @@ def test_the_release_arrives_once_and_is_recorded(server: Server, release: dict[
     server.fill(release)
     folder = Folder(tmp_path)
     stages = []
-    work = obtain(folder, server.address)
+    work = fetch_files(folder, server.address)
     while True:
         try:
             stages.append(next(work).stage)
@@ -253,13 +253,13 @@ def test_the_release_arrives_once_and_is_recorded(server: Server, release: dict[
     assert folder.missing() == [] and folder.network.is_file() and not (tmp_path / TABLE[0].local).exists()
     for item in TABLE:
         assert folder.record()[item.name]["sha256"] == hashlib.sha256(release[item.name]).hexdigest()
-    assert result_of(obtain(folder, server.address)) == [] and len(server.requests) == 4
+    assert result_of(fetch_files(folder, server.address)) == [] and len(server.requests) == 4
     assert folder.remove() > 100_000 and list(tmp_path.iterdir()) == []
 
 
 def begun(folder: Folder, server: Server, stage: str) -> None:
     """Download the second file and cancel in the middle of a stage."""
-    work = obtain(folder, server.address, TABLE[1:2])
+    work = fetch_files(folder, server.address, TABLE[1:2])
     assert any(step.stage.startswith(stage) and step.done for step in work)
     work.close()
 
@@ -271,11 +271,11 @@ def test_a_file_that_was_being_checked_is_not_fetched_again(server: Server, rele
     begun(folder, server, "Checking")
     assert not folder.has(item)
     with pytest.raises(UserError, match="is not the published file"):
-        result_of(obtain(folder, server.address, [item]))
+        result_of(fetch_files(folder, server.address, [item]))
     assert len(server.requests) == 1 and list(tmp_path.iterdir()) == []
     server.linked.clear()
     begun(folder, server, "Checking")
-    result_of(obtain(folder, server.address, [item]))
+    result_of(fetch_files(folder, server.address, [item]))
     assert len(server.requests) == 2 and folder.has(item)
 
 
@@ -291,9 +291,9 @@ def test_what_was_begun_counts_as_space_and_is_removed(
     needed = sum(item.size for item in TABLE) + CONVERTED_SIZE + SPARE - kept
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, needed - 1))
     with pytest.raises(UserError, match="make room"):
-        next(obtain(folder, server.address))
+        next(fetch_files(folder, server.address))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, needed))
-    next(obtain(folder, server.address))
+    next(fetch_files(folder, server.address))
     assert folder.remove() >= kept and list(tmp_path.iterdir()) == []
 
 
@@ -304,9 +304,9 @@ def test_garbage_is_refused_and_not_kept(
     server.fill(release)
     server.faults[item.url("")] = [fault]  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=f"{item.name} is damaged" + ("|web page" if fault == "html" else "")):  # type: ignore[attr-defined]
-        result_of(obtain(Folder(tmp_path), server.address, [item]))  # type: ignore[list-item]
+        result_of(fetch_files(Folder(tmp_path), server.address, [item]))  # type: ignore[list-item]
     assert [path.name for path in tmp_path.iterdir()] == []
-    result_of(obtain(Folder(tmp_path), server.address, [item]))  # type: ignore[list-item]
+    result_of(fetch_files(Folder(tmp_path), server.address, [item]))  # type: ignore[list-item]
     assert Folder(tmp_path).has(item)  # type: ignore[arg-type]
 
 
@@ -315,34 +315,34 @@ def test_another_file_than_was_published_or_recorded(server: Server, release: di
     item = TABLE[3]
     server.linked[item.url("")] = "0" * 64
     with pytest.raises(UserError, match="is not the published file"):
-        result_of(obtain(Folder(tmp_path), server.address, [item]))
+        result_of(fetch_files(Folder(tmp_path), server.address, [item]))
     server.linked.clear()
-    result_of(obtain(Folder(tmp_path), server.address, [item]))
+    result_of(fetch_files(Folder(tmp_path), server.address, [item]))
     Folder(tmp_path).file(item).unlink()
     server.files[item.url("")] = release[item.name] + b" "
     with pytest.raises(UserError, match="is another file than on 20"):
-        result_of(obtain(Folder(tmp_path), server.address, [item]))
+        result_of(fetch_files(Folder(tmp_path), server.address, [item]))
     Folder(tmp_path).remove()
-    result_of(obtain(Folder(tmp_path), server.address, [item]))
+    result_of(fetch_files(Folder(tmp_path), server.address, [item]))
 
 
 def test_two_of_them_do_not_download_into_one_folder(server: Server, release: dict[str, bytes], tmp_path: Path) -> None:
     server.fill(release)
     folder = Folder(tmp_path / "ours")
-    work = obtain(folder, server.address, TABLE[1:2])
+    work = fetch_files(folder, server.address, TABLE[1:2])
     next(work)
     busy = rf"Another Blender \(process {os.getpid()}, since \d\d:\d\d\) is downloading into '.*ours': let it finish"
     (tmp_path / TABLE[2].local).write_bytes(release["t5-base"])
     for other in (
-        lambda: next(obtain(folder, server.address)),
-        lambda: result_of(adopt(folder, tmp_path / TABLE[2].local)),
+        lambda: next(fetch_files(folder, server.address)),
+        lambda: result_of(use_local_files(folder, tmp_path / TABLE[2].local)),
         folder.remove,
     ):
         with pytest.raises(UserError, match=busy):
             other()
     result_of(work)
     assert folder.has(TABLE[1]) and not (folder.path / folder_lock.NAME).exists()
-    assert result_of(obtain(folder, server.address)) == [TABLE[0], *TABLE[2:]]
+    assert result_of(fetch_files(folder, server.address)) == [TABLE[0], *TABLE[2:]]
     assert folder.remove() > 0 and list(folder.path.iterdir()) == []
 
 
@@ -367,10 +367,10 @@ def test_a_blender_that_was_ended_holds_nothing(server: Server, release: dict[st
     with subprocess.Popen([sys.executable, "-c", HOLDER, root, str(tmp_path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline().strip() == b"held"
         with pytest.raises(UserError, match=rf"Another Blender \(process {other.pid}, "):
-            next(obtain(Folder(tmp_path), server.address, TABLE[3:]))
+            next(fetch_files(Folder(tmp_path), server.address, TABLE[3:]))
         other.kill()
     assert (tmp_path / folder_lock.NAME).is_file()  # nobody was there to delete it
-    assert result_of(obtain(Folder(tmp_path), server.address, TABLE[3:])) == [TABLE[3]]
+    assert result_of(fetch_files(Folder(tmp_path), server.address, TABLE[3:])) == [TABLE[3]]
     assert not (tmp_path / folder_lock.NAME).exists()
 
 
@@ -428,22 +428,22 @@ def test_files_that_the_user_has(release: dict[str, bytes], tmp_path: Path) -> N
         (cache / item.repo / "snapshots" / item.file).write_bytes(release[item.name])
     (cache / "broken.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0{")
     folder = Folder(tmp_path / "ours")
-    assert {item.name for item in result_of(adopt(folder, cache))} == {item.name for item in TABLE}
+    assert {item.name for item in result_of(use_local_files(folder, cache))} == {item.name for item in TABLE}
     assert folder.missing() == []
     assert folder.file(TABLE[1]) == cache / "facebook/dinov2-large/snapshots/model.safetensors"
     folder.remove()
     assert (cache / TABLE[0].repo / "snapshots" / TABLE[0].file).is_file()
     with pytest.raises(UserError, match="None of the released weights"):
-        result_of(adopt(folder, tmp_path / "ours"))
+        result_of(use_local_files(folder, tmp_path / "ours"))
     with pytest.raises(UserError, match="does not exist"):
-        result_of(adopt(folder, tmp_path / "nowhere"))
+        result_of(use_local_files(folder, tmp_path / "nowhere"))
 
 
 def test_files_that_the_user_put_into_the_weights_folder_stay_the_users(release: dict[str, bytes], tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     for item in TABLE:
         (tmp_path / item.local).write_bytes(release[item.name])
-    assert len(result_of(adopt(folder, tmp_path))) == len(TABLE) and folder.network.is_file()
+    assert len(result_of(use_local_files(folder, tmp_path))) == len(TABLE) and folder.network.is_file()
     assert folder.remove() > 0 and not folder.network.exists()
     assert {path.name for path in tmp_path.iterdir()} == {item.local for item in TABLE}
 
@@ -456,7 +456,7 @@ def test_files_that_are_nothing_do_not_end_the_search(release: dict[str, bytes],
         (tmp_path / f"{name}.safetensors").write_bytes(len(entry).to_bytes(8, "little") + entry)
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "T5.SAFETENSORS").write_bytes(release["t5-base"])
-    steps = list(adopt(Folder(tmp_path / "ours"), tmp_path))
+    steps = list(use_local_files(Folder(tmp_path / "ours"), tmp_path))
     assert [step.stage for step in steps[:2]] == ["Looking for the weights"] * 2  # a cancel is heard in every folder
     assert Folder(tmp_path / "ours").file(TABLE[2]) == tmp_path / "e" / "T5.SAFETENSORS"
 
@@ -464,7 +464,7 @@ def test_files_that_are_nothing_do_not_end_the_search(release: dict[str, bytes],
 @pytest.mark.parametrize("mirror", ["https://mirror.example/gewichte-\u00e4", "https://.example"])
 def test_an_address_with_letters_it_cannot_have(tmp_path: Path, mirror: str) -> None:
     with pytest.raises(UserError, match=r"example.*is not an address .*use another mirror"):
-        result_of(obtain(Folder(tmp_path), mirror))
+        result_of(fetch_files(Folder(tmp_path), mirror))
 
 
 def test_the_command_line(server: Server, release: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

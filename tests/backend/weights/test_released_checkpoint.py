@@ -22,7 +22,7 @@ from anyrig.backend.rig.rig import Target
 from anyrig.backend.train.packs.rig_packs import Pack
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
-from anyrig.backend.weights.fetch import adopt
+from anyrig.backend.weights.fetch import use_local_files
 from anyrig.backend.weights.model_file import load_model
 from anyrig.backend.weights.registry import TABLE, Folder
 from anyrig.backend.weights.released_checkpoint import T5Names, convert, infer_config, read_checkpoint
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     given = tmp_path_factory.mktemp("given")
     write_release(given)
     ours = Folder(tmp_path_factory.mktemp("ours"))
-    result_of(adopt(ours, given))
+    result_of(use_local_files(ours, given))
     return ours
 
 
