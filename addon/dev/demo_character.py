@@ -196,10 +196,10 @@ def key_walk(armature: bpy.types.Object, shape: Shape, frames: int) -> bpy.types
     roots = armature.pose.bones[shape.bone("hips")]
     for frame in range(0, frames + 1, STEP):
         phase = 2 * math.pi * frame / STRIDE
-        for role, turns in walk_pose(phase).items():
+        for role, rotations in walk_pose(phase).items():
             bone = armature.pose.bones[shape.bone(role)]
             bone.rotation_mode = "QUATERNION"
-            bone.rotation_quaternion = basis_turn(bone.bone.matrix_local, turns)
+            bone.rotation_quaternion = basis_turn(bone.bone.matrix_local, rotations)
             bone.keyframe_insert("rotation_quaternion", frame=frame)
         # a bob of the hips, straight up in armature space: location is in the axes of the bone at rest
         up = roots.bone.matrix_local.to_3x3().inverted() @ Vector((0, 0, 1))
@@ -208,10 +208,10 @@ def key_walk(armature: bpy.types.Object, shape: Shape, frames: int) -> bpy.types
     return data.action
 
 
-def basis_turn(rest: Matrix, turns: dict[str, float]) -> Quaternion:
+def basis_turn(rest: Matrix, rotations: dict[str, float]) -> Quaternion:
     """Turns about armature axes, in radians, applied in order -> the bone's basis rotation B = R^-1 L R."""
     total = Quaternion()
-    for axis, angle in turns.items():
+    for axis, angle in rotations.items():
         total = Quaternion(AXES[axis], angle) @ total
     rotation = rest.to_quaternion()
     return rotation.inverted() @ total @ rotation

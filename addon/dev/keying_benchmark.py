@@ -97,7 +97,7 @@ def _insert(obj: bpy.types.Object, motion: Motion) -> None:
             path = {"QUATERNION": "rotation_quaternion", "AXIS_ANGLE": "rotation_axis_angle"}.get(
                 bone.rotation_mode, "rotation_euler"
             )
-            setattr(bone, path, motion.turns[frame, 0, : len(getattr(bone, path))])
+            setattr(bone, path, motion.rotations[frame, 0, : len(getattr(bone, path))])
             bone.keyframe_insert(path, frame=frame + 1)
 
 
@@ -126,7 +126,7 @@ def _motion(rig: Rig, frames: int) -> Motion:
     angle = np.sin(np.arange(frames)[:, None] / 7 + np.arange(count) / 3)
     axes: Array = np.random.default_rng(0).normal(size=(count, 3))
     axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
-    turns = matrix_to_quaternion(axis_angle_to_matrix(np.broadcast_to(axes, (frames, count, 3)), angle))
+    rotations = matrix_to_quaternion(axis_angle_to_matrix(np.broadcast_to(axes, (frames, count, 3)), angle))
     places = np.broadcast_to(rig.rest[:, :3, 3], (frames, count, 3))
     times = np.arange(frames) / FPS
-    return Motion(rig.names, times, turns, places, np.zeros((frames, 4)), np.ones((frames, count)), {})
+    return Motion(rig.names, times, rotations, places, np.zeros((frames, 4)), np.ones((frames, count)), {})

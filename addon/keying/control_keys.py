@@ -22,7 +22,7 @@ CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_
 Evaluate = Callable[[], Array]
 
 
-def solve_controls(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> tuple[dict[str, Array], Array]:
+def solve_controls(obj: bpy.types.Object, rig: Rig, controls: ControlRig, rotations: Array) -> tuple[dict[str, Array], Array]:
     """Control -> rotations (T, 3, 3) of its own channels, with which it turns by its joint's G (turns: (T, J, 3, 3)).
 
     And the locations (T, 3) of the control of the whole body that keep the root's head where it is; none if the rig has no such control.
@@ -38,7 +38,7 @@ def solve_controls(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns:
     rest = nearest_rotation(np.array([obj.data.bones[name].matrix_local for name in order], np.float64))
     places: dict[str | None, int] = {None: -1, **{name: index for index, name in enumerate(order)}}
     above = [places[_above(obj, name, keyed, controls)] for name in order]
-    wanted = turns[:, joints] @ rest
+    wanted = rotations[:, joints] @ rest
     whole = order.index(controls.whole[0]) if controls.whole and controls.whole[0] in order else -1
     twists = Twists(obj, controls, order, [keyed[name] for name in order])
     twisted: list[Array] = []
@@ -47,7 +47,7 @@ def solve_controls(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns:
         posing, root = _Posing(obj, order, above, twists, look), obj.pose.bones.find(rig.names[0])
         head = posing.posed[root, :3, 3].copy()
         for frame, target in enumerate(wanted):
-            posing.settle(target, turns[frame, joints])
+            posing.settle(target, rotations[frame, joints])
             result[frame] = posing.basis
             twisted.append(twists.basis)
             if whole >= 0:
@@ -71,13 +71,13 @@ class _Posing:
         self.basis = np.array([bone.matrix_basis.to_quaternion().to_matrix() for bone in self._bones], np.float64)
         self.posed = look()
 
-    def settle(self, target: Array, turns: Array) -> None:
+    def settle(self, target: Array, rotations: Array) -> None:
         """target: (N, 3, 3) what the controls should show; turns: (N, 3, 3) G of their joints."""
         for _ in range(STEPS):
             shown = nearest_rotation(self.posed[self._at])
             better = _step(self._bones, self._above, self.basis, shown, self._twists.aims @ target)
             far = geodesic_angle(self.basis, better).max()
-            bent = self._twists.correct(self.posed, turns) if far < NEAR else np.inf
+            bent = self._twists.correct(self.posed, rotations) if far < NEAR else np.inf
             if far < SETTLED and bent < SETTLED:
                 return
             self.basis = better

@@ -46,12 +46,12 @@ class Twists:
         found = [self._obj.pose.bones[name].matrix_basis.to_quaternion().to_matrix() for name in self.names]
         return np.array(found, np.float64).reshape(-1, 3, 3)
 
-    def correct(self, poses: Array, turns: Array) -> float:
+    def correct(self, poses: Array, rotations: Array) -> float:
         """poses: (bones, 4, 4) as shown; turns: (C, 3, 3) G of every control's joint -> radians that were missing at most."""
         worst = 0.0
         for index, row in enumerate(self._rows):
             shown = nearest_rotation(poses[self._at[index]])
-            vector = _vector(turns[row] @ self._rest[index] @ shown.T)
+            vector = _vector(rotations[row] @ self._rest[index] @ shown.T)
             worst = max(worst, float(np.linalg.norm(vector)))
             tweak = self._tweaks[index]
             if tweak is not None:

@@ -81,12 +81,12 @@ def sample(motion: Motion, seconds: Array) -> tuple[Array, Array]:
     """The take at any times (F,): turns (F, J, 4) by slerp, positions (F, J, 3) linearly; held before and after."""
     if len(motion) == 1:
         at = np.zeros(len(seconds), np.int64)
-        return motion.turns[at], motion.positions[at]
+        return motion.rotations[at], motion.positions[at]
     before = np.clip(np.searchsorted(motion.times, seconds, side="right") - 1, 0, len(motion) - 2)
     start, end = motion.times[before], motion.times[before + 1]
     weight = np.clip((seconds - start) / (end - start), 0, 1)[:, None, None]
     positions = motion.positions[before] * (1 - weight) + motion.positions[before + 1] * weight
-    return _slerp(motion.turns[before], motion.turns[before + 1], weight), positions
+    return _slerp(motion.rotations[before], motion.rotations[before + 1], weight), positions
 
 
 def _slerp(start: Array, end: Array, weight: Array) -> Array:
@@ -105,17 +105,17 @@ def _slerp(start: Array, end: Array, weight: Array) -> Array:
 
 def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Array, fps: float) -> list[Channel]:
     """What to key for the take at `frames` (F,) after its start."""
-    turns, positions = sample(motion, frames / fps)
+    global_rotations, positions = sample(motion, frames / fps)
     controls = control_rig(obj)
     if controls is not None and all(name in controls.controls for name in rig.names):
-        return _control_channels(obj, rig, controls, quaternion_to_matrix(turns))
-    rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(turns), positions)
+        return _control_channels(obj, rig, controls, quaternion_to_matrix(global_rotations))
+    rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(global_rotations), positions)
     return _channels(obj, rig, rotations, locations)
 
 
-def _control_channels(obj: bpy.types.Object, rig: Rig, controls: ControlRig, turns: Array) -> list[Channel]:
+def _control_channels(obj: bpy.types.Object, rig: Rig, controls: ControlRig, global_rotations: Array) -> list[Channel]:
     """Keys of the controls, and one key for every switch that puts a captured limb on them."""
-    solved, locations = control_keys.solve_controls(obj, rig, controls, turns)
+    solved, locations = control_keys.solve_controls(obj, rig, controls, global_rotations)
     channels = [bone_rotation_channel(obj.pose.bones[name], rotations) for name, rotations in solved.items()]
     if controls.whole is not None and len(locations):
         whole = obj.pose.bones[controls.whole[0]]

@@ -221,7 +221,7 @@ def pose_of(obj: bpy.types.Object, rig: Rig) -> Array:
     return matrices[[index[name] for name in rig.names]]
 
 
-def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Array) -> tuple[Array, Array]:
+def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, positions: Array) -> tuple[Array, Array]:
     """What to key so that the bones take the wanted turns.
 
     turns: (T, J, 3, 3) G, away from rest, armature axes. positions: (T, J, 3) relative to the root joint's head, armature
@@ -233,8 +233,8 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Arr
     about 5 to 1) that it cannot take a turn.
     """
     joints = {name: joint for joint, name in enumerate(rig.names)}
-    rotations = np.tile(np.eye(3), (*turns.shape[:2], 1, 1))
-    locations = np.zeros(turns.shape[:2] + (3,))
+    rotations = np.tile(np.eye(3), (*global_rotations.shape[:2], 1, 1))
+    locations = np.zeros(global_rotations.shape[:2] + (3,))
     posed: dict[str, Array] = {}
     # The root and what it hangs on first: the heads of the other roots are measured from the root's.
     for bone in _bones_to_solve(obj, rig):
@@ -245,9 +245,9 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, turns: Array, positions: Arr
         if joint is not None and not rig.static[joint]:
             # P = G R is the wanted pose rotation (docs/architecture.md, Bone algebra), with the armature's own R: a bone that was only rolled
             # since the capture still turns the mesh by G.
-            target = turns[:, joint] @ nearest_rotation(np.array(bone.matrix_local))
+            target = global_rotations[:, joint] @ nearest_rotation(np.array(bone.matrix_local))
             rotations[:, joint] = locks.apply_locks(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))
-            basis = np.repeat(basis, len(turns), axis=0)
+            basis = np.repeat(basis, len(global_rotations), axis=0)
             basis[:, :3, :3] = rotations[:, joint] * np.array(obj.pose.bones[bone.name].scale)
             if rig.translates[joint] and not bone.use_connect:
                 head = posed[rig.names[0]][:, :3, 3] + positions[:, joint]

@@ -53,15 +53,15 @@ def geometric(skeleton: Skeleton, positions: Array) -> Array:
     the least that leads from one direction to the other, V1's choice for it. Joints without children stay unturned.
     """
     frames, parents = len(positions), skeleton.parents
-    turns = np.tile(np.eye(3), (frames, len(parents), 1, 1))
-    local = turns.copy()
+    rotations = np.tile(np.eye(3), (frames, len(parents), 1, 1))
+    local = rotations.copy()
     for joint, children in enumerate(_children(skeleton)):
-        above = turns[:, parents[joint]] if parents[joint] >= 0 else turns[:, 0]
+        above = rotations[:, parents[joint]] if parents[joint] >= 0 else rotations[:, 0]
         if len(children):
             seen = _unit(positions[:, children] - positions[:, joint : joint + 1]) @ above  # G_parent^T d, as rows
             moment = seen.swapaxes(-1, -2) @ _unit(skeleton.offsets[children]) + NEAR * np.eye(3)
             local[:, joint] = _nearest(moment)
-        turns[:, joint] = above @ local[:, joint]
+        rotations[:, joint] = above @ local[:, joint]
     return local
 
 
@@ -143,9 +143,9 @@ class _Problem:
 
     def heads(self, theta: Tensor, seen: Tensor) -> Tensor:
         """Where the turns (T, J, 3) put the joints: (T, J, 3); `seen` places the translating ones."""
-        turns = local_to_global(self.parents, axis_angle_to_matrix(theta)[None])
+        rotations = local_to_global(self.parents, axis_angle_to_matrix(theta)[None])
         offsets = torch.where(self.held[..., None], 0.0, self.offsets)
-        hung = positions_from_turns(self.parents, self.ancestors, offsets, turns)[0]
+        hung = positions_from_turns(self.parents, self.ancestors, offsets, rotations)[0]
         placed = torch.where(self.held[0, :, None], seen, 0.0)
         return hung + self.ancestors[0].to(seen.dtype) @ placed
 

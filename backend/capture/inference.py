@@ -169,21 +169,21 @@ def motion_of(
     assert take.rot6d is not None
     rig, count = take.rig, len(take.rig.names)
     axes = network_axes(rig)
-    turns = local_to_global(rig.parents, rot6d_to_matrix(take.rot6d[:, :count]))
+    rotations = local_to_global(rig.parents, rot6d_to_matrix(take.rot6d[:, :count]))
     seen = take.position[:, :count]
     # what stage 1 saw, and where the rotations put it: their mean is nearer the truth than either (MPJPE on the validation clips
     # 0.80 of copying, against 0.84 for each)
-    position = (seen + posed_heads(skeleton_of(rig, tips=False), turns, seen)) / 2
+    position = (seen + posed_heads(skeleton_of(rig, tips=False), rotations, seen)) / 2
     azimuth = take.azimuth
     if settings.heading == "rig":
         reference = pose_to_network(rig, take.reference.pose, tips=False)[0][0]
         # yaw of the root away from the reference, as a mean direction over the frames
-        yaw = matrix_to_yaw(view_yaw(azimuth).T @ turns[:, 0] @ reference.T)
+        yaw = matrix_to_yaw(view_yaw(azimuth).T @ rotations[:, 0] @ reference.T)
         azimuth -= float(np.angle(np.exp(1j * yaw).mean()))
     back = yaw_to_matrix(np.array(azimuth))  # Y(a)^T
     # camera -> network: G -> Y^T G; network -> armature: p -> A^T p and G -> A^T G A (skeleton.network_axes)
-    turns = axes.T @ (back @ turns) @ axes
+    rotations = axes.T @ (back @ rotations) @ axes
     positions = position @ (axes.T @ back).T
-    quaternions = continuous(matrix_to_quaternion(turns))
+    quaternions = continuous(matrix_to_quaternion(rotations))
     spread = np.broadcast_to(confidence[:, None], (len(times), count))
     return Motion(rig.names, times, quaternions, positions, boxes, spread, {**provenance, "azimuth": azimuth})

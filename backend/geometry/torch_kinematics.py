@@ -43,33 +43,33 @@ def local_to_global(parents: Tensor, local: Tensor) -> Tensor:
     After k rounds a joint holds the product of its 2^k nearest links and points at the joint above them; a pointer that has
     reached the root stays there, and a finished joint multiplies no more.
     """
-    turns, above = local, parents
+    rotations, above = local, parents
     index = torch.arange(parents.shape[1], device=parents.device).expand_as(parents)
     eye = torch.eye(3, dtype=local.dtype, device=local.device)
     finished = above == index
     while not bool(finished.all()):
-        step = torch.where(finished[:, None, :, None, None], eye, pick(turns, above))
-        turns = step @ turns
+        step = torch.where(finished[:, None, :, None, None], eye, pick(rotations, above))
+        rotations = step @ rotations
         # what lies above now: the pointer's own pointer, unless the pointer was at a finished joint
         reached = finished.gather(1, above)
         above = above.gather(1, above)
         finished = finished | reached
-    return turns
+    return rotations
 
 
-def global_to_local(parents: Tensor, turns: Tensor) -> Tensor:
+def global_to_local(parents: Tensor, rotations: Tensor) -> Tensor:
     """The inverse of `local_to_global`."""
     index = torch.arange(parents.shape[1], device=parents.device)
-    local = pick(turns, parents).transpose(-1, -2) @ turns
-    return torch.where((parents == index)[:, None, :, None, None], turns, local)
+    local = pick(rotations, parents).transpose(-1, -2) @ rotations
+    return torch.where((parents == index)[:, None, :, None, None], rotations, local)
 
 
-def positions_from_turns(parents: Tensor, ancestors: Tensor, offsets: Tensor, turns: Tensor) -> Tensor:
+def positions_from_turns(parents: Tensor, ancestors: Tensor, offsets: Tensor, rotations: Tensor) -> Tensor:
     """Forward kinematics. ancestors (B, J, J) as in skeleton.ancestor_mask, offsets (B, J, 3), G (B, T, J, 3, 3) -> (B, T, J, 3).
 
     p_j is the sum of G_parent(a) offset_a over a = j and its ancestors; the root's offset is zero.
     """
-    steps = (pick(turns, parents) @ offsets[:, None, :, :, None])[..., 0]
+    steps = (pick(rotations, parents) @ offsets[:, None, :, :, None])[..., 0]
     return ancestors[:, None].to(steps.dtype) @ steps
 
 

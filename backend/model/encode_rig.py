@@ -96,11 +96,11 @@ def encode_reference_pairs(
 
     A pair enters the network in its camera's frame (docs/network.md, Conventions): p -> Y p and L_root -> Y L_root.
     """
-    turns, positions = pose_to_network(rig, poses, config.tips)
+    rotations, positions = pose_to_network(rig, poses, config.tips)
     rest = skeleton_of(rig, tips=False).rest
     scale = scale_of(rest, positions[0, : len(rig.names)])
     yaw = np.stack([view_yaw(azimuth) for azimuth in azimuths])
-    local = global_to_local(skeleton_of(rig, config.tips).parents, turns)
+    local = global_to_local(skeleton_of(rig, config.tips).parents, rotations)
     local[:, 0] = yaw @ local[:, 0]
     # network axes -> armature space, where the projection starts: p_armature = A^T p + root
     points = positions[0] @ network_axes(rig) + poses[0, 0, :3, 3]

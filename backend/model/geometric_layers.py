@@ -134,8 +134,10 @@ class IKPrior(nn.Module):
         graph, dtype = anchor.graph, anchor.rot6d.dtype
         with exact(position):
             ref_turns = local_to_global(graph.parents, rot6d_to_matrix(anchor.rot6d[:, :1]))[:, 0]
-            turns = anchored_ik(graph.parents, graph.mask, position.detach().to(dtype), anchor.position[:, 0], ref_turns)
-            return matrix_to_rot6d(global_to_local(graph.parents, turns))
+            global_rotations = anchored_ik(
+                graph.parents, graph.mask, position.detach().to(dtype), anchor.position[:, 0], ref_turns
+            )
+            return matrix_to_rot6d(global_to_local(graph.parents, global_rotations))
 
     def features(self, geometric: Tensor, position: Tensor, anchor: NetworkInputs) -> Tensor:
         return self.input(torch.cat([geometric - anchor.rot6d[:, :1], position - anchor.position[:, :1]], dim=-1))

@@ -137,8 +137,8 @@ def _hierarchy(skeleton: Skeleton, root: Array, number: str) -> tuple[list[int],
 def _frames(rig: Rig, motion: Motion, root: Array, order: Sequence[int], number: str) -> list[str]:
     """The lines of the MOTION part, joints in `order`."""
     axes = network_axes(rig)
-    turns = axes @ motion.matrices @ axes.T
-    angles = np.rad2deg(_zxy_angles(global_to_local(rig.parents, turns)))
+    rotations = axes @ motion.matrices @ axes.T
+    angles = np.rad2deg(_zxy_angles(global_to_local(rig.parents, rotations)))
     heads = fk_heads(rig, motion)
     columns, formats = [], []
     for joint in order:
@@ -147,7 +147,7 @@ def _frames(rig: Rig, motion: Motion, root: Array, order: Sequence[int], number:
             columns.append(root @ axes.T)
         elif rig.translates[joint]:
             # p_j = p_parent + G_parent v, hence v = G_parent^T (p_j - p_parent); for rows, x @ G is G^T x
-            columns.append(((heads[:, joint] - heads[:, parent])[:, None] @ turns[:, parent])[:, 0])
+            columns.append(((heads[:, joint] - heads[:, parent])[:, None] @ rotations[:, parent])[:, 0])
         formats += [number] * 3 if joint == 0 or rig.translates[joint] else []
         columns.append(angles[:, joint])
         formats += [ANGLE_FORMAT] * 3
@@ -192,8 +192,8 @@ def _steady(motion: Motion, root: Array) -> tuple[Motion, Array]:
         return values[index] * (1 - weight) + values[index + 1] * weight
 
     linear = {key: between(getattr(motion, key)) for key in ("positions", "boxes", "confidence")}
-    turns = _turn_between(motion.turns[index], motion.turns[index + 1], part[:, None, None])
-    return replace(motion, times=steady, turns=turns, **linear), between(root)
+    rotations = _turn_between(motion.rotations[index], motion.rotations[index + 1], part[:, None, None])
+    return replace(motion, times=steady, rotations=rotations, **linear), between(root)
 
 
 def _turn_between(start: Array, end: Array, part: Array) -> Array:
@@ -234,12 +234,12 @@ def _channels(joints: list[BvhJoint], values: Array) -> tuple[Array, Array]:
 
 def _place(parents: NDArray[np.integer], local: Array, places: Array) -> tuple[Array, Array]:
     """L (F, J, 3, 3) and places (F, J, 3) in the parent's frame -> (G, heads (F, J, 3)); every parent of -1 is a root."""
-    turns, heads = np.array(local), np.array(places)
+    rotations, heads = np.array(local), np.array(places)
     for joint, parent in enumerate(parents):
         if parent >= 0:
-            turns[:, joint] = turns[:, parent] @ local[:, joint]
-            heads[:, joint] = heads[:, parent] + (turns[:, parent] @ places[:, joint, :, None])[..., 0]
-    return turns, heads
+            rotations[:, joint] = rotations[:, parent] @ local[:, joint]
+            heads[:, joint] = heads[:, parent] + (rotations[:, parent] @ places[:, joint, :, None])[..., 0]
+    return rotations, heads
 
 
 def _tails(joints: list[BvhJoint], parents: NDArray[np.integer], heads: Array) -> Array:

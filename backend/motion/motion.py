@@ -20,7 +20,8 @@ class Motion:
     """A take of T frames for a rig of J joints.
 
     names: the rig's joints. times: (T,) seconds from the start of the trimmed clip, increasing.
-    turns: (T, J, 4) wxyz, G of docs/architecture.md, Bone algebra: turns away from rest in armature axes, sign-continuous over time.
+    rotations: (T, J, 4) wxyz, rotations away from rest in armature axes (G of docs/architecture.md, Bone algebra), sign-continuous
+    over time.
     positions: (T, J, 3) predicted joint positions relative to the root joint, armature axes and units.
     boxes: (T, 4) x0, y0, x1, y1 of the subject in pixels of the video (of mirrored footage: as put right). confidence: (T, J) 0..1,
     0 where the subject was lost.
@@ -29,7 +30,7 @@ class Motion:
 
     names: tuple[str, ...]
     times: Array
-    turns: Array
+    rotations: Array
     positions: Array
     boxes: Array
     confidence: Array
@@ -40,7 +41,7 @@ class Motion:
         frames, joints = len(self.times), len(self.names)
         if not frames:
             raise UserError("The take has no frames: capture it again.")
-        shapes = {"times": (frames,), "turns": (frames, joints, 4), "positions": (frames, joints, 3)}
+        shapes = {"times": (frames,), "rotations": (frames, joints, 4), "positions": (frames, joints, 3)}
         shapes |= {"boxes": (frames, 4), "confidence": (frames, joints)}
         for key, shape in shapes.items():
             value = np.array(getattr(self, key), dtype=np.float64)
@@ -60,7 +61,7 @@ class Motion:
     @property
     def matrices(self) -> Array:
         """(T, J, 3, 3) G as matrices."""
-        return quaternion_to_matrix(self.turns)
+        return quaternion_to_matrix(self.rotations)
 
     def _arrays(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("names", "provenance")}
@@ -78,7 +79,8 @@ class Motion:
         """Raises UserError if the file is missing or not a take."""
         try:
             with np.load(path) as data:
-                values: dict[str, Any] = {f.name: data[f.name] for f in fields(cls)}
+                stored = with_current_keys({name: data[name] for name in data.files})
+            values: dict[str, Any] = {f.name: stored[f.name] for f in fields(cls)}
             values["names"] = tuple(str(name) for name in values["names"])
             values["provenance"] = json.loads(str(values["provenance"]))
             return cls(**values)
@@ -96,9 +98,17 @@ class Motion:
     def from_json(cls, text: str) -> Motion:
         """Raises UserError if the text is not a take."""
         try:
-            return cls(**json.loads(text))
+            values = json.loads(text)
+            if not isinstance(values, dict):
+                raise TypeError("it is not an object")
+            return cls(**with_current_keys(values))
         except (json.JSONDecodeError, TypeError, ValueError) as error:
             raise UserError(f"This is not a take written by AnyRig ({error}): capture it again.") from error
+
+
+def with_current_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Takes of version 0.1 call the rotations `turns`."""
+    return {"rotations" if key == "turns" else key: value for key, value in values.items()}
 
 
 def fk_heads(rig: Rig, motion: Motion) -> Array:

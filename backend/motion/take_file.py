@@ -17,9 +17,9 @@ from ..errors import NOT_NPZ, UserError
 from ..geometry.rotations import Array
 from ..rig.rig import Rig
 from ..video.clip import Clip
-from .motion import Motion
+from .motion import Motion, with_current_keys
 
-FORMAT = 1
+FORMAT = 2  # 1, of version 0.1, calls the rotations `turns`
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Take:
     def data(self) -> bytes:
         """An npz file, the same bytes for the same take.
 
-        Turns and positions are kept in single precision: the keys are single precision too (they differ by less than 1e-6), and
+        Rotations and positions are kept in single precision: the keys are single precision too (they differ by less than 1e-6), and
         it halves the file. 300 frames of 150 bones of noise, which no packing makes smaller, are 1.2 MB, and 2.4 MB in double.
         """
         motion, buffer = self.motion, io.BytesIO()
@@ -63,7 +63,7 @@ class Take:
             pose=self.pose,
             times=motion.times,
             boxes=motion.boxes,
-            turns=motion.turns.astype(np.float32),
+            rotations=motion.rotations.astype(np.float32),
             positions=motion.positions.astype(np.float32),
             confidence=motion.confidence.astype(np.float32),
         )
@@ -89,10 +89,11 @@ class Take:
     @classmethod
     def _from_arrays(cls, arrays: dict[str, Any]) -> Take:
         about = json.loads(str(arrays["about"]))
-        if about["format"] != FORMAT:
+        if about["format"] > FORMAT:
             raise UserError(f"format {about['format']} is of a newer version")
+        arrays = with_current_keys(arrays)
         rig = Rig.from_json(str(arrays["rig"]))
-        tracks = {name: arrays[name] for name in ("times", "turns", "positions", "boxes", "confidence")}
+        tracks = {name: arrays[name] for name in ("times", "rotations", "positions", "boxes", "confidence")}
         motion = Motion(rig.names, **tracks, provenance=about["provenance"])
         clip, settings = Clip.from_json(json.dumps(about["clip"])), Settings.from_json(json.dumps(about["settings"]))
         return cls(

@@ -86,7 +86,7 @@ class Rig:
         """(J, 3, 3) R_b of docs/architecture.md, Bone algebra."""
         return nearest_rotation(self.rest)
 
-    def turns(self, pose: Array) -> Array:
+    def rotations(self, pose: Array) -> Array:
         """Posed joint matrices (..., J, 4, 4) in armature space -> G = P R^-1 (..., J, 3, 3), turns away from rest."""
         return nearest_rotation(pose) @ np.swapaxes(self.rest_rotations, -1, -2)
 

@@ -78,29 +78,29 @@ def pose_to_network(rig: Rig, pose: Array, tips: bool = True) -> tuple[Array, Ar
     A tip hangs on its bone: its turn is the bone's, its position the head plus the turned rest offset.
     """
     axes = network_axes(rig)
-    turns = axes @ rig.turns(pose) @ axes.T
+    rotations = axes @ rig.rotations(pose) @ axes.T
     heads = (pose[..., :3, 3] - pose[..., :1, :3, 3]) @ axes.T
     if not tips:
-        return turns, heads
+        return rotations, heads
     leaves = leaf_joints(rig.parents)
     offsets = (rig.tails - rig.heads)[leaves] @ axes.T
-    tails = heads[..., leaves, :] + (turns[..., leaves, :, :] @ offsets[..., None])[..., 0]
-    return np.concatenate([turns, turns[..., leaves, :, :]], axis=-3), np.concatenate([heads, tails], axis=-2)
+    tails = heads[..., leaves, :] + (rotations[..., leaves, :, :] @ offsets[..., None])[..., 0]
+    return np.concatenate([rotations, rotations[..., leaves, :, :]], axis=-3), np.concatenate([heads, tails], axis=-2)
 
 
-def global_to_local(parents: NDArray[np.integer], turns: Array) -> Array:
+def global_to_local(parents: NDArray[np.integer], rotations: Array) -> Array:
     """G (..., J, 3, 3) -> L: L_root = G_root, L_j = G_parent^-1 G_j."""
-    local = np.swapaxes(turns[..., np.maximum(parents, 0), :, :], -1, -2) @ turns
-    local[..., 0, :, :] = turns[..., 0, :, :]
+    local = np.swapaxes(rotations[..., np.maximum(parents, 0), :, :], -1, -2) @ rotations
+    local[..., 0, :, :] = rotations[..., 0, :, :]
     return local
 
 
 def local_to_global(parents: NDArray[np.integer], local: Array) -> Array:
     """L (..., J, 3, 3) -> G, the inverse of `global_to_local`."""
-    turns = np.array(local)
+    rotations = np.array(local)
     for joint in range(1, len(parents)):
-        turns[..., joint, :, :] = turns[..., parents[joint], :, :] @ local[..., joint, :, :]
-    return turns
+        rotations[..., joint, :, :] = rotations[..., parents[joint], :, :] @ local[..., joint, :, :]
+    return rotations
 
 
 def forward_kinematics(parents: NDArray[np.integer], offsets: Array, local: Array) -> tuple[Array, Array]:
@@ -108,15 +108,15 @@ def forward_kinematics(parents: NDArray[np.integer], offsets: Array, local: Arra
 
     p_j = p_parent + G_parent offset_j (docs/network.md, Conventions).
     """
-    turns = local_to_global(parents, local)
-    positions = np.zeros((*turns.shape[:-2], 3), turns.dtype)
+    rotations = local_to_global(parents, local)
+    positions = np.zeros((*rotations.shape[:-2], 3), rotations.dtype)
     for joint in range(1, len(parents)):
         parent = parents[joint]
-        positions[..., joint, :] = positions[..., parent, :] + turns[..., parent, :, :] @ offsets[joint]
-    return turns, positions
+        positions[..., joint, :] = positions[..., parent, :] + rotations[..., parent, :, :] @ offsets[joint]
+    return rotations, positions
 
 
-def posed_heads(skeleton: Skeleton, turns: Array, predicted: Array) -> Array:
+def posed_heads(skeleton: Skeleton, rotations: Array, predicted: Array) -> Array:
     """G (T, J, 3, 3) and predicted positions (T, J, 3) -> (T, J, 3) heads relative to the root, as a rig puts them.
 
     Bones keep their rest length: only joints that translate take the predicted position, and their children follow.
@@ -124,7 +124,7 @@ def posed_heads(skeleton: Skeleton, turns: Array, predicted: Array) -> Array:
     heads = np.zeros_like(predicted)
     for joint in range(1, len(skeleton)):
         parent = skeleton.parents[joint]
-        hung = heads[:, parent] + turns[:, parent] @ skeleton.offsets[joint]
+        hung = heads[:, parent] + rotations[:, parent] @ skeleton.offsets[joint]
         heads[:, joint] = predicted[:, joint] if skeleton.translates[joint] else hung
     return heads
 

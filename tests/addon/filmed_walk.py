@@ -98,7 +98,7 @@ def take(obj: bpy.types.Object, masks: list[np.ndarray], clip: Clip, azimuth: fl
     motion = Motion(
         names=rig.names,
         times=np.arange(FRAMES) / 12.0,
-        turns=continuous(matrix_to_quaternion(rig.turns(poses))),
+        rotations=continuous(matrix_to_quaternion(rig.rotations(poses))),
         positions=heads - heads[:, :1],
         boxes=np.array([box_of(mask) for mask in masks]),
         confidence=np.ones((FRAMES, len(rig.names))),

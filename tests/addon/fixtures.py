@@ -378,17 +378,17 @@ def random_motion(rig: Rig, frames: int, seed: int, fps: float = 30.0, travel: f
     turn = smooth(turning)
     angle = np.linalg.norm(turn, axis=-1)
     local = axis_angle_to_matrix(turn / angle[..., None], angle)
-    turns, positions = np.array(local), np.zeros((frames, joints, 3))
+    rotations, positions = np.array(local), np.zeros((frames, joints, 3))
     wander = smooth(travel)
     for joint in range(1, joints):
         parent = rig.parents[joint]
-        turns[:, joint] = turns[:, parent] @ local[:, joint]
-        positions[:, joint] = positions[:, parent] + turns[:, parent] @ (rig.heads[joint] - rig.heads[parent])
+        rotations[:, joint] = rotations[:, parent] @ local[:, joint]
+        positions[:, joint] = positions[:, parent] + rotations[:, parent] @ (rig.heads[joint] - rig.heads[parent])
         positions[:, joint] += wander[:, joint] * rig.translates[joint]
     return Motion(
         names=rig.names,
         times=times,
-        turns=continuous(matrix_to_quaternion(turns)),
+        rotations=continuous(matrix_to_quaternion(rotations)),
         positions=positions,
         boxes=np.tile([0.0, 0.0, 1.0, 1.0], (frames, 1)),
         confidence=np.ones((frames, joints)),

@@ -45,11 +45,11 @@ def played(obj: bpy.types.Object, rig: Rig, frames: Array) -> Array:
     return np.array(poses)
 
 
-def assert_shows(obj: bpy.types.Object, rig: Rig, frames: Array, turns: Array, positions: Array) -> Array:
+def assert_shows(obj: bpy.types.Object, rig: Rig, frames: Array, rotations: Array, positions: Array) -> Array:
     """Asserts that the animation shows these turns (F, J, 3, 3) and the heads of translating joints; returns the poses."""
     poses = played(obj, rig, frames)
     moves = ~rig.static
-    assert np.abs(rig.turns(poses) - turns)[:, moves].max() < TOLERANCE
+    assert np.abs(rig.rotations(poses) - rotations)[:, moves].max() < TOLERANCE
     heads = poses[:, :, :3, 3] - poses[:, :1, :3, 3]
     assert np.abs(heads - positions)[:, rig.translates].max(initial=0) < TOLERANCE
     return poses

@@ -25,9 +25,9 @@ def _make_pack(name: str = "lizard", clips: int = 5, frames: int = 9) -> Pack:
         angle = np.sin(np.arange(frames)[:, None] * 0.7 + np.arange(6) + clip) * 0.6
         angle[:, (0, 3)] = 0.2 * clip, 0.0
         local = axis_angle_to_matrix(np.broadcast_to([1.0, 0, 0], (frames, 6, 3)), angle)
-        turns, places = forward_kinematics(parents, heads - heads[np.maximum(parents, 0)], local)
+        rotations, places = forward_kinematics(parents, heads - heads[np.maximum(parents, 0)], local)
         pose = np.tile(np.eye(4, dtype=np.float32), (frames, 6, 1, 1))
-        pose[..., :3, :3], pose[..., :3, 3] = turns, places + heads[0]
+        pose[..., :3, :3], pose[..., :3, 3] = rotations, places + heads[0]
         moves[f"move {clip}"] = pose
     return Pack(name, rig, capsules(rig, 1500), moves, 24.0)
 

@@ -31,7 +31,7 @@ def rig_values(**changes: Any) -> dict[str, Any]:
 def motion_values(**changes: Any) -> dict[str, Any]:
     random = np.random.default_rng(1)
     values = {
-        "names": ("root", "尾"), "times": np.array([0.0, 1 / 3, 0.5]), "turns": random.normal(size=(3, 2, 4)),
+        "names": ("root", "尾"), "times": np.array([0.0, 1 / 3, 0.5]), "rotations": random.normal(size=(3, 2, 4)),
         "positions": random.normal(size=(3, 2, 3)), "boxes": random.normal(size=(3, 4)),
         "confidence": random.uniform(size=(3, 2)), "provenance": {"video": "fox.mp4", "seed": 3, "stages": [1.5, None]},
     }  # fmt: skip
@@ -113,12 +113,12 @@ def test_settings_json():
 
 
 def test_values_do_not_change_and_do_not_share_memory():
-    rest, picture, turns = rig_values()["rest"], reference_values()["picture"], motion_values()["turns"]
+    rest, picture, rotations = rig_values()["rest"], reference_values()["picture"], motion_values()["rotations"]
     rig, reference = Rig(**rig_values(rest=rest)), Reference(**reference_values(picture=picture))
-    motion = Motion(**motion_values(turns=turns))
-    before = rig.rest[0, 0, 0], reference.picture[0, 0, 0], motion.turns[0, 0, 0]
-    rest[0, 0, 0], picture[0, 0, 0], turns[0, 0, 0] = 7.0, picture[0, 0, 0] ^ 1, 7.0
-    assert (rig.rest[0, 0, 0], reference.picture[0, 0, 0], motion.turns[0, 0, 0]) == before
+    motion = Motion(**motion_values(rotations=rotations))
+    before = rig.rest[0, 0, 0], reference.picture[0, 0, 0], motion.rotations[0, 0, 0]
+    rest[0, 0, 0], picture[0, 0, 0], rotations[0, 0, 0] = 7.0, picture[0, 0, 0] ^ 1, 7.0
+    assert (rig.rest[0, 0, 0], reference.picture[0, 0, 0], motion.rotations[0, 0, 0]) == before
     for array in (rig.rest, rig.heads, rig.parents, reference.pose, motion.times):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
@@ -129,12 +129,12 @@ def test_values_do_not_change_and_do_not_share_memory():
 
 def test_rest_gives_no_turn():
     rig = Rig(**rig_values())
-    assert np.allclose(rig.turns(rig.rest), np.eye(3))
+    assert np.allclose(rig.rotations(rig.rest), np.eye(3))
     assert np.allclose(rig.rest_rotations, rig.rest[:, :3, :3])
     about = quaternion_to_matrix([0.5, 0.1, -0.3, 0.8])
     posed = np.array(rig.rest)
     posed[:, :3, :3] = about @ posed[:, :3, :3]
-    assert np.allclose(rig.turns(np.stack([posed, posed])), about)  # turns are in armature axes, for any batch
+    assert np.allclose(rig.rotations(np.stack([posed, posed])), about)  # turns are in armature axes, for any batch
 
 
 # errors
@@ -220,14 +220,14 @@ def test_text_that_is_not_a_reference(text: str):
 
 
 BAD_MOTIONS = [
-    ({key: np.zeros((0, *motion_values()[key].shape[1:])) for key in ("times", "turns", "positions", "boxes", "confidence")},
+    ({key: np.zeros((0, *motion_values()[key].shape[1:])) for key in ("times", "rotations", "positions", "boxes", "confidence")},
      "has no frames"),
-    ({"turns": np.zeros((3, 2, 3))}, r"turns have shape \(3, 2, 3\), expected \(3, 2, 4\)"),
+    ({"rotations": np.zeros((3, 2, 3))}, r"rotations have shape \(3, 2, 3\), expected \(3, 2, 4\)"),
     ({"positions": np.zeros((2, 2, 3))}, "positions have shape"),
     ({"boxes": np.zeros((3, 2))}, "boxes have shape"),
     ({"confidence": np.zeros(3)}, "confidence have shape"),
-    ({"names": ("root",)}, "turns have shape"),
-    ({"turns": with_value(motion_values()["turns"], (1, 0, 2), np.nan)}, "Frame 1: the take's turns are not finite"),
+    ({"names": ("root",)}, "rotations have shape"),
+    ({"rotations": with_value(motion_values()["rotations"], (1, 0, 2), np.nan)}, "Frame 1: the take's rotations are not finite"),
     ({"positions": with_value(motion_values()["positions"], (2, 0, 2), np.inf)}, "Frame 2: the take's positions"),
     ({"times": np.array([0, np.nan, 1])}, "Frame 1: the take's times"),
     ({"times": np.array([0, 0.5, 0.5])}, "times do not increase"),

@@ -57,15 +57,15 @@ def rest_pose(body: Body, rng: Rng) -> tuple[Array, Array]:
         noise = rng.normal(0, np.radians(4), (len(body.bones), 3)) * np.minimum(body.limits, 1)[:, None]
         noise[0] = 0
         score.bends[0] += noise
-    turns, places = solve_legs(score)
-    return turns[0], places[0]
+    rotations, places = solve_legs(score)
+    return rotations[0], places[0]
 
 
 def figure_of(body: Body, rng: Rng, rest: tuple[Array, Array], takes: dict[str, tuple[Array, Array]]) -> Figure:
     """The body's own bones. rest: turns and places as `rest_pose` returns; takes: clip name -> the same with frames in front."""
     axes, along = _axes(body, rng)
     # a point of bone j at x in its own axes is at p + G N x, with N the bone's axes in the neutral pose: P = [G N | p]
-    matrices = {name: _affine(turns @ axes, places) for name, (turns, places) in takes.items()}
+    matrices = {name: _affine(rotations @ axes, places) for name, (rotations, places) in takes.items()}
     still = _affine(rest[0] @ axes, rest[1])
     length = np.linalg.norm(body.tails - body.heads, axis=1)
     if along:

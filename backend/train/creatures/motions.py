@@ -200,9 +200,9 @@ def grip(score: Score, rng: Rng, share: ArrayLike) -> None:
             score.bend(joint, axis, 0.8 * np.asarray(share) * rng.uniform(0.7, 1.1))
 
 
-def spin_wheels(score: Score, rng: Rng, turns: float) -> None:
+def spin_wheels(score: Score, rng: Rng, rotations: float) -> None:
     for wheel in score.body.of("wheel"):
-        score.bend(wheel.joints[0], X, TAU * turns * score.time * rng.uniform(0.95, 1.05))
+        score.bend(wheel.joints[0], X, TAU * rotations * score.time * rng.uniform(0.95, 1.05))
 
 
 def open_jaw(score: Score, amount: ArrayLike) -> None:

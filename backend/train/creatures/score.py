@@ -63,11 +63,11 @@ def solve_legs(score: Score) -> tuple[Array, Array]:
     body = score.body
     local = rotations(limited(score.bends, body.limits))
     root = body.heads[0] + score.shift
-    turns, places = forward_kinematics(body.parents, body.offsets, local)
+    global_rotations, places = forward_kinematics(body.parents, body.offsets, local)
     for index, step in score.steps.items():
-        _plant(body, body.chains[index], step, turns, places + root[:, None], local)
-    turns, places = forward_kinematics(body.parents, body.offsets, local)
-    return turns, places + root[:, None]
+        _plant(body, body.chains[index], step, global_rotations, places + root[:, None], local)
+    global_rotations, places = forward_kinematics(body.parents, body.offsets, local)
+    return global_rotations, places + root[:, None]
 
 
 def limited(bends: Array, limits: Array) -> Array:
@@ -93,16 +93,16 @@ def knee_axis(body: Body, chain: Chain) -> Array:
     return axis / np.linalg.norm(axis)
 
 
-def _plant(body: Body, chain: Chain, step: Step, turns: Array, places: Array, local: Array) -> None:
+def _plant(body: Body, chain: Chain, step: Step, global_rotations: Array, places: Array, local: Array) -> None:
     """Set the local turns of thigh, shin and foot, so that the foot's end comes to where the step says."""
     thigh, shin = chain.joints[chain.first : chain.first + 2]
     foot = chain.joints[chain.first + 2] if len(chain.joints) > chain.first + 2 else -1
-    above = turns[:, body.parents[thigh]]
+    above = global_rotations[:, body.parents[thigh]]
     hip = places[:, thigh]
     ankle, stand = body.tails[shin] + step.shift, np.eye(3)
     if foot >= 0:
         # the foot stands level but for its pitch and looks where the root looks, so the ankle is its end less the turned foot
-        stand = _heading(turns[:, 0]) @ rotations(step.pitch[:, None] * X)
+        stand = _heading(global_rotations[:, 0]) @ rotations(step.pitch[:, None] * X)
         length = body.tails[foot] - body.heads[foot]
         ankle = body.tails[foot] + step.shift - stand @ length
     ankle = _unstrained(body, thigh, shin, ankle, above, places)
@@ -165,7 +165,7 @@ def _frame(bone: Array, hinge: Array) -> Array:
     return np.stack([along, hinge, np.cross(along, hinge)], axis=-1)
 
 
-def _heading(turns: Array) -> Array:
+def _heading(global_rotations: Array) -> Array:
     """(F, 3, 3) the turn about z by which the root's x axis has turned."""
-    side = turns[:, :, 0]
+    side = global_rotations[:, :, 0]
     return rotations(np.arctan2(side[:, 1], side[:, 0])[:, None] * Z)

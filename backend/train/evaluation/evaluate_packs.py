@@ -72,8 +72,10 @@ def evaluate(
 
 def static_joints(pack: Pack) -> NDArray[np.bool_]:
     """(J,) bool: joints that keep one local rotation through all clips of the pack; they are left out of angles."""
-    turns = np.concatenate([pose_to_network(pack.rig, poses.astype(np.float64), tips=False)[0] for poses in pack.clips.values()])
-    local = global_to_local(pack.rig.parents, turns)
+    rotations = np.concatenate(
+        [pose_to_network(pack.rig, poses.astype(np.float64), tips=False)[0] for poses in pack.clips.values()]
+    )
+    local = global_to_local(pack.rig.parents, rotations)
     # |R - R0|_F = 2 sqrt(2) sin(angle / 2)
     distance = np.linalg.norm(local - local[:1], axis=(-2, -1)).max(0)
     return distance < 2 * np.sqrt(2) * np.sin(np.radians(STILL_DEGREES) / 2)

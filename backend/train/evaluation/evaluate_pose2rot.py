@@ -78,10 +78,10 @@ def geometric(take: RigPrediction, tips: bool) -> RigPrediction:
     """The take with rotations by inverse kinematics alone, anchored by its reference."""
     skeleton = skeleton_of(take.rig, tips)
     yaw = view_yaw(take.azimuth)
-    turns, positions = pose_to_network(take.rig, take.reference.pose, tips)
+    rotations, positions = pose_to_network(take.rig, take.reference.pose, tips)
     parents = torch.from_numpy(np.where(skeleton.parents < 0, np.arange(len(skeleton)), skeleton.parents))[None]
     mask = torch.ones_like(parents, dtype=torch.bool)
-    arrays = (take.position[None], (positions @ yaw.T)[None], (yaw @ turns)[None])
+    arrays = (take.position[None], (positions @ yaw.T)[None], (yaw @ rotations)[None])
     solved = anchored_ik(parents, mask, *(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))[0].numpy()
     return replace(take, rot6d=matrix_to_rot6d(global_to_local(skeleton.parents, solved)))
 

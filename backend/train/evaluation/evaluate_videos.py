@@ -160,8 +160,8 @@ def v1_take(take: RigPrediction) -> RigPrediction:
     skeleton = skeleton_of(take.rig, tips=False)
     yaw = view_yaw(take.azimuth)
     # camera -> network: p -> Y^T p, for row vectors p Y; back: G -> Y G
-    turns = yaw @ analytic_ik(skeleton, take.position[:, : len(skeleton)] @ yaw)
-    return replace(take, rot6d=matrix_to_rot6d(global_to_local(skeleton.parents, turns)))
+    rotations = yaw @ analytic_ik(skeleton, take.position[:, : len(skeleton)] @ yaw)
+    return replace(take, rot6d=matrix_to_rot6d(global_to_local(skeleton.parents, rotations)))
 
 
 def held(rig: Rig, pose: Array, filmed: RenderedClip) -> Motion:
@@ -169,8 +169,8 @@ def held(rig: Rig, pose: Array, filmed: RenderedClip) -> Motion:
     count = filmed.frames
     places = pose[:, :3, 3] - pose[0, :3, 3]
     times, boxes = np.arange(count) / filmed.fps, np.tile([0.0, 0.0, filmed.width, filmed.height], (count, 1))
-    turns = np.tile(matrix_to_quaternion(rig.turns(pose)), (count, 1, 1))
-    return Motion(rig.names, times, turns, np.tile(places, (count, 1, 1)), boxes, np.zeros((count, len(rig.names))))
+    rotations = np.tile(matrix_to_quaternion(rig.rotations(pose)), (count, 1, 1))
+    return Motion(rig.names, times, rotations, np.tile(places, (count, 1, 1)), boxes, np.zeros((count, len(rig.names))))
 
 
 def _frames_of(times: Array, filmed: RenderedClip) -> NDArray[np.int64]:

@@ -42,13 +42,13 @@ def measure_motion(rig: Rig, motion: Motion, truth: Array, reference: Array) -> 
     axes = network_axes(rig)
     true_turns, true_heads = pose_to_network(rig, truth, tips=False)
     copy_turns, copy_heads = pose_to_network(rig, reference, tips=False)
-    turns = axes @ motion.matrices @ axes.T
+    rotations = axes @ motion.matrices @ axes.T
     unit = CENTIMETRES / scale_of(skeleton_of(rig, tips=False).rest, copy_heads)
     seen = ~rig.static if (~rig.static).any() else np.ones(len(rig.names), np.bool_)
     return {
         "frames": len(motion),
         "joints": len(rig.names),
-        **_angles(rig, turns, true_turns, copy_turns),
+        **_angles(rig, rotations, true_turns, copy_turns),
         **_distances(fk_heads(rig, motion), motion.positions @ axes.T, true_heads, copy_heads, seen, unit),
     }
 
@@ -85,11 +85,11 @@ def _check(rig: Rig, motion: Motion, truth: Array, reference: Array) -> None:
         raise UserError(f"The reference pose has shape {reference.shape}, rig '{rig.name}' needs {(count, 4, 4)}.")
 
 
-def _angles(rig: Rig, turns: Array, true: Array, copy: Array) -> dict[str, float]:
+def _angles(rig: Rig, rotations: Array, true: Array, copy: Array) -> dict[str, float]:
     rotates = ~rig.static & ~rig.translates
     rotates[0] = True
-    local, true_local, copy_local = (global_to_local(rig.parents, g)[..., rotates, :, :] for g in (turns, true, copy))
-    yaw = matrix_to_yaw(turns[:, 0] @ np.swapaxes(true[:, 0], -1, -2))
+    local, true_local, copy_local = (global_to_local(rig.parents, g)[..., rotates, :, :] for g in (rotations, true, copy))
+    yaw = matrix_to_yaw(rotations[:, 0] @ np.swapaxes(true[:, 0], -1, -2))
     return {
         "angle_deg": _degrees(local, true_local),
         "copy_angle_deg": _degrees(np.broadcast_to(copy_local, true_local.shape), true_local),

@@ -90,5 +90,5 @@ def _keys(rig: Rig) -> list[str]:
 def _shots(rig: Rig, poses: NDArray[np.floating]) -> Array:
     """(F, J, 4, 4) -> (32, J, 3, 3) local rotations at frames spread over the clip as over a loop."""
     frames = np.arange(SHOTS) * len(poses) // SHOTS
-    turns, _ = pose_to_network(rig, poses[frames].astype(np.float64), tips=False)
-    return global_to_local(rig.parents, turns)
+    rotations, _ = pose_to_network(rig, poses[frames].astype(np.float64), tips=False)
+    return global_to_local(rig.parents, rotations)

@@ -27,7 +27,7 @@ class Batch:
     anchor: NetworkInputs
     image: Tensor
     position: Tensor
-    turns: Tensor
+    rotations: Tensor
     uv: Tensor
     weight: Tensor
     rotates: Tensor
@@ -45,11 +45,11 @@ def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int =
         return torch.stack(padded).to(device)
 
     eye = torch.eye(3, device=device)
-    turns = stack([s.turns for s in samples])
-    turns = torch.where(anchor.graph.mask[:, None, :, None, None], turns, eye)
+    rotations = stack([s.rotations for s in samples])
+    rotations = torch.where(anchor.graph.mask[:, None, :, None, None], rotations, eye)
     weight = anchor.graph.mask[:, None].float()
     return Batch(
-        anchor, tokens[:, 1:], stack([s.position for s in samples]), turns, stack([s.uv for s in samples]), weight,
+        anchor, tokens[:, 1:], stack([s.position for s in samples]), rotations, stack([s.uv for s in samples]), weight,
         weight * ~anchor.static_rotation[:, None],
     )  # fmt: skip
 
@@ -65,16 +65,16 @@ def losses(
         noisy = batch.position + torch.randn_like(batch.position) * 0.02
         entry = torch.where(predicted[:, None, None, None], position.detach() if cut else position, noisy)
         rot6d = model.pos2rot(entry, batch.anchor)
-    turns = rot6d_to_matrix(rot6d.float())
+    rotations = rot6d_to_matrix(rot6d.float())
     weight, rotates = batch.weight, batch.rotates
-    apart = geodesic_angle(turns, batch.turns) if geodesic else _huber(turns - batch.turns, 0.3).sum(-1)
-    chained = _chained(turns, batch)
+    apart = geodesic_angle(rotations, batch.rotations) if geodesic else _huber(rotations - batch.rotations, 0.3).sum(-1)
+    chained = _chained(rotations, batch)
     terms = {
         "position": _mean(_huber(position - batch.position, 0.1), weight),
         "speed": _mean(_huber(position.diff(dim=1) - batch.position.diff(dim=1), 0.1), weight),
         "rotation": _mean(apart, rotates),
         "root": _mean(apart[:, :, :1], rotates[:, :, :1]),
-        "turning": _mean(_huber(turns.diff(dim=1) - batch.turns.diff(dim=1), 0.3).sum(-1), rotates),
+        "turning": _mean(_huber(rotations.diff(dim=1) - batch.rotations.diff(dim=1), 0.3).sum(-1), rotates),
         "chain": _mean(_huber(chained - batch.position, 0.1), weight),
         "travel": _mean((travel(chained) - travel(batch.position)).abs(), weight[:, 0]),
     }
@@ -87,17 +87,17 @@ def total(terms: dict[str, Tensor]) -> Tensor:
     return torch.stack([WEIGHTS[key] * value for key, value in terms.items()]).sum()
 
 
-def _chained(turns: Tensor, batch: Batch) -> Tensor:
+def _chained(rotations: Tensor, batch: Batch) -> Tensor:
     """Positions by forward kinematics of the predicted rotations and the true bones.
 
     A bone is the true step from parent to joint in the parent's true axes: the rest offset where bones keep their length,
     and what it has become where a joint translates or stretches, so that only rotations are judged.
     """
     graph = batch.anchor.graph
-    true = local_to_global(graph.parents, batch.turns)
+    true = local_to_global(graph.parents, batch.rotations)
     bone = batch.position - pick(batch.position, graph.parents)
     own = (pick(true, graph.parents).transpose(-1, -2) @ bone[..., None])[..., 0]
-    steps = (pick(local_to_global(graph.parents, turns), graph.parents) @ own[..., None])[..., 0]
+    steps = (pick(local_to_global(graph.parents, rotations), graph.parents) @ own[..., None])[..., 0]
     return graph.ancestors[:, None].to(steps.dtype) @ steps
 
 

@@ -68,15 +68,15 @@ def _sums(network: Video2Pose2Rot, batch: Batch, shown: NetworkInputs) -> dict[s
     """Sums over the batch's frames and joints, with what they are divided by; the network is shown another anchor."""
     anchor = batch.anchor
     position, rot6d = network(batch.image, shown)
-    turns, copied = rot6d_to_matrix(rot6d), rot6d_to_matrix(anchor.rot6d[:, :1]).expand_as(batch.turns)
+    rotations, copied = rot6d_to_matrix(rot6d), rot6d_to_matrix(anchor.rot6d[:, :1]).expand_as(batch.rotations)
     seen = batch.weight.expand(position.shape[:3])
     turning = batch.rotates.expand(position.shape[:3])
     return {
         "joints": seen.sum(), "turning": turning.sum(),
         "distance": ((position - batch.position).norm(dim=-1) * seen).sum(),
         "copy_distance": ((anchor.position[:, :1] - batch.position).norm(dim=-1) * seen).sum(),
-        "angle": (geodesic_angle(turns, batch.turns).rad2deg() * turning).sum(),
-        "copy_angle": (geodesic_angle(copied, batch.turns).rad2deg() * turning).sum(),
+        "angle": (geodesic_angle(rotations, batch.rotations).rad2deg() * turning).sum(),
+        "copy_angle": (geodesic_angle(copied, batch.rotations).rad2deg() * turning).sum(),
         "travel": (position.diff(dim=1).norm(dim=-1) * seen[:, 1:]).sum(),
         "true_travel": (batch.position.diff(dim=1).norm(dim=-1) * seen[:, 1:]).sum(),
     }  # fmt: skip

@@ -94,10 +94,10 @@ def sample_of(
     pairs = ReferencePairs(release.species[view.species].scale, paired[0], paired[1], nowhere, float("nan"))
     shown = release.tokens(references[0][0], [references[0][1]], len(poses[0][0][0]))
     tokens = np.concatenate([shown, release.tokens(view, frames, len(position))]).astype(np.float16)
-    turns = rot6d_to_matrix(rot6d[frames])
-    uv = torch.full((*turns.shape[:2], 2), torch.nan)
+    rotations = rot6d_to_matrix(rot6d[frames])
+    uv = torch.full((*rotations.shape[:2], 2), torch.nan)
     body = skeleton_features_of(release, view, references[0][0])
-    return Sample(body, pairs, torch.from_numpy(tokens), _tensor(position[frames]), _tensor(turns), uv)
+    return Sample(body, pairs, torch.from_numpy(tokens), _tensor(position[frames]), _tensor(rotations), uv)
 
 
 def skeleton_features_of(release: Release, view: DatasetView, reference: DatasetView) -> SkeletonFeatures:
@@ -158,13 +158,13 @@ def _same_side(views: Sequence[DatasetView], view: DatasetView) -> DatasetView:
     )
 
 
-def score(sample: Sample, position: Array, turns: Array) -> dict[str, float]:
+def score(sample: Sample, position: Array, rotations: Array) -> dict[str, float]:
     """Predicted positions (T, J, 3) and local rotations (T, J, 3, 3) of a sample against its truth, as metrics.measure does."""
     skeleton, rotates, seen = sample.body.skeleton, ~sample.body.static_rotation, ~sample.body.static_position
-    true, true_turns = sample.position.double().numpy(), sample.turns.double().numpy()
+    true, true_turns = sample.position.double().numpy(), sample.rotations.double().numpy()
     copy, copy_turns = sample.pairs.position[:1], rot6d_to_matrix(sample.pairs.rot6d[:1])
-    _, chained = forward_kinematics(skeleton.parents, skeleton.offsets / sample.pairs.scale, turns)
-    angle, spin = geodesic_angle(turns, true_turns), geodesic_angle(_steps(turns), _steps(true_turns))
+    _, chained = forward_kinematics(skeleton.parents, skeleton.offsets / sample.pairs.scale, rotations)
+    angle, spin = geodesic_angle(rotations, true_turns), geodesic_angle(_steps(rotations), _steps(true_turns))
     return {
         "frames": len(true),
         "joints": len(skeleton),

@@ -34,16 +34,16 @@ def perturb_motion(poses: NDArray[np.floating], rig: Rig, rng: np.random.Generat
     return found.astype(poses.dtype, copy=False)
 
 
-def _change(turns: Array, rng: np.random.Generator) -> Array:
+def _change(rotations: Array, rng: np.random.Generator) -> Array:
     """R (T, K, 3, 3) -> C (T, K, 3, 3) with C R the new turns R_0 exp(f log(R_0^T R)) exp(swing)."""
-    frames, joints = turns.shape[:2]
+    frames, joints = rotations.shape[:2]
     if not joints:
-        return turns
-    moved = Rotation.from_matrix((turns[:1].swapaxes(-1, -2) @ turns).reshape(-1, 3, 3)).as_rotvec()
+        return rotations
+    moved = Rotation.from_matrix((rotations[:1].swapaxes(-1, -2) @ rotations).reshape(-1, 3, 3)).as_rotvec()
     wider = np.tile(np.exp(rng.uniform(*np.log(WIDER))) * np.exp(rng.normal(0, UNEVEN, joints)), frames)[:, None]
     period, phase = rng.uniform(*PERIOD, joints), rng.uniform(0, 2 * np.pi, joints)
     sway = np.sin(2 * np.pi * np.arange(frames)[:, None] / period + phase)
     size = np.radians(rng.uniform(*SWING)) * (rng.random(joints) < SWINGING)
     swing = sway[..., None] * (rng.normal(0, 0.6, (joints, 3)) * size[:, None])
     new = Rotation.from_rotvec(wider * moved) * Rotation.from_rotvec(swing.reshape(-1, 3))
-    return turns[:1] @ new.as_matrix().reshape(turns.shape) @ turns.swapaxes(-1, -2)
+    return rotations[:1] @ new.as_matrix().reshape(rotations.shape) @ rotations.swapaxes(-1, -2)

@@ -267,14 +267,14 @@ def random_rest(pack: Pack, rng: np.random.Generator) -> Array:
 def bend_rest(pack: Pack, local: Array) -> Array:
     """The rest pose with L (J, 3, 3), in world axes, at the joints -> (J, 4, 4): G_j = G_a L_j, and a head follows its carrier a."""
     rig, above = pack.rig, carriers(pack)
-    turns, heads = np.array(local), np.array(rig.heads)
+    rotations, heads = np.array(local), np.array(rig.heads)
     for joint in _outwards(above):
         carrier = above[joint]
         if carrier >= 0:
-            turns[joint] = turns[carrier] @ local[joint]
-            heads[joint] = heads[carrier] + turns[carrier] @ (rig.heads[joint] - rig.heads[carrier])
+            rotations[joint] = rotations[carrier] @ local[joint]
+            heads[joint] = heads[carrier] + rotations[carrier] @ (rig.heads[joint] - rig.heads[carrier])
     pose = np.tile(np.eye(4), (len(heads), 1, 1))
-    pose[:, :3, :3], pose[:, :3, 3] = turns @ rig.rest[:, :3, :3], heads
+    pose[:, :3, :3], pose[:, :3, 3] = rotations @ rig.rest[:, :3, :3], heads
     return pose
 
 

@@ -47,7 +47,7 @@ class Sample:
     pairs: ReferencePairs
     tokens: Tensor
     position: Tensor
-    turns: Tensor
+    rotations: Tensor
     uv: Tensor
 
 
@@ -134,8 +134,8 @@ class Windows(IterableDataset[Sample]):
         )
         if rng.random() < NOISY_SHARE:
             pairs = _disturbed(pairs, rng)
-        turns, position = pose_to_network(actor.pack.rig, poses.astype(np.float64), self.config.tips)
-        local = global_to_local(actor.body.skeleton.parents, turns)
+        rotations, position = pose_to_network(actor.pack.rig, poses.astype(np.float64), self.config.tips)
+        local = global_to_local(actor.body.skeleton.parents, rotations)
         yaw = view_yaw(still.azimuth)
         local[:, 0] = yaw @ local[:, 0]
         # the packs' rigs live in world axes, so positions in the network's axes go back to the world by the same A^T
@@ -177,9 +177,9 @@ def _disturbed(pairs: ReferencePairs, rng: np.random.Generator) -> ReferencePair
     axes = rng.normal(size=(*pairs.rot6d.shape[:2], 3))
     axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
     noise = axis_angle_to_matrix(axes, rng.normal(0, np.radians(1.5), axes.shape[:2]))
-    turns = rot6d_to_matrix(pairs.rot6d) @ noise
+    rotations = rot6d_to_matrix(pairs.rot6d) @ noise
     position = pairs.position + rng.normal(0, 0.005, pairs.position.shape)
-    return replace(pairs, position=position - position[:, :1], rot6d=matrix_to_rot6d(turns))
+    return replace(pairs, position=position - position[:, :1], rot6d=matrix_to_rot6d(rotations))
 
 
 def _look(cloud: point_splatting.Cloud, rng: np.random.Generator) -> point_splatting.Cloud:

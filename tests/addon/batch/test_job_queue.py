@@ -249,7 +249,7 @@ def test_every_job_sees_the_rig_as_it_stood_at_the_start(backend: Backend, monke
     (before,), (after,) = (targets for targets, _, _ in backend.calls)
     assert np.array_equal(before.references[0].pose, after.references[0].pose) and drawn == ["Human"]
     rig = before.rig
-    assert geodesic_angle(rig.turns(before.references[0].pose), np.eye(3)).max() < 1e-4
+    assert geodesic_angle(rig.rotations(before.references[0].pose), np.eye(3)).max() < 1e-4
 
 
 def test_a_job_whose_armature_was_deleted_is_told(backend: Backend) -> None:

@@ -336,7 +336,7 @@ def test_bvh_is_what_the_blend_shows(folder: Path, lively: None) -> None:
     shown = actions.pose_frames(obj, obj.animation_data.action, rig.names, list(range(1, FRAMES + 1)))
     order = [written.names.index(name) for name in rig.names]
     turned = geodesic_angle(poses[0, order, :3, :3].swapaxes(1, 2) @ poses[-1, order, :3, :3], np.eye(3))
-    expected = geodesic_angle(rig.turns(shown[0]), rig.turns(shown[-1]))
+    expected = geodesic_angle(rig.rotations(shown[0]), rig.rotations(shown[-1]))
     assert np.abs(turned - expected).max() < 1e-4 and expected.max() > 0.1
 
 

@@ -270,7 +270,7 @@ def test_operator_keys_what_the_backend_returns(registered: None, backend: Calla
     for index in range(len(motion)):
         scene.frame_set(12 + index)
         rig = targets[0].rig
-        assert geodesic_angle(rig.turns(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
+        assert geodesic_angle(rig.rotations(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
     text, is_error = background_runner.status()
     assert "fox trot.v2" in text and "frame 12" in text and not is_error
     preview = panels._previews["collection"][panels.VIEW]
@@ -304,7 +304,7 @@ def test_reference_frame_azimuth_and_start_frame_reach_the_capture(backend: Call
     (reference,) = stand_in.calls[0][0][0].references
     rig = take.subjects[0].rig
     spine = rig.names.index("spine")
-    turn = geodesic_angle(rig.turns(reference.pose)[spine], np.eye(3))
+    turn = geodesic_angle(rig.rotations(reference.pose)[spine], np.eye(3))
     assert turn == pytest.approx(1.2, abs=1e-5) and reference.azimuth == 0.7
     assert actions[0].frame_range[0] == -5.0 and bpy.context.scene.frame_current == 1
 
@@ -568,9 +568,9 @@ def test_video_to_keys(registered: None, tmp_path: Path, monkeypatch: pytest.Mon
     rig = rig_from_armature(obj)
     for index in range(8):
         scene.frame_set(4 + index)
-        assert geodesic_angle(rig.turns(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
+        assert geodesic_angle(rig.rotations(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
     # random weights, but no frozen ones: it is the video that was keyed
-    assert np.abs(motion.turns[-1] - motion.turns[0]).max() > 1e-6
+    assert np.abs(motion.rotations[-1] - motion.rotations[0]).max() > 1e-6
     assert motion.provenance["view"] in range(16)
     assert recorder.stages == [
         "Loading the model",

@@ -227,7 +227,7 @@ def test_a_mirrored_object_shows_the_turn_that_the_video_shows() -> None:
     pose = np.tile(np.eye(4), (len(rig.names), 1, 1))
     pose[:, :3, :3] = turn @ rig.rest_rotations
     world = np.array(obj.matrix_world)[:3, :3]
-    assert np.allclose(world @ rig.turns(pose)[0] @ np.linalg.inv(world), seen, atol=1e-6)
+    assert np.allclose(world @ rig.rotations(pose)[0] @ np.linalg.inv(world), seen, atol=1e-6)
 
 
 def test_a_bone_mirrored_by_its_scale_is_refused(made_up: synthetic.MadeUp) -> None:
@@ -293,7 +293,7 @@ def test_locked_rotations_stay_and_the_others_make_up_for_them(
     (rig,), (motion,) = made_up.rigs, made_up.motions
     at, others = rig.names.index("forearm.L"), [j for j, name in enumerate(rig.names) if name != "forearm.L"]
     poses = played(obj, rig, frames_of(motion))
-    shown = rig.turns(poses)
+    shown = rig.rotations(poses)
     assert geodesic_angle(shown[:, others], motion.matrices[:, others]).max() < 1e-3, "the hand makes up for the forearm"
     missed = geodesic_angle(shown[:, at], motion.matrices[:, at])
     assert missed.max() > 0.05, "nothing was locked"
@@ -332,7 +332,7 @@ def test_a_hinge_takes_the_angle_nearest_to_the_take(made_up: synthetic.MadeUp, 
     wanted, parent = motion.matrices[:, at], motion.matrices[:, rig.parents[at]]
     rest = rig.rest_rotations[at]
     poses = played(obj, rig, frames_of(motion))
-    missed = geodesic_angle(rig.turns(poses)[:, at], wanted)
+    missed = geodesic_angle(rig.rotations(poses)[:, at], wanted)
     tries = [axis_angle_to_matrix(np.array([1.0, 0, 0]), np.array(angle)) for angle in np.linspace(-np.pi, np.pi, 181)]
     least = np.min([geodesic_angle(parent @ rest @ each @ rest.T, wanted) for each in tries], axis=0)
     assert (missed <= least + 1e-3).all()
@@ -384,7 +384,7 @@ def test_locked_locations_are_not_keyed(made_up: synthetic.MadeUp) -> None:
     assert curves == {0, 2}
     (rig,), (motion,) = made_up.rigs, made_up.motions
     poses = played(obj, rig, frames_of(motion))
-    assert np.abs(rig.turns(poses) - motion.matrices).max() < 1e-4
+    assert np.abs(rig.rotations(poses) - motion.matrices).max() < 1e-4
     assert bone.location[1] == pytest.approx(0.2)
 
 
@@ -446,7 +446,7 @@ def test_the_bones_named_are_those_that_disobey(made_up: synthetic.MadeUp) -> No
     obj = constrained()
     assert capture_onto(obj) == {"FINISHED"}
     (rig,), (motion,) = made_up.rigs, made_up.motions
-    shown = rig.turns(played(obj, rig, frames_of(motion)))
+    shown = rig.rotations(played(obj, rig, frames_of(motion)))
     missed = geodesic_angle(shown, motion.matrices).max(0)
     wrong = {name for name, angle in zip(rig.names, missed) if angle > 0.05}
     assert wrong >= {"head", "hand.L", "forearm.L", "upper_arm.L", "foot.L", "toe.L", "toe.R"}

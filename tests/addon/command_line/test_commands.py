@@ -128,7 +128,7 @@ def test_options_reach_the_capture(backend: Callable[..., Backend]) -> None:
     targets, clip, settings = stand_in.calls[0]
     assert clip == Clip("v.mp4", start=0.5, end=2.0) and settings == Settings(model="/w/m.safetensors", device="cpu")
     rig, reference = targets[0].rig, targets[0].references[0]
-    head = rig.turns(reference.pose)[rig.names.index("head")]
+    head = rig.rotations(reference.pose)[rig.names.index("head")]
     assert geodesic_angle(head, np.eye(3)) == pytest.approx(0.8, abs=1e-5)
 
 

@@ -129,8 +129,8 @@ def test_turns_in_world_axes_are_the_armatures_turned() -> None:
     poses = pose_frames(obj, action, rig.names, [1])
     moved = world_rig(rig, world, "x")
     axes = nearest_rotation(world)
-    found = moved.turns(world_poses(rig, moved, world, poses))
-    assert np.degrees(geodesic_angle(found, axes @ rig.turns(poses) @ axes.T)).max() < 1e-3
+    found = moved.rotations(world_poses(rig, moved, world, poses))
+    assert np.degrees(geodesic_angle(found, axes @ rig.rotations(poses) @ axes.T)).max() < 1e-3
 
 
 def test_the_pose_at_packing_time_does_not_matter() -> None:

@@ -29,10 +29,10 @@ def make(scale: float) -> tuple[Rig, Motion, np.ndarray]:
         "rig", names, np.array([-1, 0, 0, 1, 2, 4, 0]), rest, tails, translates, np.zeros(count, bool),
         quaternion_to_matrix(random.normal(size=4)),
     )  # fmt: skip
-    turns = random.normal(size=(FRAMES, count, 4))
-    turns /= np.linalg.norm(turns, axis=-1, keepdims=True)
+    rotations = random.normal(size=(FRAMES, count, 4))
+    rotations /= np.linalg.norm(rotations, axis=-1, keepdims=True)
     positions = scale * random.normal(size=(FRAMES, count, 3))
-    take = Motion(names, np.arange(FRAMES) / 24, turns, positions, np.zeros((FRAMES, 4)), np.ones((FRAMES, count)))
+    take = Motion(names, np.arange(FRAMES) / 24, rotations, positions, np.zeros((FRAMES, 4)), np.ones((FRAMES, count)))
     return rig, take, scale * random.normal(size=(FRAMES, 3))
 
 

@@ -27,21 +27,21 @@ def test_whole_frames_of_rounded_short_and_late_takes() -> None:
 def test_sampling_holds_outside_and_at_one_frame() -> None:
     rig = rig_from_armature(fixtures.no_mesh())
     motion = random_motion(rig, 5, seed=0)
-    turns, positions = sample(motion, np.array([-1.0, 9.0]))
-    assert np.allclose(np.abs((turns * motion.turns[[0, -1]]).sum(-1)), 1)
+    rotations, positions = sample(motion, np.array([-1.0, 9.0]))
+    assert np.allclose(np.abs((rotations * motion.rotations[[0, -1]]).sum(-1)), 1)
     assert np.allclose(positions, motion.positions[[0, -1]])
     one = random_motion(rig, 1, seed=0)
-    assert np.array_equal(sample(one, np.array([0.0, 3.0]))[0], one.turns[[0, 0]])
+    assert np.array_equal(sample(one, np.array([0.0, 3.0]))[0], one.rotations[[0, 0]])
 
 
 def test_sampling_takes_the_shorter_way_and_equal_frames() -> None:
     rig = rig_from_armature(fixtures.no_mesh())
-    turns = np.tile([1.0, 0, 0, 0], (3, 3, 1))
-    turns[1, 0] = -np.array([np.cos(0.4), np.sin(0.4), 0, 0])
-    motion = replace(random_motion(rig, 3, seed=0), turns=turns)
+    rotations = np.tile([1.0, 0, 0, 0], (3, 3, 1))
+    rotations[1, 0] = -np.array([np.cos(0.4), np.sin(0.4), 0, 0])
+    motion = replace(random_motion(rig, 3, seed=0), rotations=rotations)
     halfway, _ = sample(motion, motion.times[:2] + np.diff(motion.times) / 2)
     assert np.allclose(np.abs(halfway[0, 0]), [np.cos(0.2), np.sin(0.2), 0, 0])
-    assert np.array_equal(halfway[:, 1:], turns[:2, 1:])
+    assert np.array_equal(halfway[:, 1:], rotations[:2, 1:])
 
 
 SPIN = np.linspace(-9.0, 11.0, 120)
@@ -69,8 +69,8 @@ def test_quaternions_and_axis_angles_do_not_flip(axis: list[float]) -> None:
 
 
 def test_axis_angle_at_rest_keeps_its_axis() -> None:
-    turns = axis_angle_to_matrix(np.tile([0, 0, 1.0], (5, 1)), np.array([0.0, 0.3, 0.0, -0.3, 0.0]))
-    values = rotation_channel("b", "AXIS_ANGLE", turns).values
+    rotations = axis_angle_to_matrix(np.tile([0, 0, 1.0], (5, 1)), np.array([0.0, 0.3, 0.0, -0.3, 0.0]))
+    values = rotation_channel("b", "AXIS_ANGLE", rotations).values
     assert np.allclose(values[:, 0], [0, 0.3, 0, -0.3, 0])
     assert np.allclose(values[1:, 1:], [0, 0, 1])
 
@@ -78,11 +78,11 @@ def test_axis_angle_at_rest_keeps_its_axis() -> None:
 @pytest.mark.parametrize("mode", ["QUATERNION", "AXIS_ANGLE", *EULER_MODES])
 def test_channels_mean_what_blender_means(mode: str) -> None:
     random = np.random.default_rng(4)
-    turns = Rotation.random(50, random_state=4).as_matrix()
-    turns[::7] = np.eye(3)
-    turns[1::7] = axis_angle_to_matrix(random.normal(size=(len(turns[1::7]), 3)), np.full(len(turns[1::7]), np.pi))
-    channel = rotation_channel("b", mode, turns)
-    for values, turn in zip(channel.values, turns):
+    rotations = Rotation.random(50, random_state=4).as_matrix()
+    rotations[::7] = np.eye(3)
+    rotations[1::7] = axis_angle_to_matrix(random.normal(size=(len(rotations[1::7]), 3)), np.full(len(rotations[1::7]), np.pi))
+    channel = rotation_channel("b", mode, rotations)
+    for values, turn in zip(channel.values, rotations):
         if mode == "QUATERNION":
             shown = Quaternion(values).to_matrix()
         elif mode == "AXIS_ANGLE":

@@ -128,14 +128,14 @@ def test_scene_rates_by_timestamps(fps: int, base: float, keys: int) -> None:
         assert np.array_equal(keys_of(curve)[:, 0], frames)
     # at 29.97 the last frame is 0.04 frames beyond the take's end, where it is held
     seconds = np.minimum((frames - 10) * render.fps_base / render.fps, motion.times[-1])
-    turns = np.stack(
+    rotations = np.stack(
         [Slerp(motion.times, Rotation.from_matrix(m))(seconds).as_matrix() for m in motion.matrices.swapaxes(0, 1)], 1
     )
     positions = np.empty((keys, len(rig.names), 3))
     for joint in range(len(rig.names)):
         for axis in range(3):
             positions[:, joint, axis] = np.interp(seconds, motion.times, motion.positions[:, joint, axis])
-    assert_shows(obj, rig, frames, turns, positions)
+    assert_shows(obj, rig, frames, rotations, positions)
 
 
 def test_a_fractional_start_still_keys_whole_frames() -> None:
@@ -155,11 +155,13 @@ def test_between_keys_the_motion_is_smooth() -> None:
         obj = RIGS[name]()
         rig = rig_from_armature(obj)
         angle = 2.5 * np.sin(np.arange(60) / 12)[:, None] * np.linspace(0.3, 1, len(rig.names))
-        turns = axis_angle_to_matrix(np.broadcast_to([0.6, 0.0, 0.8], (*angle.shape, 3)), angle)
-        motion = replace(random_motion(rig, 60, seed=2), turns=[[Matrix(m).to_quaternion() for m in row] for row in turns])
+        rotations = axis_angle_to_matrix(np.broadcast_to([0.6, 0.0, 0.8], (*angle.shape, 3)), angle)
+        motion = replace(
+            random_motion(rig, 60, seed=2), rotations=[[Matrix(m).to_quaternion() for m in row] for row in rotations]
+        )
         write(obj, rig, motion)
         frames = 1.5 + np.arange(59)
-        turned = rig.turns(played(obj, rig, frames))
+        turned = rig.rotations(played(obj, rig, frames))
         cosine = (np.einsum("fjab,fjab->fj", turned, quaternion_to_matrix(sample(motion, (frames - 1) / 30)[0])) - 1) / 2
         assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 3
 
@@ -176,7 +178,7 @@ def test_only_what_should_be_keyed_is_keyed() -> None:
     expected |= {f'pose.bones["foot_target.{side}"].location' for side in "LR"}
     assert paths_of(action) == expected
     poses = played(obj, rig, 1 + np.arange(10))
-    turned = rig.turns(poses)
+    turned = rig.rotations(poses)
     assert np.abs(turned - motion.matrices)[:, ~static].max() < TOLERANCE
     stick, chest = rig.names.index("stick"), rig.names.index("chest")
     assert np.allclose(poses[:, stick], before[stick], atol=1e-6)
@@ -214,4 +216,4 @@ def test_the_new_pose_shows_without_moving_the_frame() -> None:
     bpy.context.scene.frame_set(3)
     write(obj, rig, motion)
     bpy.context.view_layer.update()
-    assert np.abs(rig.turns(pose_of(obj, rig)) - motion.matrices[2]).max() < TOLERANCE
+    assert np.abs(rig.rotations(pose_of(obj, rig)) - motion.matrices[2]).max() < TOLERANCE

@@ -81,7 +81,7 @@ import bpy, io, os, numpy
 bpy.ops.wm.open_mainfile(filepath={str(first)!r})
 text = bpy.data.texts[0]
 take = numpy.load(io.BytesIO(text["anyrig_take"]))
-print("SHAPE", take["turns"].shape, 'bpy.data.texts[%r]["anyrig_take"]' % text.name in text.as_string(), flush=True)
+print("SHAPE", take["rotations"].shape, 'bpy.data.texts[%r]["anyrig_take"]' % text.name in text.as_string(), flush=True)
 bpy.ops.wm.save_as_mainfile(filepath={str(second)!r})
 os._exit(0)
 """
@@ -127,7 +127,7 @@ def test_applied_again_the_keys_are_the_same() -> None:
     raw, rig = take_store.read(newest(obj)), rig_from_armature(obj)
     for index in range(7):
         bpy.context.scene.frame_set(5 + index)
-        assert geodesic_angle(rig.turns(pose_of(obj, rig)), raw.motion.matrices[index]).max() < 1e-4
+        assert geodesic_angle(rig.rotations(pose_of(obj, rig)), raw.motion.matrices[index]).max() < 1e-4
 
 
 def test_stored_in_single_precision_the_keys_differ_by_a_millionth() -> None:
@@ -494,8 +494,8 @@ def test_the_same_take_is_the_same_bytes_and_a_newer_format_is_refused(monkeypat
     raw = take_store.read(captured(human()))
     again = Take.from_data(raw.data, "x")
     assert again.data == raw.data and again.key == raw.key
-    monkeypatch.setattr(take_file, "FORMAT", 2)
+    monkeypatch.setattr(take_file, "FORMAT", 3)
     newer = replace(raw, name="newer").data
     monkeypatch.undo()
-    with pytest.raises(UserError, match="Take 'z' is not a take written by AnyRig .format 2 is of a newer version"):
+    with pytest.raises(UserError, match="Take 'z' is not a take written by AnyRig .format 3 is of a newer version"):
         Take.from_data(newer, "Take 'z'")

@@ -36,7 +36,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> synthetic.MadeUp:
 def missed(obj: bpy.types.Object, made_up: synthetic.MadeUp) -> tuple[Array, Array]:
     """(J,) most that the joints' turns, and the directions of their bones, are off, radians."""
     (rig,), (motion,) = made_up.rigs, made_up.motions
-    shown, wanted = rig.turns(played(obj, rig, frames_of(motion))), motion.matrices
+    shown, wanted = rig.rotations(played(obj, rig, frames_of(motion))), motion.matrices
     along = rig.rest_rotations[:, :, 1, None]
     angle = np.linalg.norm((shown - wanted) @ along, axis=(-2, -1))
     return geodesic_angle(shown, wanted).max(0), angle.max(0)

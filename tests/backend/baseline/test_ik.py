@@ -39,28 +39,28 @@ def motion(frames: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
     axes = rng.normal(size=(len(PARENTS), 3))
     time = np.arange(frames)[:, None] / 4 + rng.uniform(0, 6, len(PARENTS))
     local = exact_rotation(np.broadcast_to(axes, (frames, *axes.shape)), 0.7 * np.sin(time))
-    turns, positions = forward_kinematics(PARENTS, OFFSETS, local)
+    rotations, positions = forward_kinematics(PARENTS, OFFSETS, local)
     positions[:, -1] = [0.3, -1.0, 0.1]
-    return local, turns, positions
+    return local, rotations, positions
 
 
-def heads(skeleton: Skeleton, turns: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    found = forward_kinematics(PARENTS, skeleton.offsets, global_to_local(PARENTS, turns))[1]
+def heads(skeleton: Skeleton, rotations: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    found = forward_kinematics(PARENTS, skeleton.offsets, global_to_local(PARENTS, rotations))[1]
     return np.where(skeleton.translates[:, None], positions, found)
 
 
 def test_exact_positions_give_them_back_and_all_but_the_twist() -> None:
     skeleton = skeleton_of()
-    _, turns, positions = motion()
+    _, rotations, positions = motion()
     found = analytic_ik(skeleton, positions, NONE)
     assert np.abs(heads(skeleton, found, positions) - positions).max() < 1e-4
     # bones point where they should, though joints with one child are twisted
     child = np.array([1, 2, 3, 5, 4, 6, 7])
-    direction = found[:, PARENTS[child]] @ OFFSETS[child][:, :, None] - turns[:, PARENTS[child]] @ OFFSETS[child][:, :, None]
+    direction = found[:, PARENTS[child]] @ OFFSETS[child][:, :, None] - rotations[:, PARENTS[child]] @ OFFSETS[child][:, :, None]
     assert np.abs(direction).max() < 1e-4
     # two children that do not lie on one line leave no twist
-    assert np.rad2deg(geodesic_angle(found[:, (0, 2)], turns[:, (0, 2)])).max() < 0.05
-    assert np.rad2deg(geodesic_angle(found[:, 1], turns[:, 1])).max() > 5
+    assert np.rad2deg(geodesic_angle(found[:, (0, 2)], rotations[:, (0, 2)])).max() < 0.05
+    assert np.rad2deg(geodesic_angle(found[:, 1], rotations[:, 1])).max() > 5
 
 
 def test_rest_is_rest_and_leaves_stay_unturned() -> None:

@@ -102,7 +102,7 @@ def test_half_as_much_is_tried_once(work, attempts: list[int], shortage: str, mo
             motion = stop.value[0]
             break
     assert max(attempts) == 2
-    assert np.abs(motion.turns - wanted.turns).max() < 1e-4
+    assert np.abs(motion.rotations - wanted.rotations).max() < 1e-4
     assert motion.provenance["device"] == "cuda"
     (note,) = motion.provenance["notes"]
     assert "out of memory" in note and note in stages
@@ -116,7 +116,7 @@ def test_then_the_processor(work, attempts: list[int], monkeypatch: pytest.Monke
     motion = result_of(capture(*work, TINY))[0]
     assert motion.provenance["device"] == "cpu"
     assert "CPU" in motion.provenance["notes"][0]
-    assert np.abs(motion.turns - wanted.turns).max() < 1e-4
+    assert np.abs(motion.rotations - wanted.rotations).max() < 1e-4
     assert wanted.provenance["notes"] == []
 
 
@@ -134,7 +134,7 @@ def test_what_metal_cannot_do_the_processor_does(work, attempts: list[int], monk
     assert motion.provenance["device"] == "cpu"
     (note,) = motion.provenance["notes"]
     assert "cannot do all of it (The operator 'aten::_linalg_det.result' is not currently implemented for the MPS device)" in note
-    assert np.abs(motion.turns - wanted.turns).max() < 1e-4
+    assert np.abs(motion.rotations - wanted.rotations).max() < 1e-4
 
 
 def test_then_a_sentence(work, attempts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_capture_returns_a_motion_for_every_rig(video: Path) -> None:
         assert motion.names == rig.names and len(motion) == 12
         assert np.allclose(motion.times, np.arange(12) / 24, atol=1e-3)
         assert motion.provenance["view"] in (0, 1, 2)
-        assert (np.sum(motion.turns[1:] * motion.turns[:-1], axis=-1) > 0).all()
+        assert (np.sum(motion.rotations[1:] * motion.rotations[:-1], axis=-1) > 0).all()
 
 
 def test_rigs_together_or_alone_give_the_same(video: Path) -> None:
@@ -211,7 +211,7 @@ def test_heading_follows_the_reference_or_the_view() -> None:
     turned = motion_of(take, *rest, Settings(heading="view"), {})
     # z up: a yaw about the armature's z
     expected = axis_angle_to_matrix(np.array([0.0, 0, 1]), np.radians(20))
-    assert np.degrees(geodesic_angle(quaternion_to_matrix(turned.turns[:, 0]), expected)).max() < 1e-5
+    assert np.degrees(geodesic_angle(quaternion_to_matrix(turned.rotations[:, 0]), expected)).max() < 1e-5
     assert np.isclose(np.degrees(straight.provenance["azimuth"] - turned.provenance["azimuth"]), -20)
 
 

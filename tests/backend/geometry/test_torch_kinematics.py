@@ -23,10 +23,10 @@ def batched(parents: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("joints", [1, 2, 17, 40])
 def test_forward_kinematics_equals_the_plain_one(joints: int) -> None:
     parents, offsets, local = tree(joints, joints)
-    turns, positions = skeleton.forward_kinematics(parents, offsets, local)
+    rotations, positions = skeleton.forward_kinematics(parents, offsets, local)
     index, ancestors = batched(parents)
     out = torch_kinematics.local_to_global(index, torch.tensor(local)[None])
-    assert np.abs(out[0].numpy() - turns).max() < 1e-12
+    assert np.abs(out[0].numpy() - rotations).max() < 1e-12
     places = torch_kinematics.positions_from_turns(index, ancestors, torch.tensor(offsets)[None], out)
     assert np.abs(places[0].numpy() - positions).max() < 1e-12
     assert np.abs(torch_kinematics.global_to_local(index, out)[0].numpy() - local).max() < 1e-12
@@ -50,24 +50,24 @@ def test_geodesic_angle_has_a_finite_gradient(angle: float) -> None:
 
 def test_anchored_ik_keeps_a_reference_that_does_not_move() -> None:
     parents, offsets, local = tree(20, 1)
-    turns, positions = skeleton.forward_kinematics(parents, offsets, local)
+    rotations, positions = skeleton.forward_kinematics(parents, offsets, local)
     index, _ = batched(parents)
     mask = torch.ones(1, 20, dtype=torch.bool)
     out = torch_kinematics.anchored_ik(
-        index, mask, torch.tensor(positions[:1])[None], torch.tensor(positions[:1]), torch.tensor(turns[:1])
+        index, mask, torch.tensor(positions[:1])[None], torch.tensor(positions[:1]), torch.tensor(rotations[:1])
     )
-    assert np.abs(out[0, 0].numpy() - turns[0]).max() < 1e-6
+    assert np.abs(out[0, 0].numpy() - rotations[0]).max() < 1e-6
 
 
 def test_anchored_ik_follows_a_turn_of_the_whole_body_and_of_one_limb() -> None:
     parents, offsets, local = tree(20, 2)
-    turns, positions = skeleton.forward_kinematics(parents, offsets, local)
+    global_rotations, positions = skeleton.forward_kinematics(parents, offsets, local)
     whole = rotations.yaw_to_matrix(np.array(0.8))
     index, _ = batched(parents)
     mask = torch.ones(1, 20, dtype=torch.bool)
-    anchor = (torch.tensor(positions[:1]), torch.tensor(turns[:1]))
+    anchor = (torch.tensor(positions[:1]), torch.tensor(global_rotations[:1]))
     out = torch_kinematics.anchored_ik(index, mask, torch.tensor(positions[:1] @ whole.T)[None], *anchor)
-    assert np.abs(out[0, 0].numpy() - whole @ turns[0]).max() < 1e-6
+    assert np.abs(out[0, 0].numpy() - whole @ global_rotations[0]).max() < 1e-6
     bent = local[:1].copy()
     joint = next(j for j in range(19, 0, -1) if (parents == j).any())
     bent[:, joint] = bent[:, joint] @ rotations.axis_angle_to_matrix(np.array([1.0, 0, 0]), np.array(0.5))

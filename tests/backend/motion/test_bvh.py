@@ -38,12 +38,12 @@ def make_rig(seed: int = 0, scale: float = 1.0, names: tuple[str, ...] = NAMES) 
 def make_motion(rig: Rig, local: np.ndarray, scale: float = 1.0, times: np.ndarray | None = None) -> Motion:
     """L in the network's axes -> a take; predicted positions are noise, which only joints that translate may follow."""
     axes = network_axes(rig)
-    turns = axes.T @ local_to_global(rig.parents, local) @ axes
+    rotations = axes.T @ local_to_global(rig.parents, local) @ axes
     frames, joints = local.shape[:2]
     positions = scale * np.random.default_rng(9).normal(size=(frames, joints, 3))
     positions[:, 0] = 0
     times = np.arange(frames) / 25 if times is None else times
-    return Motion(rig.names, times, matrix_to_quaternion(turns), positions, np.zeros((frames, 4)), np.ones((frames, joints)))
+    return Motion(rig.names, times, matrix_to_quaternion(rotations), positions, np.zeros((frames, 4)), np.ones((frames, joints)))
 
 
 def random_local(frames: int, joints: int, seed: int = 1) -> np.ndarray:
@@ -54,7 +54,7 @@ def read_back(path: Path, rig: Rig) -> tuple[Rig, np.ndarray, np.ndarray, np.nda
     """-> (rig, L, heads (T, J, 3) in the file's axes, index of the rig's joints in the file)."""
     back, pose, _ = read_bvh(path)
     index = [back.names.index(name) for name in rig.names]
-    return back, global_to_local(back.parents, back.turns(pose))[:, index], pose[..., :3, 3][:, index], np.array(index)
+    return back, global_to_local(back.parents, back.rotations(pose))[:, index], pose[..., :3, 3][:, index], np.array(index)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
@@ -144,7 +144,7 @@ def test_a_varying_rate_is_resampled_to_the_median_rate(tmp_path: Path):
     root = times[:, None] * np.array([1.0, 2, 3])
     motion = make_motion(rig, local, times=times)
     signs = np.where(np.arange(len(times)) % 3, 1, -1)  # both signs of a quaternion are the same turn
-    write_bvh(tmp_path / "a.bvh", rig, replace(motion, turns=motion.turns * signs[:, None, None]), root)
+    write_bvh(tmp_path / "a.bvh", rig, replace(motion, rotations=motion.rotations * signs[:, None, None]), root)
     back, turned, heads, _ = read_back(tmp_path / "a.bvh", rig)
     steady = np.arange(21) / 20
     assert read_bvh(tmp_path / "a.bvh")[2] == pytest.approx(1 / 20)

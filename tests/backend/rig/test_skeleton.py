@@ -101,12 +101,12 @@ def test_identity_is_the_rest_pose(parents):
     rig = rig_of(parents)
     skeleton = S.skeleton_of(rig, tips=False)
     identity = np.tile(np.eye(3), (len(parents), 1, 1))
-    turns, positions = S.forward_kinematics(skeleton.parents, skeleton.offsets, identity)
-    assert np.array_equal(turns, identity)
+    rotations, positions = S.forward_kinematics(skeleton.parents, skeleton.offsets, identity)
+    assert np.array_equal(rotations, identity)
     rest = (rig.heads - rig.heads[0]) @ S.network_axes(rig).T
     assert np.allclose(positions, rest) and np.allclose(skeleton.rest, rest)
-    turns, positions = S.pose_to_network(rig, rig.rest, tips=False)
-    assert np.allclose(turns, identity) and np.allclose(positions, rest)
+    rotations, positions = S.pose_to_network(rig, rig.rest, tips=False)
+    assert np.allclose(rotations, identity) and np.allclose(positions, rest)
 
 
 @settings(max_examples=50, deadline=None)
@@ -114,12 +114,12 @@ def test_identity_is_the_rest_pose(parents):
 def test_local_and_global_are_inverses(parents, kind):
     dtype, tolerance = kind
     local = local_of(3, len(parents)).astype(dtype)
-    turns = S.local_to_global(parents, local)
-    assert turns.dtype == dtype
-    assert np.abs(S.global_to_local(parents, turns) - local).max() < tolerance
+    rotations = S.local_to_global(parents, local)
+    assert rotations.dtype == dtype
+    assert np.abs(S.global_to_local(parents, rotations) - local).max() < tolerance
     for joint, parent in enumerate(parents):
-        expected = local[:, joint] if parent < 0 else turns[:, parent] @ local[:, joint]
-        assert np.abs(turns[:, joint] - expected).max() < tolerance
+        expected = local[:, joint] if parent < 0 else rotations[:, parent] @ local[:, joint]
+        assert np.abs(rotations[:, joint] - expected).max() < tolerance
 
 
 @settings(max_examples=50, deadline=None)
@@ -127,14 +127,14 @@ def test_local_and_global_are_inverses(parents, kind):
 def test_yaw_moves_only_positions_and_the_root(parents, angle):
     skeleton = S.skeleton_of(rig_of(parents))
     local = local_of(3, len(skeleton))
-    turns, positions = S.forward_kinematics(skeleton.parents, skeleton.offsets, local)
+    rotations, positions = S.forward_kinematics(skeleton.parents, skeleton.offsets, local)
     yaw = yaw_to_matrix(angle)
     turned, moved = S.forward_kinematics(
         skeleton.parents, skeleton.offsets, np.concatenate([yaw @ local[:, :1], local[:, 1:]], 1)
     )
     assert np.allclose(moved, positions @ yaw.T)
-    assert np.allclose(S.global_to_local(skeleton.parents, yaw @ turns)[:, 1:], local[:, 1:])
-    assert np.allclose(turned, yaw @ turns)
+    assert np.allclose(S.global_to_local(skeleton.parents, yaw @ rotations)[:, 1:], local[:, 1:])
+    assert np.allclose(turned, yaw @ rotations)
 
 
 @settings(max_examples=30, deadline=None)
@@ -149,9 +149,9 @@ def test_a_pose_reaches_the_network_and_kinematics_give_it_back(parents, tips):
         above = np.eye(4) if parent < 0 else pose[:, parent] @ np.linalg.inv(rig.rest[parent])
         pose[:, joint] = above @ rig.rest[joint] @ about
     skeleton = S.skeleton_of(rig, tips)
-    turns, positions = S.pose_to_network(rig, pose, tips)
-    again, places = S.forward_kinematics(skeleton.parents, skeleton.offsets, S.global_to_local(skeleton.parents, turns))
-    assert np.allclose(again, turns) and np.allclose(places, positions)
+    rotations, positions = S.pose_to_network(rig, pose, tips)
+    again, places = S.forward_kinematics(skeleton.parents, skeleton.offsets, S.global_to_local(skeleton.parents, rotations))
+    assert np.allclose(again, rotations) and np.allclose(places, positions)
     if tips:  # a tip is where the bone's tail is
         leaves = S.leaf_joints(rig.parents)
         local_tails = np.linalg.inv(rig.rest[leaves]) @ np.append(rig.tails[leaves], np.ones((len(leaves), 1)), 1)[..., None]

@@ -47,9 +47,9 @@ def test_packs_are_sound(plan: str, seed: int) -> None:
     assert not rig.translates[0] and (rig.parents[rig.translates] == 0).all()
     for matrices in (rig.rest, *pack.clips.values()):
         assert np.isfinite(matrices).all()
-        turns = matrices[..., :3, :3].astype(float)
-        assert np.abs(turns @ turns.swapaxes(-1, -2) - np.eye(3)).max() < 1e-3
-        assert (np.linalg.det(turns) > 0.99).all()
+        rotations = matrices[..., :3, :3].astype(float)
+        assert np.abs(rotations @ rotations.swapaxes(-1, -2) - np.eye(3)).max() < 1e-3
+        assert (np.linalg.det(rotations) > 0.99).all()
     for poses in pack.clips.values():
         assert poses.dtype == np.float32 and 24 <= len(poses) <= 40 and poses.shape[1:] == (len(rig.names), 4, 4)
 
@@ -98,8 +98,8 @@ def test_points_lie_around_their_bones(plan: str, seed: int) -> None:
 def test_no_clip_is_frozen_or_wild(plan: str, seed: int) -> None:
     pack = made(plan, seed)
     for name, poses in pack.clips.items():
-        turns, heads = pose_to_network(pack.rig, poses.astype(float), tips=False)
-        local = global_to_local(pack.rig.parents, turns)
+        rotations, heads = pose_to_network(pack.rig, poses.astype(float), tips=False)
+        local = global_to_local(pack.rig.parents, rotations)
         speed = np.degrees(geodesic_angle(local[1:], local[:-1]))
         assert speed.mean() > 0.15, name
         # 120 degrees between two frames would be a flip; wheels and knees near their limit turn quickest
@@ -152,18 +152,18 @@ def test_legs_alternate_in_a_walk(plan: str) -> None:
         body = body_of(plan, seed)
         score = Score(body, 32)
         walk(score, np.random.default_rng(seed))
-        turns, places = solve_legs(score)
+        rotations, places = solve_legs(score)
         for left in (leg for leg in body.legs if leg.side == "L"):
             right = next(leg for leg in body.legs if leg.side == "R" and leg.row == left.row)
-            ahead = [_foot(body, leg, turns, places)[:, 1] for leg in (left, right)]
+            ahead = [_foot(body, leg, rotations, places)[:, 1] for leg in (left, right)]
             assert np.corrcoef(*ahead)[0, 1] < -0.3
             assert min(np.ptp(way) for way in ahead) > 0.2 * leg_length(body, left)
 
 
-def _foot(body: Body, leg, turns: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _foot(body: Body, leg, rotations: np.ndarray, places: np.ndarray) -> np.ndarray:
     """(F, 3) the end of the foot, or of the shin where there is none."""
     joint = leg.joints[min(leg.first + 2, len(leg.joints) - 1)]
-    return places[:, joint] + turns[:, joint] @ (body.tails[joint] - body.heads[joint])
+    return places[:, joint] + rotations[:, joint] @ (body.tails[joint] - body.heads[joint])
 
 
 @pytest.mark.parametrize("plan", ["biped", "quadruped", "spider", "centipede"])
@@ -172,13 +172,13 @@ def test_planted_feet_stand_still(plan: str) -> None:
     score = Score(body, 9)
     plant_feet(score)
     score.shift[:, 2] = -0.08 * body.heads[0, 2] * np.linspace(0, 1, 9)
-    turns, places = solve_legs(score)
+    rotations, places = solve_legs(score)
     assert np.allclose(places[0], body.heads, atol=0.02 * body.size)  # unmoved, the legs are as they were
     for leg in body.legs:
-        assert np.ptp(_foot(body, leg, turns, places), axis=0).max() < 1e-6
+        assert np.ptp(_foot(body, leg, rotations, places), axis=0).max() < 1e-6
         thigh, shin = leg.joints[leg.first : leg.first + 2]
         # the knee folds as the body sinks, and to the same side as before
-        line = np.array([_foot(body, leg, turns, places)[k] - places[k, thigh] for k in (0, 8)])
+        line = np.array([_foot(body, leg, rotations, places)[k] - places[k, thigh] for k in (0, 8)])
         knee = np.array([places[k, shin] - places[k, thigh] for k in (0, 8)])
         off = knee - line * ((knee * line).sum(1) / (line * line).sum(1))[:, None]
         assert off[0] @ off[1] > 0 and np.linalg.norm(off[1]) > np.linalg.norm(off[0])
@@ -192,13 +192,13 @@ def test_limits_hold() -> None:
         for name, action in sum(repertoire(body), []):
             score = Score(body, 24)
             action(score, np.random.default_rng(seed))
-            turns, _ = solve_legs(score)
-            local = global_to_local(body.parents, turns)[:, free]
+            rotations, _ = solve_legs(score)
+            local = global_to_local(body.parents, rotations)[:, free]
             angle = geodesic_angle(local, np.broadcast_to(np.eye(3), local.shape))
             assert (angle <= body.limits[free] + 1e-6).all(), (plan, name)
             for leg in body.legs:  # no leg is torn off its joint or folded into itself
                 shin = leg.joints[leg.first + 1]
-                bend = geodesic_angle(turns[:, body.parents[shin]], turns[:, shin])
+                bend = geodesic_angle(rotations[:, body.parents[shin]], rotations[:, shin])
                 assert bend.max() < np.radians(165), (plan, name)
 
 
@@ -240,7 +240,7 @@ def test_creatures_go_through_files(tmp_path: Path) -> None:
 def test_a_training_sample_can_be_drawn() -> None:
     windows = Windows([made("quadruped", 1)], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], Recipe(3), 0)
     sample = next(iter(windows))
-    assert sample.position.isfinite().all() and sample.turns.isfinite().all() and sample.uv.abs().max() < 1.5
+    assert sample.position.isfinite().all() and sample.rotations.isfinite().all() and sample.uv.abs().max() < 1.5
     assert sample.tokens.shape[0] == 4
 
 

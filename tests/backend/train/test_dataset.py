@@ -72,13 +72,13 @@ def write_view(folder: Path, species: str, clip: int, yaw: int, number: int) -> 
     rig, frames = species_rig(species), 5 + clip
     local = local_rotations(species, clip, frames)
     local[:, 0] = yaw_to_matrix(np.radians(float(yaw))) @ local[:, 0]
-    turns = local_to_global(rig.parents, local)
+    rotations = local_to_global(rig.parents, local)
     offsets = rig.heads - rig.heads[np.maximum(rig.parents, 0)]
     position = forward_kinematics(rig.parents, offsets, local)[1]
     motion = Motion(
         rig.names,
         np.arange(frames) / 20,
-        matrix_to_quaternion(turns),
+        matrix_to_quaternion(rotations),
         position,
         np.zeros((frames, 4)),
         np.ones((frames, len(rig.names))),
@@ -155,15 +155,15 @@ def test_samples_agree_with_themselves(written: Path) -> None:
         species = "Cat" if joints == 5 else "Worm"
         assert body.skeleton.names == SPECIES[species][0] and body.skeleton.parents.tolist() == SPECIES[species][1]
         assert sample.tokens.shape == (5, 4, 8) and sample.tokens.dtype == torch.float16
-        assert sample.position.shape == (4, joints, 3) and sample.turns.shape == (4, joints, 3, 3)
+        assert sample.position.shape == (4, joints, 3) and sample.rotations.shape == (4, joints, 3, 3)
         assert pairs.position.shape == (3, joints, 3) and pairs.rot6d.shape == (3, joints, 6)
         # forward kinematics of the turns with the rest offsets gives the positions, in the window and in the pairs
         offsets = body.skeleton.offsets / pairs.scale
-        for turns, position in (
-            (sample.turns.double().numpy(), sample.position.numpy()),
+        for rotations, position in (
+            (sample.rotations.double().numpy(), sample.position.numpy()),
             (rot6d_to_matrix(pairs.rot6d), pairs.position),
         ):
-            assert np.abs(forward_kinematics(body.skeleton.parents, offsets, turns)[1] - position).max() < 1e-5
+            assert np.abs(forward_kinematics(body.skeleton.parents, offsets, rotations)[1] - position).max() < 1e-5
         assert np.abs(sample.position).max() <= 1 + 1e-6
         # the tokens are those of the same frames: the first holds the view's number and the frame's
         views = [next(v for v in release.views if number_of(v) == int(number)) for number in sample.tokens[:2, 0, 0]]
@@ -198,7 +198,7 @@ def test_samples_come_by_number(written: Path) -> None:
     all_of_them = list(islice(ReleaseWindows(release, CONFIG, 3, seed=4), 6))
     chosen = list(ReleaseWindows(release, CONFIG, 3, seed=4, numbers=[5, 2]))
     for sample, again in zip(chosen, (all_of_them[5], all_of_them[2]), strict=True):
-        assert torch.equal(sample.tokens, again.tokens) and torch.equal(sample.turns, again.turns)
+        assert torch.equal(sample.tokens, again.tokens) and torch.equal(sample.rotations, again.rotations)
     other = next(iter(ReleaseWindows(release, CONFIG, 3, seed=5, numbers=[5])))
     assert not torch.equal(other.tokens, all_of_them[5].tokens)
 
@@ -404,12 +404,12 @@ def test_evaluation(written: Path, tmp_path: Path) -> None:
 def test_the_truth_scores_zero(written: Path) -> None:
     release = Release(written)
     sample = sample_of(release, DatasetView("Cat#Clip1", 90), np.arange(6), [(DatasetView("Cat#Clip0", 90), 0)])
-    row = score(sample, sample.position.double().numpy(), sample.turns.double().numpy())
+    row = score(sample, sample.position.double().numpy(), sample.rotations.double().numpy())
     assert max(row[key] for key in ("angle_deg", "mpjpe_cm", "fk_mpjpe_cm", "mpjve_cm", "angular_velocity_deg")) < 1e-3
     assert row["copy_angle_deg"] > 5 and row["copy_mpjpe_cm"] > 1
     assert row["travel_cm"] == pytest.approx(row["true_travel_cm"], rel=1e-3)
     moved = sample.position.double().numpy() + [0.01, 0, 0]
-    assert score(sample, moved, sample.turns.double().numpy())["mpjpe_cm"] == pytest.approx(0.5, rel=1e-4)
+    assert score(sample, moved, sample.rotations.double().numpy())["mpjpe_cm"] == pytest.approx(0.5, rel=1e-4)
 
 
 def test_a_run_trains_on_them_and_is_measured(written: Path, tmp_path: Path) -> None:

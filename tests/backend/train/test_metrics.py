@@ -29,12 +29,12 @@ def rig_of(translates=(), static=(), count=4, world=None) -> Rig:
 
 def pose_of(rig: Rig, local: np.ndarray, heads: np.ndarray | None = None) -> np.ndarray:
     """L (T, J, 3, 3) in armature axes -> joint matrices; heads by kinematics unless given."""
-    turns = local_to_global(rig.parents, local)
-    pose = np.tile(np.eye(4), (*turns.shape[:2], 1, 1))
-    pose[..., :3, :3] = turns @ rig.rest_rotations
+    rotations = local_to_global(rig.parents, local)
+    pose = np.tile(np.eye(4), (*rotations.shape[:2], 1, 1))
+    pose[..., :3, :3] = rotations @ rig.rest_rotations
     for joint in range(1, len(rig.names)):
         offset = rig.heads[joint] - rig.heads[rig.parents[joint]]
-        pose[:, joint, :3, 3] = pose[:, joint - 1, :3, 3] + turns[:, joint - 1] @ offset
+        pose[:, joint, :3, 3] = pose[:, joint - 1, :3, 3] + rotations[:, joint - 1] @ offset
     if heads is not None:
         pose[..., :3, 3] = heads
     return pose
@@ -173,7 +173,7 @@ def test_units_and_place_of_the_rig_do_not_matter():
     rest[:, :3, 3] *= 100
     far[..., :3, 3] = 100 * far[..., :3, 3] + np.arange(FRAMES)[:, None, None] * 7  # and the root travels
     big = Rig("big", rig.names, rig.parents, rest, rig.tails * 100, rig.translates, rig.static)
-    large = Motion(rig.names, motion.times, motion.turns, motion.positions * 100, motion.boxes, motion.confidence)
+    large = Motion(rig.names, motion.times, motion.rotations, motion.positions * 100, motion.boxes, motion.confidence)
     assert measure_motion(big, large, far, rest) == pytest.approx(measure_motion(rig, motion, truth, still(rig)))
 
 

@@ -30,8 +30,8 @@ def test_joints_turn_otherwise_and_keep_their_place_in_their_parents_frame() -> 
     kept = pack.rig.static | pack.rig.translates
     kept[0] = True
     assert turned[kept].max() < 1e-6 and turned[~kept].min() > 1e-4
-    turns = after[..., :3, :3]
-    assert np.abs(turns @ turns.swapaxes(-1, -2) - np.eye(3)).max() < 1e-6
+    rotations = after[..., :3, :3]
+    assert np.abs(rotations @ rotations.swapaxes(-1, -2) - np.eye(3)).max() < 1e-6
 
 
 def test_a_window_that_is_not_widened_and_does_not_swing_is_the_clips(monkeypatch) -> None:
@@ -54,6 +54,6 @@ def test_samples_are_made_of_them() -> None:
 
     pack = make_pack()
     plain, other = (next(iter(Windows([pack], TINY, encode, Recipe(4, stirred=share), 3))) for share in (0.0, 1.0))
-    assert plain.turns.shape == other.turns.shape
-    assert (plain.turns - other.turns)[:, 1:].abs().max() > 1e-2
+    assert plain.rotations.shape == other.rotations.shape
+    assert (plain.rotations - other.rotations)[:, 1:].abs().max() > 1e-2
     assert other.position.isfinite().all() and other.uv.abs().max() < 3

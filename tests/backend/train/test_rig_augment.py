@@ -51,9 +51,9 @@ def make_pack(seed: int = 0, sharp: bool = False, clips: int = 3, frames: int = 
 def clip_of(rig: Rig, rng: np.random.Generator, frames: int) -> np.ndarray:
     axes = rng.normal(size=(frames, JOINTS, 3))
     local = axis_angle_to_matrix(axes / np.linalg.norm(axes, axis=-1, keepdims=True), rng.uniform(-0.5, 0.5, (frames, JOINTS)))
-    turns, places = forward_kinematics(rig.parents, rig.heads - rig.heads[np.maximum(rig.parents, 0)], local)
+    rotations, places = forward_kinematics(rig.parents, rig.heads - rig.heads[np.maximum(rig.parents, 0)], local)
     pose = np.tile(np.eye(4), (frames, JOINTS, 1, 1))
-    pose[..., :3, :3] = turns @ rig.rest[:, :3, :3]
+    pose[..., :3, :3] = rotations @ rig.rest[:, :3, :3]
     pose[..., :3, 3] = places + rng.normal(0, 0.5, (frames, 1, 3))
     pose[:, :, :3, 3] += rng.normal(0, 0.1, (frames, JOINTS, 3)) * rig.translates[:, None]
     return pose.astype(np.float32)
@@ -91,10 +91,10 @@ def assert_bones_keep_their_length(pack: Pack) -> None:
     """Forward kinematics of the turns gives the heads of all joints that do not translate."""
     skeleton = skeleton_of(pack.rig, tips=False)
     for clip in pack.clips.values():
-        turns, heads = pose_to_network(pack.rig, clip.astype(np.float64), tips=False)
+        rotations, heads = pose_to_network(pack.rig, clip.astype(np.float64), tips=False)
         for joint in np.flatnonzero(~skeleton.translates)[1:]:
             parent = skeleton.parents[joint]
-            assert np.abs(heads[:, parent] + turns[:, parent] @ skeleton.offsets[joint] - heads[:, joint]).max() < 1e-4
+            assert np.abs(heads[:, parent] + rotations[:, parent] @ skeleton.offsets[joint] - heads[:, joint]).max() < 1e-4
 
 
 def test_the_mirror_image_of_a_mirror_image_is_the_original() -> None:
@@ -257,8 +257,8 @@ def test_another_rest_pose_leaves_the_shapes_of_all_clips() -> None:
         assert_same_shapes(pack, other)
         assert_bones_keep_their_length(other)
         assert np.abs(other.rig.rest - pose).max() < 1e-5
-        turns = other.rig.turns(pack.clips["move 0"].astype(np.float64))
-        assert geodesic_angle(turns, pack.rig.turns(pack.clips["move 0"].astype(np.float64))).max() > 0.1
+        rotations = other.rig.rotations(pack.clips["move 0"].astype(np.float64))
+        assert geodesic_angle(rotations, pack.rig.rotations(pack.clips["move 0"].astype(np.float64))).max() > 0.1
 
 
 def test_where_joints_share_skin_another_rest_pose_is_exact_in_that_pose_and_near_elsewhere() -> None:
@@ -279,12 +279,12 @@ def test_bent_joints_keep_their_bones_and_sides_alike() -> None:
         bends = rig_augment.random_bends(rig, np.random.default_rng(seed))
         pose = rig_augment.bend_rest(pack, bends)
         assert np.array_equal(pose[0], rig.rest[0])
-        turns = rig.turns(pose)
+        rotations = rig.rotations(pose)
         for joint, above in enumerate(rig_augment.carriers(pack)):
             if above >= 0:
                 length = np.linalg.norm(rig.heads[joint] - rig.heads[above])
                 assert abs(np.linalg.norm(pose[joint, :3, 3] - pose[above, :3, 3]) - length) < 1e-9
-                assert np.abs(turns[above].T @ turns[joint] - bends[joint]).max() < 1e-9
+                assert np.abs(rotations[above].T @ rotations[joint] - bends[joint]).max() < 1e-9
     symmetric = [
         rig_augment.bend_rest(pack, rig_augment.random_bends(rig, np.random.default_rng(seed)))[:, :3, 3] for seed in range(8)
     ]
@@ -335,7 +335,7 @@ def test_windows_can_be_sampled_from_what_vary_makes() -> None:
     assert len(shapes) > 2 and len(orders) > 10 and len(names) > 10
     source = iter(Windows([pack], TINY, lambda crops: crops.float().mean((1, 2, 3))[:, None, None], Recipe(3), 0))
     sample = next(source)
-    assert sample.position.isfinite().all() and sample.turns.isfinite().all()
+    assert sample.position.isfinite().all() and sample.rotations.isfinite().all()
     assert sample.position.shape[1] == len(sample.body.skeleton)
 
 

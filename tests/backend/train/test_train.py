@@ -65,7 +65,7 @@ def test_samples_agree_with_themselves(samples: list[Sample]) -> None:
         # rotations and positions belong together: forward kinematics with the rest offsets gives the positions
         skeleton = sample.body.skeleton
         _, places = forward_kinematics(
-            skeleton.parents, skeleton.offsets / sample.pairs.scale, sample.turns.numpy().astype(float)
+            skeleton.parents, skeleton.offsets / sample.pairs.scale, sample.rotations.numpy().astype(float)
         )
         assert np.abs(places - sample.position.numpy()).max() < 1e-5
         # the reference pair too
@@ -129,7 +129,7 @@ def test_the_geodesic_loss_is_an_angle(samples: list[Sample]) -> None:
     terms, plain = (losses(model, batch, predicted, geodesic=choice) for choice in (True, False))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rot6d = model.pos2rot(model.video2pos(batch.image, batch.anchor)[0], batch.anchor)
-    angle = torch.from_numpy(geodesic_angle(rot6d_to_matrix(rot6d.double().numpy()), batch.turns.double().numpy()))
+    angle = torch.from_numpy(geodesic_angle(rot6d_to_matrix(rot6d.double().numpy()), batch.rotations.double().numpy()))
     weight = batch.rotates.expand(angle.shape)
     assert terms["rotation"].item() == pytest.approx(((angle * weight).sum() / weight.sum()).item(), rel=1e-3)
     assert terms["position"] == plain["position"] and terms["rotation"] != plain["rotation"]

@@ -119,10 +119,10 @@ def test_odd_sizes_are_written_with_a_repeated_edge(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)])
-def test_rotation_metadata(video: Path, tmp_path: Path, matrix: tuple[int, int, int, int], turns: int) -> None:
+def test_rotation_metadata(video: Path, tmp_path: Path, matrix: tuple[int, int, int, int], rotations: int) -> None:
     # The display matrix maps (x, y), y down, to (a x + c y, b x + d y): (0, 1, -1, 0) sends right to down, clockwise.
     turned = Clip(str(rotated(video, tmp_path / "turned.mp4", matrix)))
-    expected = np.rot90(next(read_frames(Clip(str(video)))).image, turns)
+    expected = np.rot90(next(read_frames(Clip(str(video)))).image, rotations)
     found = next(read_frames(turned)).image
     assert found.shape == expected.shape
     np.testing.assert_array_equal(found, expected)

@@ -204,7 +204,7 @@ def test_capture_with_the_release(folder: Folder, make_pack: Callable[..., Pack]
     settings = Settings(model="release", device="cpu", weights=str(folder.path))
     clip = Clip(str(filmed(pack, tmp_path / "v.mp4")))
     motion = result_of(capture([Target(rig, views)], clip, settings))[0]
-    assert motion.turns.shape[:2] == (8, 6) and np.isfinite(motion.positions).all()
+    assert motion.rotations.shape[:2] == (8, 6) and np.isfinite(motion.positions).all()
     assert motion.provenance["model"]["name"] == "release"
     # the names matter: "bone 3" means nothing, so its place was guessed; said otherwise, the motion is another
     named = dataclasses.replace(rig, labels=tuple(f"{word} part" for word in ("red", "green", "blue", "wide", "tall", "thin")))
