@@ -1,4 +1,4 @@
-"""The queue of jobs in the panel: armatures, a video and settings each, captured one after another beside the window.
+"""The queue of jobs in the panel: armatures, a video and settings each, captured one after another in the background.
 
 A job keeps the settings as they were when it was added. All jobs see their armatures as they stand when the queue starts: reference
 views are taken of every rig before the first keys are written, so that the second video onto a rig does not start from the first
@@ -127,7 +127,7 @@ def waiting(scene: bpy.types.Scene) -> list[ANYRIG_QueueJob]:
 
 @dataclass
 class _Run:
-    """The queue that runs beside the window: what is still to do, and the one job that is being done. No bpy objects."""
+    """The queue that runs in the background: what is still to do, and the one job that is being done. No bpy objects."""
 
     todo: list[tuple[str, CaptureRequest]] = field(default_factory=list)
     scene_uid: int = 0
@@ -182,7 +182,7 @@ def conclude(key: str, state: str, message: str = "") -> None:
 
 
 def start(context: bpy.types.Context) -> None:
-    """Run the waiting jobs beside the window. Raises UserError if a library is missing."""
+    """Run the waiting jobs in the background. Raises UserError if a library is missing."""
     _begin(context)
     step()
 

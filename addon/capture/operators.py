@@ -60,7 +60,7 @@ class ANYRIG_OT_capture(bpy.types.Operator):
 
 
 def finish(take: CaptureRequest, ended: task.Task) -> None:
-    """Main thread, when a job beside the window has ended: write the keys as one undo step, or say why there are none."""
+    """Main thread, when a job in the background has ended: write the keys as one undo step, or say why there are none."""
     if ended.cancelled:
         background_runner.set_status("Cancelled: nothing was changed.")
         return
@@ -101,7 +101,7 @@ def _push_undo() -> None:
 
 
 def _succeeded(take: CaptureRequest, results: list[CaptureResult]) -> None:
-    panels.show_view(results[0].view.picture)
+    panels.show_view(results[0].view.image)
     _learn(take, results)
     frames = len(results[0].motion)
     names = [subject.rig.name for subject in take.subjects]

@@ -26,12 +26,12 @@ VIEW = "view"
 _previews: dict[str, Any] = {}
 
 
-def show_view(picture: NDArray[np.uint8]) -> None:
-    """Set the thumbnail to an RGBA picture (H, W, 4)."""
+def show_view(image: NDArray[np.uint8]) -> None:
+    """Set the thumbnail to an RGBA image (H, W, 4)."""
     collection = _previews.get("collection")
     if collection is not None:
         collection.clear()
-        view_sides.put(collection, VIEW, picture)
+        view_sides.put(collection, VIEW, image)
 
 
 class _Section:

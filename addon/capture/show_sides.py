@@ -1,4 +1,4 @@
-"""Show Sides: pictures of the rig in its reference pose to choose the video's side from."""
+"""Show Sides: images of the rig in its reference pose to choose the video's side from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = 128  # pixels of a thumbnail
 class ANYRIG_OT_show_sides(bpy.types.Operator):
     bl_idname = "anyrig.show_sides"
     bl_label = "Show Sides"
-    bl_description = "Make pictures of the rig in its reference pose from eight sides, and choose the video's side among them"
+    bl_description = "Make images of the rig in its reference pose from eight sides, and choose the video's side among them"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
@@ -44,7 +44,7 @@ class ANYRIG_OT_show_sides(bpy.types.Operator):
 
 
 def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SIZE) -> None:
-    """Render the armature's pictures. Raises UserError, among others if an armature without meshes lacks torch to be drawn."""
+    """Render the armature's images. Raises UserError, among others if an armature without meshes lacks torch to be drawn."""
     from ..rendering.rig_views import render_views
     from ..rig.armature import rig_from_armature
 
@@ -55,7 +55,7 @@ def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SI
         views = render_views(obj, rig, view_sides.AZIMUTHS, size, frame=frame, engine=preference_values.engine(context))
     except ImportError as error:
         raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
-    view_sides.show([view.picture for view in views])
+    view_sides.show([view.image for view in views])
 
 
 def register() -> None:

@@ -23,7 +23,7 @@ from ..tasks import background_runner
 
 SMALLEST = 4  # pixels of the video: anything less is a click
 SHARE = 0.94  # of the free part of the viewport
-LONGEST = 1600  # pixels of the picture on the screen
+LONGEST = 1600  # pixels of the image on the screen
 HELP = "Drag a box around the subject. Esc: Cancel"
 
 _painters: set[Painter] = set()  # at work, for when the add-on is switched off meanwhile
@@ -33,7 +33,7 @@ Rectangle = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture of (width, height) pixels is shown in a region whose y points up: its lower left corner, and its scale."""
+    """Where an image of (width, height) pixels is shown in a region whose y points up: its lower left corner, and its scale."""
 
     width: int
     height: int
@@ -48,9 +48,9 @@ class Placement:
         scale = SHARE * min((x1 - x0) / width, (y1 - y0) / height)
         return cls(width, height, (x0 + x1 - scale * width) / 2, (y0 + y1 - scale * height) / 2, scale)
 
-    def to_picture(self, x: float, y: float) -> tuple[float, float]:
-        """Region -> picture, whose y points down; held within its edges."""
-        # the region's y runs up from the picture's lower edge, which is the picture's y = height
+    def to_image(self, x: float, y: float) -> tuple[float, float]:
+        """Region -> image, whose y points down; held within its edges."""
+        # the region's y runs up from the image's lower edge, which is the image's y = height
         across, down = (x - self.left) / self.scale, self.height - (y - self.bottom) / self.scale
         return min(max(across, 0.0), self.width), min(max(down, 0.0), self.height)
 
@@ -93,12 +93,12 @@ def first_frame(clip: Clip) -> NDArray[np.uint8]:
 
 
 def set_box(props: ANYRIG_Props, box: Sequence[int]) -> None:
-    """Raises UserError for a box that holds nothing or lies outside the picture; nothing is changed then."""
+    """Raises UserError for a box that holds nothing or lies outside the image; nothing is changed then."""
     Clip(props.video, box=box_of(box))
     width, height = props.video_size
     if width and (box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0):
         raise UserError(
-            f"The subject box lies outside the picture of {width} x {height} pixels: draw it around the subject.", fix="draw_box"
+            f"The subject box lies outside the image of {width} x {height} pixels: draw it around the subject.", fix="draw_box"
         )
     props.box, props.use_box = box, True
     if background_runner.status_fix() == "draw_box":
@@ -137,22 +137,22 @@ class ANYRIG_OT_draw_box(bpy.types.Operator):
             self.report({"ERROR"}, "There is no 3D viewport to draw in: open one.")
             return {"CANCELLED"}
         try:
-            picture = first_frame(replace(clip_from_props(context.scene.anyrig), box=None))
+            image = first_frame(replace(clip_from_props(context.scene.anyrig), box=None))
         except UserError as error:
             background_runner.set_error(error)
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        self._start(context, area, picture)
+        self._start(context, area, image)
         return {"RUNNING_MODAL"}
 
-    def _start(self, context: bpy.types.Context, area: bpy.types.Area, picture: NDArray[np.uint8]) -> None:
+    def _start(self, context: bpy.types.Context, area: bpy.types.Area, image: NDArray[np.uint8]) -> None:
         self._region = next(region for region in area.regions if region.type == "WINDOW")
         others = [region for region in area.regions if region.type != "WINDOW"]
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         self._place = Placement.fitted(width, height, free_part(self._region, others))
         self._from: tuple[float, float] | None = None
         self._to = (0.0, 0.0)
-        self._painter = Painter(self._region, self._place, picture, lambda: self._dragged())
+        self._painter = Painter(self._region, self._place, image, lambda: self._dragged())
         context.window.cursor_modal_set("CROSSHAIR")
         context.workspace.status_text_set(iface_(HELP))
         context.window_manager.modal_handler_add(self)
@@ -162,7 +162,7 @@ class ANYRIG_OT_draw_box(bpy.types.Operator):
             self._stop(context)
             return {"CANCELLED"}
         if event.type in {"LEFTMOUSE", "MOUSEMOVE"}:
-            self._to = self._place.to_picture(event.mouse_x - self._region.x, event.mouse_y - self._region.y)
+            self._to = self._place.to_image(event.mouse_x - self._region.x, event.mouse_y - self._region.y)
             self._region.tag_redraw()
         if event.type == "LEFTMOUSE" and event.value == "PRESS":
             self._from = self._to
@@ -197,11 +197,11 @@ def viewport(context: bpy.types.Context) -> bpy.types.Area | None:
 
 
 class Painter:
-    """Draws the picture and the box over one viewport until `remove`."""
+    """Draws the image and the box over one viewport until `remove`."""
 
-    def __init__(self, region: bpy.types.Region, place: Placement, picture: NDArray[np.uint8], dragged: Any) -> None:
+    def __init__(self, region: bpy.types.Region, place: Placement, image: NDArray[np.uint8], dragged: Any) -> None:
         self._region, self._place, self._dragged = region.as_pointer(), place, dragged
-        self._picture, self._texture = picture, None
+        self._image, self._texture = image, None
         self._handle: Any = bpy.types.SpaceView3D.draw_handler_add(self._draw, (), "WINDOW", "POST_PIXEL")
         _painters.add(self)
 
@@ -234,7 +234,7 @@ class Painter:
         from gpu_extras.presets import draw_texture_2d
 
         if self._texture is None:
-            self._texture = texture_of(self._picture)
+            self._texture = texture_of(self._image)
         place = self._place
         # linear colours: before Blender 5.0 the viewport turns into sRGB whatever is drawn, since then it must be asked to
         options = {"is_scene_linear_with_rec709_srgb_target": True} if bpy.app.version >= (5, 0, 0) else {}
@@ -242,23 +242,23 @@ class Painter:
         draw_texture_2d(self._texture, (place.left, place.bottom), *size, **options)
 
 
-def texture_of(picture: NDArray[np.uint8]) -> Any:
+def texture_of(image: NDArray[np.uint8]) -> Any:
     """(H, W, 3) RGB -> a texture, reduced to what a screen shows."""
     import gpu
 
-    pixels = screen_pixels(picture)
+    pixels = screen_pixels(image)
     height, width = pixels.shape[:2]
     return gpu.types.GPUTexture((width, height), format="RGBA16F", data=gpu.types.Buffer("FLOAT", pixels.size, pixels.ravel()))
 
 
-def screen_pixels(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def screen_pixels(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """sRGB -> (H', W', 4) float32 0..1, linear, the first row at the bottom, the longer side at most LONGEST."""
     import cv2
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     share = min(1.0, LONGEST / max(height, width))
     size = max(1, round(width * share)), max(1, round(height * share))
-    small = picture if share == 1.0 else cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    small = image if share == 1.0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     pixels = np.ones((size[1], size[0], 4), np.float32)
     steps = np.arange(256) / 255
     # IEC 61966-2-1

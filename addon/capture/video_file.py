@@ -21,7 +21,7 @@ CLOSE = 1e-3  # relative difference below which two frame rates are the same
 class ANYRIG_OT_choose_video(bpy.types.Operator):
     bl_idname = "anyrig.choose_video"
     bl_label = "Choose Video"
-    bl_description = "Choose the video, or one picture of a numbered sequence, to capture motion from"
+    bl_description = "Choose the video, or one image of a numbered sequence, to capture motion from"
     bl_options = {"REGISTER", "UNDO"}
 
     # SKIP_SAVE: a second call must ask again instead of taking the last file

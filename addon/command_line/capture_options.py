@@ -52,9 +52,7 @@ def _add_video(video: argparse._ArgumentGroup) -> None:
     video.add_argument(
         "--speed", type=float, default=1.0, metavar="X", help="how many times faster the motion really was (default: 1)"
     )
-    video.add_argument(
-        "--fps", type=float, metavar="F", help="frame rate, for sequences of pictures (default: the file's, or 24)"
-    )
+    video.add_argument("--fps", type=float, metavar="F", help="frame rate, for sequences of images (default: the file's, or 24)")
     video.add_argument("--mirror", action="store_true", help="left and right are swapped in the video: swap them back")
     video.add_argument(
         "--box", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="pixels around the subject on the first frame used"

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("download", help="list, download or remove the released weights", add_help=False)
     commands.add_parser("movie", help="make a movie of a take's input beside the rig", add_help=False)
     capture = commands.add_parser("capture", help="key the motion seen in a video onto armatures")
-    capture.add_argument("--video", required=True, metavar="V", help="a video, or one picture of a numbered sequence")
+    capture.add_argument("--video", required=True, metavar="V", help="a video, or one image of a numbered sequence")
     capture.add_argument(
         "--armature", action="append", default=[], metavar="NAME", help="repeat for several; default: the active one"
     )

@@ -32,9 +32,9 @@ from ..rig import actions
 from ..rig.armature import rig_from_armature
 from ..settings.capture_params import CaptureParams
 from ..tasks.task import Snapshot
-from . import demo_character, demo_pictures, render_action
+from . import demo_character, demo_images, render_action
 
-SIZE = 320  # pixels of the rendered video and of every picture
+SIZE = 320  # pixels of the rendered video and of every image
 STEEPEST_VIEW = 0.25  # radians: a round trip is filmed from the level or a little above
 PANEL = (226, 226, 230)
 
@@ -68,7 +68,7 @@ class Console:
 
 @contextmanager
 def quiet() -> Iterator[Console]:
-    """Blender prints every saved picture, and its C side flushes after Python: the last line would not be ours."""
+    """Blender prints every saved image, and its C side flushes after Python: the last line would not be ours."""
     sys.stdout.flush()
     terminal, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -254,9 +254,9 @@ def render_clip(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float,
     actions.assign_action(obj, action)
     actions.reset_pose(obj)
     camera = render_action.frame_motion(obj, list(frames), azimuth, pitch, SIZE)
-    pictures = render_action.render_action(obj, rig, list(frames), camera)
-    backdrop = render_action.plain_backdrop(pictures)
-    write_video(path, (render_action.composite(picture, backdrop) for picture in pictures), scene_fps())
+    images = render_action.render_action(obj, rig, list(frames), camera)
+    backdrop = render_action.plain_backdrop(images)
+    write_video(path, (render_action.composite(image, backdrop) for image in images), scene_fps())
     return DemoClip(Clip(str(path)), camera, frames, truth)
 
 
@@ -318,13 +318,13 @@ def save(
     scene.frame_start, scene.frame_end = take.start_frame, int(round(frames[-1]))
     scene.frame_set(take.start_frame)
     bpy.ops.wm.save_as_mainfile(filepath=str((out / "take.blend").resolve()), copy=True, compress=True)
-    rows = {"input": demo_pictures.input_frames(clip, SIZE)}
+    rows = {"input": demo_images.input_frames(clip, SIZE)}
     for obj, subject, result, camera in zip(objects, take.subjects, results, cameras, strict=True):
         write_bvh(out / f"{bpy.path.clean_name(obj.name)}.bvh", subject.rig, result.motion)
-        pictures = render_action.render_action(obj, subject.rig, list(frames), camera)
-        rows[obj.name] = [render_action.composite(picture, PANEL) for picture in pictures]
-    demo_pictures.write_sheet(out / "sheet.png", rows, list(times))
-    demo_pictures.write_side_by_side(out / "side_by_side.mp4", rows, 1 / float(np.diff(times).mean()))
+        images = render_action.render_action(obj, subject.rig, list(frames), camera)
+        rows[obj.name] = [render_action.composite(image, PANEL) for image in images]
+    demo_images.write_sheet(out / "sheet.png", rows, list(times))
+    demo_images.write_side_by_side(out / "side_by_side.mp4", rows, 1 / float(np.diff(times).mean()))
 
 
 # ---- the report

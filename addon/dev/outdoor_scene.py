@@ -1,4 +1,4 @@
-"""Moving pictures of a rig outdoors, with Cycles: ground, sky, a sun with shadows, and a camera that stands still."""
+"""Moving images of a rig outdoors, with Cycles: ground, sky, a sun with shadows, and a camera that stands still."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PHYSICAL = ("NISHITA", "SINGLE_SCATTERING")  # one kind of sky, renamed in Blend
 SKY = 0.11  # strength that brings the physical sky near to what a display shows
 SUN = 3.4
 HORIZON = 40.0  # half the ground's side, in distances of the camera
-TILE = 3.0  # the side of the ground's picture, in widths of what the camera sees
+TILE = 3.0  # the side of the ground's image, in widths of what the camera sees
 PIXELS = 512
-COARSEST = 6.0  # waves across the ground's picture below which nothing is stronger
+COARSEST = 6.0  # waves across the ground's image below which nothing is stronger
 # two colours (linear) of the ground's patches: grass, sand, asphalt, earth, snow, planks, tiles
 GROUNDS = (
     ((0.05, 0.11, 0.02), (0.11, 0.17, 0.05)),
@@ -207,10 +207,10 @@ def _ground(scene: bpy.types.Scene, camera: Camera, floor: float, weather: Weath
     mesh.uv_layers.new().data.foreach_set("uv", corners.astype(np.float32).ravel())
     paint, image = bpy.data.materials.new(NAME), bpy.data.images.new(NAME, PIXELS, PIXELS, float_buffer=True)
     image.colorspace_settings.name = "Non-Color"  # linear already
-    picture = patches(*GROUNDS[weather.ground], weather.pattern)
-    image.pixels.foreach_set(picture.astype(np.float32).ravel())
+    pixels = patches(*GROUNDS[weather.ground], weather.pattern)
+    image.pixels.foreach_set(pixels.astype(np.float32).ravel())
     mesh.materials.append(paint)
-    paint.diffuse_color = picture[0, 0]
+    paint.diffuse_color = pixels[0, 0]
     _cover(node_tree(paint), image)
     return [ground, mesh, paint, image]
 
@@ -218,7 +218,7 @@ def _ground(scene: bpy.types.Scene, camera: Camera, floor: float, weather: Weath
 def patches(dark: Sequence[float], light: Sequence[float], seed: int) -> NDArray[np.floating]:
     """(PIXELS, PIXELS, 4) linear RGBA between the two colours: clouds, coarse more than fine, that continue across the borders.
 
-    A picture renders three times as fast as Cycles' own noise.
+    An image renders three times as fast as Cycles' own noise.
     """
     white = np.random.default_rng(seed).standard_normal((PIXELS, PIXELS))
     frequency = np.hypot(np.fft.fftfreq(PIXELS)[:, None], np.fft.rfftfreq(PIXELS)) * PIXELS
@@ -235,10 +235,10 @@ def _cover(tree: Any, image: bpy.types.Image) -> None:
 
 
 def render_frame(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.Scene, int], Any]) -> Iterator[NDArray[np.uint8]]:
-    """Pictures (H, W, 3) uint8 RGB of the frames 0 to count - 1, after `pose(scene, frame)` has set each; (H, W) uint8 cover
+    """Images (H, W, 3) uint8 RGB of the frames 0 to count - 1, after `pose(scene, frame)` has set each; (H, W) uint8 cover
     where the scene is transparent (nothing_around).
 
-    Raises UserError if a picture cannot be made.
+    Raises UserError if an image cannot be made.
     """
     import cv2
 
@@ -250,8 +250,8 @@ def render_frame(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.S
             pose(scene, frame)
             scene.render.filepath = str(path)
             bpy.ops.render.render(write_still=True, scene=scene.name)
-            picture = decoded(path) if path.is_file() else None
-            if picture is None:
+            image = decoded(path) if path.is_file() else None
+            if image is None:
                 raise UserError(f"Frame {frame} was not rendered: choose the other engine with --engine.")
             path.unlink()
-            yield picture[..., 3] if picture.shape[2] == 4 else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            yield image[..., 3] if image.shape[2] == 4 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

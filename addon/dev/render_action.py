@@ -1,4 +1,4 @@
-"""Moving pictures of a rig: an action seen by one camera that stands still, over a plain backdrop."""
+"""Moving images of a rig: an action seen by one camera that stands still, over a plain backdrop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..rendering.posed_points import go_to, points_of
 if TYPE_CHECKING:
     from ...backend.rig.rig import Rig
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 FRAMING_SAMPLES = 24
 # A key needs one colour that the character has nowhere: the farthest of these is taken.
 BACKDROPS = ((40, 170, 70), (60, 90, 200), (200, 60, 160), (235, 235, 235), (30, 30, 34), (220, 190, 60))
@@ -113,46 +113,46 @@ def points_at(scene: bpy.types.Scene, obj: bpy.types.Object, frame: float) -> Ar
     return points_of(obj, visible_meshes(obj), go_to(scene, frame))
 
 
-def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Picture]:
+def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Image]:
     """The rig on the given frames of its active action, (H, W, 4) uint8 RGBA each; capsules if it has no mesh."""
     if not visible_meshes(obj):
         return render_capsules(obj, rig, frames, camera)
-    pictures = []
+    images = []
     with staged_scene(obj, camera.width) as scene, tempfile.TemporaryDirectory() as folder:
         place_camera(scene.camera, camera)
         for frame in frames:
             go_to(scene, frame)
-            pictures.append(render_still(scene, Path(folder) / "frame.png"))
-    return pictures
+            images.append(render_still(scene, Path(folder) / "frame.png"))
+    return images
 
 
-def render_capsules(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Picture]:
-    """The same pictures of a rig without a mesh, drawn without Blender."""
-    from ...backend.rendering import still_pictures
+def render_capsules(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Image]:
+    """The same images of a rig without a mesh, drawn without Blender."""
+    from ...backend.rendering import still_images
     from ..rig.armature import pose_of
 
-    cloud, size = still_pictures.capsule_cloud(rig), (camera.width, camera.height)
-    pictures = []
+    cloud, size = still_images.capsule_cloud(rig), (camera.width, camera.height)
+    images = []
     with staged_scene(obj, camera.width) as scene:
         for frame in frames:
             go_to(scene, frame)
             posed = obj.evaluated_get(scene.view_layers[0].depsgraph)
             pose, world = pose_of(posed, rig), np.array(posed.matrix_world)
-            pictures.append(still_pictures.still_image(cloud, pose, camera.rotation, camera.projection, size, world, samples=2))
-    return pictures
+            images.append(still_images.still_image(cloud, pose, camera.rotation, camera.projection, size, world, samples=2))
+    return images
 
 
-def render_still(scene: bpy.types.Scene, path: Path) -> Picture:
+def render_still(scene: bpy.types.Scene, path: Path) -> Image:
     import cv2
 
     from ...backend.video.reader import decoded
 
     scene.render.filepath = str(path)
     bpy.ops.render.render(write_still=True, scene=scene.name)
-    picture = decoded(path) if path.is_file() else None
-    if picture is None:
-        raise UserError("Workbench did not render a picture: install an OpenGL driver (Debian: libegl1 libgl1-mesa-dri).")
-    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+    image = decoded(path) if path.is_file() else None
+    if image is None:
+        raise UserError("Workbench did not render an image: install an OpenGL driver (Debian: libegl1 libgl1-mesa-dri).")
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
 
 
 def place_camera(obj: bpy.types.Object, camera: Camera) -> None:
@@ -165,15 +165,15 @@ def place_camera(obj: bpy.types.Object, camera: Camera) -> None:
     obj.data.clip_start, obj.data.clip_end = camera.distance * 1e-2, camera.distance * 1e2
 
 
-def plain_backdrop(pictures: Sequence[Picture]) -> tuple[int, int, int]:
+def plain_backdrop(images: Sequence[Image]) -> tuple[int, int, int]:
     """The backdrop colour that is farthest from every colour of the character."""
-    seen = np.concatenate([picture[::4, ::4][picture[::4, ::4, 3] > 128][:, :3] for picture in pictures[::5]])
+    seen = np.concatenate([image[::4, ::4][image[::4, ::4, 3] > 128][:, :3] for image in images[::5]])
     if not len(seen):
         return BACKDROPS[0]
     return max(BACKDROPS, key=lambda colour: float(np.linalg.norm(seen - np.array(colour, float), axis=1).min()))
 
 
-def composite(picture: Picture, colour: Sequence[int]) -> Picture:
+def composite(image: Image, colour: Sequence[int]) -> Image:
     """RGBA with straight alpha over one colour -> RGB."""
-    alpha = picture[..., 3:].astype(np.float32) / 255
-    return np.rint(picture[..., :3] * alpha + np.array(colour, np.float32) * (1 - alpha)).astype(np.uint8)
+    alpha = image[..., 3:].astype(np.float32) / 255
+    return np.rint(image[..., :3] * alpha + np.array(colour, np.float32) * (1 - alpha)).astype(np.uint8)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ...backend.rendering.point_splatting import Cloud
 
 _log = logging.getLogger(__name__)
-FOV = 0.6  # radians, as in the point-splat pictures of `evaluate`
+FOV = 0.6  # radians, as in the point-splat images of `evaluate`
 MARGIN = 1.08
 FRAMINGS = 32  # frames that the camera is set by
 CORNERS = 6  # of a point's disc
@@ -44,7 +44,7 @@ Make = Callable[["Look", Path], RenderedClip]
 
 @dataclass(frozen=True)
 class Look:
-    """How the videos are made. size: pixels of the square picture. samples: of Cycles, per pixel. frames: at most so many,
+    """How the videos are made. size: pixels of the square image. samples: of Cycles, per pixel. frames: at most so many,
     evenly over the clip; 0 for all. covers: write the subject's true mattes, too."""
 
     size: int = 480
@@ -118,14 +118,14 @@ class RenderedCloud:
         corners = discs(points, normals, self._cloud.spacing.numpy() * DISC)
         self._obj.data.vertices.foreach_set("co", corners.astype(np.float32).ravel())
         self._obj.data.update()
-        # the noise of the picture follows the frame
+        # the noise of the image follows the frame
         go_to(scene, frame)
 
     def points(self, scene: bpy.types.Scene, frame: int) -> Array:
         return self._skin(frame)[0]
 
     def _skin(self, frame: int) -> tuple[Array, Array]:
-        from ...backend.rendering.still_pictures import skin_cloud
+        from ...backend.rendering.still_images import skin_cloud
 
         return skin_cloud(self._cloud, self._clip[frame])
 
@@ -355,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=SPLITS, help="only the clips of one split")
     parser.add_argument("--splits", type=Path, metavar="FILE", help="JSON that lists the splits")
     parser.add_argument("--packs", type=Path, metavar="DIR", help="all packs, which validation clips are drawn from")
-    parser.add_argument("--size", type=int, default=Look.size, help=f"pixels of the square picture (default: {Look.size})")
+    parser.add_argument("--size", type=int, default=Look.size, help=f"pixels of the square image (default: {Look.size})")
     parser.add_argument("--samples", type=int, default=Look.samples, help=f"of Cycles, per pixel (default: {Look.samples})")
     parser.add_argument("--engine", choices=tuple(ENGINES), default=Look.engine, help=f"default: {Look.engine}")
     parser.add_argument("--frames", type=_count, default=0, metavar="N", help="of a clip at most, evenly over it; default: all")

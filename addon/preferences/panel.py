@@ -18,7 +18,7 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
 
     engine: EnumProperty(
         name="Reference Views",
-        description="What draws the pictures of the rig that are compared with the video",
+        description="What draws the images of the rig that are compared with the video",
         items=(
             (WORKBENCH, "Workbench", "Fast; needs a working graphics driver"),
             (CYCLES, "Cycles", "For machines without a graphics driver, where Workbench would end Blender"),

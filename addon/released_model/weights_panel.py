@@ -42,7 +42,7 @@ def coming(items: list[Item]) -> str:
 
 
 class _Work(Operator):
-    """An operator whose generator runs beside the window when a user clicks, and is waited for otherwise."""
+    """An operator whose generator runs in the background when a user clicks, and is waited for otherwise."""
 
     bl_options = {"REGISTER", "INTERNAL"}
     beside = False
@@ -153,7 +153,7 @@ def _obstacle() -> str:
 
 
 def _finish(ended: task.Task, kept: str) -> None:
-    """Main thread, when the work beside the window has ended. kept: what stays if it was cancelled."""
+    """Main thread, when the work in the background has ended. kept: what stays if it was cancelled."""
     if ended.cancelled:
         background_runner.set_status(f"Cancelled: {kept}.")
     elif ended.error is not None:

@@ -1,4 +1,4 @@
-"""Pictures of a rig from chosen sides, taken in a scene of their own: the user's scene is only read."""
+"""Images of a rig from chosen sides, taken in a scene of their own: the user's scene is only read."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def render_meshes(
 ) -> tuple[Array, list[Reference]]:
     """The pose (J, 4, 4), and the armature's visible meshes in it seen from every azimuth (radians, world axes: camera.Camera).
 
-    frame: a frame of the current scene, or None for the pose as it stands, keyed or not. size: pixels of the square pictures.
+    frame: a frame of the current scene, or None for the pose as it stands, keyed or not. size: pixels of the square images.
     engine: Workbench needs a working OpenGL or Vulkan driver, Cycles does not. There are no views of an armature without
-    visible meshes. The projections map ARMATURE space to pixels. Raises UserError if a picture cannot be made.
+    visible meshes. The projections map ARMATURE space to pixels. Raises UserError if an image cannot be made.
     """
     meshes = _visible(meshes_of(obj))
     with _evaluated([obj, *meshes], frame) as depsgraph:
@@ -63,11 +63,10 @@ def render_meshes(
         with Studio(engine, size, size) as studio:
             points = np.concatenate([np.zeros((0, 3)), *(studio.add(mesh, depsgraph) for mesh in meshes)])
             cameras = [_camera(points, azimuth, pitch, size) for azimuth in azimuths] if len(points) else []
-            pictures = [studio.shoot(camera) for camera in cameras]
+            images = [studio.shoot(camera) for camera in cameras]
     # armature space -> world by the object's own matrix, world -> pixels by the camera
     return pose, [
-        Reference(pose, picture, camera.azimuth, camera.projection @ matrix)
-        for picture, camera in zip(pictures, cameras, strict=True)
+        Reference(pose, image, camera.azimuth, camera.projection @ matrix) for image, camera in zip(images, cameras, strict=True)
     ]
 
 
@@ -102,7 +101,7 @@ def _evaluated(objects: Sequence[bpy.types.Object], frame: int | None) -> Iterat
 
 
 def _camera(points: Array, azimuth: float, pitch: float, size: int) -> Camera:
-    """The camera that holds all world points (P, 3) in its picture; the same distance from every side."""
+    """The camera that holds all world points (P, 3) in its image; the same distance from every side."""
     centre = (points.min(0) + points.max(0)) / 2
     radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
     x, y, z = (float(value) for value in centre)
@@ -147,12 +146,12 @@ class Studio:
         return to_world(evaluated.matrix_world, points.reshape(-1, 3))
 
     def shoot(self, camera: Camera) -> np.ndarray:
-        """One picture (H, W, 4) uint8 RGBA, straight alpha."""
+        """One image (H, W, 4) uint8 RGBA, straight alpha."""
         self.place(camera.rotation, camera.position, camera.distance, camera.fov)
         return self.snap()
 
     def snap(self) -> np.ndarray:
-        """The picture of the camera as it was placed."""
+        """The image of the camera as it was placed."""
         import cv2
 
         from ...backend.video.reader import decoded
@@ -164,12 +163,10 @@ class Studio:
             # not keyed: that must not be the user's scene.
             with bpy.context.temp_override(scene=self._scene, view_layer=self._scene.view_layers[0]):
                 bpy.ops.render.render(write_still=True)
-            picture = decoded(path) if path.is_file() else None
-        if picture is None or picture.shape != (self._height, self._width, 4):
-            raise UserError(
-                "The rig's picture could not be rendered: choose Cycles in the add-on's preferences.", fix="use_cycles"
-            )
-        return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+            image = decoded(path) if path.is_file() else None
+        if image is None or image.shape != (self._height, self._width, 4):
+            raise UserError("The rig's image could not be rendered: choose Cycles in the add-on's preferences.", fix="use_cycles")
+        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
 
     def _set_up(self) -> None:
         render, image = self._scene.render, self._scene.render.image_settings
@@ -207,7 +204,7 @@ class Studio:
         world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
 
     def _paint(self, material: bpy.types.Material | None) -> bpy.types.Material | None:
-        """Workbench shows a picture texture or the viewport colour; where only a base colour is set, show that instead."""
+        """Workbench shows an image texture or the viewport colour; where only a base colour is set, show that instead."""
         colour = _base_colour(material) if self._engine == WORKBENCH else None
         if colour is None:
             return material

@@ -245,7 +245,7 @@ def whole_frames(raw: Take, fps: float) -> np.ndarray:
 def _key_camera(camera: bpy.types.Object, view: CameraFit, frames: np.ndarray, seconds: np.ndarray) -> None:
     """The view's position and shift, on every frame.
 
-    The rows of `rotation` are the camera's axes in the world, which are those of Blender's camera object. Blender's picture of a
+    The rows of `rotation` are the camera's axes in the world, which are those of Blender's camera object. Blender's image of a
     point at x right and y up of the axis, at depth d: with S the longer side in pixels, l the lens and w the sensor,
     u = W/2 + S (l/w x/d - shift_x) and v = H/2 - S (l/w y/d - shift_y). The view's is u = W/2 + f x/d + t_x and
     v = H/2 - f y/d + t_y. So l = w f / S, shift_x = -t_x / S, shift_y = t_y / S.
@@ -262,7 +262,7 @@ def _key_camera(camera: bpy.types.Object, view: CameraFit, frames: np.ndarray, s
 
 
 def _add_background(lens: bpy.types.Camera, raw: Take, frames: np.ndarray, seconds: np.ndarray, first: int) -> None:
-    """The footage behind the rig, one picture of it for every scene frame.
+    """The footage behind the rig, one image of it for every scene frame.
 
     A movie clip plays one frame of film per scene frame, whatever the two rates are; an image can be told which frame to show: at
     scene frame F it shows number F - frame_start + 1 + frame_offset. The offset is keyed, so trimmed, slowed and unevenly timed

@@ -28,7 +28,7 @@ class ANYRIG_OT_movie(bpy.types.Operator):
     )
     filter_glob: StringProperty(default="*.mp4", options={"HIDDEN"})
     height: IntProperty(name="Height", description="Pixels; the video's own height at most", default=480, min=16, soft_max=1080)
-    over: BoolProperty(name="Also over the Footage", description="Add a third picture: the rig over its video")
+    over: BoolProperty(name="Also over the Footage", description="Add a third image: the rig over its video")
     beside = False
 
     @classmethod

@@ -26,14 +26,14 @@ from ..settings import preference_values
 from ..tasks.task import Progress, Snapshot, Task
 from . import footage_camera, takes
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 INK, PAPER = (25, 25, 30), (226, 226, 230)
 GHOST = 0.65  # how opaque the rig is over its footage
 
 
 @dataclass(frozen=True)
 class MovieParams:
-    """path: the mp4 to write. height: pixels, at most the footage's own. over: a third picture, the rig over its footage."""
+    """path: the mp4 to write. height: pixels, at most the footage's own. over: a third image, the rig over its footage."""
 
     path: Path
     height: int = 480
@@ -54,7 +54,7 @@ def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieP
     yield Snapshot("Fitting the camera")
     with takes.showing(obj, text), _whole(params.path, Path(raw.clip.path)) as part:
         view = footage_camera.match_camera(obj, raw, (info.width, info.height), fps)
-        with closing(_pictures(obj, raw, view, fps, params)) as rig, closing(read_frames(raw.clip)) as video:
+        with closing(_images(obj, raw, view, fps, params)) as rig, closing(read_frames(raw.clip)) as video:
             rows = _beside(video, rig, raw, params)
             with closing(video_steps(part, rows, 1 / float(np.diff(raw.motion.times).mean()))) as written:
                 for done in written:
@@ -79,26 +79,26 @@ def _whole(path: Path, video: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _beside(video: Iterator[Frame], rig: Iterator[Picture], raw: Take, params: MovieParams) -> Iterator[Picture]:
+def _beside(video: Iterator[Frame], rig: Iterator[Image], raw: Take, params: MovieParams) -> Iterator[Image]:
     for frame, drawn in zip(video, rig):
         height, width = drawn.shape[:2]
         seen = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
-        pictures = [draw_caption(seen, "input"), draw_caption(composite(drawn, np.array(PAPER)), raw.armature)]
+        images = [draw_caption(seen, "input"), draw_caption(composite(drawn, np.array(PAPER)), raw.armature)]
         if params.over:
-            pictures.append(composite(drawn, seen, GHOST))
-        yield np.concatenate(pictures, axis=1)
+            images.append(composite(drawn, seen, GHOST))
+        yield np.concatenate(images, axis=1)
 
 
-def composite(picture: Picture, below: NDArray, opacity: float = 1.0) -> Picture:
-    """RGBA (H, W, 4) with straight alpha over a picture or a colour -> RGB."""
-    alpha = picture[..., 3:].astype(np.float32) * (opacity / 255)
-    return np.rint(picture[..., :3] * alpha + below * (1 - alpha)).astype(np.uint8)
+def composite(image: Image, below: NDArray, opacity: float = 1.0) -> Image:
+    """RGBA (H, W, 4) with straight alpha over an image or a colour -> RGB."""
+    alpha = image[..., 3:].astype(np.float32) * (opacity / 255)
+    return np.rint(image[..., :3] * alpha + below * (1 - alpha)).astype(np.uint8)
 
 
-def draw_caption(picture: Picture, text: str) -> Picture:
+def draw_caption(image: Image, text: str) -> Image:
     """A copy with a word in its top left corner."""
-    copy = picture.copy()
-    scale = picture.shape[0] / 480
+    copy = image.copy()
+    scale = image.shape[0] / 480
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     cv2.rectangle(copy, (0, 0), (width + 12, height + base + 10), PAPER, -1)
     cv2.putText(copy, text, (6, height + 6), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
@@ -106,14 +106,12 @@ def draw_caption(picture: Picture, text: str) -> Picture:
 
 
 def image_size(view: CameraFit, height: int) -> tuple[int, int]:
-    """Width and height of the pictures: the footage's, made smaller to `height`; even, as codecs need."""
+    """Width and height of the images: the footage's, made smaller to `height`; even, as codecs need."""
     factor = min(1.0, height / view.height)
     return max(2, round(view.width * factor / 2) * 2), max(2, round(view.height * factor / 2) * 2)
 
 
-def _pictures(
-    obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, params: MovieParams
-) -> Generator[Picture, None, None]:
+def _images(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, params: MovieParams) -> Generator[Image, None, None]:
     """The rig on every frame of its take, (H, W, 4) uint8 RGBA; capsules if it has no mesh."""
     size, meshes = image_size(view, params.height), footage_camera.shown_meshes(obj)
     if not meshes:
@@ -169,21 +167,21 @@ class Reel(Studio):
 
 
 def screen_offset_of(view: CameraFit, pixels: Array) -> tuple[float, float]:
-    """Blender's camera shift is in longer sides of the picture; shifting the camera right moves what it sees left, y points up."""
+    """Blender's camera shift is in longer sides of the image; shifting the camera right moves what it sees left, y points up."""
     longer = max(view.width, view.height)
     return float(-pixels[0] / longer), float(pixels[1] / longer)
 
 
-def _capsules(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, size: tuple[int, int]) -> Iterator[Picture]:
-    """The same pictures of a rig without a mesh, drawn without Blender."""
+def _capsules(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, size: tuple[int, int]) -> Iterator[Image]:
+    """The same images of a rig without a mesh, drawn without Blender."""
     try:
-        from ...backend.rendering import still_pictures
+        from ...backend.rendering import still_images
     except (ImportError, OSError) as error:
         raise UserError(
             f"Armature '{raw.armature}' has no mesh, and drawing its bones needs PyTorch ({error}): give it a mesh."
         ) from error
-    cloud = still_pictures.capsule_cloud(raw.rig)
-    # the footage's pixels to the picture's: both axes are scaled alike but for rounding to even sides
+    cloud = still_images.capsule_cloud(raw.rig)
+    # the footage's pixels to the image's: both axes are scaled alike but for rounding to even sides
     smaller = np.diag([size[0] / view.width, size[1] / view.height, 1.0])
     with footage_camera.playing(obj) as scene:
         for time in raw.motion.times:
@@ -191,7 +189,7 @@ def _capsules(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, siz
             posed = obj.evaluated_get(footage_camera.go_to(scene, raw.start_frame + time * fps))
             projection = smaller @ view.projection(position, shift)
             pose, world = pose_of(posed, raw.rig), np.array(posed.matrix_world)
-            yield still_pictures.still_image(cloud, pose, view.rotation, projection, size, world, samples=2)
+            yield still_images.still_image(cloud, pose, view.rotation, projection, size, world, samples=2)
 
 
 # ---- the command line
@@ -204,8 +202,8 @@ def movie_command(arguments: list[str], say: Callable[[str], None]) -> int:
     )
     parser.add_argument("--take", metavar="NAME", help="the take's name, as listed in the panel (default: the newest)")
     parser.add_argument("--out", required=True, type=Path, metavar="OUT.mp4", help="the movie to write")
-    parser.add_argument("--height", type=int, default=480, metavar="PIXELS", help="of the pictures (default: 480)")
-    parser.add_argument("--over", action="store_true", help="a third picture: the rig over its footage")
+    parser.add_argument("--height", type=int, default=480, metavar="PIXELS", help="of the images (default: 480)")
+    parser.add_argument("--over", action="store_true", help="a third image: the rig over its footage")
     options = parser.parse_args(arguments)
     text = named_take(options.take)
     context = bpy.context

@@ -76,7 +76,7 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     collection: StringProperty(name="Collection", description="The bone collection whose bones get keys")
     video: StringProperty(
         name="Video",
-        description="A video file, or one picture of a numbered sequence",
+        description="A video file, or one image of a numbered sequence",
         subtype="FILE_PATH",
         update=_describe_video,
     )
@@ -100,7 +100,7 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     )
     fps: FloatProperty(
         name="Frame Rate",
-        description="Frames per second of the footage; 0 is the file's own rate, or 24 for a sequence of pictures",
+        description="Frames per second of the footage; 0 is the file's own rate, or 24 for a sequence of images",
         min=0.0,
         max=1000.0,
         update=_describe_video,
@@ -116,7 +116,7 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     )
     matte: StringProperty(
         name="Matte",
-        description="A video, or one picture of a numbered sequence, that is white where the subject is; empty to find it",
+        description="A video, or one image of a numbered sequence, that is white where the subject is; empty to find it",
         subtype="FILE_PATH",
     )
     trim_start: FloatProperty(name="Trim Start", description="Seconds into the video", min=0.0, subtype="TIME_ABSOLUTE")
@@ -135,7 +135,7 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         description="The side from which the video sees the subject in the reference pose",
         items=(
             ("AUTO", "Automatic", "The side that looks most like the video"),
-            ("SIDE", "Picture", "Choose among pictures of the rig"),
+            ("SIDE", "Image", "Choose among images of the rig"),
             ("AZIMUTH", "Angle", "A side of your choice"),
         ),
     )

@@ -1,6 +1,6 @@
-"""The sides from which the video may see the rig, to choose from by pictures of it.
+"""The sides from which the video may see the rig, to choose from by images of it.
 
-The pictures are previews, which no file keeps: until they are made again the sides go by their names.
+The images are previews, which no file keeps: until they are made again the sides go by their names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def azimuth_of(side: str) -> float:
 
 
 def items(_props: Any, _context: bpy.types.Context | None) -> list[tuple[str, str, str, int, int]]:
-    """The enum's items; the same number is the same side with and without a picture."""
+    """The enum's items; the same number is the same side with and without an image."""
     collection = _previews.get("collection")
     found = []
     for number, name in enumerate(NAMES):
@@ -41,21 +41,21 @@ def items(_props: Any, _context: bpy.types.Context | None) -> list[tuple[str, st
     return _items
 
 
-def show(pictures: Sequence[NDArray[np.uint8]]) -> None:
-    """Set the pictures of all sides, RGBA (H, W, 4) each."""
+def show(images: Sequence[NDArray[np.uint8]]) -> None:
+    """Set the images of all sides, RGBA (H, W, 4) each."""
     collection = _previews["collection"]
     collection.clear()
-    for number, picture in enumerate(pictures):
-        put(collection, str(number), picture)
+    for number, image in enumerate(images):
+        put(collection, str(number), image)
 
 
-def put(collection: Any, name: str, picture: NDArray[np.uint8]) -> None:
-    """Add an RGBA picture (H, W, 4) to a collection of previews, as a large picture and as an icon."""
+def put(collection: Any, name: str, image: NDArray[np.uint8]) -> None:
+    """Add an RGBA image (H, W, 4) to a collection of previews, as a large image and as an icon."""
     preview = collection.new(name)
-    # Blender's first row is at the bottom, the picture's at the top; it draws previews as premultiplied by their alpha
-    straight = picture[::-1].astype(np.float32) / 255
+    # Blender's first row is at the bottom, the image's at the top; it draws previews as premultiplied by their alpha
+    straight = image[::-1].astype(np.float32) / 255
     pixels = np.concatenate([straight[..., :3] * straight[..., 3:], straight[..., 3:]], axis=-1).ravel()
-    preview.image_size = preview.icon_size = picture.shape[1], picture.shape[0]
+    preview.image_size = preview.icon_size = image.shape[1], image.shape[0]
     preview.image_pixels_float.foreach_set(pixels)
     preview.icon_pixels_float.foreach_set(pixels)
 

@@ -1,4 +1,4 @@
-"""Runs one task at a time beside the interface: a timer polls it, the panel shows it, Cancel and Esc stop it."""
+"""Runs one task at a time in the background: a timer polls it, the panel shows it, Cancel and Esc stop it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .task import Task
 
 @dataclass
 class _Window:
-    """The one job that runs beside the window, who is told when it ends, and the last sentence for the panel."""
+    """The one job that runs in the background, who is told when it ends, and the last sentence for the panel."""
 
     job: Task | None = None
     finished: Callable[[Task], None] | None = None
@@ -29,7 +29,7 @@ INTERVAL = 0.1
 
 
 def current() -> Task | None:
-    """The job that runs beside the window."""
+    """The job that runs in the background."""
     return _window.job
 
 
@@ -141,7 +141,7 @@ class ANYRIG_OT_watch_escape(bpy.types.Operator):
 
 
 def watch_escape() -> None:
-    """Let Esc cancel the capture that was just started beside the window; also from a timer, which has no window of its own."""
+    """Let Esc cancel the capture that was just started in the background; also from a timer, which has no window of its own."""
     if not bpy.app.background:
         with bpy.context.temp_override(window=bpy.context.window or bpy.context.window_manager.windows[0]):
             bpy.ops.anyrig.watch_escape("INVOKE_DEFAULT")

@@ -1,4 +1,4 @@
-"""Steps a generator of progress: on one worker thread beside the window, or drained where there is none. turns.py steps the third way.
+"""Steps a generator of progress: on one worker thread in the background, or drained where there is none. turns.py steps the third way.
 
 The worker never touches bpy: plain values go in with the generator, a plain value comes out.
 """

@@ -37,7 +37,7 @@ from .memory_plan import autocast
 Cut = Callable[[Image, Image, Array], Image]
 
 CORE = 64  # output frames per window
-SEEN_ALPHA = 8  # of 255: what counts as the subject in a reference picture
+SEEN_ALPHA = 8  # of 255: what counts as the subject in a reference image
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +53,16 @@ class RigPrediction:
 
 
 def reference_square(reference: Reference) -> Array:
-    """(4,) the square around the subject in the reference picture. Raises UserError if it shows nothing."""
-    rows, columns = np.nonzero(reference.picture[..., 3] > SEEN_ALPHA)
+    """(4,) the square around the subject in the reference image. Raises UserError if it shows nothing."""
+    rows, columns = np.nonzero(reference.image[..., 3] > SEEN_ALPHA)
     if not len(rows):
-        raise UserError("The reference picture is empty: show the character's meshes, or choose another view.")
+        raise UserError("The reference image is empty: show the character's meshes, or choose another view.")
     return crop_box(np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]))
 
 
 def reference_crop(reference: Reference, cut: Cut = crop) -> Image:
-    """(224, 224, 3) uint8: the picture as the encoder sees it. cut: the encoder's own way, lite's by default."""
-    return cut(reference.picture[..., :3], reference.picture[..., 3], reference_square(reference))
+    """(224, 224, 3) uint8: the image as the encoder sees it. cut: the encoder's own way, lite's by default."""
+    return cut(reference.image[..., :3], reference.image[..., 3], reference_square(reference))
 
 
 def network_inputs_of(

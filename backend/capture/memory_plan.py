@@ -20,7 +20,7 @@ LARGEST = 64  # frames per encoder call
 CORE = 64  # output frames per window, at least
 SHARE = 0.6  # of the free memory that is counted on
 MARGIN_SHARE = 4  # a window is at least this many times its margins, or the margins would be most of the work
-# bytes per picture that the widest part of an image encoder holds, float32: four activations of 112 x 112 x 96 and four of a ViT's MLP
+# bytes per image that the widest part of an image encoder holds, float32: four activations of 112 x 112 x 96 and four of a ViT's MLP
 ENCODER_BYTES = {"efficientnet-lite0": 4 * 4 * 112 * 112 * 96}
 VIT_BYTES = 4 * 4 * 257 * 4
 
@@ -52,17 +52,17 @@ def compute_plan_of(device: torch.device, config: Config, settings: Settings, fr
     return ComputePlan(device, None if settings.precision == "float32" else torch.float16, settings.batch or batch, core)
 
 
-def to_device(pictures: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Pictures as a tensor on the device; on a CUDA card from pinned memory, without waiting for the copy.
+def to_device(images: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Images as a tensor on the device; on a CUDA card from pinned memory, without waiting for the copy.
 
     Nowhere else: Metal may read what is copied so after it has been given up (pytorch issue 189690).
     """
-    tensor = torch.from_numpy(pictures)
+    tensor = torch.from_numpy(images)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def image_bytes(config: Config) -> int:
-    """What the encoder needs for one picture."""
+    """What the encoder needs for one image."""
     return ENCODER_BYTES.get(config.encoder, VIT_BYTES * config.image_width)
 
 

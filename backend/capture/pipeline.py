@@ -154,7 +154,7 @@ def run_pose2rot(
     """Stage 2 on the positions of stage 1, or of any other source: takes of one length -> the takes with their rotations."""
     plan = plan or compute_plan_of(model.encoder.device, model.config, Settings())
     rigs, references = [take.rig for take in takes], [take.reference for take in takes]
-    # stage 2 reads the pose of the reference alone: its picture may be blank
+    # stage 2 reads the pose of the reference alone: its image may be blank
     blank = torch.zeros(len(takes), 1, model.config.image_width, device=model.encoder.device)
     anchor, scales = network_inputs_of(model, rigs, references, blank)
     frames, joints = len(takes[0].position), anchor.names.shape[1]

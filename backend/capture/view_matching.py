@@ -29,9 +29,9 @@ def clear_crops(model: Model, clip: Clip, subject: Subject, squares: Array) -> A
     stretches = np.array_split(np.arange(len(squares)), min(CLEAR_FRAMES, len(squares)))
     wanted = {int(part[np.argmax(subject.confidence[part])]) for part in stretches}
     crops = []
-    with closing(_crops(model, clip, subject, squares, wanted)) as pictures:
-        for picture in pictures:
-            crops.append(picture)
+    with closing(_crops(model, clip, subject, squares, wanted)) as images:
+        for image in images:
+            crops.append(image)
             if len(crops) == len(wanted):
                 break
     return np.stack(crops)
@@ -47,7 +47,7 @@ def _crops(
 
 
 def match_view(views: Tensor, frames: Tensor) -> int:
-    """Tokens of V reference pictures (V, S, C) and of n frames (n, S, C) -> the view most like the frames, by cosine.
+    """Tokens of V reference images (V, S, C) and of n frames (n, S, C) -> the view most like the frames, by cosine.
 
     What counts is the pair of frames that a view is most like: the others show poses that are like the reference from no side.
     """
@@ -73,8 +73,8 @@ def _encoded(model: Model, plan: ComputePlan, crops: Sequence[Image] | Array) ->
 def _tokens(model: Model, plan: ComputePlan, crops: Generator[Image, None, None]) -> Generator[Tensor, None, None]:
     """Image tokens (n, S, C) of the crops, `plan.batch` at a time; the crops are made on a thread of their own."""
     device = model.encoder.device
-    with closing(prefetch(crops, depth=plan.batch + DEPTH)) as pictures:
-        while batch := list(islice(pictures, plan.batch)):
+    with closing(prefetch(crops, depth=plan.batch + DEPTH)) as images:
+        while batch := list(islice(images, plan.batch)):
             with autocast(device, plan.half):
                 tokens = model.encoder.encode(to_device(np.stack(batch), device))
             yield tokens.float()

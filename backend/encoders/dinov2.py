@@ -1,6 +1,6 @@
-"""DINOv2 (Oquab et al. 2023): the vision transformer that the released weights see through, and how its pictures are prepared.
+"""DINOv2 (Oquab et al. 2023): the vision transformer that the released weights see through, and how its images are prepared.
 
-Parameters are named as in the safetensors of facebook/dinov2-small, -base and -large. B pictures, S tokens, D width.
+Parameters are named as in the safetensors of facebook/dinov2-small, -base and -large. B images, S tokens, D width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .crops import Image, crop_box
 from .pillow_resize import centre_crop, shorter_side
 
 SIZE = 224
-SHORT_SIDE = 256  # of the picture that the centre is cut from
+SHORT_SIDE = 256  # of the image that the centre is cut from
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 HEAD_WIDTH = 64  # in all published sizes
 LEFT_OUT = ("embeddings.mask_token",)  # used in training alone
@@ -29,7 +29,7 @@ NAMES = {384: "dinov2-small", 768: "dinov2-base", 1024: "dinov2-large", 1536: "d
 
 @dataclass(frozen=True)
 class VitConfig:
-    """grid: patches along each side of the pictures that the position table was trained on."""
+    """grid: patches along each side of the images that the position table was trained on."""
 
     width: int = 1024
     layers: int = 24
@@ -44,7 +44,7 @@ class VitConfig:
 
 
 class Embeddings(nn.Module):
-    """Pictures (B, 3, H, W) -> tokens (B, S, D) that know their places, the class token first."""
+    """Images (B, 3, H, W) -> tokens (B, S, D) that know their places, the class token first."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Layer(nn.Module):
 
 
 class Dinov2(nn.Module):
-    """Pictures (B, 3, H, W) as `normalise` makes them, sides multiples of the patch -> tokens (B, S, D), the class token first.
+    """Images (B, 3, H, W) as `normalise` makes them, sides multiples of the patch -> tokens (B, S, D), the class token first.
 
     S = 1 + H W / patch^2: `last_hidden_state` of the published model.
     """

@@ -1,4 +1,4 @@
-"""Pillow's 8-bit bicubic resizing, number for number, without Pillow: published encoders were trained on pictures made by it.
+"""Pillow's 8-bit bicubic resizing, number for number, without Pillow: published encoders were trained on images made by it.
 
 After Pillow's src/libImaging/Resample.c: fixed-point weights of 22 bits, columns first, rounded to 8 bits in between.
 """

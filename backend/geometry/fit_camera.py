@@ -18,17 +18,17 @@ ELEVATION = 0.1  # radians: that of the reference views, from which the network 
 DISTANCE = 6.0
 NEAREST = 1.2  # radii: the camera stays outside the subject
 STEADY = 8  # frames to either side over which the scale changes evenly, as that of the crops which the network sees
-BORDER = 0.004  # of the picture's longer side: a box that comes this near to the edge is cut off by it
+BORDER = 0.004  # of the image's longer side: a box that comes this near to the edge is cut off by it
 ROUNDS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class CameraFit:
-    """A camera with one lens and one direction that moves along that direction, and whose picture is shifted, from frame to frame.
+    """A camera with one lens and one direction that moves along that direction, and whose image is shifted, from frame to frame.
 
     rotation: (3, 3) world (z up) -> camera (x right, y up, z towards the viewer). centre: (3,) world, what it looks at. width, height:
     of the footage in pixels. focal: pixels. times: (T,) seconds of the take, increasing. distance: (T,) from `centre`. shift: (T, 2)
-    pixels, x right, y down: how far the centre is from the middle of the picture.
+    pixels, x right, y down: how far the centre is from the middle of the image.
     """
 
     rotation: Array
@@ -54,7 +54,7 @@ class CameraFit:
 
 
 def outermost(points: Array) -> Array:
-    """Those of the points (P, 3) that the box around any picture of them depends on: the corners of their hull."""
+    """Those of the points (P, 3) that the box around any image of them depends on: the corners of their hull."""
     try:
         return points[ConvexHull(points).vertices]
     except (QhullError, ValueError):  # all in one plane, or too few
@@ -77,10 +77,10 @@ def fit_camera(
 
     The network sees the subject cut out and scaled to one size, and answers relative to the root: the Motion tells from which side
     it is seen, but neither the camera's lens nor its distance nor where the subject walks. The boxes do, as far as anything does.
-    Near one distance d, pictures from one side differ by a scale s and a shift t alone (`match_boxes`). A subject of constant size
+    Near one distance d, images from one side differ by a scale s and a shift t alone (`match_boxes`). A subject of constant size
     that looks s times as large as it is drawn, through the same lens, is s times as near: d becomes d / s. The lens is that which,
     on the median frame, leaves d at `radii` radii. As perspective changes a little with d, that is repeated until it settles.
-    Where the subject is in the picture is left to the shift, not to the camera's turning towards it: the crop was seen as if
+    Where the subject is in the image is left to the shift, not to the camera's turning towards it: the crop was seen as if
     it had been in the middle.
     """
     centre, radius = _sphere(np.concatenate(clouds), rotation)
@@ -117,7 +117,7 @@ def fit_boxes(drawn: Array, seen: Array, confidence: Array, size: tuple[int, int
 
         s = (w_drawn w_seen + h_drawn h_seen) / (w_drawn^2 + h_drawn^2),    t = mean(e_seen - s e_drawn) over both edges.
 
-    An edge that the picture cuts off is not the subject's: such frames, and those where it was lost, take s from the frames around
+    An edge that the image cuts off is not the subject's: such frames, and those where it was lost, take s from the frames around
     them and t from the other edge. A pose that is a little wrong has a box that is a little wrong, yet a subject comes nearer
     only slowly: log s follows straight lines over STEADY frames to either side.
     """

@@ -22,6 +22,6 @@ def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Ten
 
 
 def layout_of(device: torch.device) -> torch.memory_format:
-    """How pictures and the weights of convolutions lie in memory. Metal's convolution reads weights as if they lay in the order of
+    """How images and the weights of convolutions lie in memory. Metal's convolution reads weights as if they lay in the order of
     their axes, however they do (pytorch issue 192212); elsewhere channels last is faster."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last

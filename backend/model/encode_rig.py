@@ -92,7 +92,7 @@ def encode_reference_pairs(
     rig: Rig, poses: Array, azimuths: Sequence[float], projection: Array, square: Array, config: Config
 ) -> ReferencePairs:
     """poses (N, J, 4, 4) in armature space, seen from azimuths (N); projection (3, 4) armature space -> pixels and the crop's
-    square (4,) belong to the picture of the first pair.
+    square (4,) belong to the image of the first pair.
 
     A pair enters the network in its camera's frame (docs/network.md, Conventions): p -> Y p and L_root -> Y L_root.
     """

@@ -1,4 +1,4 @@
-"""The geometric aids of `lite` (docs/network.md, Geometric layers of lite): where joints lie in the picture, and what geometry alone would say.
+"""The geometric aids of `lite` (docs/network.md, Geometric layers of lite): where joints lie in the image, and what geometry alone would say.
 
 B rigs, T frames, J joints, S image tokens of a grid, C token width, D model width; frames of reference as in model.py.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PositionEncoder2D(nn.Module):
-    """Aid 1: where a token lies, and what the picture shows at a joint."""
+    """Aid 1: where a token lies, and what the image shows at a joint."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class PositionEncoder2D(nn.Module):
         return read.transpose(1, 2).to(tokens.dtype)
 
     def joints(self, tokens: Tensor, uv: Tensor) -> Tensor:
-        """What the picture shows at the joints, and where they are: (B, J, D)."""
+        """What the image shows at the joints, and where they are: (B, J, D)."""
         return self.sample_proj(self.sampled(tokens, uv)) + self.encode(uv)
 
 

@@ -34,7 +34,7 @@ class NetworkInputs:
     """The target rigs and their reference pairs.
 
     graph: B skeletons. names (B, J, E). offsets (B, J, 3) at rest, scaled. position (B, N, J, 3) and rot6d (B, N, J, 6) of the
-    reference pairs in the reference view's frame; the first pair is the one in the picture. tokens (B, S, C) of that picture.
+    reference pairs in the reference view's frame; the first pair is the one in the image. tokens (B, S, C) of that image.
     static_position, static_rotation: (B, J) bool. For the aids: uv (B, J, 2), the joints in the reference's crop, -1..1, y down;
     unit (B,), normalised length of half the crop's side at the root.
     """

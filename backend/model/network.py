@@ -37,7 +37,7 @@ def sinusoids(x: Tensor) -> Tensor:
 
 
 class FusionBlock(nn.Module):
-    """Reference features (B, 1, J, D): over the graph, over all joints, and to the picture's tokens (B, 1, S, D)."""
+    """Reference features (B, 1, J, D): over the graph, over all joints, and to the image's tokens (B, 1, S, D)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class FusionBlock(nn.Module):
 
 
 class ReferenceEncoder(nn.Module):
-    """Reference pose and picture -> one query per joint, (B, 1, J, D)."""
+    """Reference pose and image -> one query per joint, (B, 1, J, D)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

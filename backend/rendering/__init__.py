@@ -1,1 +1,1 @@
-"""Draws point clouds as pictures. May import geometry and rig."""
+"""Draws point clouds as images. May import geometry and rig."""

@@ -1,4 +1,4 @@
-"""Pictures of a rig without Blender: a skinned point cloud drawn as oriented discs with a depth buffer. torch, CPU or CUDA."""
+"""Images of a rig without Blender: a skinned point cloud drawn as oriented discs with a depth buffer. torch, CPU or CUDA."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def point_spacing(points: Tensor, normals: Tensor, chunk: int = 1024) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Discs:
-    """The N discs that can touch the picture, largest first; all (N,).
+    """The N discs that can touch the image, largest first; all (N,).
 
-    source: index into the flattened (T, P). pixel: index of the central pixel in the padded pictures. shift_x, shift_y: from the
+    source: index into the flattened (T, P). pixel: index of the central pixel in the padded images. shift_x, shift_y: from the
     point to the centre of that pixel. slope_x, slope_y: depth gained per pixel, in pixels. unit: the size of a pixel at the
     point, in units of depth. bend: how fast the disc recedes from its centre, so that of two discs in one plane the pixel goes to
     the nearer centre and the borders between colours stay clean.
@@ -156,7 +156,7 @@ def render(
     points, normals: (T, P, 3) in the space that `projection` (T, 3, 4) or (3, 4) maps to pixels (camera.Camera.projection: its
     third row gives the depth in the same unit as the points). colours: (P, 3) or (T, P, 3). light: (3,) or (T, 3), pointing from
     the subject to the light. spacing: (P,) distance between points (`Cloud.spacing`), estimated from the first frame if missing.
-    samples: 2 draws at twice the size and averages, for smooth edges. Points behind the camera or off the picture are left out.
+    samples: 2 draws at twice the size and averages, for smooth edges. Points behind the camera or off the image are left out.
     """
     frames = len(points)
     apart = point_spacing(points[0], normals[0]) if spacing is None else spacing
@@ -177,14 +177,14 @@ def render(
 def _discs(
     points: Tensor, normals: Tensor, projection: Tensor, spacing: Tensor, size: tuple[int, int], largest: float
 ) -> tuple[_Discs, int, Tensor]:
-    """The discs, the border that the picture needs around it for them, and the camera's positions (T, 3)."""
+    """The discs, the border that the image needs around it for them, and the camera's positions (T, 3)."""
     linear = projection[..., :3]
     inverse = torch.linalg.inv(linear)
     eye = -(inverse @ projection[..., 3:])[..., 0]
     image = points @ linear.mT + projection[:, None, :, 3]
     depth = image[..., 2]
     u, v = image[..., 0] / depth, image[..., 1] / depth
-    # A point of the picture sees x = eye + depth ray with ray = linear^-1 (u, v, 1). On the disc's plane n.x is constant, so
+    # A point of the image sees x = eye + depth ray with ray = linear^-1 (u, v, 1). On the disc's plane n.x is constant, so
     # depth (n.ray) is too: d depth / du = -depth (n.ray)_u / (n.ray), and n.ray = (n linear^-1).(u, v, 1).
     plane = normals @ inverse
     facing = plane[..., 0] * u + plane[..., 1] * v + plane[..., 2]
@@ -290,16 +290,16 @@ def _paint(buffer: Tensor, shades: Tensor) -> Tensor:
     """(T, H, W) keys and (T P, 3) colours -> RGBA (T, H, W, 4)."""
     covered = (buffer.flatten() != EMPTY).nonzero()[:, 0]
     source = buffer.flatten()[covered] & 0xFFFFFFFF
-    picture = shades.new_zeros((buffer.numel(), 4))
-    picture[covered] = torch.nn.functional.pad(shades[source], (0, 1), value=1.0)
-    return picture.view(*buffer.shape, 4)
+    image = shades.new_zeros((buffer.numel(), 4))
+    image[covered] = torch.nn.functional.pad(shades[source], (0, 1), value=1.0)
+    return image.view(*buffer.shape, 4)
 
 
-def _average(picture: Tensor, samples: int) -> Tensor:
+def _average(image: Tensor, samples: int) -> Tensor:
     """Boxes of samples x samples pixels -> one, weighted by alpha."""
     if samples == 1:
-        return picture
-    premultiplied = picture  # empty pixels are all zero, covered ones have alpha 1
+        return image
+    premultiplied = image  # empty pixels are all zero, covered ones have alpha 1
     small = torch.nn.functional.avg_pool2d(premultiplied.movedim(-1, 1), samples).movedim(1, -1)
     return torch.cat([small[..., :3] / small[..., 3:].clamp_min(1e-6), small[..., 3:]], dim=-1)
 
@@ -314,7 +314,7 @@ def reference_views(
     world = torch.tensor(rig.world, dtype=torch.float32)
     points, normals = points @ world.T, normals @ world.T
     cameras = [_camera_for(points[0].numpy(), azimuth, pitch, size) for azimuth in azimuths]
-    pictures = render(
+    drawn = render(
         points.expand(len(cameras), -1, -1),
         normals.expand(len(cameras), -1, -1),
         cloud.colours,
@@ -325,7 +325,7 @@ def reference_views(
         spacing=cloud.spacing,
         samples=2,
     )
-    images = (pictures * 255).round().to(torch.uint8).numpy()
+    images = (drawn * 255).round().to(torch.uint8).numpy()
     return [
         Reference(pose, image, camera.azimuth, _in_armature(camera.projection, rig.world))
         for image, camera in zip(images, cameras, strict=True)

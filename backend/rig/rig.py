@@ -1,4 +1,4 @@
-"""The rig as plain values: `Rig` (the skeleton at rest) and `Reference` (one pose of it and its picture)."""
+"""The rig as plain values: `Rig` (the skeleton at rest) and `Reference` (one pose of it and its image)."""
 
 from __future__ import annotations
 
@@ -120,38 +120,38 @@ class Reference:
     """One pose of a rig, and how it looks from one side.
 
     pose: (J, 4, 4) joint matrices in armature space, in the order of the rig's joints.
-    picture: (H, W, 4) uint8 RGBA, straight alpha. azimuth: the camera's, radians (camera.view_yaw).
-    projection: (3, 4) from armature space to the picture's pixels (camera.project).
+    image: (H, W, 4) uint8 RGBA, straight alpha. azimuth: the camera's, radians (camera.view_yaw).
+    projection: (3, 4) from armature space to the image's pixels (camera.project).
     """
 
     pose: Array
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     azimuth: float
     projection: Array
 
     def __post_init__(self) -> None:
-        for key, kind in (("pose", np.float64), ("picture", np.uint8), ("projection", np.float64)):
+        for key, kind in (("pose", np.float64), ("image", np.uint8), ("projection", np.float64)):
             value = np.array(getattr(self, key), dtype=kind)
             value.flags.writeable = False
             object.__setattr__(self, key, value)
         object.__setattr__(self, "azimuth", float(self.azimuth))
         if self.projection.shape != (3, 4):
             raise UserError(f"The reference's projection has shape {self.projection.shape}: it must be (3, 4).")
-        if self.picture.ndim != 3 or self.picture.shape[2] != 4:
-            raise UserError(f"The reference picture has shape {self.picture.shape}: it must be RGBA.")
+        if self.image.ndim != 3 or self.image.shape[2] != 4:
+            raise UserError(f"The reference image has shape {self.image.shape}: it must be RGBA.")
         if self.pose.ndim != 3 or self.pose.shape[1:] != (4, 4) or not np.isfinite(self.pose).all():
             raise UserError("The reference pose is not a finite 4x4 matrix for every joint: reset the pose.")
 
     def to_json(self) -> str:
-        """Text that `from_json` turns back into an equal reference; the picture is kept as PNG."""
+        """Text that `from_json` turns back into an equal reference; the image is kept as PNG."""
         # OpenCV stores BGRA, so the channels are swapped on the way in and back on the way out.
-        png = cv2.imencode(".png", cv2.cvtColor(self.picture, cv2.COLOR_RGBA2BGRA))[1]
+        png = cv2.imencode(".png", cv2.cvtColor(self.image, cv2.COLOR_RGBA2BGRA))[1]
         return json.dumps(
             {
                 "pose": self.pose.tolist(),
                 "azimuth": self.azimuth,
                 "projection": self.projection.tolist(),
-                "picture": base64.b64encode(png.tobytes()).decode("ascii"),
+                "image": base64.b64encode(png.tobytes()).decode("ascii"),
             }
         )
 
@@ -160,9 +160,9 @@ class Reference:
         """Raises UserError if the text is not a reference."""
         try:
             values = json.loads(text)
-            png = np.frombuffer(base64.b64decode(values["picture"]), np.uint8)
-            picture = cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
-            return cls(np.array(values["pose"]), picture, values["azimuth"], np.array(values["projection"]))
+            png = np.frombuffer(base64.b64decode(values["image"]), np.uint8)
+            image = cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
+            return cls(np.array(values["pose"]), image, values["azimuth"], np.array(values["projection"]))
         except (json.JSONDecodeError, KeyError, TypeError, ValueError, cv2.error) as error:
             raise UserError(f"This is not a reference written by AnyRig ({error}): make it again.") from error
 
@@ -179,4 +179,4 @@ class Target:
 
     def __post_init__(self) -> None:
         if not self.references:
-            raise UserError(f"Rig '{self.rig.name}' has no reference picture: render at least one view of it.")
+            raise UserError(f"Rig '{self.rig.name}' has no reference image: render at least one view of it.")

@@ -1,4 +1,4 @@
-"""Backdrops that can be keyed frame by frame: one colour, or a picture that stays in place. OpenCV and numpy."""
+"""Backdrops that can be keyed frame by frame: one colour, or an image that stays in place. OpenCV and numpy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLOURED = 22.0  # chroma above which a backdrop is told from the subject by it
 
 @dataclass(frozen=True, eq=False)
 class Uniform:
-    """One colour, smoothly shaded over the picture. backdrop: (H, W, 3) shade vectors; low, high: ends of the soft key."""
+    """One colour, smoothly shaded over the image. backdrop: (H, W, 3) shade vectors; low, high: ends of the soft key."""
 
     backdrop: Array
     shade: tuple[float, float]
@@ -42,7 +42,7 @@ class Uniform:
 
 
 def without_frame(matte: Array) -> Array:
-    """Clears black bars and bright lines along the picture's edges: outermost rows and columns that differ nearly all along."""
+    """Clears black bars and bright lines along the image's edges: outermost rows and columns that differ nearly all along."""
     for side in range(4):
         turned = np.rot90(matte, side)
         full = (turned >= 96).mean(axis=1) > 0.8
@@ -54,11 +54,11 @@ def without_frame(matte: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Static:
-    """A background picture. backdrop: (H, W, 3) shade vectors; noise: (H, W) their usual distance from it."""
+    """A background image. backdrop: (H, W, 3) shade vectors; noise: (H, W) their usual distance from it."""
 
     backdrop: Array
     noise: Array
-    reference: Array | None  # grey picture to align frames to, where the camera trembles
+    reference: Array | None  # grey image to align frames to, where the camera trembles
 
     def key(self, image: Array) -> Array:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not background."""
@@ -85,7 +85,7 @@ def find_uniform(samples: Array) -> Uniform | None:
     """(N, H, W, 3) uint8 RGB samples -> the uniform backdrop, or None if there is none.
 
     The colour is the median of the border; a quadratic surface through all pixels near it follows uneven light. It counts as
-    a backdrop if most of the border and a good part of the picture agree with it closely.
+    a backdrop if most of the border and a good part of the image agree with it closely.
     """
     height, width = samples.shape[1:3]
     small = work_size(width, height, 320)
@@ -118,7 +118,7 @@ def _find_surface(vectors: Array) -> tuple[Array, tuple[float, float], float] | 
 
 
 def _banded(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> bool:
-    """Whether rows at the sides of the picture differ as one from the backdrop, as sky and ground do from what is fit to both."""
+    """Whether rows at the sides of the image differ as one from the backdrop, as sky and ground do from what is fit to both."""
     margin = max(2, round(0.08 * backdrop.shape[1]))
     middle = np.median(vectors[:, :, np.r_[:margin, -margin:0]], axis=(0, 2))
     expected = np.median(backdrop[:, np.r_[:margin, -margin:0]], axis=1)
@@ -145,7 +145,7 @@ def _fit_surface(vectors: Array, colour: Array) -> Array:
 
 
 def find_static(samples: Array) -> Static | None:
-    """(N, H, W, 3) uint8 RGB samples -> the background picture, or None if the camera moves or the subject never clears it.
+    """(N, H, W, 3) uint8 RGB samples -> the background image, or None if the camera moves or the subject never clears it.
 
     The background is what each pixel shows most steadily. A trembling hand is allowed for: samples are aligned to the
     middle one first.

@@ -10,7 +10,7 @@ import numpy as np
 from ..video.reader import Array
 
 _GRID = (6, 10)  # cells in which agreeing corners are counted
-_AGREED = 30.0  # of the `_spread` of corners that is needed: a quarter of what the whole picture gives
+_AGREED = 30.0  # of the `_spread` of corners that is needed: a quarter of what the whole image gives
 _TRACKING = {"winSize": (15, 15), "maxLevel": 3}
 
 
@@ -56,7 +56,7 @@ def _tracked(source: Array, target: Array, where: Array | None, guess: Array | N
 
 
 def _spread(points: Array, shape: tuple[int, ...]) -> float:
-    """How many cells of the picture the points occupy; those along the border count three times."""
+    """How many cells of the image the points occupy; those along the border count three times."""
     rows, columns = _GRID
     y = np.clip(points[:, 1] * rows / shape[0], 0, rows - 1).astype(int)
     x = np.clip(points[:, 0] * columns / shape[1], 0, columns - 1).astype(int)
@@ -68,7 +68,7 @@ def _spread(points: Array, shape: tuple[int, ...]) -> float:
 
 
 def _full_affine(pairs: tuple[Array, Array], motion: Array, spread: float) -> Array:
-    """The similarity made an affine map, where corners all over the picture support that."""
+    """The similarity made an affine map, where corners all over the image support that."""
     near = np.linalg.norm(cv2.transform(pairs[0][:, None], motion)[:, 0] - pairs[1], axis=1) < 4.0
     if near.sum() < 60 or spread < 40:
         return motion
@@ -101,7 +101,7 @@ class Chain:
     sight, so that errors add up per key frame and not per frame.
 
     placed: (3, 3), maps the first frame's background to the last frame added. guesses: how many steps up to it were not
-    taken from corners all over the picture.
+    taken from corners all over the image.
     """
 
     key: Array | None = None
@@ -111,29 +111,29 @@ class Chain:
     step: Array | None = None
     guesses: int = 0
 
-    def add(self, picture: Array, where: Array) -> Array:
+    def add(self, image: Array, where: Array) -> Array:
         """Adds the next frame (grey); `where`: (H, W) bool, pixels that can be background. Returns its (3, 3) `placed`."""
         if self.key is None or self.last is None or self.placed is None or self.key_placed is None:
-            self.key, self.last, self.key_placed, self.placed = picture, picture, np.eye(3), np.eye(3)
+            self.key, self.last, self.key_placed, self.placed = image, image, np.eye(3), np.eye(3)
             return self.placed
         # key frame -> last frame -> this frame, if the camera goes on as it did
         known = self.placed @ np.linalg.inv(self.key_placed)
         guess = known if self.step is None else self.step @ known
-        in_sight = _shift(guess, picture.shape) < 0.12 * max(picture.shape)
-        motion = alignment(self.key, picture, where, guess[:2]) if in_sight else None
+        in_sight = _shift(guess, image.shape) < 0.12 * max(image.shape)
+        motion = alignment(self.key, image, where, guess[:2]) if in_sight else None
         if motion is None:
             self.key, self.key_placed = self.last, self.placed
-            motion = alignment(self.last, picture, where, None if self.step is None else self.step[:2])
+            motion = alignment(self.last, image, where, None if self.step is None else self.step[:2])
             if motion is None:
                 self.guesses += 1
-                motion = border_shift(self.last, picture, where)
+                motion = border_shift(self.last, image, where)
         placed = self.placed if motion is None else np.vstack([motion, [0.0, 0.0, 1.0]]) @ self.key_placed
         self.step = placed @ np.linalg.inv(self.placed)
-        self.last, self.placed = picture, placed
+        self.last, self.placed = image, placed
         return placed
 
 
 def _shift(motion: Array, shape: tuple[int, ...]) -> float:
-    """How far the map moves the middle of the picture, in pixels."""
+    """How far the map moves the middle of the image, in pixels."""
     middle = np.array([shape[1] / 2, shape[0] / 2, 1.0])
     return float(np.linalg.norm((motion @ middle - middle)[:2]))

@@ -1,4 +1,4 @@
-"""A small network that cuts the subject out where colours alone cannot: from the picture, what is behind it and a rough matte.
+"""A small network that cuts the subject out where colours alone cannot: from the image, what is behind it and a rough matte.
 
 A U-Net (Ronneberger et al. 2015) of 0.4 million parameters, trained on videos of `anyrig render` (train/cutting.py).
 """
@@ -24,7 +24,7 @@ SIDE = 192  # pixels of the square that the network sees
 PAD = 0.2  # of the longer side of what is to be cut out, beyond it on all four sides
 ROUGH = 96  # of 255: cover from which a rough matte counts
 WIDTHS = (24, 40, 64, 96)
-CHANNELS = 8  # the picture, what is behind it (RGB each), rough matte, shadow
+CHANNELS = 8  # the image, what is behind it (RGB each), rough matte, shadow
 FILE = Path(__file__).parents[1] / "data" / "cutout.safetensors"
 
 Square = tuple[float, float, float]  # left, top and side in pixels; the first pixel covers [0, 1]
@@ -85,27 +85,27 @@ def square_around(rough: Array, dark: Array) -> Square | None:
 
 
 def inputs_of(image: Array, behind: Array, rough: Array, dark: Array, square: Square) -> NDArray[np.float32]:
-    """(CHANNELS, SIDE, SIDE): the picture and what is behind it, (H, W, 3) uint8 RGB, rough matte and shadow, cut out."""
+    """(CHANNELS, SIDE, SIDE): the image and what is behind it, (H, W, 3) uint8 RGB, rough matte and shadow, cut out."""
     cover = np.dstack([rough, dark.astype(np.uint8) * 255])
-    # beyond the picture colours go on, but there is no subject
+    # beyond the image colours go on, but there is no subject
     parts = [cut(image, square, cv2.BORDER_REPLICATE), cut(behind, square, cv2.BORDER_REPLICATE), cut(cover, square)]
     return np.concatenate(parts, axis=2).transpose(2, 0, 1) * np.float32(1 / 255)
 
 
-def cut(picture: Array, square: Square, border: int = cv2.BORDER_CONSTANT) -> NDArray[np.float32]:
+def cut(image: Array, square: Square, border: int = cv2.BORDER_CONSTANT) -> NDArray[np.float32]:
     """(H, W, C) uint8 -> the square (SIDE, SIDE, C), 0..255.
 
-    A pixel's centre p of the picture comes to p' + 0.5 = (p + 0.5 - corner) zoom, with zoom = SIDE / side.
+    A pixel's centre p of the image comes to p' + 0.5 = (p + 0.5 - corner) zoom, with zoom = SIDE / side.
     """
     left, top, side = square
     if side > 1.3 * SIDE:  # each pixel of the cut-out stands for several
-        size = tuple(max(1, round(length * SIDE / side)) for length in picture.shape[1::-1])
-        across, down = size[0] / picture.shape[1], size[1] / picture.shape[0]
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        size = tuple(max(1, round(length * SIDE / side)) for length in image.shape[1::-1])
+        across, down = size[0] / image.shape[1], size[1] / image.shape[0]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         motion = _motion(left * across, top * down, SIDE / (side * across), SIDE / (side * down))
     else:
         motion = _motion(left, top, SIDE / side, SIDE / side)
-    return cv2.warpAffine(picture, motion, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=border).astype(np.float32)
+    return cv2.warpAffine(image, motion, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=border).astype(np.float32)
 
 
 def _motion(left: float, top: float, across: float, down: float) -> Array:
@@ -114,7 +114,7 @@ def _motion(left: float, top: float, across: float, down: float) -> Array:
 
 @torch.inference_mode()
 def cut_out(network: Cutout, image: Array, behind: Array, rough: Array, dark: Array) -> Array:
-    """A picture and what is behind its subject (H, W, 3) uint8 RGB, a rough matte (H, W) uint8 and shadows (H, W) bool -> a better matte.
+    """An image and what is behind its subject (H, W, 3) uint8 RGB, a rough matte (H, W) uint8 and shadows (H, W) bool -> a better matte.
 
     Beyond the surroundings of the rough one it is empty.
     """

@@ -68,11 +68,11 @@ def channel_dot(a: Array, b: Array) -> Array:
 
 
 def sort_planes(stack: Array) -> Array:
-    """np.sort(stack, axis=0) for a few pictures (N, ...) of whole numbers, as a network of minima and maxima of whole pictures.
+    """np.sort(stack, axis=0) for a few images (N, ...) of whole numbers, as a network of minima and maxima of whole images.
 
     The network is Batcher's odd-even merge (Knuth, The Art of Computer Programming 3, 5.2.2 M), which takes any N.
     """
-    rows = [np.array(picture) for picture in stack]
+    rows = [np.array(image) for image in stack]
     spare = np.empty_like(rows[0])
     for low, high in _comparators(len(rows)):
         np.minimum(rows[low], rows[high], out=spare)

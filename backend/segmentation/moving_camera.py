@@ -100,9 +100,9 @@ def _windows(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple
     with closing(read_frames(clip)) as frames:
         for frame in frames:
             image = shrink(frame.image, size)
-            picture = grey(image)
-            placed = chain.add(picture, free)
-            window.append(_FrameView(frame.time, image, picture, placed, chain.guesses))
+            pixels = grey(image)
+            placed = chain.add(pixels, free)
+            window.append(_FrameView(frame.time, image, pixels, placed, chain.guesses))
             if len(window) - centre > _REACH:
                 yield list(window), centre
                 centre += 1
@@ -148,7 +148,7 @@ class _Evidence:
 
 
 def _placed_as(other: _FrameView, view: _FrameView) -> tuple[Array, Array]:
-    """The other frame's picture where `view` has the same background, and (H, W) bool where it is seen and not masked."""
+    """The other frame's image where `view` has the same background, and (H, W) bool where it is seen and not masked."""
     size = (view.image.shape[1], view.image.shape[0])
     # a pixel of the other frame -> the first frame's background -> this frame
     motion = (view.placed @ np.linalg.inv(other.placed))[:2]
@@ -167,9 +167,9 @@ def _self_moving(window: list[_FrameView], centre: int, still: Array) -> Array:
     for side, sign in enumerate((-1, 1)):
         for offset in _NEAR:
             if 0 <= centre + sign * offset < len(window):
-                picture, inside = _placed_as(replace(window[centre + sign * offset], mask=None), view)
+                image, inside = _placed_as(replace(window[centre + sign * offset], mask=None), view)
                 inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-                sides[side].append(np.where(inside, shifted_difference(vectors, shade_vectors(picture), _SHADE), 0.0))
+                sides[side].append(np.where(inside, shifted_difference(vectors, shade_vectors(image), _SHADE), 0.0))
     if sides[0] and sides[1]:
         least = np.minimum(np.maximum.reduce(sides[0]), np.maximum.reduce(sides[1]))
     else:
@@ -189,9 +189,9 @@ def _cleared(window: list[_FrameView], centre: int, chosen: list[int], still: Ar
     Elsewhere they are traces of the subject in those frames, or of a background that is not flat.
     """
     view = window[centre]
-    pictures, seen = zip(*(_placed_as(window[index], view) for index in chosen), strict=True)
+    images, seen = zip(*(_placed_as(window[index], view) for index in chosen), strict=True)
     valid = np.stack(seen) & ~still
-    backdrop, spread = _masked_median(np.stack(pictures), valid)
+    backdrop, spread = _masked_median(np.stack(images), valid)
     backdrop = _fitted(view, backdrop, ~_dilated(seed, 15))
     distance = np.where(still, 0.0, shifted_difference(shade_vectors(view.image), shade_vectors(backdrop), _SHADE))
     usual = np.minimum(cv2.blur(spread, (5, 5)), 20.0)

@@ -1,7 +1,7 @@
 """Open scenery behind a camera that stands still: sky and ground as bands of colour, and shadows cast on them. OpenCV and numpy;
 the network of cutout.py does what colours cannot.
 
-A subject that stays in place never clears its background, but the sides of the picture show what is behind it: along each row
+A subject that stays in place never clears its background, but the sides of the image show what is behind it: along each row
 sky and ground keep nearly one colour.
 """
 
@@ -103,7 +103,7 @@ def find_shadow(images: Array, background: Array, masks: Array) -> Shadow | None
     core has nearly one colour relative to the ground; outdoors, where the sky alone lights it, bluish. Of such colours the one
     found most, above all low in what differs, is the shadow's.
     """
-    ground = np.maximum(_linear(_picture(background)), 0.004)
+    ground = np.maximum(_linear(_image(background)), 0.004)
     points, weights = [], []
     for image, mask in zip(images, masks, strict=True):
         rows, columns = np.nonzero(mask)
@@ -138,7 +138,7 @@ def _commonest(points: Array, weights: Array, least: float) -> Array | None:
     return np.median(points[near], axis=0) if weights[near].sum() > least * total else None
 
 
-def _picture(vectors: Array) -> Array:
+def _image(vectors: Array) -> Array:
     """Shade vectors (matte.shade_vectors) back to uint8 RGB."""
     lab = (vectors - np.array([16, -128, -128], np.float32)) * np.array([255 / 100, 1, 1], np.float32)
     return cv2.cvtColor(np.clip(np.rint(lab), 0, 255).astype(np.uint8), cv2.COLOR_Lab2RGB)
@@ -153,9 +153,9 @@ class Scenery:
     shadow: Shadow | None = None
 
     @cached_property
-    def picture(self) -> Array:
+    def image(self) -> Array:
         """(H, W, 3) uint8 RGB: the backdrop as one would see it."""
-        return _picture(self.backdrop)
+        return _image(self.backdrop)
 
     def key(self, image: Array) -> Array:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is neither background nor shadow."""
@@ -169,8 +169,8 @@ class Scenery:
         """
         matte, dark = self.keyed(image)
         rough = picker.pick(matte, holes)
-        rough = np.maximum(rough, cut_out(network, image, self.picture, rough, dark))
-        return Picker(reach=_REACH).pick(cut_out(network, image, self.picture, rough, dark), 0.0)
+        rough = np.maximum(rough, cut_out(network, image, self.image, rough, dark))
+        return Picker(reach=_REACH).pick(cut_out(network, image, self.image, rough, dark), 0.0)
 
     def keyed(self, image: Array) -> tuple[Array, Array]:
         """The soft matte, and (H, W) bool what is in shadow alone."""
@@ -195,7 +195,7 @@ def _without(matte: Array, dark: Array) -> Array:
 def find_scenery(samples: Array, network: Cutout | None = None) -> Scenery | None:
     """(N, H, W, 3) uint8 RGB samples -> the bands behind the subject, or None if the camera moves or bands do not explain it.
 
-    They do if the sides of the picture agree with them, and if what differs is one compact subject and little else; with a
+    They do if the sides of the image agree with them, and if what differs is one compact subject and little else; with a
     network, if it is once the network has put together what colours let fall apart.
     """
     images = samples[:: max(1, len(samples) // 14)]
@@ -205,7 +205,7 @@ def find_scenery(samples: Array, network: Cutout | None = None) -> Scenery | Non
     backdrop, low = _bands(shade_vectors(steady))
     if np.median(low) > _ROUGHEST:
         return None
-    found = Scenery(*_with_picture(images, steady, backdrop, low))
+    found = Scenery(*_with_image(images, steady, backdrop, low))
     masks = np.stack([found.key(image) >= 96 for image in images])
     found = replace(found, shadow=find_shadow(images, found.backdrop, masks))
     keyed = [found.keyed(image) for image in images]
@@ -218,22 +218,22 @@ def _joined(found: Scenery, images: Array, keyed: list[tuple[Array, Array]], net
     """(N, H, W) uint8: all that differs, together with what the network takes for the subject."""
     picker = Picker(reach=0.15)
     pairs = zip(images, keyed, strict=True)
-    wholes = [cut_out(network, image, found.picture, picker.pick(matte), dark) for image, (matte, dark) in pairs]
+    wholes = [cut_out(network, image, found.image, picker.pick(matte), dark) for image, (matte, dark) in pairs]
     return np.stack([np.maximum(whole, matte) for whole, (matte, _) in zip(wholes, keyed, strict=True)])
 
 
-def _with_picture(images: Array, steady: Array, backdrop: Array, low: Array) -> tuple[Array, Array]:
+def _with_image(images: Array, steady: Array, backdrop: Array, low: Array) -> tuple[Array, Array]:
     """The backdrop and its tolerance, replaced by what a pixel shows most steadily wherever that lies within the tolerance.
 
     There the ground's own texture is known, and limbs that pass over it stand out better.
     """
-    picture = shade_vectors(steady)
-    known = cv2.erode((difference(picture, backdrop, _SHADE) < low).astype(np.uint8), np.ones((5, 5), np.uint8))
-    rest = np.stack([difference(shade_vectors(image), picture, _SHADE) for image in images])
+    pixels = shade_vectors(steady)
+    known = cv2.erode((difference(pixels, backdrop, _SHADE) < low).astype(np.uint8), np.ones((5, 5), np.uint8))
+    rest = np.stack([difference(shade_vectors(image), pixels, _SHADE) for image in images])
     noise = cv2.GaussianBlur(1.8 * np.percentile(rest, 30, axis=0).astype(np.float32), (0, 0), 2.0)
     weight = cv2.GaussianBlur(known.astype(np.float32), (0, 0), 1.0)
     precise = np.minimum(low, np.clip(2.0 * noise, 3.0, 10.0))
-    return backdrop + weight[..., None] * (picture - backdrop), low + weight * (precise - low)
+    return backdrop + weight[..., None] * (pixels - backdrop), low + weight * (precise - low)
 
 
 def _stands_still(images: Array) -> bool:
@@ -248,7 +248,7 @@ def _stands_still(images: Array) -> bool:
 def _bands(vectors: Array) -> tuple[Array, Array]:
     """(H, W, 3) shade vectors -> each row's colour, running from its left to its right side (H, W, 3), and its tolerance (H, W).
 
-    Where one side is the other in shade, the brighter one holds for the row: a shadow may reach out of the picture.
+    Where one side is the other in shade, the brighter one holds for the row: a shadow may reach out of the image.
     """
     width = vectors.shape[1]
     columns = max(3, round(_SIDE * width))

@@ -127,7 +127,7 @@ def _scaled(box: Box | None, size: tuple[int, int], full: tuple[int, int]) -> Bo
         return None
     if box[0] >= full[0] or box[1] >= full[1] or box[2] <= 0 or box[3] <= 0:
         raise UserError(
-            f"The subject box lies outside the picture of {full[0]} x {full[1]} pixels: draw it around the subject.",
+            f"The subject box lies outside the image of {full[0]} x {full[1]} pixels: draw it around the subject.",
             fix="draw_box",
         )
     x, y = size[0] / full[0], size[1] / full[1]
@@ -177,8 +177,8 @@ def unchanging(images: Array) -> Array:
 
 def overlays(images: Array) -> Array:
     """(N, H, W, 3) samples of a moving camera -> (H, W) bool: lettering and logos, which alone keep their outlines in place."""
-    picture = cv2.cvtColor(np.median(images[:: max(1, len(images) // 16)], axis=0).astype(np.uint8), cv2.COLOR_RGB2GRAY)
-    outline = cv2.morphologyEx(picture, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 40
+    image = cv2.cvtColor(np.median(images[:: max(1, len(images) // 16)], axis=0).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+    outline = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 40
     kernel = np.ones((5, 5), np.uint8)
     fixed = cv2.morphologyEx((outline & unchanging(images)).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     return cv2.dilate(fixed, kernel) > 0

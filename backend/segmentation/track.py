@@ -15,7 +15,7 @@ from .matte import mask_box
 class Track:
     """What was seen so far. boxes: (4,) in the mattes' pixels, nan where nothing was; mattes as PNG files.
 
-    areas in pixels; contact: the share of the box's outline that lies on the picture's edge and is subject there.
+    areas in pixels; contact: the share of the box's outline that lies on the image's edge and is subject there.
     """
 
     times: list[float] = field(default_factory=list)

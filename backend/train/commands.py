@@ -157,7 +157,7 @@ def _add_cutout(cutout: argparse.ArgumentParser) -> None:
     cutout.add_argument("--out", required=True, type=Path, metavar="FILE")
     cutout.add_argument("--budget", required=True, type=float, metavar="MINUTES")
     cutout.add_argument("--start", type=Path, metavar="FILE", help="weights to start from instead of random ones")
-    cutout.add_argument("--batch", type=int, default=12, help="pictures of a step (default: 12)")
+    cutout.add_argument("--batch", type=int, default=12, help="images of a step (default: 12)")
     cutout.add_argument("--seed", type=int, default=0)
     cutout.set_defaults(run=_cutout)
 
@@ -252,8 +252,8 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     bench.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     bench.add_argument("--threads", type=int, help="of PyTorch and OpenCV (default: all cores)")
     bench.add_argument(
-        "--parts", nargs="+", default=["pictures", "network", "whole"], choices=("pictures", "network", "baseline", "whole"),
-        help="pictures: decode, matte, crop, encoder; network: both stages; baseline: the same network written plainly; whole: "
+        "--parts", nargs="+", default=["images", "network", "whole"], choices=("images", "network", "baseline", "whole"),
+        help="images: decode, matte, crop, encoder; network: both stages; baseline: the same network written plainly; whole: "
         "file to motion (default: all but the baseline)",
     )  # fmt: skip
     bench.add_argument("--video", help="a video to use instead of one that is drawn; --frames is then its length")

@@ -19,7 +19,7 @@ class Clip:
     speed (slow motion), so times are divided by 2. fps: overrides the file's rate; needed for image sequences.
     box: (x0, y0, x1, y1) pixels around the subject on the first frame of the trim range, or None. matte: a matte video, sequence
     or image folder. mirror: the footage shows left and right swapped; frames and mattes are swapped back when they are read, so
-    all that comes out (crops, mattes, boxes of the take) is in pixels of the picture put right. path, box and matte are those of
+    all that comes out (crops, mattes, boxes of the take) is in pixels of the image put right. path, box and matte are those of
     the files as they are.
     """
 

@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .clip import Clip
 
-Array = NDArray[Any]  # of pictures, masks and what is computed from them
+Array = NDArray[Any]  # of images, masks and what is computed from them
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".exr", ".hdr"})
 SEQUENCE_FPS = 24.0
 _VIDEO_FPS = 30.0  # where the file states no rate
 _TOLERANCE = 1e-4  # seconds, of the trim range
 
-# One step of a decoder: the frame's time in the file in seconds, and a function that fetches its picture (BGR, BGRA or grey).
+# One step of a decoder: the frame's time in the file in seconds, and a function that fetches its image (BGR, BGRA or grey).
 # Frames outside the trim range are stepped over without being fetched.
 _Step = tuple[float, Callable[[], Array]]
 
-# CAP_PROP_ORIENTATION_META is the clockwise turn, in degrees, that puts the stored picture upright.
+# CAP_PROP_ORIENTATION_META is the clockwise turn, in degrees, that puts the stored image upright.
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
@@ -47,7 +47,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture: `index` from 0 within the trim range, `time` in seconds from the trim start, divided by the clip's speed.
+    """One image: `index` from 0 within the trim range, `time` in seconds from the trim start, divided by the clip's speed.
 
     image: (H, W, 3) uint8 RGB. alpha: (H, W) uint8 where the file has it, else None.
     """
@@ -86,7 +86,7 @@ def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) 
     Rotation metadata is applied, and mirrored footage is put right.
     Transparency comes with image files; OpenCV does not hand out the alpha of video files.
     Raises UserError: file missing, unreadable, undecodable, without frames, fewer than 2 frames within the trim range,
-    pictures of different size.
+    images of different size.
     """
     shape: tuple[int, ...] | None = None
     index = 0
@@ -99,11 +99,11 @@ def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) 
             if stamp < clip.start - _TOLERANCE:
                 continue
             if index % every == 0 and (only is None or index in only):
-                picture = fetch()
-                shape = shape or picture.shape
-                if picture.shape[:2] != shape[:2]:
-                    raise UserError(_size_message(clip, index, picture.shape, shape))
-                image, alpha = _split(cv2.flip(picture, 1) if clip.mirror else picture)
+                pixels = fetch()
+                shape = shape or pixels.shape
+                if pixels.shape[:2] != shape[:2]:
+                    raise UserError(_size_message(clip, index, pixels.shape, shape))
+                image, alpha = _split(cv2.flip(pixels, 1) if clip.mirror else pixels)
                 yield Frame(index, max(stamp - clip.start, 0.0) / clip.speed, image, alpha)
             index += 1
     if index < 2:
@@ -124,13 +124,13 @@ def frame_range(clip: Clip) -> tuple[int, int, int]:
 
 
 def image_files(clip: Clip) -> list[Path]:
-    """The pictures of an image sequence in order, those outside the trim range too; none for a video file. Raises UserError."""
+    """The images of an image sequence in order, those outside the trim range too; none for a video file. Raises UserError."""
     path = _existing(clip.path)
     return _sequence(path) if is_sequence(path) else []
 
 
 def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
-    """Writes (H, W, 3) uint8 RGB pictures of one size as MPEG-4 in an mp4 file.
+    """Writes (H, W, 3) uint8 RGB images of one size as MPEG-4 in an mp4 file.
 
     The codec needs even sides: an odd last row or column is repeated once. Raises UserError if nothing can be written.
     """
@@ -140,8 +140,8 @@ def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
 
 def video_steps(path: str | Path, frames: Iterable[Array], fps: float) -> Generator[int, None, None]:
     """`write_video` frame by frame: yields how many are written. Closed early, it leaves the film so far."""
-    pictures = (_even_bgr(frame) for frame in frames)
-    first = next(pictures, None)
+    images = (_even_bgr(frame) for frame in frames)
+    first = next(images, None)
     if first is None:
         raise UserError(f"The video '{path}' would be empty: there are no frames to write.")
     size = (first.shape[1], first.shape[0])
@@ -149,10 +149,10 @@ def video_steps(path: str | Path, frames: Iterable[Array], fps: float) -> Genera
     try:
         if not writer.isOpened():
             raise UserError(f"The video '{path}' cannot be written: choose an existing folder and a name ending in .mp4.")
-        for index, picture in enumerate(chain([first], pictures)):
-            if (picture.shape[1], picture.shape[0]) != size:
-                raise ValueError(f"frame of {picture.shape[1]} x {picture.shape[0]} in a video of {size[0]} x {size[1]}")
-            writer.write(picture)
+        for index, image in enumerate(chain([first], images)):
+            if (image.shape[1], image.shape[0]) != size:
+                raise ValueError(f"frame of {image.shape[1]} x {image.shape[0]} in a video of {size[0]} x {size[1]}")
+            writer.write(image)
             yield index + 1
     finally:
         writer.release()
@@ -160,8 +160,8 @@ def video_steps(path: str | Path, frames: Iterable[Array], fps: float) -> Genera
 
 def _even_bgr(frame: Array) -> Array:
     height, width = frame.shape[:2]
-    picture = cv2.cvtColor(np.ascontiguousarray(frame, dtype=np.uint8), cv2.COLOR_RGB2BGR)
-    return cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    image = cv2.cvtColor(np.ascontiguousarray(frame, dtype=np.uint8), cv2.COLOR_RGB2BGR)
+    return cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
 
 
 def _existing(name: str) -> Path:
@@ -172,7 +172,7 @@ def _existing(name: str) -> Path:
 
 
 def is_sequence(path: str | Path) -> bool:
-    """Whether the path is a folder, or a picture that stands for all that are numbered like it."""
+    """Whether the path is a folder, or an image that stands for all that are numbered like it."""
     return Path(path).is_dir() or Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -216,7 +216,7 @@ def _open(path: Path) -> cv2.VideoCapture:
             else f"The file '{path}' cannot be read as a video: choose a video file, or convert it to H.264 in an mp4 file.",
             fix="convert",
         )
-    # Backends differ in whether they turn the picture by default; this file does it itself.
+    # Backends differ in whether they turn the image by default; this file does it itself.
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     return capture
 
@@ -227,12 +227,12 @@ def _rate(capture: cv2.VideoCapture) -> float:
 
 
 def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Array:
-    done, picture = capture.retrieve()
-    if not done or picture is None:
+    done, image = capture.retrieve()
+    if not done or image is None:
         raise UserError(
             f"Frame {index} of the video '{path}' is damaged: trim it away or convert the video again.", fix="convert"
         )
-    return picture if turn is None else cv2.rotate(picture, turn)
+    return image if turn is None else cv2.rotate(image, turn)
 
 
 def _check_end(capture: cv2.VideoCapture, path: Path, decoded: int) -> None:
@@ -272,7 +272,7 @@ def _is_cut_off(path: Path) -> bool:
 
 
 def _stated_codec(path: Path) -> str | None:
-    """The codec that an mp4 or mov file states for its pictures, or None; also where the file may not be read.
+    """The codec that an mp4 or mov file states for its images, or None; also where the file may not be read.
 
     A sample description is 'stsd', version and flags (4 bytes), entry count (4), entry size (4), then the codec
     (ISO 14496-12, 8.5.2).
@@ -318,7 +318,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def decoded(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Array | None:
-    """The picture in a file, grey, BGR or BGRA as it is stored there; None if it is none. Raises OSError.
+    """The image in a file, grey, BGR or BGRA as it is stored there; None if it is none. Raises OSError.
 
     Through a buffer, because OpenCV's own opening of files fails on Windows with names outside the code page.
     """
@@ -330,23 +330,23 @@ def _read_image(file: Path) -> Array:
     # A JPEG's orientation is applied only by the colour flag, and alpha kept only by the other.
     flag = cv2.IMREAD_COLOR if file.suffix.lower() in {".jpg", ".jpeg", ".exr", ".hdr"} else cv2.IMREAD_UNCHANGED
     try:
-        picture = decoded(file, flag)
+        image = decoded(file, flag)
     except OSError as error:
         raise UserError(
             f"The image '{file}' cannot be read ({error.strerror}): bring it back, or check who may read it."
         ) from error
-    if picture is None or picture.dtype not in (np.uint8, np.uint16):
+    if image is None or image.dtype not in (np.uint8, np.uint16):
         raise UserError(f"The image '{file}' cannot be decoded here: save it again as an 8-bit PNG.")
-    return (picture >> 8).astype(np.uint8) if picture.dtype == np.uint16 else picture
+    return (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
 
 
-def _split(picture: Array) -> tuple[Array, Array | None]:
-    """A grey, BGR or BGRA picture -> RGB and alpha (None where there is none)."""
-    if picture.ndim == 2:
-        return cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), None
-    if picture.shape[2] == 4:
-        return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGB), np.ascontiguousarray(picture[:, :, 3])
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), None
+def _split(image: Array) -> tuple[Array, Array | None]:
+    """A grey, BGR or BGRA image -> RGB and alpha (None where there is none)."""
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None
+    if image.shape[2] == 4:
+        return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB), np.ascontiguousarray(image[:, :, 3])
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None
 
 
 def _size_message(clip: Clip, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -63,14 +63,14 @@ def film(obj: bpy.types.Object, folder: Path, azimuth: float, pitch: float) -> t
 
 
 def _film(obj: bpy.types.Object, folder: Path, azimuth: float, pitch: float) -> list[np.ndarray]:
-    """Writes walk.mp4: the subject crosses the picture and becomes half as large again."""
+    """Writes walk.mp4: the subject crosses the image and becomes half as large again."""
     scene = bpy.context.scene
     lens = bpy.data.cameras.new("true")
     camera = bpy.data.objects.new("true", lens)
     scene.collection.objects.link(camera)
     before = scene.camera, scene.render.resolution_x, scene.render.resolution_y
     scene.camera, scene.render.resolution_x, scene.render.resolution_y, lens.angle = camera, WIDTH, HEIGHT, 0.5
-    masks, pictures = [], []
+    masks, images = [], []
     for index in range(FRAMES):
         near, aside = 7.2 - 2.4 * index / FRAMES, 0.35 - 0.7 * index / FRAMES
         place = Camera((aside, 0.3 * aside, 0.8), near, azimuth, pitch)
@@ -78,11 +78,11 @@ def _film(obj: bpy.types.Object, folder: Path, azimuth: float, pitch: float) -> 
         matrix[:3, :3], matrix[:3, 3] = place.rotation.T, place.position
         camera.matrix_world = Matrix(matrix.tolist())
         scene.frame_set(1 + 2 * index)
-        picture = shoot(folder)
-        masks.append(picture[..., 3] > 127)
-        alpha = picture[..., 3:] / 255
-        pictures.append(np.rint(picture[..., :3] * alpha + np.array(GREEN) * (1 - alpha)).astype(np.uint8))
-    write_video(folder / "walk.mp4", pictures, 12.0)
+        image = shoot(folder)
+        masks.append(image[..., 3] > 127)
+        alpha = image[..., 3:] / 255
+        images.append(np.rint(image[..., :3] * alpha + np.array(GREEN) * (1 - alpha)).astype(np.uint8))
+    write_video(folder / "walk.mp4", images, 12.0)
     scene.camera, scene.render.resolution_x, scene.render.resolution_y = before
     bpy.data.objects.remove(camera)
     bpy.data.cameras.remove(lens)

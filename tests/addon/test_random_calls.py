@@ -45,13 +45,13 @@ MAY_REMOVE = {
     "take_delete": KEYS,
     "overlay": OVERLAY,
 }
-# started by a button beside the window, they end in a timer
+# started by a button in the background, they end in a timer
 BESIDE = ("capture", "queue_run")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Videos good and bad; the user folder and the pictures' size are those of a test."""
+    """Videos good and bad; the user folder and the images' size are those of a test."""
     moving = np.full((5, 96, 128, 3), 200, np.uint8)
     for index, frame in enumerate(moving):
         frame[30:80, 20 + 4 * index : 50 + 4 * index] = (40, 90, 160)
@@ -158,7 +158,7 @@ class Session:
         operator = getattr(bpy.ops.anyrig, name)
         arguments = self.chance.arguments(operator)
         beside = name in BESIDE and self.chance(0.5) and operator.poll()
-        self.log.append(f"{name}({arguments}){' beside the window' if beside else ''}")
+        self.log.append(f"{name}({arguments}){' in the background' if beside else ''}")
         blocks, rigs, stance = chance.data_blocks(), chance.rig_data(), chance.stance()
         how = self._press(name) if beside else self._execute(operator, arguments)
         self.log[-1] += f" -> {how}"

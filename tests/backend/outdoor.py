@@ -58,7 +58,7 @@ def cast(back: np.ndarray, x: float, y: float) -> np.ndarray:
 def outdoor_film(path: Path, swing: float, colours: tuple[tuple[float, float, float], ...]) -> list[np.ndarray]:
     """A walker in place whose legs and tail go `swing` of a walk's way, upper and lower half in `colours`; sensor noise."""
     rng, back = np.random.default_rng(3), outdoors()
-    masks, pictures = [], []
+    masks, images = [], []
     for frame in range(24):
         x, y = 175 + swing * 2 * np.sin(0.5 * frame), 92.0
         masks.append(walker(round(swing * frame), x, y))
@@ -66,7 +66,7 @@ def outdoor_film(path: Path, swing: float, colours: tuple[tuple[float, float, fl
             cv2.circle(masks[-1], (round(x + 40), round(78 + 3 * np.sin(0.5 * frame))), 11, 1.0, -1, cv2.LINE_AA)
         half = np.where(np.arange(SIZE[0])[:, None, None] < 92, *np.float32(colours))
         skin = half * np.linspace(0.9, 1.1, SIZE[1], dtype=np.float32)[None, :, None]
-        picture = masks[-1][..., None] * skin + (1 - masks[-1][..., None]) * cast(back, x, y)
-        pictures.append(np.clip(picture + 1.5 * rng.standard_normal(picture.shape), 0, 255).astype(np.uint8))
-    write_video(path, pictures, 25.0)
+        image = masks[-1][..., None] * skin + (1 - masks[-1][..., None]) * cast(back, x, y)
+        images.append(np.clip(image + 1.5 * rng.standard_normal(image.shape), 0, 255).astype(np.uint8))
+    write_video(path, images, 25.0)
     return masks

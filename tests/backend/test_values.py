@@ -41,7 +41,7 @@ def motion_values(**changes: Any) -> dict[str, Any]:
 def reference_values(**changes: Any) -> dict[str, Any]:
     random = np.random.default_rng(2)
     values = {
-        "pose": random.normal(size=(4, 4, 4)), "picture": random.integers(0, 256, (7, 9, 4), np.uint8), "azimuth": 0.1,
+        "pose": random.normal(size=(4, 4, 4)), "image": random.integers(0, 256, (7, 9, 4), np.uint8), "azimuth": 0.1,
         "projection": random.normal(size=(3, 4)),
     }  # fmt: skip
     return values | changes
@@ -80,9 +80,9 @@ def test_rig_json_without_world_stands_upright():
 
 
 def test_reference_json_keeps_every_pixel_and_the_colour_of_clear_ones():
-    picture = reference_values()["picture"]
-    picture[0, 0] = [200, 100, 50, 0]
-    reference = Reference(**reference_values(picture=picture))
+    image = reference_values()["image"]
+    image[0, 0] = [200, 100, 50, 0]
+    reference = Reference(**reference_values(image=image))
     assert_equal(Reference.from_json(reference.to_json()), reference)
 
 
@@ -113,12 +113,12 @@ def test_settings_json():
 
 
 def test_values_do_not_change_and_do_not_share_memory():
-    rest, picture, rotations = rig_values()["rest"], reference_values()["picture"], motion_values()["rotations"]
-    rig, reference = Rig(**rig_values(rest=rest)), Reference(**reference_values(picture=picture))
+    rest, image, rotations = rig_values()["rest"], reference_values()["image"], motion_values()["rotations"]
+    rig, reference = Rig(**rig_values(rest=rest)), Reference(**reference_values(image=image))
     motion = Motion(**motion_values(rotations=rotations))
-    before = rig.rest[0, 0, 0], reference.picture[0, 0, 0], motion.rotations[0, 0, 0]
-    rest[0, 0, 0], picture[0, 0, 0], rotations[0, 0, 0] = 7.0, picture[0, 0, 0] ^ 1, 7.0
-    assert (rig.rest[0, 0, 0], reference.picture[0, 0, 0], motion.rotations[0, 0, 0]) == before
+    before = rig.rest[0, 0, 0], reference.image[0, 0, 0], motion.rotations[0, 0, 0]
+    rest[0, 0, 0], image[0, 0, 0], rotations[0, 0, 0] = 7.0, image[0, 0, 0] ^ 1, 7.0
+    assert (rig.rest[0, 0, 0], reference.image[0, 0, 0], motion.rotations[0, 0, 0]) == before
     for array in (rig.rest, rig.heads, rig.parents, reference.pose, motion.times):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
@@ -193,8 +193,8 @@ def test_rig_files_that_cannot_be_read(tmp_path: Path):
 
 
 BAD_REFERENCES = [
-    ({"picture": np.zeros((5, 5, 3), np.uint8)}, r"\(5, 5, 3\): it must be RGBA"),
-    ({"picture": np.zeros((5, 5), np.uint8)}, "must be RGBA"),
+    ({"image": np.zeros((5, 5, 3), np.uint8)}, r"\(5, 5, 3\): it must be RGBA"),
+    ({"image": np.zeros((5, 5), np.uint8)}, "must be RGBA"),
     ({"pose": np.zeros((4, 3, 3))}, "reference pose is not a finite 4x4 matrix"),
     ({"pose": np.zeros((4, 4))}, "reference pose is not a finite 4x4 matrix"),
     ({"pose": np.full((4, 4, 4), np.nan)}, "reference pose is not a finite 4x4 matrix for every joint: reset"),
@@ -210,8 +210,8 @@ def test_bad_references(changes: dict[str, Any], message: str):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", without(REFERENCE_JSON, "picture"), json.dumps(json.loads(REFERENCE_JSON) | {"picture": "!"}),
-     json.dumps(json.loads(REFERENCE_JSON) | {"picture": "AAAA"}), json.dumps(json.loads(REFERENCE_JSON) | {"picture": ""}),
+    ["", "[]", "null", without(REFERENCE_JSON, "image"), json.dumps(json.loads(REFERENCE_JSON) | {"image": "!"}),
+     json.dumps(json.loads(REFERENCE_JSON) | {"image": "AAAA"}), json.dumps(json.loads(REFERENCE_JSON) | {"image": ""}),
      json.dumps(json.loads(REFERENCE_JSON) | {"azimuth": None})],
 )  # fmt: skip
 def test_text_that_is_not_a_reference(text: str):

@@ -29,7 +29,7 @@ class Desk:
 
     debian: Debian
     state_file: Path
-    pictures: Path
+    images: Path
     blender: subprocess.Popen[str]
     buttons: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -41,23 +41,23 @@ class Desk:
         return json.loads(self.state_file.read_text())
 
     def wait(self, what: str, until: Callable[[dict[str, Any]], Any], seconds: float = 30.0) -> dict[str, Any]:
-        """The first state that the condition holds of. Fails, with a picture, if none comes in time."""
+        """The first state that the condition holds of. Fails, with an image, if none comes in time."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.state_file.exists() and until(self.state()):
                 return self.state()
             time.sleep(0.05)
-        self.picture("failed")
-        raise AssertionError(f"waited {seconds:g} s for: {what}; see {self.pictures}; {self.state()}")
+        self.image("failed")
+        raise AssertionError(f"waited {seconds:g} s for: {what}; see {self.images}; {self.state()}")
 
     def settled(self) -> dict[str, Any]:
         """The state after Blender has dealt with what was done so far."""
         ticks = self.state()["ticks"]
         return self.wait("Blender to answer", lambda state: state["ticks"] >= ticks + 2)
 
-    def picture(self, name: str) -> Path:
+    def image(self, name: str) -> Path:
         """The whole screen as PNG."""
-        path = self.pictures / f"{name}.png"
+        path = self.images / f"{name}.png"
         self.debian.run(["import", "-window", "root", f"/shared/{path.name}"])
         path.write_bytes((self.debian.shared / path.name).read_bytes())
         return path
@@ -65,7 +65,7 @@ class Desk:
     def viewport(self) -> np.ndarray:
         """What the 3D viewport shows left of the sidebar, (H, W, 3) uint8."""
         x, y, width, height = self.state()["view"]
-        whole = cv2.imread(str(self.picture("viewport")))
+        whole = cv2.imread(str(self.image("viewport")))
         return whole[y + height // 4 : y + 3 * height // 4, x + width // 12 : x + width // 2]
 
     # ---- doing
@@ -102,7 +102,7 @@ class Desk:
                 return
             self.click(x + width - 10, y + down)
             self.settled()
-        raise AssertionError(f"no tab '{name}': {self.picture('failed')}")
+        raise AssertionError(f"no tab '{name}': {self.image('failed')}")
 
     def find(self, *wanted: str, near: tuple[int, int] | None = None, side: float = RIGHT) -> None:
         """Move down the sidebar and ask of what lies under the mouse what it is, until all wanted buttons are known."""
@@ -118,7 +118,7 @@ class Desk:
                 self.buttons.setdefault(text, at)
             if all(name in self.buttons for name in wanted):
                 return
-        raise AssertionError(f"no {wanted} among {sorted(self.buttons)}: {self.picture('failed')}")
+        raise AssertionError(f"no {wanted} among {sorted(self.buttons)}: {self.image('failed')}")
 
     def press_button(self, name: str, near: str | None = None, side: float = RIGHT) -> None:
         """Look for the button again, since panels grow and shrink, and click it."""
@@ -141,7 +141,7 @@ class Desk:
             if self.settled()["settings"][name.rpartition(".")[2]] == value:
                 return
             self.xdotool("keydown", "ctrl", "click", 5, "sleep", "0.1", "keyup", "ctrl", "sleep", "0.2")
-        raise AssertionError(f"'{name}' does not become '{value}': {self.picture('failed')}")
+        raise AssertionError(f"'{name}' does not become '{value}': {self.image('failed')}")
 
     def type_into(self, name: str, text: str) -> None:
         self.press_button(name)
@@ -159,18 +159,18 @@ class Desk:
         self.wait("the folder", lambda state: state["browser"]["directory"].rstrip("/") == folder)
         self._type_in_browser("EXECUTE", 0.3, file)
         self.wait("the file's name", lambda state: state["browser"]["filename"] == file)
-        self.picture("2-file-browser")
+        self.image("2-file-browser")
         self.click(*self._in_browser("EXECUTE", 0.93))
         self.wait("the file browser to close", lambda state: not state["browser"])
 
-    def drop_file(self, path: str, picture: str) -> None:
+    def drop_file(self, path: str, image: str) -> None:
         """Let a video go over the 3D viewport, as from a file manager, and click in Blender's menu what the mouse is over then: ours."""
         self.point_at_view()
         x, y, width, height = self.state()["view"]
         where = [str(x + width // 3), str(y + height // 2)]
         self.debian.run(["python3", "/repo/tests/ui/drag.py", path, *where])
         time.sleep(2.0)  # the menu is drawn
-        self.picture(picture)
+        self.image(image)
         self.xdotool("click", 1)
         self.settled()
 
@@ -201,17 +201,17 @@ def short(copied: str) -> str:
 
 
 @contextmanager
-def desk(debian: Debian, file: str, pictures: Path) -> Iterator[Desk]:
+def desk(debian: Debian, file: str, images: Path) -> Iterator[Desk]:
     """Blender with a window that shows /shared/FILE."""
     state_file = debian.shared / "state.json"
     state_file.unlink(missing_ok=True)
-    pictures.mkdir(parents=True, exist_ok=True)
+    images.mkdir(parents=True, exist_ok=True)
     with _started(debian, ["Xvfb", "-displayfd", "1", "-screen", "0", f"{WIDTH}x{HEIGHT}x24", "-nolisten", "tcp"]) as screen:
         assert screen.stdout is not None
         inside = replace(debian, more={"DISPLAY": f":{screen.stdout.readline().strip()}"})
         start = ["blender", "-p", "0", "0", str(WIDTH), str(HEIGHT), f"/shared/{file}"]
         with _started(inside, [*start, "--python", "/repo/tests/ui/window.py", "--", "/shared/state.json"]) as blender:
-            found = Desk(inside, state_file, pictures, blender)
+            found = Desk(inside, state_file, images, blender)
             found.wait("Blender's window", lambda _: True, START)
             yield found
 

@@ -18,7 +18,7 @@ PACKAGES = ("blender", "xvfb", "xdotool", "imagemagick", "libgl1-mesa-dri")
 LIBRARIES = ("python3-torch", "python3-opencv", "python3-scipy", "python3-safetensors")
 READY = "anyrig-ready.txt"
 TORCH = "usr/lib/python3/dist-packages/torch"
-# Software rendering, one thread: the same pictures everywhere, and a machine that stays usable
+# Software rendering, one thread: the same images everywhere, and a machine that stays usable
 ENVIRONMENT = {
     "HOME": "/root",
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",

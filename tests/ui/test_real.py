@@ -1,7 +1,7 @@
 """As a user would: Blender 4.3 of Debian 13, the zip, the command line, then a window with a mouse. `ANYRIG_REAL=FOLDER pytest tests/ui`.
 
-Takes minutes, root, debootstrap and 3.3 GB, so it runs only where ANYRIG_REAL names the folder to use. Pictures of every step end
-up in FOLDER/pictures.
+Takes minutes, root, debootstrap and 3.3 GB, so it runs only where ANYRIG_REAL names the folder to use. Images of every step end
+up in FOLDER/images.
 """
 
 import importlib.util
@@ -127,9 +127,9 @@ def test_what_a_user_mistypes_is_one_sentence(installed: Debian) -> None:
 
 
 def test_with_the_mouse(installed: Debian) -> None:
-    with desk(installed, "walker.blend", Path(FOLDER, "pictures").resolve()) as user:
+    with desk(installed, "walker.blend", Path(FOLDER, "images").resolve()) as user:
         user.open_tab("AnyRig")
-        user.picture("1-panel")
+        user.image("1-panel")
         choose_video(user)
         before = user.settled()["scene"]
         cancelled(user, before)
@@ -150,7 +150,7 @@ def choose_video(user: Desk) -> None:
     user.pick_file(VIDEO, "/shared", "walk.mp4")
     user.wait("the path to be there", lambda state: state["settings"]["video"] == "/shared/walk.mp4")
     user.find(CAPTURE)
-    user.picture("2-video")
+    user.image("2-video")
 
 
 def cancelled(user: Desk, before: dict[str, Any]) -> None:
@@ -177,13 +177,13 @@ def captured(user: Desk, before: dict[str, Any]) -> None:
     user.wait("progress", lambda state: state["progress"])
     user.point_at_view()
     user.wait("the network", lambda state: watched(state, stages) or stages[-1:] == ["Reading the motion"], LONG)
-    user.picture("3-progress")
+    user.image("3-progress")
     state = user.wait("the end of the capture", lambda state: watched(state, stages), LONG)
     assert not state["is_error"] and f"{FRAMES} frames" in state["message"], state["message"]
     assert {"Finding the subject", "Reading the motion"} <= set(stages), stages
     assert state["scene"] != before and dict(state["scene"]["blocks"])["actions"] == ["walk"]
     user.point_at_view()
-    user.picture("4-keys")
+    user.image("4-keys")
 
 
 def watched(state: dict[str, Any], stages: list[str]) -> bool:
@@ -199,7 +199,7 @@ def undone_and_redone(user: Desk, before: dict[str, Any]) -> None:
     user.point_at_view()
     user.press("ctrl+z")
     user.wait("one undo to take the take away", lambda state: state["scene"] == before)
-    user.picture("5-undone")
+    user.image("5-undone")
     user.press("ctrl+shift+z")
     user.wait("one redo to bring the take back", lambda state: state["scene"] == after)
     user.press("space")
@@ -207,7 +207,7 @@ def undone_and_redone(user: Desk, before: dict[str, Any]) -> None:
     user.press("space")
     state = user.settled()
     assert state["scene"]["pose"] != after["pose"]
-    user.picture("6-playing")
+    user.image("6-playing")
 
 
 def checked(user: Desk) -> None:
@@ -216,8 +216,8 @@ def checked(user: Desk) -> None:
     for name, button, least in (("7-overlay", OVERLAY, 0.3), ("8-lines", LINES, 0.002)):
         user.press_button(button)
         user.point_at_view()
-        time.sleep(2.0)  # nothing but the picture tells that lines are drawn
-        user.picture(name)
+        time.sleep(2.0)  # nothing but the image tells that lines are drawn
+        user.image(name)
         assert share_changed(plain, user.viewport()) > least, name
         user.press_button(button)
         user.point_at_view()
@@ -247,21 +247,21 @@ def queued(user: Desk) -> None:
     user.point_at_view()
     state = user.wait("a job in the queue", lambda state: state["jobs"])
     assert state["jobs"] == 1
-    user.picture("9-queue")
+    user.image("9-queue")
 
 
 def looked_around(user: Desk) -> None:
-    """The panels that are closed at first: the released weights, then the pictures of the rig's sides."""
+    """The panels that are closed at first: the released weights, then the images of the rig's sides."""
     user.find(TRIM_END, near=user.buttons[TRIM_END])
     user.open_panel(TRIM_END, MODEL_BELOW, MODEL)
     user.choose(MODEL, "release")
     user.find(OWN_FILES, near=user.buttons[MODEL])
     user.point_at_view()
-    user.picture("10-weights")
+    user.image("10-weights")
     user.choose(MODEL, "lite")
     user.open_panel(TRIM_END, REFERENCE_BELOW, SIDES)
     user.press_button(SIDES)
     user.settled()
     user.choose(VIEW, "SIDE")
     user.point_at_view()
-    user.picture("11-sides")
+    user.image("11-sides")

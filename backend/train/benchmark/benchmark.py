@@ -69,7 +69,7 @@ def random_anchor(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> NetworkInputs:
-    """Rigs of so many bones, each with `pairs` reference pairs and a picture of random tokens."""
+    """Rigs of so many bones, each with `pairs` reference pairs and an image of random tokens."""
     rng = np.random.default_rng(0)
     bodies = [
         encode_skeleton(random_rig(count, seed), config, random_names(config.name_width)) for seed, count in enumerate(joints)
@@ -102,15 +102,15 @@ def _drawn(frames: int) -> Iterator[np.ndarray]:
     backdrop = np.full((*SIZE, 3), 178, np.uint8)
     backdrop += np.random.default_rng(0).integers(0, 4, backdrop.shape, np.uint8)
     for index in range(frames):
-        picture, swing = backdrop.copy(), int(60 * np.sin(index / 5))
+        image, swing = backdrop.copy(), int(60 * np.sin(index / 5))
         x = 500 + int(900 * (index % 120) / 120)
         for top, height, left, width, colour in (
             (300, 320, 0, 200, (180, 60, 40)), (180, 120, 50, 110, (220, 180, 150)), (340, 60, 190, 160 + swing, (60, 90, 190)),
             (340, 60, -150 - swing, 160 + swing, (60, 90, 190)), (610, 260, 20 + swing, 70, (50, 60, 70)),
             (610, 260, 110 - swing, 70, (50, 60, 70)),
         ):  # fmt: skip
-            picture[top : top + height, max(x + left, 0) : x + left + width] = colour
-        yield picture
+            image[top : top + height, max(x + left, 0) : x + left + width] = colour
+        yield image
 
 
 def use_threads(count: int | None) -> None:
@@ -161,7 +161,7 @@ def peaks(device: torch.device) -> dict[str, float | None]:
     return memory
 
 
-def pictures(model: Model, plan: ComputePlan, clip: Clip, watch: Stopwatch, frames: int) -> None:
+def images(model: Model, plan: ComputePlan, clip: Clip, watch: Stopwatch, frames: int) -> None:
     """Decode, matte, crop and encoder, each by itself."""
     with watch("decode", frames):
         for _ in read_frames(clip):
@@ -255,7 +255,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 def run(
     name: str, device: torch.device, frames: int, joints: int, rigs: int, parts: Sequence[str], video: str | None, folder: Path
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (what was measured, the figures so far). parts: of "pictures", "network", "baseline", "whole"."""
+    """Yields (what was measured, the figures so far). parts: of "images", "network", "baseline", "whole"."""
     report: dict[str, Any] = {"machine": machine(device), "model": name, "frames": frames, "joints": joints, "rigs": rigs}
     start = time.perf_counter()
     model = bench_model(name, device)
@@ -271,11 +271,11 @@ def run(
     }
     report["config"] = asdict(model.config)
     clip = None
-    if {"pictures", "whole"} & set(parts):
+    if {"images", "whole"} & set(parts):
         clip = Clip(video) if video else footage(folder / "bench.mp4", frames)
-    if "pictures" in parts and clip is not None:
-        pictures(model, plan, clip, watch, frames)
-        yield "pictures", report
+    if "images" in parts and clip is not None:
+        images(model, plan, clip, watch, frames)
+        yield "images", report
     if {"network", "baseline"} & set(parts):
         anchor = random_anchor(model.config, [joints] * rigs, 1, TOKENS[model.config.encoder], device=device)
         stages(model, plan, anchor, watch, frames)

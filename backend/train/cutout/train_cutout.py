@@ -42,11 +42,11 @@ Pixels = NDArray[np.floating]
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A video with what is known before cutting out. pictures (T, H, W, 3) RGB, covers and rough (T, H, W), behind (H, W, 3),
+    """A video with what is known before cutting out. images (T, H, W, 3) RGB, covers and rough (T, H, W), behind (H, W, 3),
     all uint8; dark (T, H, W) bool."""
 
     pack: str
-    pictures: Array
+    images: Array
     covers: Array
     behind: Array
     rough: Array
@@ -55,16 +55,16 @@ class Scene:
 
 def scene_of(path: Path, pack: str) -> Scene | None:
     """What the capture finds in a video; None where it would not take it for open scenery. Raises UserError without covers."""
-    pictures, covers = np.stack([frame.image for frame in read_frames(Clip(str(path)))]), load_mattes(path)
-    if len(pictures) != len(covers):
-        raise UserError(f"'{path}' has {len(pictures)} frames and {len(covers)} covers: delete these and render again.")
-    scenery = find_scenery(pictures)
+    images, covers = np.stack([frame.image for frame in read_frames(Clip(str(path)))]), load_mattes(path)
+    if len(images) != len(covers):
+        raise UserError(f"'{path}' has {len(images)} frames and {len(covers)} covers: delete these and render again.")
+    scenery = find_scenery(images)
     if scenery is None:
         return None
-    picker = Picker(None, fixed_parts(pictures, scenery.key))
-    found = [scenery.keyed(picture) for picture in pictures]
+    picker = Picker(None, fixed_parts(images, scenery.key))
+    found = [scenery.keyed(image) for image in images]
     rough = np.stack([picker.pick(matte, HOLES) for matte, _ in found])
-    return Scene(pack, pictures, covers, scenery.picture, rough, np.stack([dark for _, dark in found]))
+    return Scene(pack, images, covers, scenery.image, rough, np.stack([dark for _, dark in found]))
 
 
 def scenes_in(folder: Path) -> Iterator[Scene]:
@@ -99,7 +99,7 @@ class Examples:
 
     def _any(self) -> tuple[Scene, int]:
         scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
-        return scene, int(self.rng.integers(len(scene.pictures)))
+        return scene, int(self.rng.integers(len(scene.images)))
 
     def _example(self, scene: Scene, frame: int) -> tuple[Pixels, Pixels] | None:
         rng, rough, dark = self.rng, scene.rough[frame], scene.dark[frame]
@@ -108,49 +108,49 @@ class Examples:
             return None
         square = _jittered(around, rng)
         cover = cut(scene.covers[frame], square) / 255
-        seen = inputs_of(scene.pictures[frame], scene.behind, rough, dark, square).transpose(1, 2, 0)
-        picture, behind, rough, shade = np.split(seen, (3, 6, 7), axis=2)
+        seen = inputs_of(scene.images[frame], scene.behind, rough, dark, square).transpose(1, 2, 0)
+        image, behind, rough, shade = np.split(seen, (3, 6, 7), axis=2)
         alpha = cover[..., None]
         if rng.random() < GHOSTS:
             behind = self._haunted(behind, scene, square)
         if rng.random() < 0.35:
-            picture, behind, hidden = self._joined(picture, behind, alpha)
+            image, behind, hidden = self._joined(image, behind, alpha)
             rough, shade = rough * hidden, shade * hidden
-        picture = _repainted(picture, alpha, rng)
-        picture, behind = _relit(picture, behind, alpha, rng)
-        picture = _degraded(picture, rng)
+        image = _repainted(image, alpha, rng)
+        image, behind = _relit(image, behind, alpha, rng)
+        image = _degraded(image, rng)
         if rng.random() < ROUGHER:
             rough = _torn(cover if rng.random() < 0.5 else rough[..., 0], rng)[..., None]
         if rng.random() < LOST_SHADOW:
             shade = np.zeros_like(shade)
-        seen = np.concatenate([picture, behind, rough, shade], axis=2)
+        seen = np.concatenate([image, behind, rough, shade], axis=2)
         if rng.random() < 0.5:
             seen, cover = seen[:, ::-1], cover[:, ::-1]
         return seen.transpose(2, 0, 1), cover
 
     def _haunted(self, behind: Pixels, scene: Scene, square: Square) -> Pixels:
         """Parts of the subject have become part of what is behind it, as one that stands still does."""
-        rng, frame = self.rng, int(self.rng.integers(len(scene.pictures)))
+        rng, frame = self.rng, int(self.rng.integers(len(scene.images)))
         ghost = cut(scene.covers[frame], square)[..., None] / 255
         ghost = ghost * (_clouds(rng) > rng.uniform(-0.6, 0.6))
-        return behind * (1 - ghost) + cut(scene.pictures[frame], square, cv2.BORDER_REPLICATE) / 255 * ghost
+        return behind * (1 - ghost) + cut(scene.images[frame], square, cv2.BORDER_REPLICATE) / 255 * ghost
 
-    def _joined(self, picture: Pixels, behind: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels, Pixels]:
+    def _joined(self, image: Pixels, behind: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels, Pixels]:
         """Something else behind the subject: passing by, or, more often, always there. -> also (.., 1) where it does not cover."""
         rng = self.rng
         scene, frame = self._any()
         box = mask_box(scene.covers[frame] >= 128)
         if box is None:
-            return picture, behind, np.ones_like(alpha)
+            return image, behind, np.ones_like(alpha)
         side = max(box[2] - box[0], box[3] - box[1]) * rng.uniform(1.0, 3.5)
         shift = rng.uniform(-0.1, 1.1, 2) * side
         square = (box[0] + box[2]) / 2 - shift[0], (box[1] + box[3]) / 2 - shift[1], side
         other = cut(scene.covers[frame], square)[..., None] / 255
-        paint = _mixed(cut(scene.pictures[frame], square, cv2.BORDER_REPLICATE) / 255, 0.3, rng)
+        paint = _mixed(cut(scene.images[frame], square, cv2.BORDER_REPLICATE) / 255, 0.3, rng)
         if rng.random() < 0.6:
             behind = behind * (1 - other) + paint * other
         shown = other * (1 - alpha)
-        return picture * (1 - shown) + paint * shown, behind, 1 - shown
+        return image * (1 - shown) + paint * shown, behind, 1 - shown
 
 
 def _jittered(square: Square, rng: np.random.Generator) -> Square:
@@ -160,9 +160,9 @@ def _jittered(square: Square, rng: np.random.Generator) -> Square:
     return left - margin + shift[0], top - margin + shift[1], side * zoom
 
 
-def _mixed(picture: Pixels, much: float, rng: np.random.Generator) -> Pixels:
+def _mixed(image: Pixels, much: float, rng: np.random.Generator) -> Pixels:
     mix = (np.eye(3) + rng.normal(0, much, (3, 3))).astype(np.float32)
-    return np.clip(picture @ mix, 0, 1)
+    return np.clip(image @ mix, 0, 1)
 
 
 def _clouds(rng: np.random.Generator) -> Pixels:
@@ -174,38 +174,38 @@ def _clouds(rng: np.random.Generator) -> Pixels:
     return (total / (np.abs(total).max() + 1e-6))[..., None]
 
 
-def _repainted(picture: Pixels, alpha: Pixels, rng: np.random.Generator) -> Pixels:
+def _repainted(image: Pixels, alpha: Pixels, rng: np.random.Generator) -> Pixels:
     """The subject in other colours, at times patterned."""
     if rng.random() >= 0.6:
-        return picture
-    paint = _mixed(picture, 0.25, rng) ** np.float32(rng.uniform(0.6, 1.6))
+        return image
+    paint = _mixed(image, 0.25, rng) ** np.float32(rng.uniform(0.6, 1.6))
     if rng.random() < 0.3:
         paint = np.clip(paint + 0.18 * _clouds(rng) * rng.normal(size=3), 0, 1)
-    return picture * (1 - alpha) + paint * alpha
+    return image * (1 - alpha) + paint * alpha
 
 
-def _relit(picture: Pixels, behind: Pixels, alpha: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+def _relit(image: Pixels, behind: Pixels, alpha: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Another ground, at times with a texture that `behind` does not know; and another camera's colours."""
     if rng.random() < 0.6:
         texture = 1 + rng.uniform(0, 0.5) * _clouds(rng) * (rng.normal(size=3) * 0.3 + 1)
         tint = rng.uniform(0.6, 1.4, 3)
-        picture = np.clip(picture * (1 - alpha) * texture * tint + picture * alpha, 0, 1)
+        image = np.clip(image * (1 - alpha) * texture * tint + image * alpha, 0, 1)
         behind = np.clip(behind * (texture if rng.random() < 0.5 else 1) * tint, 0, 1)
     if rng.random() < 0.5:
         gamma, gain = rng.uniform(0.6, 1.6), rng.uniform(0.7, 1.2, 3)
-        picture, behind = np.clip(picture * gain, 0, 1) ** gamma, np.clip(behind * gain, 0, 1) ** gamma
-    return picture.astype(np.float32), behind.astype(np.float32)
+        image, behind = np.clip(image * gain, 0, 1) ** gamma, np.clip(behind * gain, 0, 1) ** gamma
+    return image.astype(np.float32), behind.astype(np.float32)
 
 
-def _degraded(picture: Pixels, rng: np.random.Generator) -> Pixels:
+def _degraded(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Softness, noise and compression."""
     if rng.random() < 0.3:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6))
-    picture = np.clip(picture + rng.normal(0, rng.uniform(0, 0.03), picture.shape), 0, 1).astype(np.float32)
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
+    image = np.clip(image + rng.normal(0, rng.uniform(0, 0.03), image.shape), 0, 1).astype(np.float32)
     if rng.random() < 0.3:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))]
-        picture = cv2.imdecode(cv2.imencode(".jpg", (picture * 255).astype(np.uint8), quality)[1], 1).astype(np.float32) / 255
-    return picture
+        image = cv2.imdecode(cv2.imencode(".jpg", (image * 255).astype(np.uint8), quality)[1], 1).astype(np.float32) / 255
+    return image
 
 
 def _torn(cover: Pixels, rng: np.random.Generator) -> Pixels:
@@ -224,7 +224,7 @@ def _torn(cover: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def loss_of(logits: Tensor, covers: Tensor) -> Tensor:
-    """Cross entropy, and one minus the Dice coefficient of every picture."""
+    """Cross entropy, and one minus the Dice coefficient of every image."""
     shares = logits.sigmoid()
     dice = (2 * (shares * covers).sum((1, 2)) + 1) / (shares.sum((1, 2)) + covers.sum((1, 2)) + 1)
     return F.binary_cross_entropy_with_logits(logits, covers) + (1 - dice).mean()

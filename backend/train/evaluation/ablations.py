@@ -1,7 +1,7 @@
 """Parts of the method that can be left out, to see what each is worth: in training, and in the same way when measuring.
 
-reference: no reference pair (rest pose, identity rotations and an empty picture instead, as a rig alone would give).
-rest: no rest offsets. gradient: none flows from the second stage into the first. side: the reference picture is taken from
+reference: no reference pair (rest pose, identity rotations and an empty image instead, as a rig alone would give).
+rest: no rest offsets. gradient: none flows from the second stage into the first. side: the reference image is taken from
 any side. names: no joint names. tips: leaf bones end in their heads. aids: none of the geometric aids.
 """
 
@@ -79,5 +79,5 @@ def _rest_position(anchor: NetworkInputs) -> Tensor:
 
 
 def _front(position: Tensor) -> Tensor:
-    """(B, 1, J, 3) -> where a picture from the front would show the joints, (B, J, 2): x, and y downwards."""
+    """(B, 1, J, 3) -> where an image from the front would show the joints, (B, J, 2): x, and y downwards."""
     return torch.stack([position[:, 0, :, 0], -position[:, 0, :, 1]], dim=-1) * 0.7

@@ -1,4 +1,4 @@
-"""Measuring a model on rig packs, from point-splat pictures that go through the same code as a capture."""
+"""Measuring a model on rig packs, from point-splat images that go through the same code as a capture."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def splat_crops(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimut
 
 @torch.inference_mode()
 def predict(
-    model: Model, rig: Rig, views: Sequence[Reference], pictures: Tensor, frames: Tensor, squares: Array, fps: float
+    model: Model, rig: Rig, views: Sequence[Reference], images: Tensor, frames: Tensor, squares: Array, fps: float
 ) -> Motion:
     """A capture without a video file: tokens of the views (V, S, C) and of the frames (T, S, C) -> matched view, both stages,
     heading."""
     clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
-    view = match_view(pictures, clear)
-    anchor, scales = network_inputs_of(model, [rig], [views[view]], pictures[view : view + 1])
+    view = match_view(images, clear)
+    anchor, scales = network_inputs_of(model, [rig], [views[view]], images[view : view + 1])
     position = torch.cat(list(predict_positions(model.network, anchor, [frames], len(frames))), dim=1)
     rot6d: Tensor = torch.cat(list(predict_rotations(model.network, anchor, position)), dim=1)
     take = split_predictions([rig], [views[view]], scales, position, rot6d, model.config.tips)[0]

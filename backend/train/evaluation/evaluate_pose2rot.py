@@ -55,12 +55,12 @@ def second_stage(
 
 
 def _unseen(pose: Array, azimuth: float) -> Reference:
-    """A reference whose picture nobody looks at: one opaque pixel, so that it has a square."""
+    """A reference whose image nobody looks at: one opaque pixel, so that it has a square."""
     centre = pose[0, :3, 3]
     camera = Camera((centre[0], centre[1], centre[2]), fit_distance(1.0, 0.6), azimuth, 0.1, 0.6, 8, 8)
-    picture = np.zeros((8, 8, 4), np.uint8)
-    picture[4, 4] = 255
-    return Reference(pose, picture, azimuth, camera.projection)
+    image = np.zeros((8, 8, 4), np.uint8)
+    image[4, 4] = 255
+    return Reference(pose, image, azimuth, camera.projection)
 
 
 def _take(pack: Pack, poses: Array, reference: Reference, noise_cm: float, rng: np.random.Generator, tips: bool) -> RigPrediction:

@@ -200,7 +200,7 @@ class Run:
         encode, device = self._encoder().encode, str(self.device)
         if self.device.type == "cpu" or not workers:
             return _loaded(Windows(self.source, self.plan.config, encode, self.plan.recipe(), seed, device, numbers), workers)
-        # worker processes cannot share the GPU that this one holds: they draw the pictures, and the GPU reads them here
+        # worker processes cannot share the GPU that this one holds: they draw the images, and the GPU reads them here
         crops = _loaded(
             Windows(self.source, self.plan.config, torch.nn.Identity(), self.plan.recipe(), seed, "cpu", numbers), workers
         )

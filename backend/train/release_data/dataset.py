@@ -86,7 +86,7 @@ def check_config(release: Release, config: Config) -> None:
 def sample_of(
     release: Release, view: DatasetView, frames: NDArray[np.integer], references: Sequence[tuple[DatasetView, int]]
 ) -> Sample:
-    """`frames` of a view, with frames of other views of its species as reference pairs, the first with its picture."""
+    """`frames` of a view, with frames of other views of its species as reference pairs, the first with its image."""
     position, rot6d = release.pose(view)
     poses = [(release.pose(other), frame) for other, frame in references]
     paired = [np.stack([pose[part][frame] for pose, frame in poses]) for part in (0, 1)]

@@ -1,1 +1,1 @@
-"""Training samples: windows of clips drawn as pictures, and their augmentation."""
+"""Training samples: windows of clips drawn as images, and their augmentation."""

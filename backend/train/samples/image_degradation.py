@@ -1,6 +1,6 @@
-"""What cameras and mattes do to a picture: softness, noise, things in front, missing limbs, halos, bits of background.
+"""What cameras and mattes do to an image: softness, noise, things in front, missing limbs, halos, bits of background.
 
-All take and return (T, H, W, 4) straight-alpha pictures of one window, 0..1; every choice comes from the generator given.
+All take and return (T, H, W, 4) straight-alpha images of one window, 0..1; every choice comes from the generator given.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def degrade(rgba: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def blur(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """(T, H, W, 3) blurred by three taps, or, more rarely, as if it came from a small picture."""
+    """(T, H, W, 3) blurred by three taps, or, more rarely, as if it came from a small image."""
     planes = image.movedim(-1, 1)
     if rng.random() < 0.2:
         size = int(planes.shape[-1] * rng.uniform(0.25, 0.7))
@@ -98,7 +98,7 @@ def _rimmed(rgba: Tensor, width: int, colour: np.ndarray) -> Tensor:
 
 
 def _grid(rgba: Tensor, place: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Distances (T, H, W) down and across from place (T, 2), x before y, as shares of the picture's side."""
+    """Distances (T, H, W) down and across from place (T, 2), x before y, as shares of the image's side."""
     height, width = rgba.shape[1:3]
     centre = torch.tensor(place, dtype=rgba.dtype, device=rgba.device)
     rows = (torch.arange(height, dtype=rgba.dtype, device=rgba.device) + 0.5) / height

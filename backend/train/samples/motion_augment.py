@@ -1,6 +1,6 @@
 """Other motions for a window of frames: joints that swing wider, less, or in ways that no clip of the rig has.
 
-A network that has seen forty walks knows how walks go, and reads little of the pictures. What it has not been told by any clip it
+A network that has seen forty walks knows how walks go, and reads little of the images. What it has not been told by any clip it
 has to see.
 """
 

@@ -27,7 +27,7 @@ from .rig_augment import augment_rig
 
 REST_SHARE = 1 / 3  # of the references: the rest pose, all that many users have
 FIRST_SHARE = 1 / 3  # the first frame of a clip: a pose that characters are left in
-NOISY_SHARE = 0.2  # of the reference pairs: not quite what the picture shows, as users' are
+NOISY_SHARE = 0.2  # of the reference pairs: not quite what the image shows, as users' are
 PAIRS = 3  # reference pairs of a sample; most steps use the first alone
 SIDE_ERROR = np.radians(12)  # standard deviation, between the video's and the reference's azimuth, as matching leaves it
 
@@ -39,7 +39,7 @@ class Sample:
     The video's camera stands a little to the side of it. That is left to the camera: the root does not turn for it, as a
     capture cannot tell the two apart (inference.motion_of).
 
-    tokens (T + 1, S, C) half precision, the reference picture's first. position (T, K, 3), turns (T, K, 3, 3) local rotations,
+    tokens (T + 1, S, C) half precision, the reference image's first. position (T, K, 3), turns (T, K, 3, 3) local rotations,
     uv (T, K, 2).
     """
 

@@ -1,4 +1,4 @@
-"""The queue in the panel: adding, ordering, running beside a window and without one, failing, cancelling, undoing, exporting."""
+"""The queue in the panel: adding, ordering, running in the background and without one, failing, cancelling, undoing, exporting."""
 
 import json
 from collections.abc import Callable, Generator
@@ -87,7 +87,7 @@ def press_run() -> set[str]:
 
 
 def turn() -> None:
-    """One job beside the window to its end, and the timer that starts the next."""
+    """One job in the background to its end, and the timer that starts the next."""
     background_runner.current().join()
     assert background_runner.poll_current() is None
     if bpy.app.timers.is_registered(job_queue.step):
@@ -261,7 +261,7 @@ def test_a_job_whose_armature_was_deleted_is_told(backend: Backend) -> None:
     assert states() == ["FAILED", "DONE"] and "was deleted" in jobs()[0].message and backend.videos == ["run"]
 
 
-# ---- beside a window
+# ---- in the background
 
 
 def test_jobs_run_one_after_another_each_an_undo_step(window: None, backend: Backend) -> None:

@@ -111,7 +111,7 @@ def test_frames_within_the_trim_range(tmp_path: Path) -> None:
     assert scene_properties.frames_to_read(scene_props) == 24
 
 
-def test_rate_of_a_sequence_of_pictures(tmp_path: Path) -> None:
+def test_rate_of_a_sequence_of_images(tmp_path: Path) -> None:
     import cv2
 
     for index in range(4):
@@ -274,9 +274,9 @@ def test_sides_are_drawn_and_chosen() -> None:
     assert scene_props.view == "SIDE" and scene_props.side == "3"
     assert view_sides.shown()
     collection = view_sides._previews["collection"]  # icons have no numbers without a window
-    pictures = [np.array(collection[str(number)].icon_pixels_float[:]).reshape(128, 128, 4) for number in range(8)]
-    assert all(0.02 < (picture[..., 3] > 0.5).mean() < 0.9 for picture in pictures)
-    assert np.abs(pictures[0] - pictures[2]).mean() > 0.01, "the front is not the side"
+    images = [np.array(collection[str(number)].icon_pixels_float[:]).reshape(128, 128, 4) for number in range(8)]
+    assert all(0.02 < (image[..., 3] > 0.5).mean() < 0.9 for image in images)
+    assert np.abs(images[0] - images[2]).mean() > 0.01, "the front is not the side"
 
 
 def test_sides_have_blenders_names() -> None:

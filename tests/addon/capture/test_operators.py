@@ -275,9 +275,9 @@ def test_operator_keys_what_the_backend_returns(registered: None, backend: Calla
     assert "fox trot.v2" in text and "frame 12" in text and not is_error
     preview = panels._previews["collection"][panels.VIEW]
     shown = np.array(preview.image_pixels_float[:]).reshape(32, 32, 4)[::-1] * 255
-    picture = references[5].picture.astype(float)
-    picture[..., :3] *= picture[..., 3:] / 255  # as Blender draws previews
-    assert np.abs(shown - picture).max() < 1
+    image = references[5].image.astype(float)
+    image[..., :3] *= image[..., 3:] / 255  # as Blender draws previews
+    assert np.abs(shown - image).max() < 1
 
 
 def test_earlier_action_is_kept(registered: None, backend: Callable[..., Backend]) -> None:
@@ -359,7 +359,7 @@ def test_armature_without_a_mesh_is_drawn_by_the_job(backend: Callable[..., Back
     assert take.subjects[0].references == ()
     (result,) = task.Task(run_capture.steps(take)).drain().result
     references = stand_in.calls[0][0][0].references
-    assert len(references) == 16 and result.view is references[3] and references[3].picture[..., 3].any()
+    assert len(references) == 16 and result.view is references[3] and references[3].image[..., 3].any()
 
 
 def test_missing_torch_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +392,7 @@ def test_poll_asks_for_an_armature_and_a_video(registered: None) -> None:
     assert not bpy.ops.anyrig.cancel.poll()
 
 
-# ---- the operator beside a window, its timer played by hand
+# ---- the operator in the background, its timer played by hand
 
 
 class Press:

@@ -249,11 +249,11 @@ def test_wrong_frame_rate_offers_that_of_the_footage(video: Path) -> None:
 # ---- the subject box
 
 
-def test_picture_and_region_are_the_same_place_both_ways() -> None:
+def test_image_and_region_are_the_same_place_both_ways() -> None:
     place = subject_box.Placement.fitted(640, 360, (100.0, 0.0, 900.0, 500.0))
-    assert place.to_region(0, 0)[1] > place.to_region(0, 360)[1], "the picture's top is up"
-    assert place.to_picture(*place.to_region(12.0, 34.0)) == pytest.approx((12.0, 34.0))
-    assert place.to_picture(-1e4, -1e4) == (0.0, 360) and place.to_picture(1e4, 1e4) == (640, 0.0)
+    assert place.to_region(0, 0)[1] > place.to_region(0, 360)[1], "the image's top is up"
+    assert place.to_image(*place.to_region(12.0, 34.0)) == pytest.approx((12.0, 34.0))
+    assert place.to_image(-1e4, -1e4) == (0.0, 360) and place.to_image(1e4, 1e4) == (640, 0.0)
     left, right = place.to_region(0, 0)[0], place.to_region(640, 0)[0]
     assert (left + right) / 2 == pytest.approx(500.0) and left > 100 and right < 900
 
@@ -286,7 +286,7 @@ class Drag:
         raise AssertionError(text)
 
     def send(self, kind: str, value: str, x: float = 0, y: float = 0) -> set[str]:
-        """An event where the picture has (x, y)."""
+        """An event where the image has (x, y)."""
         across, up = self._place.to_region(x, y)
         event = SimpleNamespace(type=kind, value=value, mouse_x=across + 100, mouse_y=up + 50)
         return subject_box.ANYRIG_OT_draw_box.modal(self, bpy.context, event)  # type: ignore[arg-type]
@@ -318,16 +318,16 @@ def test_box_by_numbers(video: Path) -> None:
     background_runner.set_status("No subject was found.", is_error=True, fix="draw_box")
     assert bpy.ops.anyrig.draw_box(box=(1, 2, 30, 40)) == {"FINISHED"}
     assert scene_props().use_box and tuple(scene_props().box) == (1, 2, 30, 40) and background_runner.status_fix() == ""
-    for box, message in (((5, 5, 5, 9), "box is empty"), ((70, 5, 90, 9), "outside the picture of 64 x 48")):
+    for box, message in (((5, 5, 5, 9), "box is empty"), ((70, 5, 90, 9), "outside the image of 64 x 48")):
         with pytest.raises(RuntimeError, match=message):
             bpy.ops.anyrig.draw_box(box=box)
     assert tuple(scene_props().box) == (1, 2, 30, 40)
 
 
 def test_first_frame_is_the_files_own(video: Path) -> None:
-    picture = subject_box.first_frame(Clip(str(video), start=0.5, mirror=True))
-    assert picture.shape == (48, 64, 3) and picture[:, :20].mean() < 60 < 180 < picture[:, 44:].mean(), "not swapped"
-    pixels = subject_box.screen_pixels(np.concatenate([picture, picture // 2]))
+    image = subject_box.first_frame(Clip(str(video), start=0.5, mirror=True))
+    assert image.shape == (48, 64, 3) and image[:, :20].mean() < 60 < 180 < image[:, 44:].mean(), "not swapped"
+    pixels = subject_box.screen_pixels(np.concatenate([image, image // 2]))
     assert pixels.shape == (96, 64, 4) and pixels[10, 60, 0] < pixels[-10, 60, 0], "first row at the bottom"
     assert max(subject_box.screen_pixels(np.zeros((2000, 4000, 3), np.uint8)).shape) == subject_box.LONGEST
 

@@ -1,4 +1,4 @@
-"""The demo: its characters, its pictures, and the three demonstrations on a random network."""
+"""The demo: its characters, its images, and the three demonstrations on a random network."""
 
 import io
 import json
@@ -63,27 +63,27 @@ def test_every_point_of_the_skin_hangs_on_a_bone_and_faces_outwards():
         assert np.dot(np.cross(corners[1] - corners[0], corners[2] - corners[0]), corners.mean(0) - middle) > 0
 
 
-def test_pictures_show_the_pose_of_their_frame_through_the_stated_camera():
+def test_images_show_the_pose_of_their_frame_through_the_stated_camera():
     walker = make_character(WALKER, STRIDE)
     frames = [0.0, 6.0, 12.5]
     camera = render_action.frame_motion(walker, frames, 1.1, 0.15, 160)
-    pictures = render_action.render_action(walker, rig_from_armature(walker), frames, camera)
+    images = render_action.render_action(walker, rig_from_armature(walker), frames, camera)
     rig = rig_from_armature(walker)
-    for picture, pose in zip(pictures, poses(walker, frames), strict=True):
-        assert picture.shape == (160, 160, 4)
-        border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    for image, pose in zip(images, poses(walker, frames), strict=True):
+        assert image.shape == (160, 160, 4)
+        border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
         assert not border[:, 3].any()
         heads = pose[[rig.names.index(name) for name in ("shin.L", "foot.L", "hand.R", "head")], :3, 3]
         columns, rows = project(camera.projection, heads).astype(int).T
-        assert (picture[rows, columns, 3] == 255).all()
-    assert (pictures[0][..., 3] != pictures[1][..., 3]).sum() > 100
+        assert (image[rows, columns, 3] == 255).all()
+    assert (images[0][..., 3] != images[1][..., 3]).sum() > 100
 
 
-def test_the_characters_colours_are_in_the_picture():
+def test_the_characters_colours_are_in_the_image():
     walker = make_character(WALKER)
     camera = render_action.frame_motion(walker, [0.0], 1.1, 0.15, 160)
-    picture = render_action.render_action(walker, rig_from_armature(walker), [0.0], camera)[0]
-    red, _, blue = picture[picture[..., 3] == 255][:, :3].mean(0)
+    image = render_action.render_action(walker, rig_from_armature(walker), [0.0], camera)[0]
+    red, _, blue = image[image[..., 3] == 255][:, :3].mean(0)
     assert red > 1.4 * blue
 
 

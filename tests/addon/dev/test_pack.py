@@ -327,7 +327,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def textured(uv: tuple[float, float], interpolation: str) -> Array:
-    """The colour of a cube that shows one place of a picture with a black and a white column."""
+    """The colour of a cube that shows one place of an image with a black and a white column."""
     obj = three_bones()
     bpy.data.objects.remove(skin_of(obj))
     part = add_part(obj, "a", (0, 0, 0))

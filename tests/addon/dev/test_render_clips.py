@@ -52,7 +52,7 @@ def saved(folder: Path) -> Path:
     return path
 
 
-def pictures(path: Path) -> np.ndarray:
+def images(path: Path) -> np.ndarray:
     return np.stack([frame.image for frame in read_frames(Clip(str(path)))]).astype(float)
 
 
@@ -74,7 +74,7 @@ def test_a_file_is_filmed_where_the_json_says(tmp_path: Path, capsys: pytest.Cap
     points = cloud_of(pack.surface, pack.rig.rest).skin(torch.as_tensor(poses))[0].numpy().astype(float)
     pixels = project(filmed.matrix, points)
     assert pixels.min() > 0 and pixels.max() < 64
-    for seen, truth in zip(is_red(pictures(video)), pixels, strict=True):
+    for seen, truth in zip(is_red(images(video)), pixels, strict=True):
         rows, columns = np.nonzero(seen)
         box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         assert np.abs(box - np.concatenate([truth.min(0), truth.max(0)])).max() < 3
@@ -90,7 +90,7 @@ def test_a_few_frames_with_their_true_mattes(tmp_path: Path) -> None:
     assert render_clips.render_command([str(path), "-o", str(out), *options, "--covers"], told.append) == 0
     assert "is there already" in told[-1]
     [(video, filmed)] = rendered_clips_in(out)
-    covers, seen = load_mattes(video), is_red(pictures(video))
+    covers, seen = load_mattes(video), is_red(images(video))
     assert filmed.frames == len(covers) == len(seen) == 2
     assert (covers[0] != covers[1]).any(), "the first and the last frame of the clip"
     assert ((covers >= 128) & seen).sum() > 0.85 * ((covers >= 128) | seen).sum()
@@ -107,12 +107,12 @@ def test_there_are_a_sky_a_ground_and_a_shadow(tmp_path: Path) -> None:
         camera, floor = render_clips.frame_motion(actor, scene, 0.0, 0.2, 64)
         with outdoor_scene.surroundings(scene, camera, floor, weather):
             # the sun stands on the right, at +x, so the shadow falls to the left of the foot
-            picture = next(outdoor_scene.render_frame(scene, 1, actor.pose)).astype(float)
+            image = next(outdoor_scene.render_frame(scene, 1, actor.pose)).astype(float)
     assert floor == pytest.approx(0, abs=1e-5)
-    top, ground = picture[:3].mean((0, 1)), picture[-3:].mean((0, 1))
+    top, ground = image[:3].mean((0, 1)), image[-3:].mean((0, 1))
     assert top[2] > top[0] and top.min() > 60
     u, v = project(camera.projection, np.array([[-0.5, 0, 0], [0.5, 0, 0]])).T.round().astype(int)
-    left, right = (picture[row - 1 : row + 2, column - 1 : column + 2].mean() for row, column in zip(v, u))
+    left, right = (image[row - 1 : row + 2, column - 1 : column + 2].mean() for row, column in zip(v, u))
     assert left < 0.7 * right and ground.mean() > 100
 
 
@@ -144,7 +144,7 @@ def test_a_pack_looks_like_its_file(tmp_path: Path) -> None:
         )
     (_, one), (_, other) = rendered_clips_in(tmp_path / "file")[0], rendered_clips_in(tmp_path / "pack")[0]
     assert np.allclose(one.matrix, other.matrix, atol=0.05 * np.abs(one.matrix).max())
-    seen, drawn = (is_red(pictures(tmp_path / out / "post__lean.mp4")) for out in ("file", "pack"))
+    seen, drawn = (is_red(images(tmp_path / out / "post__lean.mp4")) for out in ("file", "pack"))
     assert (seen & drawn).sum() > 0.75 * (seen | drawn).sum()
 
 

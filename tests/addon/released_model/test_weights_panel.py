@@ -259,7 +259,7 @@ def test_video_to_keys_with_the_released_model(server: Server, tmp_path: Path, m
     props.video, props.model, props.device, props.view = film(tmp_path), "release", "cpu", "AZIMUTH"
     assert bpy.ops.anyrig.capture() == {"FINISHED"}
     first = obj.animation_data.action
-    assert tuple(first.frame_range) == (1.0, 11.0)  # 6 pictures at 12 fps in a scene of 24
+    assert tuple(first.frame_range) == (1.0, 11.0)  # 6 images at 12 fps in a scene of 24
     # what the user says of the joints reaches the network
     bpy.ops.anyrig.guess_names()
     for joint in bpy.context.scene.anyrig_naming[0].joints:

@@ -1,4 +1,4 @@
-"""Reference views: the projection is Blender's own, the picture shows the pose, and the user's file stays as it was."""
+"""Reference views: the projection is Blender's own, the image shows the pose, and the user's file stays as it was."""
 
 import math
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def test_projection_is_where_blender_draws(marked: tuple[bpy.types.Object, np.nd
     in_armature = np.linalg.inv(np.array(obj.matrix_world)) @ [*spot, 1.0]
     seen = 0
     for reference in rig_views.render_views(obj, rig_from_armature(obj), AZIMUTHS, size=256, pitch=0.3, engine=engine):
-        red, green, _, alpha = np.moveaxis(reference.picture.astype(float), -1, 0)
+        red, green, _, alpha = np.moveaxis(reference.image.astype(float), -1, 0)
         weight = np.where((red > 2 * green + 10) & (alpha > 0), alpha, 0.0)
         if not weight.sum():
             continue
@@ -73,14 +73,14 @@ def test_projection_is_where_blender_draws(marked: tuple[bpy.types.Object, np.nd
     assert seen >= 3
 
 
-def test_whole_rig_is_in_the_picture_and_turns_with_the_azimuth() -> None:
+def test_whole_rig_is_in_the_image_and_turns_with_the_azimuth() -> None:
     obj = human()
     obj.rotation_euler.z, obj.scale = 0.7, (2, 2, 2)
     rig = rig_from_armature(obj)
     references = rig_views.render_views(obj, rig, [0.0, 0.7 + math.pi / 2], size=128)
     spans = []
     for reference in references:
-        mask = reference.picture[..., 3] > 128
+        mask = reference.image[..., 3] > 128
         assert mask.any() and not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
         spans.append(np.ptp(np.flatnonzero(mask.any(0))) / np.ptp(np.flatnonzero(mask.any(1))))
         pixels = project(reference.projection, rig.heads)
@@ -106,7 +106,7 @@ def test_pose_that_is_not_keyed_is_seen_and_kept() -> None:
     assert np.allclose(np.linalg.norm(other.pose[0, :3, 3] - rig.heads[0]), 1.0, atol=1e-5)
     assert np.isclose(bone.location.x, 0.3) and bpy.context.scene.frame_current == 1
     assert np.array_equal(pose_of(obj, rig), now)
-    # each camera follows the mesh as posed at its frame: the projected root stays where it was in the picture
+    # each camera follows the mesh as posed at its frame: the projected root stays where it was in the image
     roots = [project(reference.projection, reference.pose[0, :3, 3]) for reference in (current, other)]
     assert np.abs(roots[0] - roots[1]).max() < 0.1
 
@@ -211,12 +211,12 @@ def test_last_render_of_the_user_is_kept(furnished: bpy.types.Object, tmp_path: 
     scene = bpy.context.scene
     scene.render.engine, scene.render.resolution_y = "BLENDER_WORKBENCH", 40
     bpy.ops.render.render()
-    pictures = []
+    images = []
     for name in ("before.png", "after.png"):
         bpy.data.images["Render Result"].save_render(str(tmp_path / name), scene=scene)
-        pictures.append(cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED))
+        images.append(cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED))
         rig_views.render_views(furnished, rig_from_armature(furnished), [0.0], size=32)
-    assert pictures[0].shape[:2] == (40, 77) and np.array_equal(*pictures)
+    assert images[0].shape[:2] == (40, 77) and np.array_equal(*images)
 
 
 def test_colours_are_the_materials_and_modifiers_are_applied() -> None:
@@ -225,11 +225,11 @@ def test_colours_are_the_materials_and_modifiers_are_applied() -> None:
     colour(mesh, (0.0, 0.0, 0.8))
     rig = rig_from_armature(obj)
     reference = rig_views.render_views(obj, rig, [0.0], size=64)[0]
-    red, _, blue, alpha = np.moveaxis(reference.picture.astype(int), -1, 0)
+    red, _, blue, alpha = np.moveaxis(reference.image.astype(int), -1, 0)
     inside = alpha == 255
     assert (blue[inside] > 100).mean() > 0.9 and red[inside].max() < 60
     mesh.modifiers.new("doubled", "MIRROR").use_axis = (False, False, True)
-    assert (rig_views.render_views(obj, rig, [0.0], size=64)[0].picture[..., 3] > 0).sum() != (alpha > 0).sum()
+    assert (rig_views.render_views(obj, rig, [0.0], size=64)[0].image[..., 3] > 0).sum() != (alpha > 0).sum()
 
 
 @pytest.mark.parametrize("hide", ["no mesh", "viewport", "render"])
@@ -243,9 +243,9 @@ def test_without_a_visible_mesh_capsules_are_drawn(hide: str) -> None:
     references = rig_views.render_views(obj, rig, [0.0, 1.0], size=96)
     assert file_state() == before
     drawn = rig_views.draw_capsules(rig, pose_of(obj, rig), [0.0, 1.0], size=96)
-    assert all(np.array_equal(left.picture, right.picture) for left, right in zip(references, drawn, strict=True))
+    assert all(np.array_equal(left.image, right.image) for left, right in zip(references, drawn, strict=True))
     for reference, azimuth in zip(references, [0.0, 1.0], strict=True):
-        assert reference.azimuth == azimuth and reference.picture.shape == (96, 96, 4)
+        assert reference.azimuth == azimuth and reference.image.shape == (96, 96, 4)
         pixels = project(reference.projection, reference.pose[:, :3, 3]).astype(int)
-        assert (reference.picture[pixels[:, 1], pixels[:, 0], 3] > 0).mean() > 0.8
+        assert (reference.image[pixels[:, 1], pixels[:, 0], 3] > 0).mean() > 0.8
         assert np.array_equal(reference.pose, pose_of(obj, rig))

@@ -263,7 +263,7 @@ def test_trimmed_and_slowed_footage_begins_where_the_take_does(tmp_path: Path) -
     assert numbers.tolist() == [4, 5, 6, 7]
 
 
-def test_a_sequence_of_pictures_is_shown_by_its_own_numbers(tmp_path: Path) -> None:
+def test_a_sequence_of_images_is_shown_by_its_own_numbers(tmp_path: Path) -> None:
     _, text, _ = filmed(tmp_path)
     folder = tmp_path / "frames"
     folder.mkdir()

@@ -22,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("registered_apart")
 
 
 def panels_of(path: Path, count: int) -> list[list[np.ndarray]]:
-    """The movie's frames, each cut into its pictures."""
+    """The movie's frames, each cut into its images."""
     return [np.split(frame.image, count, axis=1) for frame in read_frames(Clip(str(path)))]
 
 
-def rig_mask(picture: np.ndarray) -> np.ndarray:
-    mask = np.abs(picture.astype(int) - np.array(side_by_side_movie.PAPER)).max(-1) > 40
+def rig_mask(image: np.ndarray) -> np.ndarray:
+    mask = np.abs(image.astype(int) - np.array(side_by_side_movie.PAPER)).max(-1) > 40
     mask[:20, :80] = False  # the label
     return mask
 
@@ -57,7 +57,7 @@ def test_a_scene_rate_changed_since_the_keys_were_written_films_them_all_the_sam
     _, _, masks = filmed(tmp_path)
     bpy.context.scene.render.fps = 60
     bpy.ops.anyrig.movie(filepath=str(tmp_path / "out.mp4"))
-    rigs = [rig_mask(pictures[1]) for pictures in panels_of(tmp_path / "out.mp4", 2)]
+    rigs = [rig_mask(images[1]) for images in panels_of(tmp_path / "out.mp4", 2)]
     assert np.mean([overlap(rig, mask) for rig, mask in zip(rigs, masks, strict=True)]) > 0.6
 
 
@@ -67,11 +67,11 @@ def test_an_armature_that_plays_something_else_is_filmed_in_its_take(tmp_path: P
     before = everything()
     bpy.ops.anyrig.movie(filepath=str(tmp_path / "out"))
     assert everything() == before
-    rigs = [rig_mask(pictures[1]) for pictures in panels_of(tmp_path / "out.mp4", 2)]
+    rigs = [rig_mask(images[1]) for images in panels_of(tmp_path / "out.mp4", 2)]
     assert np.mean([overlap(rig, mask) for rig, mask in zip(rigs, masks, strict=True)]) > 0.6
 
 
-def test_pictures_are_made_smaller_and_even() -> None:
+def test_images_are_made_smaller_and_even() -> None:
     assert side_by_side_movie.image_size(SimpleNamespace(width=1920, height=1080), 481) == (856, 480)
     assert side_by_side_movie.image_size(SimpleNamespace(width=193, height=145), 480) == (192, 144)
 
@@ -81,7 +81,7 @@ def test_a_rig_without_a_mesh_is_drawn_as_capsules(tmp_path: Path) -> None:
     for mesh in [child for child in obj.children if child.type == "MESH"]:
         bpy.data.objects.remove(mesh)
     bpy.ops.anyrig.movie(filepath=str(tmp_path / "out.mp4"))
-    rigs = [rig_mask(pictures[1]) for pictures in panels_of(tmp_path / "out.mp4", 2)]
+    rigs = [rig_mask(images[1]) for images in panels_of(tmp_path / "out.mp4", 2)]
     # capsules are thinner than the character, so its box is filled by less
     assert np.mean([(rig & mask).sum() / rig.sum() for rig, mask in zip(rigs, masks, strict=True)]) > 0.5
 
@@ -93,7 +93,7 @@ def test_a_mesh_whose_vertices_change_in_number_is_followed(tmp_path: Path) -> N
     build.frame_start, build.frame_duration = -20, 44
     before = everything()
     bpy.ops.anyrig.movie(filepath=str(tmp_path / "out.mp4"))
-    rigs = [rig_mask(pictures[1]).sum() for pictures in panels_of(tmp_path / "out.mp4", 2)]
+    rigs = [rig_mask(images[1]).sum() for images in panels_of(tmp_path / "out.mp4", 2)]
     assert len(rigs) == FRAMES and min(rigs) > 0 and everything() == before
 
 

@@ -31,14 +31,14 @@ from anyrig.tests.scripts import ROOT
 SHADE = (0.88, 1.06)
 
 
-def picture(seed: int, *shape: int) -> np.ndarray:
+def make_image(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 @pytest.mark.parametrize("count", range(1, 42))
-def test_ordering_pictures_is_sorting_them(count: int) -> None:
-    pictures = picture(count, count, 4, 5, 3)
-    assert (sort_planes(pictures) == np.sort(pictures, axis=0)).all()
+def test_ordering_images_is_sorting_them(count: int) -> None:
+    images = make_image(count, count, 4, 5, 3)
+    assert (sort_planes(images) == np.sort(images, axis=0)).all()
 
 
 def plain_vectors(image: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ def plain_difference(vectors: np.ndarray, backdrop: np.ndarray) -> np.ndarray:
 
 
 def test_differences_plane_by_plane_are_the_same() -> None:
-    one, two = picture(1, 40, 50, 3), picture(2, 40, 50, 3)
+    one, two = make_image(1, 40, 50, 3), make_image(2, 40, 50, 3)
     vectors, backdrop = plain_vectors(one), plain_vectors(two)
     assert (shade_vectors(one) == vectors).all()
     assert (difference(shade_vectors(one), shade_vectors(two), SHADE) == plain_difference(vectors, backdrop)).all()
@@ -78,15 +78,15 @@ def plain_crop(image: np.ndarray, matte: np.ndarray, square: np.ndarray, size: i
 
 @pytest.mark.parametrize("square", [(10.3, 20.1, 300.7, 310.5), (-40.0, 5.0, 100.0, 145.0), (50.0, 60.0, 90.5, 100.5)])
 def test_cropping_within_the_mattes_box_is_cropping(square: tuple[float, ...]) -> None:
-    image, matte = picture(3, 320, 240, 3), np.zeros((320, 240), np.uint8)
-    matte[70:190, 30:160] = picture(4, 120, 130)
+    image, matte = make_image(3, 320, 240, 3), np.zeros((320, 240), np.uint8)
+    matte[70:190, 30:160] = make_image(4, 120, 130)
     wanted = plain_crop(image, matte, np.array(square), 64)
     found = crops.crop(image, matte, np.array(square), 64)
     assert np.abs(found.astype(int) - wanted).max() <= 1 and (found != wanted).mean() < 1e-3  # sums in another order
 
 
 def test_an_empty_matte_gives_white() -> None:
-    assert (crops.crop(picture(5, 30, 40, 3), np.zeros((30, 40), np.uint8), np.array([5.0, 5, 25, 25])) == 255).all()
+    assert (crops.crop(make_image(5, 30, 40, 3), np.zeros((30, 40), np.uint8), np.array([5.0, 5, 25, 25])) == 255).all()
 
 
 def test_loading_leaves_the_compiler_of_torch_alone() -> None:

@@ -71,7 +71,7 @@ SHORTAGES = {
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, most: int, times: int, error: Exception = SHORTAGES["CUDA"]) -> None:
-    """The encoder runs out of memory above `most` pictures, `times` times."""
+    """The encoder runs out of memory above `most` images, `times` times."""
     plain = Encoder.encode
     left = [times]
 

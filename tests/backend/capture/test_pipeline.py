@@ -271,6 +271,6 @@ def test_protected_outputs(protected: str) -> None:
         check_outputs(None, "", protected)
 
 
-def test_a_target_needs_a_picture() -> None:
+def test_a_target_needs_a_image() -> None:
     with pytest.raises(UserError, match="biped"):
         Target(make_rig(), ())

@@ -38,8 +38,8 @@ def test_crop_side_holds_every_box() -> None:
     assert crop_side(np.array([[0, 0, 100, 10], [0, 0, 10, 200]])) == pytest.approx(240)
 
 
-def picture(height: int, width: int, dots: list[tuple[int, int]]) -> tuple[Array, Array]:
-    """A white picture with black dots on the pixels (column, row), all of it subject."""
+def make_image(height: int, width: int, dots: list[tuple[int, int]]) -> tuple[Array, Array]:
+    """A white image with black dots on the pixels (column, row), all of it subject."""
     image = np.full((height, width, 3), 255, np.uint8)
     for column, row in dots:
         image[row, column] = 0
@@ -56,7 +56,7 @@ def centroid(view: Array) -> Array:
 @pytest.mark.parametrize("square", [(3, 5, 43, 45), (3.3, -6.6, 77.9, 68.0), (10.25, 9.5, 22.5, 21.75)])
 @pytest.mark.parametrize("pixel", [(16, 14), (20, 17)])
 def test_a_dot_lands_where_to_crop_says(square: tuple[float, ...], pixel: tuple[int, int]) -> None:
-    view = crop(*picture(60, 70, [pixel]), np.array(square))
+    view = crop(*make_image(60, 70, [pixel]), np.array(square))
     expected = to_crop(np.array(square), np.array(pixel) + 0.5)
     assert np.abs(expected).max() < 1
     np.testing.assert_allclose(centroid(view), expected, atol=0.004)  # half a pixel of the crop is 0.0045
@@ -64,7 +64,7 @@ def test_a_dot_lands_where_to_crop_says(square: tuple[float, ...], pixel: tuple[
 
 def test_a_large_frame_shrinks_without_shift_or_aliasing() -> None:
     rng = np.random.default_rng(0)
-    image, matte = picture(1080, 1920, [])
+    image, matte = make_image(1080, 1920, [])
     image[400:408, 900:908] = 0
     square = np.array([420.4, 0.2, 1500.4, 1080.2])
     np.testing.assert_allclose(centroid(crop(image, matte, square)), to_crop(square, np.array([904, 404])), atol=0.002)
@@ -72,7 +72,7 @@ def test_a_large_frame_shrinks_without_shift_or_aliasing() -> None:
     assert crop(noise, matte, square).std() < 0.3 * noise.std()
 
 
-def test_the_whole_picture_at_its_own_size_is_itself() -> None:
+def test_the_whole_image_at_its_own_size_is_itself() -> None:
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     np.testing.assert_array_equal(crop(image, np.full((32, 32), 255, np.uint8), np.array([0, 0, 32, 32]), 32), image)
 
@@ -87,7 +87,7 @@ def test_background_and_outside_are_white_and_a_soft_matte_blends() -> None:
 
 
 def test_a_square_outside_the_image_is_white() -> None:
-    assert (crop(*picture(20, 20, [(3, 3)]), np.array([50.0, -90, 80, -60]), 16) == 255).all()
+    assert (crop(*make_image(20, 20, [(3, 3)]), np.array([50.0, -90, 80, -60]), 16) == 255).all()
 
 
 def test_to_crop_of_many_frames() -> None:

@@ -1,4 +1,4 @@
-"""Resizing and the preparation of pictures, against Pillow and the published processor: equal to the last bit."""
+"""Resizing and the preparation of images, against Pillow and the published processor: equal to the last bit."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPi
 SIZES = [(1, 1), (3, 2), (7, 300), (255, 257), (256, 256), (256, 311), (640, 480), (1500, 900)]
 
 
-def pictures(height: int, width: int) -> list[np.ndarray]:
+def images(height: int, width: int) -> list[np.ndarray]:
     """Noise, an edge between black and white, and a slope."""
     rng = np.random.default_rng(height * width)
     edge = np.zeros((height, width, 3), np.uint8)
@@ -23,9 +23,9 @@ def pictures(height: int, width: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("out", [(256, 256), (97, 401), (1, 3)])
 def test_resizing_equals_pillow(size: tuple[int, int], out: tuple[int, int]) -> None:
-    for picture in pictures(*size):
-        expected = np.asarray(Image.fromarray(picture).resize(out, Image.Resampling.BICUBIC))
-        np.testing.assert_array_equal(resize(picture, *out), expected)
+    for image in images(*size):
+        expected = np.asarray(Image.fromarray(image).resize(out, Image.Resampling.BICUBIC))
+        np.testing.assert_array_equal(resize(image, *out), expected)
 
 
 PROCESSOR = BitImageProcessorPil(
@@ -37,14 +37,14 @@ PROCESSOR = BitImageProcessorPil(
 
 @pytest.mark.parametrize("size", [(224, 224), (300, 200), (120, 500), (617, 617), (1080, 1080)])
 def test_preparation_equals_the_published_processor(size: tuple[int, int]) -> None:
-    """8-bit pictures equal; the float32 numbers to rounding of the last bit (the processor scales in another order)."""
-    for picture in pictures(*size):
-        expected = PROCESSOR(Image.fromarray(picture), return_tensors="pt").pixel_values
-        found = normalise(torch.from_numpy(prepare_images(picture))[None])
+    """8-bit images equal; the float32 numbers to rounding of the last bit (the processor scales in another order)."""
+    for image in images(*size):
+        expected = PROCESSOR(Image.fromarray(image), return_tensors="pt").pixel_values
+        found = normalise(torch.from_numpy(prepare_images(image))[None])
         assert found.shape == expected.shape == (1, 3, 224, 224)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
         levels = (expected.permute(0, 2, 3, 1) * torch.tensor([0.229, 0.224, 0.225]) + torch.tensor([0.485, 0.456, 0.406])) * 255
-        assert torch.equal(levels.round().to(torch.uint8)[0], torch.from_numpy(prepare_images(picture)))
+        assert torch.equal(levels.round().to(torch.uint8)[0], torch.from_numpy(prepare_images(image)))
 
 
 @pytest.mark.parametrize("box", [(10, 20, 90, 60), (-30, -50, 130, 110), (95.4, 60.6, 140.2, 105.4), (300, 0, 340, 40)])

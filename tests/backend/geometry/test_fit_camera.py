@@ -18,7 +18,7 @@ def moving(frames: int = 40) -> list[np.ndarray]:
 def film(
     clouds: list[np.ndarray], distance: np.ndarray, aside: np.ndarray, focal: float = 900.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes in a picture whose middle is shifted by `aside`, and the rotation of its camera."""
+    """The boxes in an image whose middle is shifted by `aside`, and the rotation of its camera."""
     rotation = Camera((0, 0, 0), 1.0, 0.8, 0.1).rotation
     boxes = [drawn_box(cloud, d, rotation, np.zeros(3), focal) for cloud, d in zip(clouds, distance, strict=True)]
     return np.array(boxes) + np.tile(aside, 2) + np.tile(np.array(SIZE) / 2, 2), rotation
@@ -39,9 +39,9 @@ def test_short_takes(frames: int) -> None:
     assert np.allclose(fit_boxes(drawn, seen, np.ones(frames), SIZE)[0], 1.5)
 
 
-def test_edges_cut_off_by_the_picture_do_not_shrink_the_rig() -> None:
+def test_edges_cut_off_by_the_image_do_not_shrink_the_rig() -> None:
     drawn = np.tile([-30.0, -50.0, 40.0, 60.0], (30, 1))
-    shift = np.stack([np.linspace(0, 330, 30), np.zeros(30)], axis=1)  # it walks out of the picture
+    shift = np.stack([np.linspace(0, 330, 30), np.zeros(30)], axis=1)  # it walks out of the image
     whole = 1.4 * drawn + np.tile(shift, 2) + np.tile(np.array(SIZE) / 2, 2)
     seen = np.clip(whole, 0, [SIZE[0], SIZE[1]] * 2)
     assert (seen != whole).any()

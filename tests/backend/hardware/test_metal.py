@@ -65,8 +65,8 @@ def test_both_stages_run_without_float64(config: Config, monkeypatch: pytest.Mon
 
 
 def test_results_are_widened_on_the_processor() -> None:
-    rig, picture = random_rig(4), np.zeros((8, 8, 4), np.uint8)
-    reference = Reference(np.array(rig.rest), picture, 0.0, np.eye(3, 4))
+    rig, image = random_rig(4), np.zeros((8, 8, 4), np.uint8)
+    reference = Reference(np.array(rig.rest), image, 0.0, np.eye(3, 4))
     position, rot6d = (torch.randn(1, 5, 4, width).as_subclass(OnMetal) for width in (3, 6))
     with pytest.raises(TypeError, match=REFUSAL):
         position.double()
@@ -134,7 +134,7 @@ class Waiting(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_pictures_are_waited_for() -> None:
+def test_images_are_waited_for() -> None:
     """Only pinned memory, which CUDA alone gets, outlives what was given up."""
     crops = np.zeros((1, 224, 224, 3), np.uint8)
     with Waiting():

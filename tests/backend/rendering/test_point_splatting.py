@@ -63,11 +63,11 @@ def test_a_point_lands_where_the_camera_projects_it(azimuth: float, pitch: float
     point, colour = np.array([0.4, -0.1, 0.6]), torch.tensor([[0.9, 0.1, 0.1]])
     column, row = np.floor(project(camera.projection, point)).astype(int)
     place = torch.tensor(point, dtype=torch.float32)[None, None]
-    picture = point_splatting.render(place, TOWARDS, colour, projection_of(camera), UP, 90, 120, spacing=torch.tensor([1e-4]))
-    assert picture.shape == (1, 90, 120, 4)
-    assert picture[0, row, column, 3] == 1
-    assert picture[0, row, column, 0] > 2 * picture[0, row, column, 1]
-    covered = picture[0, ..., 3].nonzero().float().mean(0) + 0.5
+    image = point_splatting.render(place, TOWARDS, colour, projection_of(camera), UP, 90, 120, spacing=torch.tensor([1e-4]))
+    assert image.shape == (1, 90, 120, 4)
+    assert image[0, row, column, 3] == 1
+    assert image[0, row, column, 0] > 2 * image[0, row, column, 1]
+    covered = image[0, ..., 3].nonzero().float().mean(0) + 0.5
     assert (covered - torch.tensor(project(camera.projection, point)[::-1].copy())).abs().max() < 0.75
 
 
@@ -76,21 +76,21 @@ def test_the_nearer_point_wins(order: list[int]) -> None:
     camera = Camera((0, 0, 0), 4, width=64, height=64)
     points = torch.tensor([[[0.0, -0.5, 0.0], [0.0, 0.5, 0.0]]])[:, order]
     colours = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])[order]
-    picture = point_splatting.render(
+    image = point_splatting.render(
         points, TOWARDS.expand(1, 2, 3), colours, projection_of(camera), -UP, 64, 64, spacing=torch.tensor([0.1, 0.1])
     )
-    assert picture[0, 32, 32, 0] > 0.4
-    assert picture[0, 32, 32, 2] < 0.3
+    assert image[0, 32, 32, 0] > 0.4
+    assert image[0, 32, 32, 2] < 0.3
 
 
 def test_a_point_that_faces_away_loses_against_one_in_the_same_place() -> None:
     camera = Camera((0, 0, 0), 4, width=64, height=64)
     normals = torch.cat([-TOWARDS, TOWARDS], dim=1)
     colours = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-    picture = point_splatting.render(
+    image = point_splatting.render(
         torch.zeros(1, 2, 3), normals, colours, projection_of(camera), UP, 64, 64, spacing=torch.tensor([0.1, 0.1])
     )
-    assert picture[0, 32, 32, 0] > picture[0, 32, 32, 2]
+    assert image[0, 32, 32, 0] > image[0, 32, 32, 2]
 
 
 @pytest.mark.parametrize("even", [True, False])
@@ -98,16 +98,16 @@ def test_a_point_that_faces_away_loses_against_one_in_the_same_place() -> None:
 def test_a_sphere_is_closed_and_has_the_right_outline(even: bool, samples: int) -> None:
     camera = Camera((0, 0, 0), 3.2, 0.4, 0.2, width=224, height=224)
     points = sphere(8000, even)[None]
-    picture = point_splatting.render(
+    image = point_splatting.render(
         points, points, torch.full((8000, 3), 0.5), projection_of(camera), UP, 224, 224, samples=samples
     )[0, ..., 3]
     # the cone that touches a unit sphere from a distance d has the half angle asin(1 / d)
     outline = camera.focal / np.sqrt(camera.distance**2 - 1)
     centres = torch.arange(224) + 0.5 - 112
     radius = torch.hypot(centres[:, None], centres[None])
-    assert (picture[radius < outline - 1] == 1).all()
-    assert (picture[radius > outline + 1.5] == 0).all()
-    assert abs(float(picture.sum()) / (np.pi * outline**2) - 1) < 0.02
+    assert (image[radius < outline - 1] == 1).all()
+    assert (image[radius > outline + 1.5] == 0).all()
+    assert abs(float(image.sum()) / (np.pi * outline**2) - 1) < 0.02
 
 
 @pytest.mark.parametrize("even,most", [(True, 0), (False, 30)])
@@ -116,16 +116,16 @@ def test_a_closed_surface_hides_its_far_side(even: bool, most: int) -> None:
     camera = Camera((0, 0, 0), 3.2, width=224, height=224)
     points = sphere(8000, even)
     colours = torch.where(points[:, 1:2] < 0.25, torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1]))
-    picture = point_splatting.render(points[None], points[None], colours, projection_of(camera), UP, 224, 224)[0]
-    assert (picture[..., 2] > picture[..., 0]).sum() <= most
+    image = point_splatting.render(points[None], points[None], colours, projection_of(camera), UP, 224, 224)[0]
+    assert (image[..., 2] > image[..., 0]).sum() <= most
 
 
 def test_light_falls_from_the_side_it_is_said_to_come_from() -> None:
     camera = Camera((0, 0, 0), 3.2, width=96, height=96)
     points = sphere(4000, True)[None].expand(2, -1, -1)
     light = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-    picture = point_splatting.render(points, points, torch.full((4000, 3), 0.6), projection_of(camera), light, 96, 96)
-    above, below, right, left = (picture[:, r, c, 0] for r, c in ((25, 48), (70, 48), (48, 70), (48, 25)))
+    image = point_splatting.render(points, points, torch.full((4000, 3), 0.6), projection_of(camera), light, 96, 96)
+    above, below, right, left = (image[:, r, c, 0] for r, c in ((25, 48), (70, 48), (48, 70), (48, 25)))
     assert above[0] > below[0] + 0.1
     assert right[1] > left[1] + 0.1
 
@@ -222,7 +222,7 @@ def test_a_turned_object_looks_like_a_turned_rig() -> None:
     moved = replace(surface, points=surface.points @ world.T, normals=surface.normals @ world.T)
     one = point_splatting.reference_view(rig, surface, pose, 0.7, size=128)
     two = point_splatting.reference_view(turned, moved, turn @ pose, 0.7, size=128)
-    difference = np.abs(one.picture.astype(int) - two.picture).max(-1)
+    difference = np.abs(one.image.astype(int) - two.image).max(-1)
     assert (difference > 3).mean() < 0.005
     heads = pose[:, :3, 3]
     np.testing.assert_allclose(project(one.projection, heads), project(two.projection, heads @ world.T), atol=1e-6)
@@ -233,7 +233,7 @@ def test_references_show_the_pose_from_the_azimuth() -> None:
     surface = capsules(rig, 4000)
     pose = np.array(rig.rest)
     front, right, back = point_splatting.reference_views(rig, surface, pose, [0.0, np.pi / 2, np.pi], size=160)
-    assert front.picture.shape == (160, 160, 4)
+    assert front.image.shape == (160, 160, 4)
     assert [view.azimuth for view in (front, right, back)] == [0.0, np.pi / 2, np.pi]
     # bone 7 is the arm on the +x side: at the right in the front view, at the left from behind, in front from +x
     tip = rig.tails[7]
@@ -244,10 +244,10 @@ def test_references_show_the_pose_from_the_azimuth() -> None:
         pixels = project(view.projection, np.concatenate([rig.heads, rig.tails]))
         assert ((pixels > 0) & (pixels < 160)).all()
         inner = np.floor(project(view.projection, (rig.heads + rig.tails) / 2)).astype(int)
-        assert (view.picture[inner[:, 1], inner[:, 0], 3] == 255).all()
-        rows, columns = np.nonzero(view.picture[..., 3])
+        assert (view.image[inner[:, 1], inner[:, 0], 3] == 255).all()
+        rows, columns = np.nonzero(view.image[..., 3])
         assert min(rows.min(), columns.min(), 159 - rows.max(), 159 - columns.max()) >= 0
-        assert 0.03 < (view.picture[..., 3] > 0).mean() < 0.5
+        assert 0.03 < (view.image[..., 3] > 0).mean() < 0.5
     head, feet = project(front.projection, rig.tails[2]), project(front.projection, rig.tails[4])
     assert head[1] < feet[1]
 
@@ -283,8 +283,8 @@ def test_any_rig_gets_a_body_that_can_be_seen(kind: str) -> None:
     assert surface.weights.min() >= 0
     assert 0 <= surface.joints.min() <= surface.joints.max() < len(rig.names)
     assert 0 <= surface.colours.min() <= surface.colours.max() <= 1
-    picture = point_splatting.reference_view(rig, surface, np.array(rig.rest), 0.5, size=64).picture
-    assert (picture[..., 3] > 0).mean() > 0.01
+    image = point_splatting.reference_view(rig, surface, np.array(rig.rest), 0.5, size=64).image
+    assert (image[..., 3] > 0).mean() > 0.01
     np.testing.assert_array_equal(capsules(rig, 1500).points, surface.points)
 
 
@@ -323,7 +323,7 @@ def test_cuda_draws_what_the_cpu_draws() -> None:
     rig = biped()
     cloud = point_splatting.cloud_of(capsules(rig, 3000), rig.rest)
     pose, camera = torch.tensor(bent(rig, 2)), Camera((0, 0, 0.9), 3, 0.5, width=128, height=128)
-    pictures = []
+    images = []
     for device in ("cpu", "cuda"):
         moved = cloud.to(device)
         drawn = point_splatting.render(
@@ -335,5 +335,5 @@ def test_cuda_draws_what_the_cpu_draws() -> None:
             128,
             spacing=moved.spacing,
         )
-        pictures.append(drawn.cpu())
-    assert ((pictures[0] - pictures[1]).abs().amax(-1) > 0.01).float().mean() < 0.005
+        images.append(drawn.cpu())
+    assert ((images[0] - images[1]).abs().amax(-1) > 0.01).float().mean() < 0.005

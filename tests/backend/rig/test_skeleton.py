@@ -79,7 +79,7 @@ def test_a_level_camera_calls_its_own_side_front():
         assert np.allclose(view_yaw(azimuth), yaw_to_matrix(-azimuth))
 
 
-def test_the_picture_is_upright_and_not_mirrored():
+def test_the_image_is_upright_and_not_mirrored():
     camera = Camera((1.0, 2.0, 3.0), 10.0, azimuth=0.5, pitch=0.3, width=200, height=100)
     centre = project(camera.projection, np.array(camera.target))
     assert np.allclose(centre, [100, 50])

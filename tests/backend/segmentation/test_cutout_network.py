@@ -1,4 +1,4 @@
-"""Cutting subjects out with the network: where its picture lies, what it mends, and how it is trained."""
+"""Cutting subjects out with the network: where its image lies, what it mends, and how it is trained."""
 
 import json
 from pathlib import Path
@@ -76,8 +76,8 @@ def test_legs_that_pass_for_shadow_are_looked_at() -> None:
 
 def test_without_a_rough_matte_there_is_none() -> None:
     nothing = np.zeros((50, 60), np.uint8)
-    picture = np.zeros((50, 60, 3), np.uint8)
-    assert not cut_out(load_cutout(), picture, picture, nothing, nothing > 0).any()
+    image = np.zeros((50, 60, 3), np.uint8)
+    assert not cut_out(load_cutout(), image, image, nothing, nothing > 0).any()
 
 
 def test_a_head_apart_belongs_to_its_body_and_a_scrap_far_off_does_not() -> None:
@@ -94,18 +94,18 @@ def test_a_head_apart_belongs_to_its_body_and_a_scrap_far_off_does_not() -> None
 
 
 def test_it_finds_what_colours_miss(tmp_path: Path) -> None:
-    """Its legs pass for shadow; measured on pictures of another kind than those it was trained on."""
+    """Its legs pass for shadow; measured on images of another kind than those it was trained on."""
     path = tmp_path / "walk.mp4"
     masks = outdoor_film(path, 1.0, DARK_LEGS)
-    pictures = np.stack([frame.image for frame in read_frames(Clip(str(path)))])
-    scenery, network = find_scenery(pictures), load_cutout()
+    images = np.stack([frame.image for frame in read_frames(Clip(str(path)))])
+    scenery, network = find_scenery(images), load_cutout()
     assert scenery is not None
     before, after = [], []
-    picker = Picker(None, fixed_parts(pictures, scenery.key))
-    for picture, mask in zip(pictures[::4], masks[::4], strict=True):
-        rough, dark = scenery.keyed(picture)
+    picker = Picker(None, fixed_parts(images, scenery.key))
+    for image, mask in zip(images[::4], masks[::4], strict=True):
+        rough, dark = scenery.keyed(image)
         rough = picker.pick(rough, 0.02)
-        cut = cut_out(network, picture, scenery.picture, rough, dark)
+        cut = cut_out(network, image, scenery.image, rough, dark)
         before.append(overlap(rough >= 128, mask >= 0.5))
         after.append(overlap(cut >= 128, mask >= 0.5))
     assert np.mean(before) < 0.6 and np.mean(after) > 0.8
@@ -114,8 +114,8 @@ def test_it_finds_what_colours_miss(tmp_path: Path) -> None:
 def test_a_subject_of_the_shadows_colour_is_found(tmp_path: Path) -> None:
     path = tmp_path / "walk.mp4"
     masks = outdoor_film(path, 1.0, (SHADE, SHADE))
-    pictures = np.stack([frame.image for frame in read_frames(Clip(str(path)))])
-    assert find_scenery(pictures) is None and find_scenery(pictures, load_cutout()) is not None
+    images = np.stack([frame.image for frame in read_frames(Clip(str(path)))])
+    assert find_scenery(images) is None and find_scenery(images, load_cutout()) is not None
     subject = result_of(find_subject(Clip(str(path))))
     assert subject.source == "scenery"
     assert np.mean([overlap(subject.matte(index) >= 128, mask >= 0.5) for index, mask in enumerate(masks)]) > 0.7
@@ -133,15 +133,15 @@ def test_examples_are_sound_and_their_seed_decides(tmp_path: Path) -> None:
     assert torch.equal(seen, again) and not torch.equal(seen, other)
 
 
-def test_unchanged_it_sees_the_picture_itself(tmp_path: Path) -> None:
+def test_unchanged_it_sees_the_image_itself(tmp_path: Path) -> None:
     scene = scene_of(film(tmp_path, colours=((70, 90, 160), (60, 70, 120))), "walker")
     assert scene is not None
     square = square_around(scene.rough[0], scene.dark[0])
     assert square is not None
-    seen = inputs_of(scene.pictures[0], scene.behind, scene.rough[0], scene.dark[0], square)
+    seen = inputs_of(scene.images[0], scene.behind, scene.rough[0], scene.dark[0], square)
     row, column = np.array([84, 175])  # within the body
     y, x = (np.array([row - square[1], column - square[0]]) * SIDE / square[2]).astype(int)
-    assert np.abs(seen[:3, y, x] * 255 - scene.pictures[0][row, column]).max() < 25
+    assert np.abs(seen[:3, y, x] * 255 - scene.images[0][row, column]).max() < 25
     assert seen[6, y, x] > 0.9 and seen[7, y, x] == 0
 
 
@@ -205,9 +205,9 @@ def _empty(path: Path) -> Path:
     folder.mkdir()
     from anyrig.backend.video.reader import write_video
 
-    picture = next(iter(read_frames(Clip(str(path))))).image
-    picture[:] = picture[:, :8].mean(axis=1, keepdims=True)
-    write_video(folder / "ground.mp4", [picture] * 12, 25.0)
-    save_mattes(folder / "ground.mp4", [np.zeros(picture.shape[:2], np.uint8)] * 12)
+    image = next(iter(read_frames(Clip(str(path))))).image
+    image[:] = image[:, :8].mean(axis=1, keepdims=True)
+    write_video(folder / "ground.mp4", [image] * 12, 25.0)
+    save_mattes(folder / "ground.mp4", [np.zeros(image.shape[:2], np.uint8)] * 12)
     RenderedClip.by(Camera((0, 0, 0), 1.0), "walker", "ground", 25.0, 12, {}).save(folder / "ground.json")
     return folder

@@ -56,12 +56,12 @@ def film(
 ) -> list[np.ndarray]:
     """Writes a film and returns the true masks."""
     rng = np.random.default_rng(1)
-    masks, pictures = [], []
+    masks, images = [], []
     for frame in range(frames):
         masks.append(walker(frame, *place(frame)))
-        picture = painted(masks[-1], *place(frame), back(frame)).astype(np.float32)
-        pictures.append(np.clip(picture + grain * rng.standard_normal(picture.shape), 0, 255).astype(np.uint8))
-    write_video(path, pictures, 25.0)
+        image = painted(masks[-1], *place(frame), back(frame)).astype(np.float32)
+        images.append(np.clip(image + grain * rng.standard_normal(image.shape), 0, 255).astype(np.uint8))
+    write_video(path, images, 25.0)
     return masks
 
 
@@ -133,8 +133,8 @@ def test_an_animal_that_only_moves_its_head_is_no_logo(tmp_path: Path) -> None:
         mask = body.copy()
         cv2.circle(mask, (228, round(75 + 14 * np.sin(0.5 * frame))), 15, 255, -1)
         masks.append(mask.astype(np.float32) / 255)
-    pictures = (np.where(mask[..., None] > 0.5, 60, 232).repeat(3, axis=2).astype(np.uint8) for mask in masks)
-    write_video(tmp_path / "idle.mp4", pictures, 25.0)
+    images = (np.where(mask[..., None] > 0.5, 60, 232).repeat(3, axis=2).astype(np.uint8) for mask in masks)
+    write_video(tmp_path / "idle.mp4", images, 25.0)
     assert iou(subject_of(Clip(str(tmp_path / "idle.mp4"))), masks).min() > 0.9
 
 
@@ -211,8 +211,8 @@ def test_confidence_falls_at_the_edge(tmp_path: Path) -> None:
 def write_rgba(folder: Path, alphas: list[np.ndarray]) -> None:
     folder.mkdir()
     for index, alpha in enumerate(alphas):
-        picture = np.dstack([photo().astype(np.uint8), np.round(255 * alpha).astype(np.uint8)])
-        cv2.imwrite(str(folder / f"{index:03d}.png"), picture)
+        image = np.dstack([photo().astype(np.uint8), np.round(255 * alpha).astype(np.uint8)])
+        cv2.imwrite(str(folder / f"{index:03d}.png"), image)
 
 
 def test_alpha_comes_first(tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_opaque_alpha_says_nothing(tmp_path: Path) -> None:
     folder.mkdir()
     for frame in range(8):
         mask = walker(frame, *walk(frame))
-        picture = painted(mask, *walk(frame), flat((250, 250, 250))(frame))
-        cv2.imwrite(str(folder / f"{frame:03d}.png"), np.dstack([picture[..., ::-1], np.full(SIZE, 255, np.uint8)]))
+        image = painted(mask, *walk(frame), flat((250, 250, 250))(frame))
+        cv2.imwrite(str(folder / f"{frame:03d}.png"), np.dstack([image[..., ::-1], np.full(SIZE, 255, np.uint8)]))
     assert subject_of(Clip(str(folder))).source == "uniform"
 
 
@@ -269,13 +269,13 @@ def test_matte_that_does_not_fit(tmp_path: Path) -> None:
 
 def two_walkers(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """A large walker on the right and a small one on the left, both on white."""
-    large, small, pictures = [], [], []
+    large, small, images = [], [], []
     for frame in range(20):
         large.append(walker(frame, 220 + frame, 100))
         small.append(walker(frame, 60 + frame, 70, scale=0.6))
-        picture = painted(large[-1], 220 + frame, 100, flat((250, 250, 250))(frame)).astype(np.float32)
-        pictures.append(painted(small[-1], 60 + frame, 70, picture))
-    write_video(path, pictures, 25.0)
+        image = painted(large[-1], 220 + frame, 100, flat((250, 250, 250))(frame)).astype(np.float32)
+        images.append(painted(small[-1], 60 + frame, 70, image))
+    write_video(path, images, 25.0)
     return large, small
 
 
@@ -285,7 +285,7 @@ def test_box_chooses_among_subjects(tmp_path: Path) -> None:
     assert iou(subject_of(Clip(clip)), large).min() > 0.85
     chosen = subject_of(Clip(clip, box=(20, 40, 100, 110)))
     assert iou(chosen, small).min() > 0.8 and box_errors(chosen, small).max() <= 3
-    with pytest.raises(UserError, match="lies outside the picture of 320 x 180 pixels"):
+    with pytest.raises(UserError, match="lies outside the image of 320 x 180 pixels"):
         subject_of(Clip(clip, box=(400, 40, 500, 110)))
 
 
@@ -340,7 +340,7 @@ def test_sky_and_ground_are_no_uniform_backdrop() -> None:
     assert find_uniform(np.repeat(sandy[None].astype(np.uint8), 4, axis=0)) is None
 
 
-def test_scenery_is_not_seen_in_other_pictures() -> None:
+def test_scenery_is_not_seen_in_other_images() -> None:
     assert find_scenery(np.stack([painted(walker(k, 175, 92), 175, 92, photo()) for k in range(8)])) is None
     pans = [painted(walker(k, 175, 92), 175, 92, panning(k)) for k in range(8)]
     assert find_scenery(np.stack(pans)) is None
@@ -348,11 +348,11 @@ def test_scenery_is_not_seen_in_other_pictures() -> None:
 
 
 def test_large_videos_keep_small_mattes(tmp_path: Path) -> None:
-    pictures = []
+    images = []
     for frame in range(4):
         mask = cv2.resize(walker(frame, 150, 90), (1280, 720))
-        pictures.append(painted(mask, 600, 360, np.full((720, 1280, 3), 250, np.float32)))
-    write_video(tmp_path / "large.mp4", pictures, 25.0)
+        images.append(painted(mask, 600, 360, np.full((720, 1280, 3), 250, np.float32)))
+    write_video(tmp_path / "large.mp4", images, 25.0)
     subject = subject_of(Clip(str(tmp_path / "large.mp4")))
     assert subject.matte(0).shape == (720, 1280) and subject.matte(0).dtype == np.uint8
     stored = cv2.imdecode(np.frombuffer(subject.mattes[0], np.uint8), cv2.IMREAD_UNCHANGED)

@@ -59,7 +59,7 @@ def film(pack: Pack, clip: str, folder: Path, azimuth: float = 0.6) -> Path:
 
 @pytest.fixture(scope="module")
 def pack(make_pack: Callable[..., Pack]) -> Pack:
-    """It walks across the picture: what never leaves its place cannot be told from the wall."""
+    """It walks across the image: what never leaves its place cannot be told from the wall."""
     made = make_pack("lizard", 2, 12)
     for poses in made.clips.values():
         poses[..., 0, 3] += np.linspace(-1.2, 1.2, 12)[:, None]

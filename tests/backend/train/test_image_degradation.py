@@ -63,7 +63,7 @@ def test_softness_keeps_the_mean_and_lowers_the_contrast() -> None:
         assert after.std() < 0.95 * image.std()
 
 
-def test_pictures_come_on_white_and_are_seeded() -> None:
+def test_images_come_on_white_and_are_seeded() -> None:
     first, again, other = (image_degradation.degrade(disc(), np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert first.dtype == torch.uint8 and first.shape == (4, 64, 64, 3)
     assert torch.equal(first, again) and not torch.equal(first, other)

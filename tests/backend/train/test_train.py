@@ -181,7 +181,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(encoder_file: Path, tmp_path: Path
         assert torch.equal(value, rest.average.state_dict()[key]), key
 
 
-def test_pictures_from_workers_become_the_same_tokens(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:
+def test_images_from_workers_become_the_same_tokens(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:
     """On a GPU worker processes draw and the run encodes; the samples are those that a CPU makes in one place."""
     run = Run(replace(steps(2), workers=1), [make_pack()], encoder_file, tmp_path)
     direct = next(run._samples())
@@ -201,8 +201,8 @@ def test_a_run_draws_its_curves(encoder_file: Path, tmp_path: Path, make_pack: M
     line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert set(line["watch"]) == {"validation"}
     assert set(line["watch"]["validation"]) == {"mpjpe_cm", "copy_mpjpe_cm", "angle_deg", "copy_angle_deg", "liveness"}
-    picture = cv2.imread(str(tmp_path / "curves.png"))
-    assert picture is not None and picture.std() > 5
+    image = cv2.imread(str(tmp_path / "curves.png"))
+    assert image is not None and image.std() > 5
 
 
 def test_a_killed_run_goes_on(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:

@@ -15,7 +15,7 @@ from anyrig.backend.video.reader import frame_range, image_files, probe, read_fr
 SIZE = (64, 96)  # height, width
 
 
-def picture(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+def make_image(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     """Grey by the frame number; the top left quarter red, the top right green."""
     height, width = size
     image = np.full((height, width, 3), 8 * index, np.uint8)
@@ -27,7 +27,7 @@ def picture(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     path = tmp_path / "walk.mp4"
-    write_video(path, (picture(index) for index in range(20)), 25.0)
+    write_video(path, (make_image(index) for index in range(20)), 25.0)
     return path
 
 
@@ -113,7 +113,7 @@ def test_every_keeps_indices_and_times(video: Path) -> None:
 
 def test_odd_sizes_are_written_with_a_repeated_edge(tmp_path: Path) -> None:
     path = tmp_path / "odd.mp4"
-    write_video(path, [picture(index, (33, 47)) for index in range(3)], 12.0)
+    write_video(path, [make_image(index, (33, 47)) for index in range(3)], 12.0)
     frames = list(read_frames(Clip(str(path))))
     assert len(frames) == 3 and frames[0].image.shape == (34, 48, 3)
 
@@ -172,7 +172,7 @@ def test_capture_is_released_when_the_generator_closes(video: Path, monkeypatch:
 
 def test_folder_in_natural_order(tmp_path: Path) -> None:
     names = [f"walk_{number}.png" for number in (8, 9, 10, 11)]
-    folder = write_images(tmp_path / "walk", names, [picture(index) for index in range(4)])
+    folder = write_images(tmp_path / "walk", names, [make_image(index) for index in range(4)])
     (folder / "notes.txt").write_text("not an image")
     frames = list(read_frames(Clip(str(folder))))
     assert [int(frame.image[-1, -1, 0]) for frame in frames] == [0, 8, 16, 24]
@@ -184,18 +184,18 @@ def test_folder_in_natural_order(tmp_path: Path) -> None:
 
 def test_one_file_stands_for_its_numbered_sequence(tmp_path: Path) -> None:
     names = ["a_0001.png", "a_0002.png", "a_0003.png", "b_0001.png", "a_0004.jpg"]
-    folder = write_images(tmp_path / "mixed", names, [picture(index) for index in range(5)])
+    folder = write_images(tmp_path / "mixed", names, [make_image(index) for index in range(5)])
     frames = list(read_frames(Clip(str(folder / "a_0002.png"))))
     assert [int(frame.image[-1, -1, 0]) for frame in frames] == [0, 8, 16]
 
 
 def test_alpha_depth_and_grey(tmp_path: Path) -> None:
-    colour = np.dstack([picture(3)[:, :, ::-1], np.full(SIZE, 77, np.uint8)])
+    colour = np.dstack([make_image(3)[:, :, ::-1], np.full(SIZE, 77, np.uint8)])
     wide = colour.astype(np.uint16) * 256
-    folder = write_images(tmp_path / "alpha", ["1.png", "2.png", "3.png"], [colour, wide, picture(3)[:, :, 0]])
+    folder = write_images(tmp_path / "alpha", ["1.png", "2.png", "3.png"], [colour, wide, make_image(3)[:, :, 0]])
     eight, sixteen, grey = read_frames(Clip(str(folder)))
     for frame in (eight, sixteen):
-        np.testing.assert_array_equal(frame.image, picture(3))
+        np.testing.assert_array_equal(frame.image, make_image(3))
         assert frame.alpha is not None and (frame.alpha == 77).all() and frame.alpha.shape == SIZE
     assert grey.alpha is None and grey.image.shape == (*SIZE, 3)
 
@@ -240,7 +240,7 @@ def test_damaged_frames(video: Path, tmp_path: Path) -> None:
 def test_video_that_breaks_off(video: Path, tmp_path: Path) -> None:
     content = video.read_bytes()
     start, table = content.find(b"mdat") - 4, content.find(b"moov") - 4
-    # Put the table first, as a file for streaming has it, shift the sample offsets, and lose the second half of the pictures.
+    # Put the table first, as a file for streaming has it, shift the sample offsets, and lose the second half of the images.
     moov = bytearray(content[table:])
     at = moov.find(b"stco") + 8
     (chunks,) = struct.unpack(">I", moov[at : at + 4])
@@ -281,11 +281,11 @@ def test_no_frames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_too_short(tmp_path: Path, video: Path) -> None:
-    folder = write_images(tmp_path / "one", ["still.png"], [picture(0)])
+    folder = write_images(tmp_path / "one", ["still.png"], [make_image(0)])
     assert "at least 2 are needed" in read_all(Clip(str(folder)))
     assert "at least 2 are needed" in read_all(Clip(str(folder / "still.png")))
     single = tmp_path / "single.mp4"
-    write_video(single, [picture(0)], 25.0)
+    write_video(single, [make_image(0)], 25.0)
     assert "has 1 frame, and at least 2" in read_all(Clip(str(single)))
     assert "trim range leaves 1 of the frames" in read_all(Clip(str(video), start=0.2, end=0.23))
 
@@ -297,7 +297,7 @@ def test_trim_beyond_the_end(video: Path) -> None:
 
 def test_images_of_different_size_and_broken_images(tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(3)]
-    folder = write_images(tmp_path / "sizes", names, [picture(0), picture(0), picture(0, (32, 32))])
+    folder = write_images(tmp_path / "sizes", names, [make_image(0), make_image(0), make_image(0, (32, 32))])
     assert "image '2.png' has 32 x 32 pixels where the first has 96 x 64" in read_all(Clip(str(folder), start=0.03))
     (folder / "2.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match="2.png' cannot be decoded here: save it again"):
@@ -305,7 +305,7 @@ def test_images_of_different_size_and_broken_images(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "shot", [f"{number}.png" for number in range(3)], [picture(0)] * 3)
+    folder = write_images(tmp_path / "shot", [f"{number}.png" for number in range(3)], [make_image(0)] * 3)
     frames = read_frames(Clip(str(folder)))
     next(frames)
     (folder / "1.png").unlink()
@@ -320,14 +320,14 @@ def test_a_file_that_may_not_be_read_is_no_video(tmp_path: Path) -> None:
 
 
 def test_digits_that_are_no_numbers(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "shot", ["1\u00b22.png", "1\u00b21.png"], [picture(0), picture(0)])
+    folder = write_images(tmp_path / "shot", ["1\u00b22.png", "1\u00b21.png"], [make_image(0), make_image(0)])
     assert [path.name for path in image_files(Clip(str(folder)))] == ["1\u00b21.png", "1\u00b22.png"]
 
 
 def test_writing_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written: choose an existing folder"):
-        write_video(tmp_path / "missing" / "walk.mp4", itertools.repeat(picture(0), 2), 25.0)
+        write_video(tmp_path / "missing" / "walk.mp4", itertools.repeat(make_image(0), 2), 25.0)
     with pytest.raises(UserError, match="no frames to write"):
         write_video(tmp_path / "walk.mp4", [], 25.0)
     with pytest.raises(ValueError, match="frame of 32 x 32"):
-        write_video(tmp_path / "walk.mp4", [picture(0), picture(0, (32, 32))], 25.0)
+        write_video(tmp_path / "walk.mp4", [make_image(0), make_image(0, (32, 32))], 25.0)

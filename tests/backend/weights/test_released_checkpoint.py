@@ -190,7 +190,7 @@ def test_the_release_loads(folder: Folder) -> None:
 
 
 def filmed(pack: Pack, path: Path) -> Path:
-    view = reference_views(pack.rig, capsules(pack.rig), pack.rig.rest, np.array([0.5]), size=96)[0].picture
+    view = reference_views(pack.rig, capsules(pack.rig), pack.rig.rest, np.array([0.5]), size=96)[0].image
     alpha = view[..., 3:] / 255
     still = (view[..., :3] * alpha + 90 * (1 - alpha)).astype(np.uint8)
     write_video(path, np.stack([np.roll(still, shift, 1) for shift in range(8)]), 24)

@@ -1,4 +1,4 @@
-"""Single pictures of point clouds, arrays in and arrays out: what the add-on shows of a pack, or of a rig without a mesh."""
+"""Single images of point clouds, arrays in and arrays out: what the add-on shows of a pack, or of a rig without a mesh."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def still_image(
     world: Array | None = None,
     samples: int = 1,
 ) -> NDArray[np.uint8]:
-    """The cloud in a pose (J, 4, 4) -> (H, W, 4) uint8 RGBA, straight alpha, lit as training's reference pictures are.
+    """The cloud in a pose (J, 4, 4) -> (H, W, 4) uint8 RGBA, straight alpha, lit as training's reference images are.
 
     world: (4, 4) from the space of the pose to the camera's world, the identity if not given. rotation: (3, 3) from world axes to
     the camera's (right, up, towards the viewer). projection: (3, 4) from the world to pixels. size: width, height. samples: 2 for

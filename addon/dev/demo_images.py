@@ -1,4 +1,4 @@
-"""The demo's pictures: the input beside what the rig does, as a sheet of moments and as a video."""
+"""The demo's images: the input beside what the rig does, as a sheet of moments and as a video."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from ...backend.video.clip import Clip
 from ...backend.video.reader import read_frames, write_video
 from ..review.side_by_side_movie import INK, PAPER, draw_caption
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 MOMENTS = 8
 
 
-def input_frames(clip: Clip, size: int) -> list[Picture]:
-    """The clip's frames as squares (size, size, 3) RGB, the whole picture inside."""
+def input_frames(clip: Clip, size: int) -> list[Image]:
+    """The clip's frames as squares (size, size, 3) RGB, the whole image inside."""
     return [letterbox(frame.image, size) for frame in read_frames(clip)]
 
 
-def letterbox(picture: Picture, size: int) -> Picture:
-    height, width = picture.shape[:2]
+def letterbox(image: Image, size: int) -> Image:
+    height, width = image.shape[:2]
     scale = size / max(height, width)
     inside = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(picture, inside, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    small = cv2.resize(image, inside, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     square = np.full((size, size, 3), PAPER, np.uint8)
     top, left = (size - inside[1]) // 2, (size - inside[0]) // 2
     square[top : top + inside[1], left : left + inside[0]] = small
     return square
 
 
-def write_sheet(path: Path, rows: Mapping[str, Sequence[Picture]], times: Sequence[float]) -> None:
-    """One row for each label, at moments spread evenly over the frames, with the time below; all pictures square, one size."""
+def write_sheet(path: Path, rows: Mapping[str, Sequence[Image]], times: Sequence[float]) -> None:
+    """One row for each label, at moments spread evenly over the frames, with the time below; all images square, one size."""
     moments = np.unique(np.linspace(0, len(times) - 1, MOMENTS).round().astype(int))
     lines = []
-    for label, pictures in rows.items():
-        cells = [pictures[i] for i in moments]
+    for label, images in rows.items():
+        cells = [images[i] for i in moments]
         lines.append(np.concatenate([draw_caption(cells[0], label), *cells[1:]], axis=1))
     size = lines[0].shape[0]
     stamps = [np.full((size // 10, size, 3), PAPER, np.uint8) for _ in moments]
@@ -49,7 +49,7 @@ def write_sheet(path: Path, rows: Mapping[str, Sequence[Picture]], times: Sequen
     path.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
-def write_side_by_side(path: Path, rows: Mapping[str, Sequence[Picture]], fps: float) -> None:
+def write_side_by_side(path: Path, rows: Mapping[str, Sequence[Image]], fps: float) -> None:
     """All rows beside each other, frame by frame."""
     labels = list(rows)
     frames = zip(*rows.values(), strict=True)
