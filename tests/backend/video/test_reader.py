@@ -118,7 +118,7 @@ def test_odd_sizes_are_written_with_a_repeated_edge(tmp_path: Path) -> None:
     assert len(frames) == 3 and frames[0].image.shape == (34, 48, 3)
 
 
-@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)])
+@pytest.mark.parametrize(("matrix", "rotations"), [((0, 1, -1, 0), -1), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)])
 def test_rotation_metadata(video: Path, tmp_path: Path, matrix: tuple[int, int, int, int], rotations: int) -> None:
     # The display matrix maps (x, y), y down, to (a x + c y, b x + d y): (0, 1, -1, 0) sends right to down, clockwise.
     turned = Clip(str(rotated(video, tmp_path / "turned.mp4", matrix)))
