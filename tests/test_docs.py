@@ -60,6 +60,11 @@ def flaw_of_link(page: Path, target: str) -> str:
     return ""
 
 
+def files(text: str) -> list[str]:
+    """Files and folders of the repository that a page names in code spans."""
+    return re.findall(r"`((?:addon|backend|docs|tests)/[\w/.-]*)`", text)
+
+
 def quotes(text: str) -> list[str]:
     """The sentences of the program that a page quotes: each line of a block quote is one."""
     return [line.removeprefix(QUOTE).strip() for line in text.splitlines() if line.startswith(QUOTE)]
@@ -130,6 +135,11 @@ def test_links_and_pictures_exist(page: Path) -> None:
     assert not list(filter(None, flaws))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_named_files_exist(page: Path) -> None:
+    assert not [file for file in files(page.read_text(encoding="utf-8")) if not (ROOT / file).exists()]
+
+
 @pytest.mark.parametrize("sentence", quotes((ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")))
 def test_quoted_sentences_are_the_programs(sentence: str) -> None:
     assert is_said(sentence, patterns()), f"docs/troubleshooting.md quotes what no string of the code says: {sentence}"
@@ -153,4 +163,8 @@ def test_the_checks_see_what_they_look_for() -> None:
     assert flaw_of_citation("nothing.md", "") and not flaw_of_citation("network.md", "and others")
     assert links("[a](b.md#c) ![d](e/f.jpg) [g](https://h) `[i](j)`") == ["b.md#c", "e/f.jpg"]
     assert anchor_of("Training and the data set's layout") == "training-and-the-data-sets-layout"
+    assert files("`addon/rig/` and `tests/test_docs.py`, not `python3 build.py` or docs/a.md") == [
+        "addon/rig/",
+        "tests/test_docs.py",
+    ]
     assert quotes("> Bone.\ntext\n\n> Frame.\n") == ["Bone.", "Frame."]
