@@ -88,7 +88,12 @@ def bone_errors(rig: Rig, rotations: Array, true: Array, counted: NDArray[np.boo
 
 
 def measure_movement(
-    rig: Rig, takes: tuple[Array, Array], truth: tuple[Array, Array], copy: tuple[Array, Array], counted: NDArray[np.bool_], unit: float
+    rig: Rig,
+    takes: tuple[Array, Array],
+    truth: tuple[Array, Array],
+    copy: tuple[Array, Array],
+    counted: NDArray[np.bool_],
+    unit: float,
 ) -> dict[str, float | None]:
     """takes, truth, copy: (global rotations (T or 1, J, 3, 3), heads (T or 1, J, 3)) in the network's axes; the heads of a take by
     forward kinematics of its rotations. counted: (J,) bool, joints that are neither static nor props. unit: centimetres per unit
