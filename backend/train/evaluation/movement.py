@@ -68,21 +68,32 @@ def mean_travel(heads: Array) -> float:
     return float(np.linalg.norm(np.diff(heads, axis=0), axis=-1).mean()) if len(heads) > 1 else 0.0
 
 
+def bones_of(rig: Rig, counted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], Array]:
+    """(B,) joints and (B, 3) unit directions at rest, network axes: from each counted joint to its children, and from a leaf to its tail.
+
+    Children that translate hang on nothing, and bones shorter than SHORTEST_BONE of the body have no direction: both are left out.
+    """
+    child = np.flatnonzero((rig.parents >= 0) & ~rig.translates)
+    leaf = np.setdiff1d(np.arange(len(rig.names)), rig.parents)
+    joint = np.concatenate([rig.parents[child], leaf])
+    bones = np.concatenate([rig.heads[child] - rig.heads[rig.parents[child]], rig.tails[leaf] - rig.heads[leaf]])
+    length = np.linalg.norm(bones, axis=-1)
+    long = counted[joint] & (length > SHORTEST_BONE * body_size(rig.heads, counted)) & (length > 0)
+    return joint[long], bones[long] @ network_axes(rig).T / length[long, None]
+
+
 def bone_errors(rig: Rig, rotations: Array, true: Array, counted: NDArray[np.bool_]) -> tuple[float, float]:
     """Global rotations (T, J, 3, 3) in the network's axes -> mean degrees (between bones' directions, of twist about them).
 
-    Bones are those of the counted joints, head to tail, that are longer than SHORTEST_BONE of the body; (0, 0) if there is none.
+    Bones are those of `bones_of`; (0, 0) if there is none.
     """
-    bones = (rig.tails - rig.heads) @ network_axes(rig).T
-    length = np.linalg.norm(bones, axis=-1)
-    long = counted & (length > SHORTEST_BONE * body_size(rig.heads, counted)) & (length > 0)
-    if not long.any():
+    joint, axis = bones_of(rig, counted)
+    if not len(joint):
         return 0.0, 0.0
-    axis = bones[long] / length[long, None]
-    direction, true_direction = ((g[..., long, :, :] @ axis[..., None])[..., 0] for g in (rotations, true))
+    direction, true_direction = ((g[..., joint, :, :] @ axis[..., None])[..., 0] for g in (rotations, true))
     apart = np.arctan2(np.linalg.norm(np.cross(direction, true_direction), axis=-1), (direction * true_direction).sum(-1))
     # G = E G_true: the twist of E about the bone's true direction d is the rotation about d in the swing-twist decomposition of E
-    quaternion = matrix_to_quaternion(rotations[..., long, :, :] @ np.swapaxes(true[..., long, :, :], -1, -2))
+    quaternion = matrix_to_quaternion(rotations[..., joint, :, :] @ np.swapaxes(true[..., joint, :, :], -1, -2))
     twist = 2 * np.arctan2(np.abs((quaternion[..., 1:] * true_direction).sum(-1)), quaternion[..., 0])
     return float(np.rad2deg(apart).mean()), float(np.rad2deg(twist).mean())
 

@@ -46,11 +46,11 @@ def test_half_the_movement_is_half_the_travel() -> None:
 
 
 def arm(world: np.ndarray | None = None) -> Rig:
-    """A bone upwards, one sideways, and one too short to have a direction."""
+    """A bone upwards, one sideways, and a leaf too short to have a direction; tails of bones with children lie anywhere."""
     rest = np.tile(np.eye(4), (3, 1, 1))
     rest[1:, 2, 3] = 1
     rest[2, 0, 3] = 1
-    tails = rest[:, :3, 3] + np.array([[0, 0, 1.0], [1, 0, 0], [0, 0, 1e-3]])
+    tails = rest[:, :3, 3] + np.array([[0, 0.3, 0], [0, 0, 0], [0, 0, 1e-3]])
     nothing = np.zeros(3, bool)
     return Rig("arm", ("a", "b", "c"), np.array([-1, 0, 1]), rest, tails, nothing, nothing, np.eye(3) if world is None else world)
 
