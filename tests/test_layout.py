@@ -15,7 +15,7 @@ ADDON = sorted((ROOT / "addon").rglob("*.py"))
 BLENDER = {"bpy", "mathutils", "bmesh", "gpu", "gpu_extras", "bpy_extras", "bl_math", "addon_utils", "rna_prop_ui"}
 NUMPY_ONLY = (
     "errors", "capture_settings", "geometry.rotations", "geometry.camera", "rig.rig", "rig.skeleton", "rig.point_cloud", "video.clip",
-    "motion.motion", "motion.bvh", "train.evaluation.metrics",
+    "motion.motion", "motion.bvh", "segmentation.isnet_files", "train.evaluation.metrics",
 )  # fmt: skip
 BROAD = {"Exception", "BaseException"}
 LONGEST_FUNCTION = 50  # lines

