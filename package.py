@@ -31,6 +31,7 @@ PYTHONS = ("3.11", "3.13")
 TORCHES = ("cpu", "cuda")
 STAGED = ("addon/**/*.py", "addon/batch/flamenco/*.js", "backend/**/*.py", "backend/data/**/*")
 DEVELOPERS = ("addon/dev/", "backend/train/", "backend/baseline/")  # what only developers use stays out of the zip
+ISNET = "backend/data/isnet-"  # its weights, whose licence is not certain (docs/models.md)
 EPOCH = (2024, 1, 1, 0, 0, 0)  # of every file in a zip: the same bytes whenever it is built
 INIT = '''\
 """AnyRig: keys the motion seen in a video onto any armature."""
@@ -81,9 +82,11 @@ def staged_files() -> dict[str, Path]:
     return files
 
 
-def stage(folder: Path) -> None:
+def stage(folder: Path, isnet: bool = True) -> None:
     """Copy what belongs into the zip, wheels aside."""
     for name, source in staged_files().items():
+        if name.startswith(ISNET) and not isnet:
+            continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
@@ -225,15 +228,15 @@ def settle(source: Path, target: Path) -> None:
                 shutil.copyfileobj(reader, writer, 1 << 20)
 
 
-def package(out: Path, bundle: Bundle | None = None, indexes: Sequence[str] = ()) -> Path:
-    """Build and validate a zip in `out`; it appears there when all is well. Raises PackageError."""
+def package(out: Path, bundle: Bundle | None = None, indexes: Sequence[str] = (), isnet: bool = True) -> Path:
+    """Build and validate a zip in `out`, with ISNet's weights or without; it appears there when all is well. Raises PackageError."""
     tool = [sys.executable, str(extension_tool(Path(sys.prefix)))]
-    suffix = f"-{bundle.name}" if bundle else ""
+    suffix = (f"-{bundle.name}" if bundle else "") + ("" if isnet else "-without-isnet")
     target = out.resolve() / f"anyrig-{manifest_version()}{suffix}.zip"
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="anyrig-") as name:
         folder, raw, done = Path(name, "files"), Path(name, "raw.zip"), Path(name, "done.zip")
-        stage(folder)
+        stage(folder, isnet)
         if bundle:
             add_wheels(folder, bundle, indexes)
         run([*tool, "validate", str(folder)])
@@ -258,6 +261,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--python", action="append", choices=PYTHONS, help="of that Blender: 4.2 to 5.0 have 3.11 (default)")
     top.add_argument("--torch", action="append", choices=TORCHES, help="cpu (default; Metal on macOS) or cuda")
     top.add_argument("--index-url", action="append", default=[], metavar="URL", help="ask here, not where pip is set to")
+    top.add_argument("--without-isnet", action="store_true", help="leave out the weights of uncertain licence (docs/models.md)")
     top.add_argument("--out", type=Path, default=ROOT / "dist")
     return top
 
@@ -275,7 +279,7 @@ def bundles(options: argparse.Namespace) -> list[Bundle | None]:
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     for bundle in bundles(options):
-        package(options.out, bundle, options.index_url)
+        package(options.out, bundle, options.index_url, not options.without_isnet)
     return 0
 
 

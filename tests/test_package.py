@@ -132,6 +132,16 @@ def test_settling_keeps_every_file_and_its_compression(tmp_path: Path):
         assert [info.compress_type for info in archive.infolist()] == [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]
 
 
+def test_isnet_is_left_out_when_asked(small: dict[str, Path], tmp_path: Path):
+    isnet = {path.relative_to(ROOT).as_posix() for path in (ROOT / "backend" / "data").glob("isnet*")}
+    assert len(isnet) == 2
+    small |= dict.fromkeys([*isnet, "backend/data/lite.safetensors"], ROOT / "LICENSE")
+    assert package.main(["--out", str(tmp_path)]) == package.main(["--out", str(tmp_path), "--without-isnet"]) == 0
+    whole, other = sorted(tmp_path.iterdir(), key=lambda path: len(path.name))
+    assert other.name == f"{whole.stem}-without-isnet.zip"
+    assert names_in(whole) - names_in(other) == isnet and "backend/data/lite.safetensors" in names_in(other)
+
+
 def test_a_manifest_that_blender_refuses_leaves_no_zip(small: dict[str, Path], tmp_path: Path):
     bad = tmp_path / "bad.toml"
     text = (ROOT / "blender_manifest.toml").read_text()
