@@ -2,7 +2,7 @@
 
 Architecture of Qin et al. 2022 ("Highly Accurate Dichotomous Image Segmentation"), made of the residual U-blocks of U2-Net
 (Qin et al. 2020). Every convolution is 3 x 3, with the batch norm folded in. B: images, H and W: their height and width, SIDE for
-the published weights. docs/models.md says where those come from.
+the published weights. docs/models.md, ISNet, says where those come from.
 """
 
 from __future__ import annotations
