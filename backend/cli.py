@@ -1,4 +1,4 @@
-"""The command line of the backend: capture, and what train/commands.py adds where it is there. Runs without Blender."""
+"""The command line of the backend: capture, and what train/parsers.py adds in the repository. Runs without Blender."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     weights.set_defaults(run=_weights)
     if find_spec(f"{__package__}.train") is not None:  # left out of the zip
-        from .train.commands import add_commands
+        from .train.parsers import add_commands
 
         add_commands(commands)
     return parser

@@ -186,8 +186,9 @@ for module in {modules!r}:
 """
 
 
-def run_blocked(blocked: set[str], modules: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    code = BLOCKED.format(blocked=blocked, root=str(ROOT), modules=modules)
+def run_blocked(blocked: set[str], modules: tuple[str, ...], then: str = "") -> subprocess.CompletedProcess[str]:
+    """Import the modules of the backend, and run the lines `then`, in a Python that has none of the `blocked` packages."""
+    code = BLOCKED.format(blocked=blocked, root=str(ROOT), modules=modules) + then
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
 
 

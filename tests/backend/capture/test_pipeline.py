@@ -27,6 +27,7 @@ from anyrig.backend.rig.rig import Rig, Target
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
 from anyrig.backend.weights.model_file import load_model
+from anyrig.tests.test_layout import BLENDER, run_blocked
 
 TINY_SETTINGS = Settings(model="tiny", device="cpu")
 
@@ -237,6 +238,35 @@ def test_command_line(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     with np.load(positions) as data:
         assert {"position", "times", "names"} <= set(data.files) and data["position"].shape[0] == 12
     capsys.readouterr()
+
+
+# what only training and tests install (pyproject.toml): a capture has torch, numpy, scipy, OpenCV and safetensors
+NOT_RUN_TIME = {"matplotlib", "PIL", "transformers", "tokenizers", "sentencepiece", "pytest", "hypothesis"}
+
+
+def test_capturing_needs_the_run_time_libraries_alone(video: Path, tmp_path: Path) -> None:
+    rig = tmp_path / "rig.json"
+    rig.write_text(make_rig().to_json())
+    options = ["capture", "--rig", str(rig), "--model", "tiny", "--device", "cpu", "--video", str(video)]
+    options += ["--out", str(tmp_path / "take.npz")]
+    then = f"sys.exit(sys.modules['anyrig.backend.cli'].main({options!r}))"
+    done = run_blocked(BLENDER | NOT_RUN_TIME, ("cli",), then)
+    assert done.returncode == 0, done.stderr
+    assert len(Motion.load(tmp_path / "take.npz")) == 12
+
+
+def test_help_imports_no_training() -> None:
+    show_help = """
+from contextlib import suppress
+for command in ("capture", "weights", "bench", "train", "ablate", "evaluate", "creatures", "cutout", "isnet"):
+    with suppress(SystemExit):
+        sys.modules["anyrig.backend.cli"].main([command, "--help"])
+print(sorted(name for name in sys.modules if name.startswith("anyrig.backend.train.")))
+"""
+    done = run_blocked(BLENDER | NOT_RUN_TIME, ("cli",), show_help)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: python -m backend ") == 9
+    assert done.stdout.rstrip().endswith("['anyrig.backend.train.parsers']")
 
 
 @pytest.mark.parametrize(

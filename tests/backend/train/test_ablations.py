@@ -97,6 +97,12 @@ def test_config_and_sides() -> None:
         config_without(LITE, ["luck"])
 
 
+def test_the_help_names_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ablate", "--help"])
+    assert ", ".join(PARTS) in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_network_without_aids_trains(batch: Batch) -> None:
     torch.manual_seed(0)
     terms = losses(Video2Pose2Rot(config_without(TINY, ["aids"])), batch, torch.ones(2, dtype=torch.bool))
