@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from ..model.inputs import NetworkInputs, SkeletonGraph
 from ..model.layers import (
-    AnchorAttention,
     GraphAttention,
     PlainAttention,
+    ReferenceAttention,
     Rope,
     TemporalBlock,
     merge_heads,
@@ -29,7 +29,7 @@ JOINTS = 150
 
 
 @dataclass(frozen=True)
-class Inputs:
+class GraphInputs:
     """hop, edge (B T, J, J) int; local, everywhere (B T, J, J) bool; mask (B T, J) bool."""
 
     hop: Tensor
@@ -39,26 +39,26 @@ class Inputs:
     mask: Tensor
 
 
-def padded(anchor: NetworkInputs, joints: int = JOINTS) -> NetworkInputs:
-    """The anchor with every skeleton padded to `joints`."""
-    extra = joints - anchor.names.shape[1]
+def padded(inputs: NetworkInputs, joints: int = JOINTS) -> NetworkInputs:
+    """The inputs with every skeleton padded to `joints`."""
+    extra = joints - inputs.names.shape[1]
 
     def grown(x: Tensor, axes: int = 1, value: float = 0) -> Tensor:
         """`axes` joint axes, the last ones or those before a last axis of channels."""
         channels = [0, 0] if x.is_floating_point() else []
         return F.pad(x, channels + [0, extra] * axes, value=value)
 
-    graph = anchor.graph
+    graph = inputs.graph
     index = torch.arange(joints, device=graph.parents.device).expand(len(graph.parents), -1)
     parents = torch.cat([graph.parents, index[:, joints - extra :]], dim=1)
     grown_graph = SkeletonGraph(grown(graph.relation, 2, 6 * 5 + 4), grown(graph.ancestors, 2), grown(graph.mask), parents)
     return replace(
-        anchor, graph=grown_graph, names=grown(anchor.names), offsets=grown(anchor.offsets), position=grown(anchor.position),
-        rot6d=grown(anchor.rot6d), static_position=grown(anchor.static_position), static_rotation=grown(anchor.static_rotation),
+        inputs, graph=grown_graph, names=grown(inputs.names), offsets=grown(inputs.offsets), position=grown(inputs.position),
+        rot6d=grown(inputs.rot6d), static_position=grown(inputs.static_position), static_rotation=grown(inputs.static_rotation),
     )  # fmt: skip
 
 
-def inputs_of(graph: SkeletonGraph, frames: int) -> Inputs:
+def repeat_graph(graph: SkeletonGraph, frames: int) -> GraphInputs:
     """A skeleton's graph inputs, once for every frame."""
 
     def repeated(x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def inputs_of(graph: SkeletonGraph, frames: int) -> Inputs:
 
     everywhere = graph.mask[:, None] & graph.mask[:, :, None]
     hop, edge = graph.relation // 6, graph.relation % 6
-    return Inputs(*(repeated(x) for x in (hop, edge, graph.ancestors & everywhere, everywhere, graph.mask)))
+    return GraphInputs(*(repeated(x) for x in (hop, edge, graph.ancestors & everywhere, everywhere, graph.mask)))
 
 
 def softmax(scores: Tensor, seen: Tensor) -> Tensor:
@@ -76,19 +76,19 @@ def softmax(scores: Tensor, seen: Tensor) -> Tensor:
     return scores.softmax(-1) * seen
 
 
-def attend_graph(block: GraphAttention, x: Tensor, inputs: Inputs, local: bool) -> Tensor:
+def attend_graph(block: GraphAttention, x: Tensor, relations: GraphInputs, local: bool) -> Tensor:
     """x (B T, J, D) -> the same shape."""
     q, k, v = (split_heads(linear(x), block.heads) for linear in (block.linear_q, block.linear_k, block.linear_v))
     scores = q @ k.transpose(-1, -2)
     for rows, table, index in (
-        (q, block.topology_query_emb, inputs.hop),
-        (k, block.topology_key_emb, inputs.hop),
-        (q, block.edge_query_emb, inputs.edge),
-        (k, block.edge_key_emb, inputs.edge),
+        (q, block.topology_query_emb, relations.hop),
+        (k, block.topology_key_emb, relations.hop),
+        (q, block.edge_query_emb, relations.edge),
+        (k, block.edge_key_emb, relations.edge),
     ):
         terms = rows @ table.weight.unflatten(-1, (block.heads, -1)).permute(1, 2, 0)  # (B T, H, J, 6)
         scores = scores + terms.gather(-1, index[:, None].repeat(1, block.heads, 1, 1))
-    seen = (inputs.local if local else inputs.everywhere)[:, None]
+    seen = (relations.local if local else relations.everywhere)[:, None]
     weights = softmax(scores * q.shape[-1] ** -0.5, seen)
     return block.output_layer(merge_heads(weights @ v))
 
@@ -152,25 +152,25 @@ def temporal(block: TemporalBlock, x: Tensor) -> Tensor:
     return (x + block.ffn(block.norm2(x))).unflatten(0, (batch, joints)).transpose(1, 2)
 
 
-def cross(block: AnchorAttention, x: Tensor, anchors: Tensor) -> Tensor:
-    """x (B, T, J, D), anchors (B, N, J, D) -> as x: every joint's frames to that joint's anchors."""
+def cross(block: ReferenceAttention, x: Tensor, pairs: Tensor) -> Tensor:
+    """x (B, T, J, D), pairs (B, N, J, D) -> as x: every joint's frames to that joint's pairs."""
     batch, _, joints, _ = x.shape
-    q, kv = (norm(y).transpose(1, 2).flatten(0, 1) for norm, y in ((block.norm_q, x), (block.norm_kv, anchors)))
+    q, kv = (norm(y).transpose(1, 2).flatten(0, 1) for norm, y in ((block.norm_q, x), (block.norm_kv, pairs)))
     out = block.out_proj(block.attn(q, kv, kv, need_weights=False)[0])
     return out.unflatten(0, (batch, joints)).transpose(1, 2)
 
 
-def over_graph(block: GraphAttention, x: Tensor, inputs: Inputs, local: bool) -> Tensor:
-    return attend_graph(block, x.flatten(0, 1), inputs, local).reshape(x.shape)
+def over_graph(block: GraphAttention, x: Tensor, relations: GraphInputs, local: bool) -> Tensor:
+    return attend_graph(block, x.flatten(0, 1), relations, local).reshape(x.shape)
 
 
-def video2pose(stage: Video2Pose, image: Tensor, anchor: NetworkInputs) -> Tensor:
+def video2pose(stage: Video2Pose, image: Tensor, inputs: NetworkInputs) -> Tensor:
     """Stage 1: image tokens (B, T, S, C) -> positions (B, T, J, 3)."""
     encoder, model = stage.ref_encoder, stage.temporal_model
     batch, frames = image.shape[:2]
-    one, every = inputs_of(anchor.graph, 1), inputs_of(anchor.graph, frames)
-    x = encoder.pose_proj(sinusoids(anchor.position[:, 0])) + encoder.joint_t5proj(anchor.names)
-    tokens = encoder.img_proj(anchor.tokens)
+    one, every = repeat_graph(inputs.graph, 1), repeat_graph(inputs.graph, frames)
+    x = encoder.pose_proj(sinusoids(inputs.position[:, 0])) + encoder.joint_t5proj(inputs.names)
+    tokens = encoder.img_proj(inputs.tokens)
     all_tokens = torch.ones(tokens.shape[:2], dtype=torch.bool, device=x.device)
     for i, block in enumerate(encoder.fusion_blocks):
         x = x + attend_graph(block.graph_attn, x, one, i % 2 == 0)
@@ -184,49 +184,49 @@ def video2pose(stage: Video2Pose, image: Tensor, anchor: NetworkInputs) -> Tenso
         x = x + attend(block.self_attn, y, y, every.mask).unflatten(0, (batch, frames))
         x = x + attend_frames(block.cross_attn, block.norm2(x), tokens, block.radius, model.rope)
         x = x + over_graph(graph, x, every, i % 2 == 0)
-    return torch.where(anchor.static_position[:, None, :, None], anchor.position[:, :1], model.head(x))
+    return torch.where(inputs.static_position[:, None, :, None], inputs.position[:, :1], model.head(x))
 
 
-def pose2rot(stage: Pose2Rot, position: Tensor, anchor: NetworkInputs) -> Tensor:
+def pose2rot(stage: Pose2Rot, position: Tensor, inputs: NetworkInputs) -> Tensor:
     """Stage 2: positions (B, T, J, 3) -> local rot6d (B, T, J, 6)."""
     frames = position.shape[1]
-    one, pairs, every = (inputs_of(anchor.graph, count) for count in (1, anchor.position.shape[1], frames))
+    one, pairs, every = (repeat_graph(inputs.graph, count) for count in (1, inputs.position.shape[1], frames))
     coder = stage.rest_encoder
-    rest = (coder.offset_proj(anchor.offsets) + coder.joint_t5proj(anchor.names))[:, None]
+    rest = (coder.offset_proj(inputs.offsets) + coder.joint_t5proj(inputs.names))[:, None]
     for i, layer in enumerate(coder.layers):
         rest = rest + over_graph(layer.graph, layer.norm(rest), one, i % 2 == 0)
         rest = rest + layer.ffn(layer.ffn_norm(rest))
     rest = coder.out_norm(rest)
     coder = stage.memory_encoder
-    memory = coder.pose_proj(anchor.position) + coder.rot_proj(anchor.rot6d) + coder.joint_t5proj(anchor.names)[:, None]
+    memory = coder.pose_proj(inputs.position) + coder.rot_proj(inputs.rot6d) + coder.joint_t5proj(inputs.names)[:, None]
     for i, layer in enumerate(coder.layers):
         memory = layer.film(memory, rest)
         memory = memory + over_graph(layer.graph, layer.norm1(memory), pairs, i % 2 == 0)
         memory = memory + layer.ffn(layer.norm2(memory))
     memory = coder.out_norm(memory)
     coder = stage.pose_encoder
-    x = coder.in_proj(position) + coder.joint_t5proj(anchor.names)[:, None]
+    x = coder.in_proj(position) + coder.joint_t5proj(inputs.names)[:, None]
     blocks = zip(coder.rest_film_blocks, coder.temporal_blocks, coder.graph_blocks, strict=True)
     for i, (film, frames_block, graph) in enumerate(blocks):
         x = temporal(frames_block, film(x, rest))
         x = x + over_graph(graph, x, every, i % 2 == 0)
-    return _decoded(stage, coder.out_norm(x), rest, memory, every, anchor)
+    return _decoded(stage, coder.out_norm(x), rest, memory, every, inputs)
 
 
-def _decoded(stage: Pose2Rot, pose: Tensor, rest: Tensor, memory: Tensor, every: Inputs, anchor: NetworkInputs) -> Tensor:
+def _decoded(stage: Pose2Rot, pose: Tensor, rest: Tensor, memory: Tensor, every: GraphInputs, inputs: NetworkInputs) -> Tensor:
     decoder = stage.decoder
-    x = pose + decoder.joint_t5proj(anchor.names)[:, None]
+    x = pose + decoder.joint_t5proj(inputs.names)[:, None]
     for i, block in enumerate(decoder.blocks):
         x = temporal(block.temporal, block.film(x, rest))
         x = x + over_graph(block.graph, block.graph_norm(x), every, i % 2 == 0)
         if block.cross is not None:
             x = x + cross(block.cross, x, memory)
         x = x + block.ffn(block.ffn_norm(x))
-    return torch.where(anchor.static_rotation[:, None, :, None], anchor.rot6d[:, :1], decoder.head(x))
+    return torch.where(inputs.static_rotation[:, None, :, None], inputs.rot6d[:, :1], decoder.head(x))
 
 
-def run(network: Video2Pose2Rot, image: Tensor, anchor: NetworkInputs, joints: int = JOINTS) -> tuple[Tensor, Tensor]:
+def run(network: Video2Pose2Rot, image: Tensor, inputs: NetworkInputs, joints: int = JOINTS) -> tuple[Tensor, Tensor]:
     """image (B, T, S, C) -> positions (B, T, J, 3), local rot6d (B, T, J, 6), for all `joints`."""
-    grown = padded(anchor, joints)
+    grown = padded(inputs, joints)
     position = video2pose(network.video2pos, image, grown)
     return position, pose2rot(network.pos2rot, position, grown)

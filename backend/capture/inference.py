@@ -93,7 +93,7 @@ def windows(frames: int, margin: int, core: int = CORE) -> Iterator[tuple[int, i
 @torch.inference_mode()
 def predict_positions(
     network: Video2Pose2Rot,
-    anchor: NetworkInputs,
+    inputs: NetworkInputs,
     chunks: Iterable[Tensor],
     frames: int,
     core: int = CORE,
@@ -103,27 +103,27 @@ def predict_positions(
 
     Only one window of tokens is held. half: the type of its products, None for that of the weights.
     """
-    source, held, first = iter(chunks), anchor.tokens.new_zeros(0, *anchor.tokens.shape[1:]), 0
+    source, held, first = iter(chunks), inputs.tokens.new_zeros(0, *inputs.tokens.shape[1:]), 0
     for low, high, start, end in windows(frames, network.config.margins[0], core):
         parts, first, count = [held[low - first :]], low, len(held) - (low - first)
         while low + count < high:
             parts.append(next(source).to(held))
             count += len(parts[-1])
         held = torch.cat(parts)
-        with autocast(anchor.tokens.device, half):
-            position = network.video2pos(held[None, : high - low], anchor)[0]
-        yield position[:, start - low : end - low].to(anchor.position.dtype)
+        with autocast(inputs.tokens.device, half):
+            position = network.video2pos(held[None, : high - low], inputs)[0]
+        yield position[:, start - low : end - low].to(inputs.position.dtype)
 
 
 @torch.inference_mode()
 def predict_rotations(
-    network: Video2Pose2Rot, anchor: NetworkInputs, position: Tensor, core: int = CORE, half: torch.dtype | None = None
+    network: Video2Pose2Rot, inputs: NetworkInputs, position: Tensor, core: int = CORE, half: torch.dtype | None = None
 ) -> Iterator[Tensor]:
     """Stage 2 over positions (B, T, J, 3) -> local rot6d (B, n', J, 6) in order."""
     for low, high, start, end in windows(position.shape[1], network.config.margins[1], core):
         with autocast(position.device, half):
-            rot6d = network.pos2rot(position[:, low:high], anchor)
-        yield rot6d[:, start - low : end - low].to(anchor.rot6d.dtype)
+            rot6d = network.pos2rot(position[:, low:high], inputs)
+        yield rot6d[:, start - low : end - low].to(inputs.rot6d.dtype)
 
 
 def collect(parts: Iterator[Tensor], frames: int, tick: Callable[[int], Any]) -> Generator[Any, None, Tensor]:

@@ -139,10 +139,10 @@ def run_video2pose(
         views, tokens = _choose_views(model, plan, targets, clear_crops(model, clip, subject, squares))
     rigs = [target.rig for target in targets]
     references = [target.references[view] for target, view in zip(targets, views, strict=True)]
-    anchor, scales = network_inputs_of(model, rigs, references, tokens)
+    inputs, scales = network_inputs_of(model, rigs, references, tokens)
     frames = len(subject.times)
     with clock("video2pose"), closing(_tokens(model, plan, _crops(model, clip, subject, squares))) as chunks:
-        parts = predict_positions(model.network, anchor, chunks, frames, plan.core, plan.half)
+        parts = predict_positions(model.network, inputs, chunks, frames, plan.core, plan.half)
         position = yield from collect(parts, frames, lambda done: Progress("Reading the motion", done, frames))
     takes = split_predictions(rigs, references, scales, position, None, model.config.tips)
     return Stage1Result(subject, takes, views, clock.seconds)
@@ -156,13 +156,13 @@ def run_pose2rot(
     rigs, references = [take.rig for take in takes], [take.reference for take in takes]
     # stage 2 reads the pose of the reference alone: its image may be blank
     blank = torch.zeros(len(takes), 1, model.config.image_width, device=model.encoder.device)
-    anchor, scales = network_inputs_of(model, rigs, references, blank)
-    frames, joints = len(takes[0].position), anchor.names.shape[1]
+    inputs, scales = network_inputs_of(model, rigs, references, blank)
+    frames, joints = len(takes[0].position), inputs.names.shape[1]
     position = blank.new_zeros(len(takes), frames, joints, 3)
     for row, take, scale in zip(position, takes, scales, strict=True):
         row[:, : take.position.shape[1]] = torch.from_numpy(take.position / scale).to(position.dtype)
     with (clock or Clock())("pose2rot"):
-        parts = predict_rotations(model.network, anchor, position, plan.core, plan.half)
+        parts = predict_rotations(model.network, inputs, position, plan.core, plan.half)
         rot6d = yield from collect(parts, frames, lambda done: Progress("Solving rotations", done, frames))
     return split_predictions(rigs, references, scales, position, rot6d, model.config.tips)
 

@@ -1,4 +1,4 @@
-"""From a rig and its reference pairs to the tensors of `model.Anchor`, for one rig or a padded batch of them."""
+"""From a rig and its reference pairs to the tensors of `inputs.NetworkInputs`, for one rig or a padded batch of them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SkeletonFeatures:
 class ReferencePairs:
     """N reference pairs of one rig in their cameras' frames, divided by `scale` (rig units per normalised unit).
 
-    position (N, K, 3), rot6d (N, K, 6), uv (K, 2) and unit as in model.Anchor, for the first pair.
+    position (N, K, 3), rot6d (N, K, 6), uv (K, 2) and unit as in inputs.NetworkInputs, for the first pair.
     """
 
     scale: float
@@ -118,7 +118,7 @@ def pixels_per_unit(projection: Array, point: Array) -> float:
 
 
 def collate(bodies: Sequence[SkeletonFeatures], pairs: Sequence[ReferencePairs], tokens: Tensor) -> NetworkInputs:
-    """B rigs -> one Anchor padded to the largest, on the device and in the dtype of tokens (B, S, C).
+    """B rigs -> NetworkInputs padded to the largest, on the device and in the dtype of tokens (B, S, C).
 
     All rigs must bring the same number of reference pairs.
     """

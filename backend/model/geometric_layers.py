@@ -73,29 +73,29 @@ class SoftArgmax2D(nn.Module):
         nn.init.zeros_(self.zoom.weight)
         nn.init.zeros_(self.zoom.bias)
 
-    def forward(self, x: Tensor, tokens: Tensor, image: Tensor, anchor: NetworkInputs) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor, image: Tensor, inputs: NetworkInputs) -> Tensor:
         """-> uv (B, T, J, 2). The scores start as a bell around the joint's place in the reference, where the frame looks
         like the reference does at the joint. image (B, T, S, C): the tokens before projection."""
         centres = self.places.centres()
         scores = self.to_q(self.norm(x)) @ self.to_k(tokens).transpose(-1, -2) * x.shape[-1] ** -0.5
-        shown = self.places.sampled(self.look(self.places.norm(anchor.tokens)), anchor.uv)
+        shown = self.places.sampled(self.look(self.places.norm(inputs.tokens)), inputs.uv)
         alike = F.normalize(shown, dim=-1)[:, None] @ F.normalize(self.look(image), dim=-1).transpose(-1, -2)
-        distance = (anchor.uv[:, None, :, None] - centres).square().sum(-1)
+        distance = (inputs.uv[:, None, :, None] - centres).square().sum(-1)
         scores = scores + self.likeness.exp() * alike - distance / (2 * torch.exp(2 * self.spread))
         with exact(scores):  # half precision would round the places to a grid of its own
             return scores.to(centres.dtype).softmax(-1) @ centres
 
-    def moved(self, x: Tensor, uv: Tensor, anchor: NetworkInputs) -> Tensor:
+    def moved(self, x: Tensor, uv: Tensor, inputs: NetworkInputs) -> Tensor:
         """uv (B, T, J, 2) -> how far the joints have moved in the image plane since the reference, (B, T, J, 3) with z = 0.
 
         uv is y down and relative to the crop, whose half side is `unit` long in the reference and exp(zoom) times that in
         the clip: root-relative in-plane position = (u_j - u_root, -(v_j - v_root)) * half side.
         """
-        mask = anchor.graph.mask[:, None, :, None]
+        mask = inputs.graph.mask[:, None, :, None]
         pooled = (self.norm(x) * mask).sum(2, keepdim=True) / mask.sum(2, keepdim=True)
-        unit = anchor.unit[:, None, None, None].to(uv.dtype)
+        unit = inputs.unit[:, None, None, None].to(uv.dtype)
         half = unit * torch.exp(self.zoom(pooled).clamp(-1, 1).to(uv.dtype))
-        seen = (uv - uv[:, :, :1]) * half - (anchor.uv - anchor.uv[:, :1])[:, None] * unit
+        seen = (uv - uv[:, :, :1]) * half - (inputs.uv - inputs.uv[:, :1])[:, None] * unit
         return torch.stack([seen[..., 0], -seen[..., 1], torch.zeros_like(seen[..., 0])], dim=-1)
 
 
@@ -111,11 +111,11 @@ class DepthLifter(nn.Module):
         self.temporal = nn.ModuleList(blocks)
         self.layers = nn.ModuleList(GraphLayer(config.width, config.heads, config.dropout) for _ in range(config.lift_layers))
 
-    def forward(self, x: Tensor, uv: Tensor, moved: Tensor, anchor: NetworkInputs) -> Tensor:
-        reference = anchor.position[:, :1].expand_as(moved)
-        x = x + self.input(torch.cat([uv - anchor.uv[:, None], moved, reference], dim=-1))
+    def forward(self, x: Tensor, uv: Tensor, moved: Tensor, inputs: NetworkInputs) -> Tensor:
+        reference = inputs.position[:, :1].expand_as(moved)
+        x = x + self.input(torch.cat([uv - inputs.uv[:, None], moved, reference], dim=-1))
         for i, (temporal, layer) in enumerate(zip(self.temporal, self.layers, strict=True)):
-            x = layer(temporal(x), anchor.graph, local=i % 2 == 0)
+            x = layer(temporal(x), inputs.graph, local=i % 2 == 0)
         return x
 
 
@@ -129,20 +129,20 @@ class IKPrior(nn.Module):
         nn.init.zeros_(self.trust[1].weight)
         nn.init.constant_(self.trust[1].bias, -1.0)
 
-    def rotations(self, position: Tensor, anchor: NetworkInputs) -> Tensor:
+    def rotations(self, position: Tensor, inputs: NetworkInputs) -> Tensor:
         """(B, T, J, 6) local rot6d; no gradient passes."""
-        graph, dtype = anchor.graph, anchor.rot6d.dtype
+        graph, dtype = inputs.graph, inputs.rot6d.dtype
         with exact(position):
-            ref_turns = local_to_global(graph.parents, rot6d_to_matrix(anchor.rot6d[:, :1]))[:, 0]
+            ref_turns = local_to_global(graph.parents, rot6d_to_matrix(inputs.rot6d[:, :1]))[:, 0]
             global_rotations = anchored_ik(
-                graph.parents, graph.mask, position.detach().to(dtype), anchor.position[:, 0], ref_turns
+                graph.parents, graph.mask, position.detach().to(dtype), inputs.position[:, 0], ref_turns
             )
             return matrix_to_rot6d(global_to_local(graph.parents, global_rotations))
 
-    def features(self, geometric: Tensor, position: Tensor, anchor: NetworkInputs) -> Tensor:
-        return self.input(torch.cat([geometric - anchor.rot6d[:, :1], position - anchor.position[:, :1]], dim=-1))
+    def features(self, geometric: Tensor, position: Tensor, inputs: NetworkInputs) -> Tensor:
+        return self.input(torch.cat([geometric - inputs.rot6d[:, :1], position - inputs.position[:, :1]], dim=-1))
 
-    def mix(self, residual: Tensor, x: Tensor, geometric: Tensor, anchor: NetworkInputs) -> Tensor:
+    def mix(self, residual: Tensor, x: Tensor, geometric: Tensor, inputs: NetworkInputs) -> Tensor:
         """Reference + trust (estimate - reference) + residual."""
         trust = self.trust(x).sigmoid().to(residual.dtype)
-        return anchor.rot6d[:, :1] + trust * (geometric - anchor.rot6d[:, :1]) + residual
+        return inputs.rot6d[:, :1] + trust * (geometric - inputs.rot6d[:, :1]) + residual

@@ -249,8 +249,8 @@ class Film(nn.Module):
         return x * (1 + 0.1 * scale) + shift
 
 
-class AnchorAttention(nn.Module):
-    """Per joint, its frames attend to that joint's N reference anchors."""
+class ReferenceAttention(nn.Module):
+    """Per joint, its frames attend to that joint's N reference pairs."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -259,15 +259,15 @@ class AnchorAttention(nn.Module):
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.out_proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, anchors: Tensor) -> Tensor:
-        """x (B, T, J, D), anchors (B, N, J, D) -> (B, T or 1, J, D); with one anchor the query does not matter."""
+    def forward(self, x: Tensor, pairs: Tensor) -> Tensor:
+        """x (B, T, J, D), pairs (B, N, J, D) -> (B, T or 1, J, D); with one pair the query does not matter."""
         weights, biases = self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3)
-        context = self.norm_kv(anchors)
+        context = self.norm_kv(pairs)
         value = F.linear(context, weights[2], biases[2])
-        if anchors.shape[1] > 1:
+        if pairs.shape[1] > 1:
             q = F.linear(self.norm_q(x), weights[0], biases[0])
             k = F.linear(context, weights[1], biases[1])
-            # (B, T, J, D) -> (B, J, H, T, d): a joint's frames against the same joint's anchors
+            # (B, T, J, D) -> (B, J, H, T, d): a joint's frames against the same joint's pairs
             q, k, v = (split_heads(y.transpose(1, 2), self.heads) for y in (q, k, value))
             value = merge_heads(attention(q, k, v)).transpose(1, 2)
         return self.out_proj(self.attn.out_proj(value))

@@ -13,13 +13,13 @@ from .config import Config
 from .geometric_layers import DepthLifter, IKPrior, PositionEncoder2D, SoftArgmax2D
 from .inputs import NetworkInputs, SkeletonGraph
 from .layers import (
-    AnchorAttention,
     ExactHead,
     ExactLinear,
     Film,
     GraphAttention,
     GraphLayer,
     PlainAttention,
+    ReferenceAttention,
     Rope,
     TemporalBlock,
     feed_forward,
@@ -66,15 +66,15 @@ class ReferenceEncoder(nn.Module):
         self.final_norm = nn.LayerNorm(config.width)
         self.places = PositionEncoder2D(config) if config.aids else None
 
-    def forward(self, anchor: NetworkInputs) -> Tensor:
-        x = self.pose_proj(sinusoids(anchor.position[:, :1])) + self.joint_t5proj(anchor.names)[:, None]
+    def forward(self, inputs: NetworkInputs) -> Tensor:
+        x = self.pose_proj(sinusoids(inputs.position[:, :1])) + self.joint_t5proj(inputs.names)[:, None]
         if self.places is None:
-            tokens = self.img_proj(anchor.tokens)[:, None]
+            tokens = self.img_proj(inputs.tokens)[:, None]
         else:
-            tokens = (self.img_proj(self.places.norm(anchor.tokens)) + self.places.tokens())[:, None]
-            x = x + self.places.joints(tokens[:, 0], anchor.uv)[:, None]
+            tokens = (self.img_proj(self.places.norm(inputs.tokens)) + self.places.tokens())[:, None]
+            x = x + self.places.joints(tokens[:, 0], inputs.uv)[:, None]
         for i, block in enumerate(self.fusion_blocks):
-            x = block(x, tokens, anchor.graph, local=i % 2 == 0)
+            x = block(x, tokens, inputs.graph, local=i % 2 == 0)
         return self.final_norm(x)
 
 
@@ -108,7 +108,7 @@ class TemporalModel(nn.Module):
         self.readout = SoftArgmax2D(config) if config.aids else None
         self.lift = DepthLifter(config) if config.aids else None
 
-    def forward(self, query: Tensor, image: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor | None]:
+    def forward(self, query: Tensor, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
         if self.readout is None:
             tokens = self.img_proj(image)
         else:
@@ -116,13 +116,13 @@ class TemporalModel(nn.Module):
             tokens = self.img_proj(image) + self.readout.places.tokens()
         x = query.expand(-1, image.shape[1], -1, -1)
         for i, (block, graph) in enumerate(zip(self.blocks_img, self.blocks_graph, strict=True)):
-            x = block(x, tokens, anchor.graph.mask, self.rope)
-            x = x + graph(x, anchor.graph, local=i % 2 == 0)
+            x = block(x, tokens, inputs.graph.mask, self.rope)
+            x = x + graph(x, inputs.graph, local=i % 2 == 0)
         if self.readout is None or self.lift is None:
-            return self.head(x).to(anchor.position.dtype), None
-        uv = self.readout(x, tokens, image, anchor)
-        moved = self.readout.moved(x, uv, anchor)
-        position = anchor.position[:, :1] + moved + self.head(self.lift(x, uv, moved, anchor)).to(moved.dtype)
+            return self.head(x).to(inputs.position.dtype), None
+        uv = self.readout(x, tokens, image, inputs)
+        moved = self.readout.moved(x, uv, inputs)
+        position = inputs.position[:, :1] + moved + self.head(self.lift(x, uv, moved, inputs)).to(moved.dtype)
         return position - position[:, :, :1], uv
 
 
@@ -137,10 +137,10 @@ class Video2Pose(nn.Module):
             nn.init.zeros_(self.temporal_model.head[3].weight)
             nn.init.zeros_(self.temporal_model.head[3].bias)
 
-    def forward(self, image: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor | None]:
+    def forward(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
         """image (B, T, S, C), or (1, T, S, C) for all rigs -> positions (B, T, J, 3) and, with the aids, uv (B, T, J, 2)."""
-        position, uv = self.temporal_model(self.ref_encoder(anchor), image, anchor)
-        return torch.where(anchor.static_position[:, None, :, None], anchor.position[:, :1], position), uv
+        position, uv = self.temporal_model(self.ref_encoder(inputs), image, inputs)
+        return torch.where(inputs.static_position[:, None, :, None], inputs.position[:, :1], position), uv
 
 
 class RestEncoder(nn.Module):
@@ -153,10 +153,10 @@ class RestEncoder(nn.Module):
         self.layers = nn.ModuleList(GraphLayer(config.width, config.heads, config.dropout) for _ in range(config.rest_layers))
         self.out_norm = nn.LayerNorm(config.width)
 
-    def forward(self, anchor: NetworkInputs) -> Tensor:
-        x = (self.offset_proj(anchor.offsets) + self.joint_t5proj(anchor.names))[:, None]
+    def forward(self, inputs: NetworkInputs) -> Tensor:
+        x = (self.offset_proj(inputs.offsets) + self.joint_t5proj(inputs.names))[:, None]
         for i, layer in enumerate(self.layers):
-            x = layer(x, anchor.graph, local=i % 2 == 0)
+            x = layer(x, inputs.graph, local=i % 2 == 0)
         return self.out_norm(x)
 
 
@@ -174,12 +174,12 @@ class PoseEncoder(nn.Module):
         self.graph_blocks = nn.ModuleList(GraphAttention(width, config.heads) for _ in range(count))
         self.out_norm = nn.LayerNorm(width)
 
-    def forward(self, position: Tensor, rest: Tensor, anchor: NetworkInputs) -> Tensor:
-        x = self.in_proj(position) + self.joint_t5proj(anchor.names)[:, None]
+    def forward(self, position: Tensor, rest: Tensor, inputs: NetworkInputs) -> Tensor:
+        x = self.in_proj(position) + self.joint_t5proj(inputs.names)[:, None]
         blocks = zip(self.rest_film_blocks, self.temporal_blocks, self.graph_blocks, strict=True)
         for i, (film, temporal, graph) in enumerate(blocks):
             x = temporal(film(x, rest))
-            x = x + graph(x, anchor.graph, local=i % 2 == 0)
+            x = x + graph(x, inputs.graph, local=i % 2 == 0)
         return self.out_norm(x)
 
 
@@ -209,10 +209,10 @@ class MemoryEncoder(nn.Module):
         self.layers = nn.ModuleList(MemoryLayer(config) for _ in range(config.memory_layers))
         self.out_norm = nn.LayerNorm(config.width)
 
-    def forward(self, rest: Tensor, anchor: NetworkInputs) -> Tensor:
-        x = self.pose_proj(anchor.position) + self.rot_proj(anchor.rot6d) + self.joint_t5proj(anchor.names)[:, None]
+    def forward(self, rest: Tensor, inputs: NetworkInputs) -> Tensor:
+        x = self.pose_proj(inputs.position) + self.rot_proj(inputs.rot6d) + self.joint_t5proj(inputs.names)[:, None]
         for i, layer in enumerate(self.layers):
-            x = layer(x, rest, anchor.graph, local=i % 2 == 0)
+            x = layer(x, rest, inputs.graph, local=i % 2 == 0)
         return self.out_norm(x)
 
 
@@ -226,7 +226,7 @@ class DecoderBlock(nn.Module):
         self.temporal = TemporalBlock(width, config.heads, config.joint_radius, config.dropout)
         self.graph_norm, self.ffn_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.graph = GraphAttention(width, config.heads)
-        self.cross = AnchorAttention(width, config.heads) if cross else None
+        self.cross = ReferenceAttention(width, config.heads) if cross else None
         self.ffn = feed_forward(width, config.dropout)
 
     def forward(self, x: Tensor, rest: Tensor, memory: Tensor, graph: SkeletonGraph, local: bool) -> Tensor:
@@ -238,7 +238,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Pose features and anchors -> local rot6d (B, T, J, 6)."""
+    """Pose features and pairs -> local rot6d (B, T, J, 6)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -251,20 +251,20 @@ class Decoder(nn.Module):
             nn.init.zeros_(self.head[3].weight)
             nn.init.zeros_(self.head[3].bias)
 
-    def forward(self, pose: Tensor, position: Tensor, rest: Tensor, memory: Tensor, anchor: NetworkInputs) -> Tensor:
-        x = pose + self.joint_t5proj(anchor.names)[:, None]
+    def forward(self, pose: Tensor, position: Tensor, rest: Tensor, memory: Tensor, inputs: NetworkInputs) -> Tensor:
+        x = pose + self.joint_t5proj(inputs.names)[:, None]
         if self.estimate is None:
-            return self._read(x, rest, memory, anchor)[0]
-        geometric = self.estimate.rotations(position, anchor)
-        x = x + self.estimate.features(geometric, position, anchor)
-        out, x = self._read(x, rest, memory, anchor)
-        return self.estimate.mix(out, x, geometric, anchor)
+            return self._read(x, rest, memory, inputs)[0]
+        geometric = self.estimate.rotations(position, inputs)
+        x = x + self.estimate.features(geometric, position, inputs)
+        out, x = self._read(x, rest, memory, inputs)
+        return self.estimate.mix(out, x, geometric, inputs)
 
-    def _read(self, x: Tensor, rest: Tensor, memory: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor]:
+    def _read(self, x: Tensor, rest: Tensor, memory: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor]:
         """-> what the head says, (B, T, J, 6) in the exact dtype, and the features it was read from."""
         for i, block in enumerate(self.blocks):
-            x = block(x, rest, memory, anchor.graph, local=i % 2 == 0)
-        return self.head(x).to(anchor.rot6d.dtype), x
+            x = block(x, rest, memory, inputs.graph, local=i % 2 == 0)
+        return self.head(x).to(inputs.rot6d.dtype), x
 
 
 class Pose2Rot(nn.Module):
@@ -277,12 +277,12 @@ class Pose2Rot(nn.Module):
         self.memory_encoder = MemoryEncoder(config)
         self.decoder = Decoder(config)
 
-    def forward(self, position: Tensor, anchor: NetworkInputs) -> Tensor:
+    def forward(self, position: Tensor, inputs: NetworkInputs) -> Tensor:
         """Positions (B, T, J, 3) -> local rot6d (B, T, J, 6)."""
-        rest = self.rest_encoder(anchor)
-        pose = self.pose_encoder(position, rest, anchor)
-        rot6d = self.decoder(pose, position, rest, self.memory_encoder(rest, anchor), anchor)
-        return torch.where(anchor.static_rotation[:, None, :, None], anchor.rot6d[:, :1], rot6d)
+        rest = self.rest_encoder(inputs)
+        pose = self.pose_encoder(position, rest, inputs)
+        rot6d = self.decoder(pose, position, rest, self.memory_encoder(rest, inputs), inputs)
+        return torch.where(inputs.static_rotation[:, None, :, None], inputs.rot6d[:, :1], rot6d)
 
 
 class Video2Pose2Rot(nn.Module):
@@ -294,7 +294,7 @@ class Video2Pose2Rot(nn.Module):
         self.video2pos = Video2Pose(config)
         self.pos2rot = Pose2Rot(config)
 
-    def forward(self, image: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor]:
         """image (B, T, S, C) -> positions (B, T, J, 3), local rot6d (B, T, J, 6)."""
-        position, _ = self.video2pos(image, anchor)
-        return position, self.pos2rot(position, anchor)
+        position, _ = self.video2pos(image, inputs)
+        return position, self.pos2rot(position, inputs)

@@ -61,7 +61,7 @@ def random_names(width: int) -> Callable[[Sequence[str]], np.ndarray]:
     return lambda names: np.random.default_rng(len(names)).normal(size=(len(names), width)).astype(np.float32)
 
 
-def random_anchor(
+def random_inputs(
     config: Config,
     joints: Sequence[int],
     pairs: int,
@@ -183,26 +183,26 @@ def images(model: Model, plan: ComputePlan, clip: Clip, watch: Stopwatch, frames
                 model.encoder.encode(stack[start : start + plan.batch])
 
 
-def stages(model: Model, plan: ComputePlan, anchor: NetworkInputs, watch: Stopwatch, frames: int) -> None:
+def stages(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stopwatch, frames: int) -> None:
     """Both stages over random tokens that arrive as they do in a capture."""
     config = model.config
-    chunk = torch.randn(plan.batch, anchor.tokens.shape[1], config.image_width, device=plan.device)
+    chunk = torch.randn(plan.batch, inputs.tokens.shape[1], config.image_width, device=plan.device)
     for count in (min(frames, 2 * plan.batch), frames):  # the first run warms up
         chunks = (chunk[: min(plan.batch, count - start)] for start in range(0, count, plan.batch))
         with watch("stage 1", count):
-            parts = predict_positions(model.network, anchor, chunks, count, plan.core, plan.half)
+            parts = predict_positions(model.network, inputs, chunks, count, plan.core, plan.half)
             position = torch.cat(list(parts), dim=1)
         with watch("stage 2", count):
-            for _ in predict_rotations(model.network, anchor, position, plan.core, plan.half):
+            for _ in predict_rotations(model.network, inputs, position, plan.core, plan.half):
                 pass
 
 
-def compared(model: Model, plan: ComputePlan, anchor: NetworkInputs, watch: Stopwatch, frames: int) -> dict[str, float]:
+def compared(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stopwatch, frames: int) -> dict[str, float]:
     """The straightforward implementation on the same weights, and how many times as long it takes."""
     network, device = model.network, plan.device
-    image = torch.randn(1, frames, anchor.tokens.shape[1], model.config.image_width, device=device)
-    image = image.expand(len(anchor.names), -1, -1, -1)
-    grown = padded.padded(anchor)
+    image = torch.randn(1, frames, inputs.tokens.shape[1], model.config.image_width, device=device)
+    image = image.expand(len(inputs.names), -1, -1, -1)
+    grown = padded.padded(inputs)
     with torch.inference_mode(), autocast(device, plan.half) if plan.half else nullcontext():
         with watch("baseline stage 1", frames):
             position = padded.video2pose(network.video2pos, image, grown)
@@ -277,11 +277,11 @@ def run(
         images(model, plan, clip, watch, frames)
         yield "images", report
     if {"network", "baseline"} & set(parts):
-        anchor = random_anchor(model.config, [joints] * rigs, 1, TOKENS[model.config.encoder], device=device)
-        stages(model, plan, anchor, watch, frames)
+        inputs = random_inputs(model.config, [joints] * rigs, 1, TOKENS[model.config.encoder], device=device)
+        stages(model, plan, inputs, watch, frames)
         yield "network", report
         if "baseline" in parts:
-            report["times as fast as the baseline"] = compared(model, plan, anchor, watch, frames)
+            report["times as fast as the baseline"] = compared(model, plan, inputs, watch, frames)
             yield "baseline", report
     if "whole" in parts and clip is not None:
         report["file to motion"] = whole(model, [random_rig(joints, seed) for seed in range(rigs)], clip, settings, frames)

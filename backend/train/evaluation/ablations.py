@@ -37,18 +37,18 @@ def side_error(parts: Sequence[str]) -> float:
     return 10 * np.pi if "side" in parts else SIDE_ERROR
 
 
-def masked(anchor: NetworkInputs, parts: Sequence[str]) -> NetworkInputs:
-    """The anchor without the parts that the network is told through it."""
+def masked(inputs: NetworkInputs, parts: Sequence[str]) -> NetworkInputs:
+    """The inputs without the parts that the network is told through it."""
     if "reference" in parts:
-        position = _rest_position(anchor)
-        identity = matrix_to_rot6d(torch.eye(3)).to(anchor.rot6d).expand_as(anchor.rot6d[:, :1])
-        tokens = torch.zeros_like(anchor.tokens)
-        anchor = replace(anchor, position=position, rot6d=identity, tokens=tokens, uv=_front(position))
+        position = _rest_position(inputs)
+        identity = matrix_to_rot6d(torch.eye(3)).to(inputs.rot6d).expand_as(inputs.rot6d[:, :1])
+        tokens = torch.zeros_like(inputs.tokens)
+        inputs = replace(inputs, position=position, rot6d=identity, tokens=tokens, uv=_front(position))
     if "rest" in parts:
-        anchor = replace(anchor, offsets=torch.zeros_like(anchor.offsets))
+        inputs = replace(inputs, offsets=torch.zeros_like(inputs.offsets))
     if "names" in parts:
-        anchor = replace(anchor, names=torch.zeros_like(anchor.names))
-    return anchor
+        inputs = replace(inputs, names=torch.zeros_like(inputs.names))
+    return inputs
 
 
 class Without(nn.Module):
@@ -59,11 +59,11 @@ class Without(nn.Module):
         self.network, self.parts = network, tuple(parts)
         self.config: Config = network.config
 
-    def video2pos(self, image: Tensor, anchor: NetworkInputs) -> tuple[Tensor, Tensor | None]:
-        return self.network.video2pos(image, masked(anchor, self.parts))
+    def video2pos(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
+        return self.network.video2pos(image, masked(inputs, self.parts))
 
-    def pos2rot(self, position: Tensor, anchor: NetworkInputs) -> Tensor:
-        return self.network.pos2rot(position, masked(anchor, self.parts))
+    def pos2rot(self, position: Tensor, inputs: NetworkInputs) -> Tensor:
+        return self.network.pos2rot(position, masked(inputs, self.parts))
 
 
 def trained(model: Model) -> Model:
@@ -73,9 +73,9 @@ def trained(model: Model) -> Model:
     return replace(model, network=Without(model.network, parts)) if parts else model
 
 
-def _rest_position(anchor: NetworkInputs) -> Tensor:
+def _rest_position(inputs: NetworkInputs) -> Tensor:
     """(B, 1, J, 3): the sum of the offsets from the root down, in the rig's own axes."""
-    return (anchor.graph.ancestors.to(anchor.offsets.dtype) @ anchor.offsets)[:, None]
+    return (inputs.graph.ancestors.to(inputs.offsets.dtype) @ inputs.offsets)[:, None]
 
 
 def _front(position: Tensor) -> Tensor:

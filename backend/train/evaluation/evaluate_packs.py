@@ -119,9 +119,9 @@ def predict(
     heading."""
     clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
     view = match_view(images, clear)
-    anchor, scales = network_inputs_of(model, [rig], [views[view]], images[view : view + 1])
-    position = torch.cat(list(predict_positions(model.network, anchor, [frames], len(frames))), dim=1)
-    rot6d: Tensor = torch.cat(list(predict_rotations(model.network, anchor, position)), dim=1)
+    inputs, scales = network_inputs_of(model, [rig], [views[view]], images[view : view + 1])
+    position = torch.cat(list(predict_positions(model.network, inputs, [frames], len(frames))), dim=1)
+    rot6d: Tensor = torch.cat(list(predict_rotations(model.network, inputs, position)), dim=1)
     take = split_predictions([rig], [views[view]], scales, position, rot6d, model.config.tips)[0]
     count = len(frames)
     return motion_of(take, np.arange(count) / fps, squares, np.ones(count), Settings(), {"view": view})

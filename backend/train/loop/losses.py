@@ -24,7 +24,7 @@ class Batch:
     """image (B, T, S, C); position (B, T, K, 3); turns (B, T, K, 3, 3) local; uv (B, T, K, 2); weight (B, 1, K) over joints,
     rotates (B, 1, K) those with a rotation of their own."""
 
-    anchor: NetworkInputs
+    inputs: NetworkInputs
     image: Tensor
     position: Tensor
     rotations: Tensor
@@ -36,9 +36,9 @@ class Batch:
 def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int = 1) -> Batch:
     """Pad to the rig with most joints; pairs: how many of the samples' reference pairs the network sees."""
     tokens = torch.stack([sample.tokens for sample in samples]).to(device, torch.float32)
-    anchor = collate([s.body for s in samples], [s.pairs for s in samples], tokens[:, 0])
-    anchor = replace(anchor, position=anchor.position[:, :pairs], rot6d=anchor.rot6d[:, :pairs])
-    joints = anchor.names.shape[1]
+    inputs = collate([s.body for s in samples], [s.pairs for s in samples], tokens[:, 0])
+    inputs = replace(inputs, position=inputs.position[:, :pairs], rot6d=inputs.rot6d[:, :pairs])
+    joints = inputs.names.shape[1]
 
     def stack(values: list[Tensor]) -> Tensor:
         padded = [F.pad(value.movedim(1, -1), (0, joints - value.shape[1])).movedim(-1, 1) for value in values]
@@ -46,11 +46,11 @@ def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int =
 
     eye = torch.eye(3, device=device)
     rotations = stack([s.rotations for s in samples])
-    rotations = torch.where(anchor.graph.mask[:, None, :, None, None], rotations, eye)
-    weight = anchor.graph.mask[:, None].float()
+    rotations = torch.where(inputs.graph.mask[:, None, :, None, None], rotations, eye)
+    weight = inputs.graph.mask[:, None].float()
     return Batch(
-        anchor, tokens[:, 1:], stack([s.position for s in samples]), rotations, stack([s.uv for s in samples]), weight,
-        weight * ~anchor.static_rotation[:, None],
+        inputs, tokens[:, 1:], stack([s.position for s in samples]), rotations, stack([s.uv for s in samples]), weight,
+        weight * ~inputs.static_rotation[:, None],
     )  # fmt: skip
 
 
@@ -61,10 +61,10 @@ def losses(
     the others read the true ones with a little noise. Gradients flow through both stages, unless they are cut between them.
     geodesic: rotations are judged by the angle between them, in radians, instead of entry by entry."""
     with torch.autocast(batch.image.device.type, torch.bfloat16):
-        position, uv = model.video2pos(batch.image, batch.anchor)
+        position, uv = model.video2pos(batch.image, batch.inputs)
         noisy = batch.position + torch.randn_like(batch.position) * 0.02
         entry = torch.where(predicted[:, None, None, None], position.detach() if cut else position, noisy)
-        rot6d = model.pos2rot(entry, batch.anchor)
+        rot6d = model.pos2rot(entry, batch.inputs)
     rotations = rot6d_to_matrix(rot6d.float())
     weight, rotates = batch.weight, batch.rotates
     apart = geodesic_angle(rotations, batch.rotations) if geodesic else _huber(rotations - batch.rotations, 0.3).sum(-1)
@@ -93,7 +93,7 @@ def _chained(rotations: Tensor, batch: Batch) -> Tensor:
     A bone is the true step from parent to joint in the parent's true axes: the rest offset where bones keep their length,
     and what it has become where a joint translates or stretches, so that only rotations are judged.
     """
-    graph = batch.anchor.graph
+    graph = batch.inputs.graph
     true = local_to_global(graph.parents, batch.rotations)
     bone = batch.position - pick(batch.position, graph.parents)
     own = (pick(true, graph.parents).transpose(-1, -2) @ bone[..., None])[..., 0]

@@ -50,7 +50,7 @@ def _measured(network: Video2Pose2Rot, windows: Sequence[Sample], without: Seque
     sums: dict[str, float] = {}
     for start in range(0, len(windows), BATCH):
         batch = batch_of(windows[start : start + BATCH], device)
-        for key, value in _sums(network, batch, masked(batch.anchor, without)).items():
+        for key, value in _sums(network, batch, masked(batch.inputs, without)).items():
             sums[key] = sums.get(key, 0.0) + value.item()
     return _means(sums)
 
@@ -65,16 +65,16 @@ def _means(sums: Mapping[str, float]) -> dict[str, float]:
 
 
 def _sums(network: Video2Pose2Rot, batch: Batch, shown: NetworkInputs) -> dict[str, Tensor]:
-    """Sums over the batch's frames and joints, with what they are divided by; the network is shown another anchor."""
-    anchor = batch.anchor
+    """Sums over the batch's frames and joints, with what they are divided by; the network is shown another inputs."""
+    inputs = batch.inputs
     position, rot6d = network(batch.image, shown)
-    rotations, copied = rot6d_to_matrix(rot6d), rot6d_to_matrix(anchor.rot6d[:, :1]).expand_as(batch.rotations)
+    rotations, copied = rot6d_to_matrix(rot6d), rot6d_to_matrix(inputs.rot6d[:, :1]).expand_as(batch.rotations)
     seen = batch.weight.expand(position.shape[:3])
     turning = batch.rotates.expand(position.shape[:3])
     return {
         "joints": seen.sum(), "turning": turning.sum(),
         "distance": ((position - batch.position).norm(dim=-1) * seen).sum(),
-        "copy_distance": ((anchor.position[:, :1] - batch.position).norm(dim=-1) * seen).sum(),
+        "copy_distance": ((inputs.position[:, :1] - batch.position).norm(dim=-1) * seen).sum(),
         "angle": (geodesic_angle(rotations, batch.rotations).rad2deg() * turning).sum(),
         "copy_angle": (geodesic_angle(copied, batch.rotations).rad2deg() * turning).sum(),
         "travel": (position.diff(dim=1).norm(dim=-1) * seen[:, 1:]).sum(),

@@ -23,7 +23,7 @@ from anyrig.backend.rendering.capsules import capsules
 from anyrig.backend.rendering.point_splatting import reference_views
 from anyrig.backend.rig.rig import Rig
 from anyrig.backend.segmentation.matte import difference, shade_vectors, shifted_difference, sort_planes
-from anyrig.backend.train.benchmark.benchmark import random_anchor
+from anyrig.backend.train.benchmark.benchmark import random_inputs
 from anyrig.backend.video.prefetch import prefetch
 from anyrig.backend.weights.model_file import Model, load_model
 from anyrig.tests.scripts import ROOT
@@ -153,11 +153,11 @@ def seen(model: Model, joints: Sequence[int], frames: int) -> tuple[NetworkInput
 
 
 def test_half_precision_costs_less_than_a_tenth_of_a_degree(lite: Model) -> None:
-    anchor, clip = seen(lite, [9], 8)
+    inputs, clip = seen(lite, [9], 8)
 
     def rotations(half: torch.dtype | None) -> np.ndarray:
-        position = torch.cat(list(predict_positions(lite.network, anchor, [clip], len(clip), half=half)), dim=1)
-        rot6d = torch.cat(list(predict_rotations(lite.network, anchor, position, half=half)), dim=1)
+        position = torch.cat(list(predict_positions(lite.network, inputs, [clip], len(clip), half=half)), dim=1)
+        rot6d = torch.cat(list(predict_rotations(lite.network, inputs, position, half=half)), dim=1)
         assert position.dtype == rot6d.dtype == torch.float32
         return rot6d_to_matrix(rot6d[0].double().numpy())
 
@@ -167,25 +167,25 @@ def test_half_precision_costs_less_than_a_tenth_of_a_degree(lite: Model) -> None
 
 
 def test_a_network_trains_on_after_it_was_measured() -> None:
-    network, anchor = Video2Pose2Rot(TINY), random_anchor(TINY, [4], 1, TINY.grid**2)
+    network, inputs = Video2Pose2Rot(TINY), random_inputs(TINY, [4], 1, TINY.grid**2)
     tokens = torch.randn(5, TINY.grid**2, TINY.image_width)
-    position = torch.cat(list(predict_positions(network.eval(), anchor, [tokens], 5)), dim=1)
-    list(predict_rotations(network, anchor, position))
+    position = torch.cat(list(predict_positions(network.eval(), inputs, [tokens], 5)), dim=1)
+    list(predict_rotations(network, inputs, position))
     network.train()
-    network(tokens[None], anchor)[1].sum().backward()
+    network(tokens[None], inputs)[1].sum().backward()
     assert all(block.attn.linear_q.weight.grad is not None for block in network.pos2rot.pose_encoder.temporal_blocks)
 
 
 @pytest.mark.parametrize("config", [TINY, LITE], ids=["image windows", "single images"])
 def test_keys_of_the_image_are_made_once_for_all_rigs(config: Config, lite: Model) -> None:
     model = lite if config == LITE else load_model("tiny", torch.device("cpu"))
-    anchor, clip = seen(model, [9, 5, 7], 6)
+    inputs, clip = seen(model, [9, 5, 7], 6)
     network = model.network
     made: list[torch.Size] = []
     layer = network.video2pos.temporal_model.blocks_img[0].cross_attn.to_k
     handle = layer.register_forward_hook(lambda module, inputs, output: made.append(output.shape))
     with torch.inference_mode():
-        together, each = (network.video2pos(image, anchor)[0] for image in (clip[None], clip.expand(3, -1, -1, -1)))
+        together, each = (network.video2pos(image, inputs)[0] for image in (clip[None], clip.expand(3, -1, -1, -1)))
     handle.remove()
     assert [shape[0] for shape in made] == [1, 3]
     assert (together - each).abs().max() < 1e-5

@@ -161,13 +161,13 @@ def test_windows_equal_the_whole_clip() -> None:
     torch.manual_seed(0)
     tokens = torch.randn(1, 196, 432, dtype=torch.float64)
     clip = torch.randn(41, 196, 432, dtype=torch.float64)
-    anchor, _ = network_inputs_of(model, [rig], [views[0]], tokens)
-    whole = network.video2pos(clip[None], anchor)[0]
+    inputs, _ = network_inputs_of(model, [rig], [views[0]], tokens)
+    whole = network.video2pos(clip[None], inputs)[0]
     chunks = list(clip.split(6))
-    parts = torch.cat(list(predict_positions(network, anchor, chunks, 41, core=7)), dim=1)
+    parts = torch.cat(list(predict_positions(network, inputs, chunks, 41, core=7)), dim=1)
     assert (parts - whole).abs().max() < 1e-9
-    rot6d = network.pos2rot(whole, anchor)
-    assert (torch.cat(list(predict_rotations(network, anchor, whole, core=5)), dim=1) - rot6d).abs().max() < 1e-9
+    rot6d = network.pos2rot(whole, inputs)
+    assert (torch.cat(list(predict_rotations(network, inputs, whole, core=5)), dim=1) - rot6d).abs().max() < 1e-9
 
 
 def test_windows_cover_every_frame_once() -> None:

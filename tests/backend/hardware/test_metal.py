@@ -16,7 +16,7 @@ from anyrig.backend.hardware.metal import layout_of
 from anyrig.backend.model.config import LITE, TINY, Config
 from anyrig.backend.model.network import Video2Pose2Rot
 from anyrig.backend.rig.rig import Reference
-from anyrig.backend.train.benchmark.benchmark import Stopwatch, random_anchor, random_rig
+from anyrig.backend.train.benchmark.benchmark import Stopwatch, random_inputs, random_rig
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -56,12 +56,12 @@ def test_both_stages_run_without_float64(config: Config, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which meta does not know
     network = Video2Pose2Rot(config).to("meta").eval()
     with Metal():
-        anchor = random_anchor(config, [6], 1, config.grid**2, device="meta")
-        assert anchor.names.is_meta and anchor.offsets.dtype == torch.float32
+        inputs = random_inputs(config, [6], 1, config.grid**2, device="meta")
+        assert inputs.names.is_meta and inputs.offsets.dtype == torch.float32
         tokens = torch.empty(10, config.grid**2, config.image_width, device="meta")
-        position = torch.cat(list(predict_positions(network, anchor, [tokens], 10)), dim=1)
-        rot6d = torch.cat(list(predict_rotations(network, anchor, position)), dim=1)
-    assert rot6d.is_meta and rot6d.shape == (1, 10, anchor.names.shape[1], 6)
+        position = torch.cat(list(predict_positions(network, inputs, [tokens], 10)), dim=1)
+        rot6d = torch.cat(list(predict_rotations(network, inputs, position)), dim=1)
+    assert rot6d.is_meta and rot6d.shape == (1, 10, inputs.names.shape[1], 6)
 
 
 def test_results_are_widened_on_the_processor() -> None:
@@ -78,10 +78,10 @@ def test_results_are_widened_on_the_processor() -> None:
 def both_stages(config: Config) -> list[torch.Tensor]:
     torch.manual_seed(0)
     network = Video2Pose2Rot(config).eval()
-    anchor = random_anchor(config, [6, 4], 1, config.grid**2)
+    inputs = random_inputs(config, [6, 4], 1, config.grid**2)
     tokens = torch.randn(40, config.grid**2, config.image_width)
-    position = torch.cat(list(predict_positions(network, anchor, [tokens], 40)), dim=1)
-    return [position, torch.cat(list(predict_rotations(network, anchor, position)), dim=1)]
+    position = torch.cat(list(predict_positions(network, inputs, [tokens], 40)), dim=1)
+    return [position, torch.cat(list(predict_rotations(network, inputs, position)), dim=1)]
 
 
 def encoders() -> tuple[Encoder, Dinov2Encoder]:

@@ -26,7 +26,7 @@ def load(dtype: torch.dtype) -> tuple[Video2Pose2Rot, dict[str, Tensor]]:
     return model, tensors
 
 
-def anchor_of(
+def inputs_of(
     tensors: dict[str, Tensor], case: str, dtype: torch.dtype, memory: str = "memory", joints: int | None = None
 ) -> NetworkInputs:
     def get(key: str) -> Tensor:
@@ -55,10 +55,10 @@ def anchor_of(
 @pytest.mark.parametrize("case", ["a", "b"])
 def test_parity(case: str, dtype: torch.dtype, tolerance: float) -> None:
     model, tensors = load(dtype)
-    anchor = anchor_of(tensors, case, dtype)
-    mask = anchor.graph.mask[0]
-    position, rot6d = model(tensors[f"{case}.in.image_embed"].to(dtype), anchor)
-    again = model.pos2rot(position, anchor_of(tensors, case, dtype, "memory2"))
+    inputs = inputs_of(tensors, case, dtype)
+    mask = inputs.graph.mask[0]
+    position, rot6d = model(tensors[f"{case}.in.image_embed"].to(dtype), inputs)
+    again = model.pos2rot(position, inputs_of(tensors, case, dtype, "memory2"))
     for name, value in (("position", position), ("rot6d", rot6d), ("rot6d_memory2", again)):
         expected = tensors[f"{case}.out.{name}"][:, :, mask]
         assert (value[:, :, mask].double() - expected).abs().max() < tolerance, name
@@ -68,15 +68,15 @@ def test_padding_changes_nothing() -> None:
     model, tensors = load(torch.float64)
     image = tensors["b.in.image_embed"].double()
     joints = int(tensors["b.in.joint_mask"].sum())
-    padded = model(image, anchor_of(tensors, "b", torch.float64))
-    plain = model(image, anchor_of(tensors, "b", torch.float64, joints=joints))
+    padded = model(image, inputs_of(tensors, "b", torch.float64))
+    plain = model(image, inputs_of(tensors, "b", torch.float64, joints=joints))
     for left, right in zip(padded, plain, strict=True):
         assert (left[:, :, :joints] - right).abs().max() < 1e-12
 
 
-def permuted(anchor: NetworkInputs, order: Tensor) -> NetworkInputs:
+def permuted(inputs: NetworkInputs, order: Tensor) -> NetworkInputs:
     back = torch.argsort(order)
-    graph = anchor.graph
+    graph = inputs.graph
     graph = SkeletonGraph(
         graph.relation[:, order][:, :, order],
         graph.ancestors[:, order][:, :, order],
@@ -84,21 +84,21 @@ def permuted(anchor: NetworkInputs, order: Tensor) -> NetworkInputs:
         back[graph.parents[:, order]],
     )
     return replace(
-        anchor, graph=graph, names=anchor.names[:, order], offsets=anchor.offsets[:, order], position=anchor.position[:, :, order],
-        rot6d=anchor.rot6d[:, :, order], static_position=anchor.static_position[:, order], static_rotation=anchor.static_rotation[:, order],
-        uv=anchor.uv[:, order],
+        inputs, graph=graph, names=inputs.names[:, order], offsets=inputs.offsets[:, order], position=inputs.position[:, :, order],
+        rot6d=inputs.rot6d[:, :, order], static_position=inputs.static_position[:, order], static_rotation=inputs.static_rotation[:, order],
+        uv=inputs.uv[:, order],
     )  # fmt: skip
 
 
-def aided(anchor: NetworkInputs, config: Config) -> tuple[NetworkInputs, Tensor]:
+def aided(inputs: NetworkInputs, config: Config) -> tuple[NetworkInputs, Tensor]:
     """The same skeleton for a network with aids, and image tokens for it."""
     torch.manual_seed(0)
-    joints = anchor.graph.mask.shape[1]
+    joints = inputs.graph.mask.shape[1]
     tokens = torch.randn(1, 10, config.grid**2, config.image_width, dtype=torch.float64)
     names = torch.randn(1, joints, config.name_width, dtype=torch.float64)
     uv = torch.rand(1, joints, 2, dtype=torch.float64) - 0.5
-    anchor = replace(anchor, names=names, tokens=tokens[:, 0], uv=uv, unit=torch.tensor([1.2], dtype=torch.float64))
-    return anchor, tokens[:, 1:]
+    inputs = replace(inputs, names=names, tokens=tokens[:, 0], uv=uv, unit=torch.tensor([1.2], dtype=torch.float64))
+    return inputs, tokens[:, 1:]
 
 
 def randomised(config: Config) -> Video2Pose2Rot:
@@ -114,17 +114,17 @@ def randomised(config: Config) -> Video2Pose2Rot:
 @pytest.mark.parametrize("aids", [False, True])
 def test_permuting_joints_permutes_the_output(aids: bool) -> None:
     model, tensors = load(torch.float64)
-    anchor = anchor_of(tensors, "a", torch.float64)
+    inputs = inputs_of(tensors, "a", torch.float64)
     image = tensors["a.in.image_embed"].double()
     order = torch.arange(13)
     if aids:
         model = randomised(TINY)
-        anchor, image = aided(anchor, TINY)
+        inputs, image = aided(inputs, TINY)
         order[1:] = torch.randperm(12) + 1  # the aids read everything relative to the root, joint 0
     else:
         order = torch.randperm(13)
-    before = model(image, anchor)
-    after = model(image, permuted(anchor, order))
+    before = model(image, inputs)
+    after = model(image, permuted(inputs, order))
     for left, right in zip(before, after, strict=True):
         assert (left[:, :, order] - right).abs().max() < 1e-9
 
@@ -135,14 +135,14 @@ def test_each_frame_depends_on_its_margin_alone(aids: bool) -> None:
     config = replace(TINY if aids else SMALL, layers=1, pose_layers=1, decoder_layers=1, cross_layers=1)
     model = randomised(config)
     _, tensors = load(torch.float64)
-    anchor, image = aided(anchor_of(tensors, "a", torch.float64), config)
+    inputs, image = aided(inputs_of(tensors, "a", torch.float64), config)
     if not aids:  # which see nothing of it
-        anchor = replace(anchor, uv=torch.full_like(anchor.uv, torch.nan), unit=torch.full_like(anchor.unit, torch.nan))
+        inputs = replace(inputs, uv=torch.full_like(inputs.uv, torch.nan), unit=torch.full_like(inputs.unit, torch.nan))
     image = torch.cat([image, image.flip(1)], dim=1)
-    whole = model(image, anchor)
+    whole = model(image, inputs)
     changed = image.clone()
     changed[:, -1] *= -1
-    other = model(changed, anchor)
+    other = model(changed, inputs)
     reach = image.shape[1] - 1 - sum(config.margins)
     for left, right in zip(whole, other, strict=True):
         difference = (left - right).abs().amax((0, 2, 3))
@@ -152,10 +152,10 @@ def test_each_frame_depends_on_its_margin_alone(aids: bool) -> None:
 
 def test_several_reference_pairs() -> None:
     model, tensors = load(torch.float64)
-    anchor = anchor_of(tensors, "a", torch.float64, "memory2")
-    position = model.video2pos(tensors["a.in.image_embed"].double(), anchor_of(tensors, "a", torch.float64))[0]
-    out = model.pos2rot(position, anchor)
-    swapped = replace(anchor, position=anchor.position[:, [0, 1, 1]], rot6d=anchor.rot6d[:, [0, 1, 1]])
+    inputs = inputs_of(tensors, "a", torch.float64, "memory2")
+    position = model.video2pos(tensors["a.in.image_embed"].double(), inputs_of(tensors, "a", torch.float64))[0]
+    out = model.pos2rot(position, inputs)
+    swapped = replace(inputs, position=inputs.position[:, [0, 1, 1]], rot6d=inputs.rot6d[:, [0, 1, 1]])
     assert out.shape == (1, 9, 13, 6)
     assert (model.pos2rot(position, swapped) - out).abs().max() > 1e-6
 
@@ -169,16 +169,16 @@ def test_release_names_and_shapes() -> None:
 
 def test_static_joints_keep_the_reference() -> None:
     model, tensors = load(torch.float64)
-    anchor = anchor_of(tensors, "a", torch.float64)
-    position, rot6d = model(tensors["a.in.image_embed"].double(), anchor)
-    assert (position[:, :, 3] == anchor.position[:, :1, 3]).all()
-    assert (rot6d[:, :, 4] == anchor.rot6d[:, :1, 4]).all()
+    inputs = inputs_of(tensors, "a", torch.float64)
+    position, rot6d = model(tensors["a.in.image_embed"].double(), inputs)
+    assert (position[:, :, 3] == inputs.position[:, :1, 3]).all()
+    assert (rot6d[:, :, 4] == inputs.rot6d[:, :1, 4]).all()
 
 
 def test_aids_start_at_the_reference() -> None:
     _, tensors = load(torch.float64)
-    anchor, image = aided(anchor_of(tensors, "a", torch.float64), TINY)
+    inputs, image = aided(inputs_of(tensors, "a", torch.float64), TINY)
     model = Video2Pose2Rot(TINY).double().eval()
-    rot6d = model.pos2rot(anchor.position[:, :1].expand(-1, 9, -1, -1), anchor)
+    rot6d = model.pos2rot(inputs.position[:, :1].expand(-1, 9, -1, -1), inputs)
     assert rot6d.isfinite().all()
-    assert model(image, anchor)[0][:, :, 0].abs().max() == 0
+    assert model(image, inputs)[0][:, :, 0].abs().max() == 0

@@ -44,34 +44,34 @@ def network() -> Video2Pose2Rot:
 )
 def test_the_network_does_not_see_it(batch: Batch, network: Video2Pose2Rot, part: str, fields: tuple[str, ...]) -> None:
     """Whatever the left-out inputs hold, the result is the same; with the whole method it is not."""
-    other = batch.anchor
+    other = batch.inputs
     for field in fields:
         other = disturbed(other, field)
     with torch.inference_mode():
         blind = Without(network, [part])
-        for first, second in zip(stages(blind, batch, batch.anchor), stages(blind, batch, other), strict=True):
+        for first, second in zip(stages(blind, batch, batch.inputs), stages(blind, batch, other), strict=True):
             assert torch.equal(first, second)
-        whole = zip(stages(network, batch, batch.anchor), stages(network, batch, other), strict=True)
+        whole = zip(stages(network, batch, batch.inputs), stages(network, batch, other), strict=True)
         assert any(not torch.allclose(first, second, atol=1e-3) for first, second in whole)
 
 
-def disturbed(anchor: NetworkInputs, field: str) -> NetworkInputs:
-    value = getattr(anchor, field)
-    return replace(anchor, **{field: value + torch.randn(value.shape, generator=torch.Generator().manual_seed(1))})
+def disturbed(inputs: NetworkInputs, field: str) -> NetworkInputs:
+    value = getattr(inputs, field)
+    return replace(inputs, **{field: value + torch.randn(value.shape, generator=torch.Generator().manual_seed(1))})
 
 
-def stages(network: torch.nn.Module, batch: Batch, anchor: NetworkInputs) -> tuple[torch.Tensor, torch.Tensor]:
-    moving = ~anchor.static_position[:, None, :, None] if not isinstance(network, Without) else 1.0
-    position = network.video2pos(batch.image, anchor)[0] * moving
-    return position, network.pos2rot(batch.position, anchor)
+def stages(network: torch.nn.Module, batch: Batch, inputs: NetworkInputs) -> tuple[torch.Tensor, torch.Tensor]:
+    moving = ~inputs.static_position[:, None, :, None] if not isinstance(network, Without) else 1.0
+    position = network.video2pos(batch.image, inputs)[0] * moving
+    return position, network.pos2rot(batch.position, inputs)
 
 
 def test_without_a_reference_the_pose_is_the_rest_pose(batch: Batch) -> None:
-    rest = masked(batch.anchor, ["reference"])
-    parents = batch.anchor.graph.parents
+    rest = masked(batch.inputs, ["reference"])
+    parents = batch.inputs.graph.parents
     bones = rest.position[:, 0] - rest.position[:, 0].gather(1, parents[..., None].expand(-1, -1, 3))
     child = parents != torch.arange(parents.shape[1])
-    assert torch.allclose(bones[child], batch.anchor.offsets[child], atol=1e-6)
+    assert torch.allclose(bones[child], batch.inputs.offsets[child], atol=1e-6)
     assert torch.equal(rest.rot6d[0, 0, 0], torch.tensor([1.0, 0, 0, 0, 1, 0])) and rest.rot6d.shape[1] == 1
 
 

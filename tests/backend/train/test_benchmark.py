@@ -14,7 +14,7 @@ from anyrig.backend.cli import main
 from anyrig.backend.model.config import TINY, Config
 from anyrig.backend.model.inputs import NetworkInputs
 from anyrig.backend.model.network import Video2Pose2Rot
-from anyrig.backend.train.benchmark.benchmark import random_anchor
+from anyrig.backend.train.benchmark.benchmark import random_inputs
 from anyrig.backend.video.reader import write_video
 from anyrig.backend.weights.model_file import load_model
 from torch import Tensor
@@ -31,16 +31,16 @@ def case(joints: int, pairs: int, rigs: int = 1) -> tuple[Video2Pose2Rot, Networ
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    anchor = random_anchor(SMALL, [joints + 2 * rig for rig in range(rigs)], pairs, tokens=5, dtype=torch.float64)
-    return network, anchor, torch.randn(rigs, 9, 5, SMALL.image_width, dtype=torch.float64)
+    inputs = random_inputs(SMALL, [joints + 2 * rig for rig in range(rigs)], pairs, tokens=5, dtype=torch.float64)
+    return network, inputs, torch.randn(rigs, 9, 5, SMALL.image_width, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("joints", "pairs", "rigs", "pad"), [(7, 1, 1, 7), (7, 1, 1, 12), (11, 3, 1, 20), (6, 2, 2, 13)])
 def test_both_implementations_agree(joints: int, pairs: int, rigs: int, pad: int) -> None:
-    network, anchor, image = case(joints, pairs, rigs)
+    network, inputs, image = case(joints, pairs, rigs)
     with torch.no_grad():
-        ours, theirs = network(image, anchor), padded.run(network, image, anchor, pad)
-    mask = anchor.graph.mask
+        ours, theirs = network(image, inputs), padded.run(network, image, inputs, pad)
+    mask = inputs.graph.mask
     for left, right in zip(ours, theirs, strict=True):
         assert right.shape[2] == pad
         error = (left - right[:, :, : left.shape[2]]).abs().amax((1, 3))
@@ -96,7 +96,7 @@ def test_a_path_that_the_system_refuses_is_named(tmp_path: Path, capsys: pytest.
 def test_memory_does_not_grow_with_the_clip() -> None:
     """Stage 1 holds one window of tokens, however many frames there are."""
     model = load_model("tiny", torch.device("cpu"))
-    anchor = random_anchor(TINY, [4], 1, TINY.grid**2)
+    inputs = random_inputs(TINY, [4], 1, TINY.grid**2)
     alive: list[weakref.ref[Tensor]] = []
     most = 0
 
@@ -109,5 +109,5 @@ def test_memory_does_not_grow_with_the_clip() -> None:
             del chunk
             most = max(most, sum(reference() is not None for reference in alive))
 
-    done = sum(part.shape[1] for part in predict_positions(model.network, anchor, chunks(120), 120, core=8))
+    done = sum(part.shape[1] for part in predict_positions(model.network, inputs, chunks(120), 120, core=8))
     assert done == 120 and most <= 6

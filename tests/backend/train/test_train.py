@@ -105,7 +105,7 @@ def test_padding_does_not_change_the_losses(samples: list[Sample]) -> None:
     terms = losses(model, alone, torch.ones(1, dtype=torch.bool))
     assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place", "travel"}
     truth = losses(
-        model, replace(alone, position=model.video2pos(alone.image, alone.anchor)[0].detach()), torch.ones(1, dtype=torch.bool)
+        model, replace(alone, position=model.video2pos(alone.image, alone.inputs)[0].detach()), torch.ones(1, dtype=torch.bool)
     )
     assert truth["position"] < 0.02 * terms["position"] + 1e-3
 
@@ -128,7 +128,7 @@ def test_the_geodesic_loss_is_an_angle(samples: list[Sample]) -> None:
     model, batch, predicted = Video2Pose2Rot(TINY), batch_of(samples[:2], CPU), torch.ones(2, dtype=torch.bool)
     terms, plain = (losses(model, batch, predicted, geodesic=choice) for choice in (True, False))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        rot6d = model.pos2rot(model.video2pos(batch.image, batch.anchor)[0], batch.anchor)
+        rot6d = model.pos2rot(model.video2pos(batch.image, batch.inputs)[0], batch.inputs)
     angle = torch.from_numpy(geodesic_angle(rot6d_to_matrix(rot6d.double().numpy()), batch.rotations.double().numpy()))
     weight = batch.rotates.expand(angle.shape)
     assert terms["rotation"].item() == pytest.approx(((angle * weight).sum() / weight.sum()).item(), rel=1e-3)
