@@ -1,4 +1,4 @@
-"""The sizes of a network; kept inside its weights file."""
+"""The sizes of a network. Every weights file holds its own."""
 
 from __future__ import annotations
 
@@ -7,36 +7,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the network; the defaults are the released configuration. Kept inside the weights file.
+    """Sizes of the network. The defaults are the released configuration.
 
-    aids: `lite`'s geometric aids, on a grid x grid map of image tokens, and the layers that lift what they see to 3D.
-    image_radius, joint_radius: frames to either side.
+    The fields' names are those in the weights files.
     """
 
-    width: int = 256
-    heads: int = 8
-    image_width: int = 1024
-    name_width: int = 768
+    width: int = 256  # D, of the model
+    heads: int = 8  # H
+    image_width: int = 1024  # C, of an image token
+    name_width: int = 768  # E, of a joint's name
+    # stage 1
     ref_layers: int = 4
     layers: int = 8
+    # stage 2
     rest_layers: int = 4
     pose_layers: int = 4
     memory_layers: int = 4
     decoder_layers: int = 8
-    cross_layers: int = 6
-    image_radius: int = 2
-    joint_radius: int = 2
+    cross_layers: int = 6  # the first of the decoder's layers, which attend to the reference pairs
+    image_radius: int = 2  # frames to either side whose image tokens a frame attends to
+    joint_radius: int = 2  # frames to either side that a joint attends to
     dropout: float = 0.1
-    aids: bool = False
-    grid: int = 14
-    lift_layers: int = 2
+    aids: bool = False  # the geometric layers of `lite`
+    grid: int = 14  # for them, image tokens are a map of grid x grid
+    lift_layers: int = 2  # their layers that find depth
     encoder: str = "dinov2-large"
     names: str = "t5-base"
-    tips: bool = False
+    tips: bool = False  # leaf bones get a joint at their tail
 
     @property
     def margins(self) -> tuple[int, int]:
-        """Frames to either side that one output frame of stage 1 and of stage 2 depends on (docs/architecture.md, Any length, exactly)."""
+        """Frames to either side that an output frame of stage 1 and of stage 2 depends on.
+
+        Windows that overlap by this much give the same result as the whole clip (docs/architecture.md, Any length, exactly).
+        """
         stage1 = self.image_radius + (self.joint_radius * self.lift_layers if self.aids else 0)
         return stage1, self.joint_radius * (self.pose_layers + self.decoder_layers)
 

@@ -1,4 +1,8 @@
-"""From a rig and its reference pairs to the tensors of `inputs.NetworkInputs`, for one rig or a padded batch of them."""
+"""Encodes rigs and their reference pairs as the tensors of `inputs.NetworkInputs`.
+
+Rigs are encoded one by one, as numpy arrays of K joints (the J joints of the rig and, if the model uses them, its leaf tips), then padded
+and stacked to a batch of tensors.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ from ..rig.guess_joint_names import names_or_guesses
 from ..rig.joint_names import hashed_embedding
 from ..rig.rig import Rig
 from ..rig.skeleton import (
+    MAX_HOP,
+    UNRELATED,
     Skeleton,
     ancestor_mask,
     global_to_local,
@@ -38,9 +44,10 @@ IDENTITY = np.array([1.0, 0, 0, 0, 1, 0])
 
 @dataclass(frozen=True, eq=False)
 class SkeletonFeatures:
-    """What of a rig does not depend on the reference: K joints, tips included where the model wants them.
+    """The part of a rig's network input that does not depend on the reference pose.
 
-    relation (K, K) int, ancestors (K, K) bool, names (K, E), static_position and static_rotation (K,) bool.
+    relation: (K, K) int, 6 * hop + edge. ancestors: (K, K) bool. names: (K, E).
+    static_position, static_rotation: (K,) bool, joints that keep the reference's position and rotation.
     """
 
     skeleton: Skeleton
@@ -53,9 +60,9 @@ class SkeletonFeatures:
 
 @dataclass(frozen=True, eq=False)
 class ReferencePairs:
-    """N reference pairs of one rig in their cameras' frames, divided by `scale` (rig units per normalised unit).
+    """N reference pairs of one rig, in their cameras' frames and divided by `scale`, the rig units in a unit of the network.
 
-    position (N, K, 3), rot6d (N, K, 6), uv (K, 2) and unit as in inputs.NetworkInputs, for the first pair.
+    position: (N, K, 3). rot6d: (N, K, 6), local. uv: (K, 2) and unit: those of the first pair (inputs.NetworkInputs).
     """
 
     scale: float
@@ -66,7 +73,10 @@ class ReferencePairs:
 
 
 def encode_skeleton(rig: Rig, config: Config, embed: Embed | None = None) -> SkeletonFeatures:
-    """embed: names (K) -> (K, E), needed for models whose names are not hashed. Raises UserError where it is missing."""
+    """Encode what does not depend on the reference pose.
+
+    embed: encodes the K names as (K, E), for models that do not hash them. Raises UserError if such a model has none.
+    """
     if config.names != "hashed" and embed is None:
         raise UserError(
             f"The model's joint names need the encoder '{config.names}', which is not installed: choose the lite model."
@@ -75,14 +85,15 @@ def encode_skeleton(rig: Rig, config: Config, embed: Embed | None = None) -> Ske
     hop, edge = graph_relations(skeleton.parents)
     ancestors = ancestor_mask(skeleton.parents)
     held = skeleton.static | skeleton.tip
-    # a position relative to the root stays put only if nothing above it turns
+    # a static joint still moves if a joint above it, which is not held, rotates
     moved_by = (ancestors & ~held[None] & ~np.eye(len(held), dtype=np.bool_)).any(1)
-    names = embed(_words(rig, config)) if embed else hashed_embedding(_words(rig, config), config.name_width)
+    words = _joint_words(rig, config)
+    names = embed(words) if embed else hashed_embedding(words, config.name_width)
     return SkeletonFeatures(skeleton, 6 * hop + edge, ancestors, names, skeleton.static & ~moved_by, held)
 
 
-def _words(rig: Rig, config: Config) -> tuple[str, ...]:
-    """What the K joints are called: as the bones are; for the released network as the user says, or guessed where a name means nothing."""
+def _joint_words(rig: Rig, config: Config) -> tuple[str, ...]:
+    """The K joints' names: those of the bones for hashing; otherwise the user's labels, or guesses where a bone's name means nothing."""
     words = rig.names if config.names == "hashed" else rig.labels or names_or_guesses(rig)
     leaves = leaf_joints(rig.parents) if config.tips else ()
     return words + tuple(f"{words[leaf]} tip" for leaf in leaves)
@@ -91,18 +102,19 @@ def _words(rig: Rig, config: Config) -> tuple[str, ...]:
 def encode_reference_pairs(
     rig: Rig, poses: Array, azimuths: Sequence[float], projection: Array, square: Array, config: Config
 ) -> ReferencePairs:
-    """poses (N, J, 4, 4) in armature space, seen from azimuths (N); projection (3, 4) armature space -> pixels and the crop's
-    square (4,) belong to the image of the first pair.
+    """Encode N poses (N, J, 4, 4) in armature space, each seen by a camera at its azimuth (radians).
 
-    A pair enters the network in its camera's frame (docs/network.md, Conventions): p -> Y p and L_root -> Y L_root.
+    projection: (3, 4) from armature space to pixels, and square: (4,) the crop in pixels; both belong to the first pair's image.
+    Raises UserError for a skeleton without extent.
     """
     rotations, positions = pose_to_network(rig, poses, config.tips)
     rest = skeleton_of(rig, tips=False).rest
     scale = scale_of(rest, positions[0, : len(rig.names)])
     yaw = np.stack([view_yaw(azimuth) for azimuth in azimuths])
     local = global_to_local(skeleton_of(rig, config.tips).parents, rotations)
+    # into the camera's frame (docs/network.md, Conventions): p -> Y p, and of the local rotations only the root's, L -> Y L
     local[:, 0] = yaw @ local[:, 0]
-    # network axes -> armature space, where the projection starts: p_armature = A^T p + root
+    # network axes -> armature space, where the projection starts: p_armature = A^T p + root; as rows, p A + root
     points = positions[0] @ network_axes(rig) + poses[0, 0, :3, 3]
     uv = to_crop(square, project(projection, points))
     unit = (square[2] - square[0]) / 2 / pixels_per_unit(projection, poses[0, 0, :3, 3]) / scale
@@ -110,32 +122,32 @@ def encode_reference_pairs(
 
 
 def pixels_per_unit(projection: Array, point: Array) -> float:
-    """How many pixels one unit across the line of sight covers at `point`: the root mean square of the projection's derivative."""
+    """Pixels per unit of length at `point` (3,), for a length across the line of sight. projection: (3, 4)."""
     u, v, depth = projection[:, :3] @ point + projection[:, 3]
-    # d(u/w)/dp = (P_u - (u/w) P_w) / w
+    # d(u/w)/dp = (P_u - (u/w) P_w) / w; the root mean square over the two directions of the image
     derivative = (projection[:2, :3] - np.array([[u], [v]]) / depth * projection[2:, :3]) / depth
     return float(np.sqrt((derivative**2).sum() / 2))
 
 
 def collate(bodies: Sequence[SkeletonFeatures], pairs: Sequence[ReferencePairs], tokens: Tensor) -> NetworkInputs:
-    """B rigs -> NetworkInputs padded to the largest, on the device and in the dtype of tokens (B, S, C).
+    """Stack B rigs, padded to the one with most joints, on the device and in the dtype of tokens (B, S, C).
 
-    All rigs must bring the same number of reference pairs.
+    All rigs must have the same number of reference pairs.
     """
     joints = max(len(body.skeleton) for body in bodies)
     count = [joints - len(body.skeleton) for body in bodies]
     scales = [pair.scale for pair in pairs]
 
     def stack(values: Sequence[NDArray[np.generic]], axes: tuple[int, ...], fill: float | NDArray[np.float64] = 0) -> Tensor:
-        stacked = _stack(values, count, axes, fill)
-        # narrowed before it moves: Metal has no float64
+        stacked = _pad_and_stack(values, count, axes, fill)
+        # to float32 before the transfer: Metal has no float64
         return (stacked.to(tokens.dtype) if stacked.is_floating_point() else stacked).to(tokens.device)
 
     graph = SkeletonGraph(
-        relation=stack([body.relation for body in bodies], (0, 1), 6 * 5 + 4),
+        relation=stack([body.relation for body in bodies], (0, 1), 6 * MAX_HOP + UNRELATED),
         ancestors=stack([body.ancestors for body in bodies], (0, 1)),
         mask=stack([np.ones(len(body.skeleton), np.bool_) for body in bodies], (0,)),
-        parents=_parents(bodies, joints).to(tokens.device),
+        parents=_pad_parents(bodies, joints).to(tokens.device),
     )
     offsets = [body.skeleton.offsets / scale for body, scale in zip(bodies, scales, strict=True)]
     return NetworkInputs(
@@ -152,7 +164,7 @@ def collate(bodies: Sequence[SkeletonFeatures], pairs: Sequence[ReferencePairs],
     )
 
 
-def _parents(bodies: Sequence[SkeletonFeatures], joints: int) -> Tensor:
+def _pad_parents(bodies: Sequence[SkeletonFeatures], joints: int) -> Tensor:
     """(B, joints): a root and every padded joint is its own parent."""
     parents = np.tile(np.arange(joints), (len(bodies), 1))
     for row, body in zip(parents, bodies, strict=True):
@@ -160,9 +172,10 @@ def _parents(bodies: Sequence[SkeletonFeatures], joints: int) -> Tensor:
     return torch.from_numpy(parents)
 
 
-def _stack(
+def _pad_and_stack(
     values: Sequence[NDArray[np.generic]], padding: Sequence[int], axes: tuple[int, ...], fill: float | NDArray[np.float64]
 ) -> Tensor:
+    """Stack arrays whose `axes` are joints, each filled up by its number in `padding`."""
     padded = []
     for value, extra in zip(values, padding, strict=True):
         shape = [size + extra if axis in axes else size for axis, size in enumerate(value.shape)]

@@ -1,4 +1,4 @@
-"""The inputs of the network that describe the rigs."""
+"""The inputs of the network that describe the rigs and their reference poses. Shapes as in network.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SkeletonGraph:
-    """What attention needs to know of B skeletons of at most J joints.
+    """The graphs of B skeletons, padded to J joints (docs/network.md, Graph inputs).
 
-    relation: (B, J, J) int, 6 * hop + edge. ancestors: (B, J, J) bool. mask: (B, J) bool, False on padding.
-    parents: (B, J) int, a root (and padding) is its own parent.
+    relation: (B, J, J) int, 6 * hop + edge of column j to joint i. ancestors: (B, J, J) bool, column j is joint i or above it.
+    mask: (B, J) bool, False on padding. parents: (B, J) int; a root is its own parent, and so is padding.
     """
 
     relation: Tensor
@@ -22,21 +22,24 @@ class SkeletonGraph:
     parents: Tensor
 
     def visible(self, local: bool) -> Tensor:
-        """(B, J, J) bool: which columns a row may see. Padded rows see themselves, so that no row is empty."""
-        seen = self.mask[:, None, :].expand_as(self.ancestors)
+        """(B, J, J) bool: the columns that each row attends to: the joints above it, or all joints if not `local`."""
+        columns = self.mask[:, None, :].expand_as(self.ancestors)  # (B, J, J)
         if local:
-            seen = seen & self.ancestors
-        return seen | torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)
+            columns = columns & self.ancestors
+        # a padded row sees itself: softmax over an empty row would be nan
+        return columns | torch.eye(columns.shape[1], dtype=torch.bool, device=columns.device)
 
 
 @dataclass(frozen=True)
 class NetworkInputs:
-    """The target rigs and their reference pairs.
+    """B rigs and the N reference pairs of each. Lengths are divided by the rig's scale.
 
-    graph: B skeletons. names (B, J, E). offsets (B, J, 3) at rest, scaled. position (B, N, J, 3) and rot6d (B, N, J, 6) of the
-    reference pairs in the reference view's frame; the first pair is the one in the image. tokens (B, S, C) of that image.
-    static_position, static_rotation: (B, J) bool. For the aids: uv (B, J, 2), the joints in the reference's crop, -1..1, y down;
-    unit (B,), normalised length of half the crop's side at the root.
+    names: (B, J, E). offsets: (B, J, 3) from the parent's head at rest, y-up axes of the rig.
+    position: (B, N, J, 3) relative to the root, and rot6d: (B, N, J, 6) local, of the reference pairs, in the frame of the
+    reference's camera. The first pair is the one that the reference image shows.
+    tokens: (B, S, C) of that image. static_position, static_rotation: (B, J) bool, joints that keep the first pair's value.
+    For the geometric layers: uv (B, J, 2), where the joints are in the reference's crop, -1..1, y down; unit (B,), the length of half
+    the crop's side at the root's depth.
     """
 
     graph: SkeletonGraph

@@ -1,7 +1,13 @@
-"""video2pose2rot, the network (docs/network.md, Stage 1); `lite` adds the layers of geometric_layers.py.
+"""video2pose2rot, the network (docs/network.md): stage 1 predicts positions from images, stage 2 rotations from positions.
 
-B rigs, T frames, J joints, S image tokens, N reference pairs, C token width, E name width, D model width.
-Positions are root-relative, in the camera's frame (y up), divided by the skeleton's scale; rotations are local rot6d rows.
+Reading order: config, inputs, layers, geometric_layers (which only `lite` has), network. Notation, in all of them:
+
+    B  rigs of a batch          T  frames                   J  joints, leaf tips included, padded to the largest rig of the batch
+    N  reference pairs          S  image tokens of a frame  C  width of an image token
+    E  width of a joint's name  D  width of the model       H  heads, each d = D / H wide
+
+Positions are relative to the root, in the camera's frame (y up), and divided by the rig's scale. Rotations are local, as rot6d: the
+first two rows of the matrix. Layers keep the names that they have in the weights' files.
 """
 
 from __future__ import annotations
@@ -26,18 +32,21 @@ from .layers import (
 )
 
 OCTAVES = 8
-HEAD = 128  # hidden width of the position head, whatever the model's
+HEAD = 128  # width of the position head's hidden layer, in models of any width
 
 
 def sinusoids(x: Tensor) -> Tensor:
-    """(..., 3) -> (..., 51): x, then sin and cos of 8 octaves from pi, coordinate-major."""
+    """(..., 3) -> (..., 51): x, then its sines and cosines in 8 octaves from pi; all octaves of a coordinate before the next one's."""
     frequency = torch.pi * 2.0 ** torch.arange(OCTAVES, dtype=x.dtype, device=x.device)
-    angle = (x[..., None] * frequency).flatten(-2)
+    angle = (x[..., None] * frequency).flatten(-2)  # (..., 3, 8) -> (..., 24)
     return torch.cat([x, angle.sin(), angle.cos()], dim=-1)
 
 
+# Stage 1
+
+
 class FusionBlock(nn.Module):
-    """Reference features (B, 1, J, D): over the graph, over all joints, and to the image's tokens (B, 1, S, D)."""
+    """The reference's joints attend to each other by their graph, to each other freely, and to the tokens of the image."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -48,14 +57,15 @@ class FusionBlock(nn.Module):
         self.res_scale = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor, tokens: Tensor, graph: SkeletonGraph, local: bool) -> Tensor:
+        """x (B, 1, J, D), tokens (B, 1, S, D) -> (B, 1, J, D)."""
         x = x + self.graph_attn(x, graph, local)
         x = x + self.self_attn(x, x, graph.mask)
-        x = (x + self.cross_img(x, tokens)) * graph.mask[:, None, :, None]
+        x = (x + self.cross_img(x, tokens)) * graph.mask[:, None, :, None]  # padding is zeroed, as in the method
         return self.norm(x * self.res_scale)
 
 
 class ReferenceEncoder(nn.Module):
-    """Reference pose and image -> one query per joint, (B, 1, J, D)."""
+    """Makes a query for each joint from the reference pose, its image and the joints' names."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -67,19 +77,22 @@ class ReferenceEncoder(nn.Module):
         self.places = PositionEncoder2D(config) if config.aids else None
 
     def forward(self, inputs: NetworkInputs) -> Tensor:
-        x = self.pose_proj(sinusoids(inputs.position[:, :1])) + self.joint_t5proj(inputs.names)[:, None]
+        """-> (B, 1, J, D)."""
+        # the first pair is the one in the image
+        x = self.pose_proj(sinusoids(inputs.position[:, :1])) + self.joint_t5proj(inputs.names)[:, None]  # (B, 1, J, D)
         if self.places is None:
-            tokens = self.img_proj(inputs.tokens)[:, None]
+            tokens = self.img_proj(inputs.tokens)[:, None]  # (B, 1, S, D)
         else:
-            tokens = (self.img_proj(self.places.norm(inputs.tokens)) + self.places.tokens())[:, None]
-            x = x + self.places.joints(tokens[:, 0], inputs.uv)[:, None]
+            tokens = (self.img_proj(self.places.norm(inputs.tokens)) + self.places.encode_tokens())[:, None]
+            x = x + self.places.encode_joints(tokens[:, 0], inputs.uv)[:, None]
+        # even blocks are local, odd ones global, as in every stack of the network
         for i, block in enumerate(self.fusion_blocks):
             x = block(x, tokens, inputs.graph, local=i % 2 == 0)
         return self.final_norm(x)
 
 
 class ImageBlock(nn.Module):
-    """Features (B, T, J, D): the joints of a frame to each other, and to the tokens (B or 1, T, S, D) of the frames around it."""
+    """The joints of a frame attend to each other, and to the image tokens of the frames around it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -89,13 +102,14 @@ class ImageBlock(nn.Module):
         self.cross_attn = PlainAttention(config.width, config.heads)
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor, rope: Rope) -> Tensor:
+        """x (B, T, J, D), tokens (B or 1, T, S, D), mask (B, J) -> (B, T, J, D)."""
         y = self.norm1(x)
         x = x + self.self_attn(y, y, mask)
         return x + self.cross_attn.over_frames(self.norm2(x), tokens, self.radius, rope)
 
 
 class TemporalModel(nn.Module):
-    """Every frame starts from the reference query and reads its own neighbourhood of frames."""
+    """Predicts positions: every frame starts from the same queries and reads the images of the frames around it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -109,25 +123,26 @@ class TemporalModel(nn.Module):
         self.lift = DepthLifter(config) if config.aids else None
 
     def forward(self, query: Tensor, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
+        """query (B, 1, J, D), image (B or 1, T, S, C) -> as Video2Pose.forward."""
         if self.readout is None:
-            tokens = self.img_proj(image)
+            tokens = self.img_proj(image)  # (B or 1, T, S, D)
         else:
             image = self.readout.places.norm(image)
-            tokens = self.img_proj(image) + self.readout.places.tokens()
-        x = query.expand(-1, image.shape[1], -1, -1)
+            tokens = self.img_proj(image) + self.readout.places.encode_tokens()
+        x = query.expand(-1, image.shape[1], -1, -1)  # (B, T, J, D)
         for i, (block, graph) in enumerate(zip(self.blocks_img, self.blocks_graph, strict=True)):
             x = block(x, tokens, inputs.graph.mask, self.rope)
             x = x + graph(x, inputs.graph, local=i % 2 == 0)
         if self.readout is None or self.lift is None:
             return self.head(x).to(inputs.position.dtype), None
-        uv = self.readout(x, tokens, image, inputs)
-        moved = self.readout.moved(x, uv, inputs)
+        uv = self.readout(x, tokens, image, inputs)  # (B, T, J, 2)
+        moved = self.readout.displacement(x, uv, inputs)  # (B, T, J, 3), in the image plane
         position = inputs.position[:, :1] + moved + self.head(self.lift(x, uv, moved, inputs)).to(moved.dtype)
-        return position - position[:, :, :1], uv
+        return position - position[:, :, :1], uv  # relative to the root, joint 0
 
 
 class Video2Pose(nn.Module):
-    """Stage 1."""
+    """Stage 1: image tokens -> joint positions."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -138,13 +153,17 @@ class Video2Pose(nn.Module):
             nn.init.zeros_(self.temporal_model.head[3].bias)
 
     def forward(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
-        """image (B, T, S, C), or (1, T, S, C) for all rigs -> positions (B, T, J, 3) and, with the aids, uv (B, T, J, 2)."""
+        """Image tokens (B, T, S, C), or (1, T, S, C) for all rigs -> positions (B, T, J, 3), and uv (B, T, J, 2) of the joints in the
+        crops, or None without geometric layers. Static joints get the reference's position."""
         position, uv = self.temporal_model(self.ref_encoder(inputs), image, inputs)
         return torch.where(inputs.static_position[:, None, :, None], inputs.position[:, :1], position), uv
 
 
+# Stage 2
+
+
 class RestEncoder(nn.Module):
-    """Rest offsets and names -> E_rest (B, 1, J, D)."""
+    """Describes each joint of the rest pose from its offset and its name (E_rest in the paper)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -154,14 +173,15 @@ class RestEncoder(nn.Module):
         self.out_norm = nn.LayerNorm(config.width)
 
     def forward(self, inputs: NetworkInputs) -> Tensor:
-        x = (self.offset_proj(inputs.offsets) + self.joint_t5proj(inputs.names))[:, None]
+        """-> (B, 1, J, D)."""
+        x = (self.offset_proj(inputs.offsets) + self.joint_t5proj(inputs.names))[:, None]  # (B, 1, J, D)
         for i, layer in enumerate(self.layers):
             x = layer(x, inputs.graph, local=i % 2 == 0)
         return self.out_norm(x)
 
 
 class PoseEncoder(nn.Module):
-    """Positions over time -> pose features (B, T, J, D)."""
+    """Describes each joint in each frame from the positions of stage 1."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -175,7 +195,8 @@ class PoseEncoder(nn.Module):
         self.out_norm = nn.LayerNorm(width)
 
     def forward(self, position: Tensor, rest: Tensor, inputs: NetworkInputs) -> Tensor:
-        x = self.in_proj(position) + self.joint_t5proj(inputs.names)[:, None]
+        """position (B, T, J, 3), rest (B, 1, J, D) -> (B, T, J, D)."""
+        x = self.in_proj(position) + self.joint_t5proj(inputs.names)[:, None]  # (B, T, J, D)
         blocks = zip(self.rest_film_blocks, self.temporal_blocks, self.graph_blocks, strict=True)
         for i, (film, temporal, graph) in enumerate(blocks):
             x = temporal(film(x, rest))
@@ -184,7 +205,7 @@ class PoseEncoder(nn.Module):
 
 
 class MemoryLayer(nn.Module):
-    """Features of the reference pairs (B, N, J, D), told of the rest pose (B, 1, J, D), over the graph of each pair."""
+    """The joints of each reference pair attend to each other by their graph, conditioned on the rest pose."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -194,13 +215,14 @@ class MemoryLayer(nn.Module):
         self.ffn = feed_forward(config.width, config.dropout)
 
     def forward(self, x: Tensor, rest: Tensor, graph: SkeletonGraph, local: bool) -> Tensor:
+        """x (B, N, J, D), rest (B, 1, J, D) -> (B, N, J, D)."""
         x = self.film(x, rest)
         x = x + self.graph(self.norm1(x), graph, local)
         return x + self.ffn(self.norm2(x))
 
 
 class MemoryEncoder(nn.Module):
-    """Reference pairs -> C_ref (B, N, J, D)."""
+    """Describes each joint of the reference pairs from its position, its rotation and its name (C_ref in the paper)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -210,6 +232,7 @@ class MemoryEncoder(nn.Module):
         self.out_norm = nn.LayerNorm(config.width)
 
     def forward(self, rest: Tensor, inputs: NetworkInputs) -> Tensor:
+        """rest (B, 1, J, D) -> (B, N, J, D)."""
         x = self.pose_proj(inputs.position) + self.rot_proj(inputs.rot6d) + self.joint_t5proj(inputs.names)[:, None]
         for i, layer in enumerate(self.layers):
             x = layer(x, rest, inputs.graph, local=i % 2 == 0)
@@ -217,7 +240,7 @@ class MemoryEncoder(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Features (B, T, J, D), told of the rest pose (B, 1, J, D): over time, over the graph, and to the pairs' (B, N, J, D)."""
+    """A joint attends to itself over time, to the other joints of its frame, and to itself in the reference pairs."""
 
     def __init__(self, config: Config, cross: bool) -> None:
         super().__init__()
@@ -230,6 +253,7 @@ class DecoderBlock(nn.Module):
         self.ffn = feed_forward(width, config.dropout)
 
     def forward(self, x: Tensor, rest: Tensor, memory: Tensor, graph: SkeletonGraph, local: bool) -> Tensor:
+        """x (B, T, J, D), rest (B, 1, J, D), memory (B, N, J, D) -> (B, T, J, D)."""
         x = self.temporal(self.film(x, rest))
         x = x + self.graph(self.graph_norm(x), graph, local)
         if self.cross is not None:
@@ -238,7 +262,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Pose features and pairs -> local rot6d (B, T, J, 6)."""
+    """Predicts local rotations from the features of the pose, the rest pose and the reference pairs."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -252,23 +276,19 @@ class Decoder(nn.Module):
             nn.init.zeros_(self.head[3].bias)
 
     def forward(self, pose: Tensor, position: Tensor, rest: Tensor, memory: Tensor, inputs: NetworkInputs) -> Tensor:
-        x = pose + self.joint_t5proj(inputs.names)[:, None]
-        if self.estimate is None:
-            return self._read(x, rest, memory, inputs)[0]
-        geometric = self.estimate.rotations(position, inputs)
-        x = x + self.estimate.features(geometric, position, inputs)
-        out, x = self._read(x, rest, memory, inputs)
-        return self.estimate.mix(out, x, geometric, inputs)
-
-    def _read(self, x: Tensor, rest: Tensor, memory: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor]:
-        """-> what the head says, (B, T, J, 6) in the exact dtype, and the features it was read from."""
+        """pose (B, T, J, D), position (B, T, J, 3), rest (B, 1, J, D), memory (B, N, J, D) -> rot6d (B, T, J, 6)."""
+        x = pose + self.joint_t5proj(inputs.names)[:, None]  # (B, T, J, D)
+        prior = None if self.estimate is None else self.estimate.rotations(position, inputs)  # (B, T, J, 6)
+        if self.estimate is not None:
+            x = x + self.estimate.features(prior, position, inputs)
         for i, block in enumerate(self.blocks):
             x = block(x, rest, memory, inputs.graph, local=i % 2 == 0)
-        return self.head(x).to(inputs.rot6d.dtype), x
+        rot6d = self.head(x).to(inputs.rot6d.dtype)
+        return rot6d if self.estimate is None else self.estimate.blend(rot6d, x, prior, inputs)
 
 
 class Pose2Rot(nn.Module):
-    """Stage 2."""
+    """Stage 2: joint positions -> local rotations."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -278,15 +298,16 @@ class Pose2Rot(nn.Module):
         self.decoder = Decoder(config)
 
     def forward(self, position: Tensor, inputs: NetworkInputs) -> Tensor:
-        """Positions (B, T, J, 3) -> local rot6d (B, T, J, 6)."""
-        rest = self.rest_encoder(inputs)
-        pose = self.pose_encoder(position, rest, inputs)
-        rot6d = self.decoder(pose, position, rest, self.memory_encoder(rest, inputs), inputs)
+        """Positions (B, T, J, 3) -> local rot6d (B, T, J, 6). Static joints get the reference's rotation."""
+        rest = self.rest_encoder(inputs)  # (B, 1, J, D)
+        pose = self.pose_encoder(position, rest, inputs)  # (B, T, J, D)
+        memory = self.memory_encoder(rest, inputs)  # (B, N, J, D)
+        rot6d = self.decoder(pose, position, rest, memory, inputs)
         return torch.where(inputs.static_rotation[:, None, :, None], inputs.rot6d[:, :1], rot6d)
 
 
 class Video2Pose2Rot(nn.Module):
-    """The joint model."""
+    """Both stages: image tokens -> positions and local rotations."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -295,6 +316,6 @@ class Video2Pose2Rot(nn.Module):
         self.pos2rot = Pose2Rot(config)
 
     def forward(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor]:
-        """image (B, T, S, C) -> positions (B, T, J, 3), local rot6d (B, T, J, 6)."""
+        """Image tokens (B, T, S, C), or (1, T, S, C) for all rigs -> positions (B, T, J, 3) and local rot6d (B, T, J, 6)."""
         position, _ = self.video2pos(image, inputs)
         return position, self.pos2rot(position, inputs)

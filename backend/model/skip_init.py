@@ -1,4 +1,4 @@
-"""Building a network whose numbers come from a file."""
+"""Builds networks without initial values, for weights that come from a file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def build_without_init(make: Callable[[], N]) -> N:
-    """A network of shapes alone, on the meta device."""
+    """Call `make` and return its network on the meta device: shapes without numbers."""
     with torch.device("meta"), _Uninitialised():
         return make()
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Building modules without filling them. On the meta device filling has no effect, but its first call loads the compiler of
-    torch, which takes longer than everything else."""
+    """Skips parameter initialisation. On the meta device it has no effect, but its first call imports torch's compiler, which takes
+    seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if getattr(func, "__module__", "") == "torch.nn.init":
