@@ -1,4 +1,4 @@
-"""The command line of the backend: capture, and what train/parsers.py adds in the repository. Runs without Blender."""
+"""`python -m backend`: captures and downloads weights without Blender. The repository adds the commands of train/parsers.py."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ from .weights.registry import TABLE, Folder, named
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a command; 0 on success, 1 with a sentence on stderr after a user's error, 2 after a wrong command line."""
+    """Run a command and return its exit status: 0, or 1 with a sentence on stderr after an error of the user.
+
+    argparse exits with 2 if the arguments are wrong.
+    """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -51,38 +54,47 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m backend", description="Video to motion of a rig, without Blender.")
+    parser = argparse.ArgumentParser(prog="python -m backend", description="Capture the motion of a video without Blender.")
     commands = parser.add_subparsers(required=True)
-    take = commands.add_parser("capture", help="video and rig to a take (npz), or one stage of it")
-    take.add_argument("--video", help="video file, image folder, or one image of a numbered sequence")
-    take.add_argument("--rig", required=True, help="a rig as .json or .bvh")
-    take.add_argument("--reference", default="rest", help="rest, or a frame number of the BVH's own motion")
-    take.add_argument("--model", default="lite", help="lite, release, tiny, or a model file")
-    take.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
-    take.add_argument("--start", type=float, default=0.0, help="seconds")
-    take.add_argument("--end", type=float, help="seconds")
-    take.add_argument("--heading", default="rig", choices=("rig", "view"))
-    take.add_argument("--stage", choices=("video2pose", "pose2rot"), help="run one stage alone")
-    take.add_argument("--positions", help="with --stage pose2rot: the npz that --stage video2pose wrote")
-    take.add_argument("--out", required=True, type=Path)
-    take.add_argument("--bvh", type=Path, help="also write the take as BVH")
-    take.set_defaults(run=_capture)
-    weights = commands.add_parser("weights", help="list, download or remove the released weights")
-    weights.add_argument("--download", metavar="NAME", help="release for all that is missing, or one name of the list")
-    weights.add_argument(
-        "--from", dest="source", type=Path, metavar="PATH", help="use files that are there already: one, or a folder of them"
-    )
-    weights.add_argument("--remove", action="store_true", help="delete what was downloaded")
-    weights.add_argument("--mirror", default="", metavar="URL", help="take the hub's place")
-    weights.add_argument(
-        "--folder", default="", metavar="DIR", help="where the weights lie (default: $ANYRIG_WEIGHTS or the user's data)"
-    )
-    weights.set_defaults(run=_weights)
+    _add_capture(commands.add_parser("capture", help="capture a video's motion for a rig as a take (npz)"))
+    _add_weights(commands.add_parser("weights", help="list, download or remove the released weights"))
     if find_spec(f"{__package__}.train") is not None:  # left out of the zip
         from .train.parsers import add_commands
 
         add_commands(commands)
     return parser
+
+
+def _add_capture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--video", help="video file, folder of images, or one image of a numbered sequence")
+    parser.add_argument("--rig", required=True, help="rig file (.json or .bvh)")
+    parser.add_argument("--reference", default="rest", help="rest, or a frame number of the BVH file's motion (default: rest)")
+    parser.add_argument("--model", default="lite", help="lite, release, tiny, or a model file (default: lite)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    parser.add_argument("--start", type=float, default=0.0, help="start of the clip in seconds")
+    parser.add_argument("--end", type=float, help="end of the clip in seconds")
+    parser.add_argument(
+        "--heading", default="rig", choices=("rig", "view"),
+        help="rig: rotate the take to face as the reference pose does, on average; view: trust the matched view (default: rig)",
+    )  # fmt: skip
+    parser.add_argument("--stage", choices=("video2pose", "pose2rot"), help="run one stage alone")
+    parser.add_argument("--positions", help="npz file from --stage video2pose, for --stage pose2rot")
+    parser.add_argument("--out", required=True, type=Path, help="npz file to write")
+    parser.add_argument("--bvh", type=Path, help="also write the take to this BVH file")
+    parser.set_defaults(run=_capture)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--download", metavar="NAME", help="download one file of the list, or release for all missing ones")
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="PATH", help="use a file, or a folder of files, that you have already"
+    )
+    parser.add_argument("--remove", action="store_true", help="delete downloaded weights")
+    parser.add_argument("--mirror", default="", metavar="URL", help="download from here instead of the hub")
+    parser.add_argument(
+        "--folder", default="", metavar="DIR", help="folder of the weights (default: $ANYRIG_WEIGHTS or the user's data)"
+    )
+    parser.set_defaults(run=_weights)
 
 
 def _capture(options: argparse.Namespace) -> None:
@@ -91,17 +103,20 @@ def _capture(options: argparse.Namespace) -> None:
     pose = _reference_pose(options.reference, rig, poses)
     settings = Settings(model=options.model, device=options.device, heading=options.heading)
     if options.stage == "pose2rot":
-        _pose2rot(options, rig, pose, settings)
-        return
-    if not options.video:
-        raise UserError("There is no video: give one with --video, or positions with --stage pose2rot --positions FILE.")
-    clip = Clip(options.video, options.start, options.end)
-    probe(clip)  # raises before the views are drawn, which takes seconds
-    target = Target(rig, tuple(reference_views(rig, capsules(rig), pose, side_azimuths())))
-    if options.stage == "video2pose":
-        _write_positions(options.out, drained(capture_positions([target], clip, settings)), settings)
-        return
-    _write(options, rig, drained(capture([target], clip, settings))[0])
+        motion = _motion_from_positions(options.positions, rig, pose, settings)
+    else:
+        if not options.video:
+            raise UserError("There is no video: give one with --video, or positions with --stage pose2rot --positions FILE.")
+        clip = Clip(options.video, options.start, options.end)
+        probe(clip)  # raises before the views are drawn, which takes seconds
+        target = Target(rig, tuple(reference_views(rig, capsules(rig), pose, side_azimuths())))
+        if options.stage == "video2pose":
+            _write_positions(options.out, drained(capture_positions([target], clip, settings)))
+            return
+        motion = drained(capture([target], clip, settings))[0]
+    motion.save(options.out)
+    if options.bvh:
+        write_bvh(options.bvh, rig, motion)
 
 
 def _weights(options: argparse.Namespace) -> None:
@@ -118,14 +133,8 @@ def _weights(options: argparse.Namespace) -> None:
         print(f"{item.name:<18} {size_text(item.size):>8}  {item.licence:<28} {item.repo}/{item.file}: {state}")
 
 
-def _write(options: argparse.Namespace, rig: Rig, motion: Motion) -> None:
-    motion.save(options.out)
-    if options.bvh:
-        write_bvh(options.bvh, rig, motion)
-
-
 def _load_rig(path: str) -> tuple[Rig, np.ndarray | None]:
-    """A rig, and the poses (F, J, 4, 4) of its own motion if the file has any."""
+    """The rig of a file, and the poses (F, J, 4, 4) of the file's motion if it has one."""
     if path.lower().endswith(".bvh"):
         rig, poses, _ = read_bvh(path)
         return rig, poses
@@ -133,6 +142,7 @@ def _load_rig(path: str) -> tuple[Rig, np.ndarray | None]:
 
 
 def _reference_pose(choice: str, rig: Rig, poses: np.ndarray | None) -> np.ndarray:
+    """(J, 4, 4) in armature space: the rest pose, or a frame of the rig file's motion. Raises UserError for another choice."""
     if choice == "rest":
         return np.array(rig.rest)
     if not choice.isdigit() or poses is None or int(choice) >= len(poses):
@@ -141,40 +151,36 @@ def _reference_pose(choice: str, rig: Rig, poses: np.ndarray | None) -> np.ndarr
     return poses[int(choice)]
 
 
-def _write_positions(path: Path, watched: Stage1Result, settings: Settings) -> None:
-    """npz: position (T, K, 3) relative to the root in the network's axes turned as the chosen view sees them, rig units;
-    times (T,); names (K,), tips included; azimuth, boxes and confidence for the second stage."""
-    take, subject = watched.takes[0], watched.subject
-    names = skeleton_of(take.rig, tips=take.position.shape[1] > len(take.rig.names)).names
-    with path.open("wb") as file:  # given a name, numpy would append .npz to it
+def _write_positions(path: Path, stage1: Stage1Result) -> None:
+    """Write the result of stage 1 for one rig as npz.
+
+    position: (T, K, 3) relative to the root, y up, in the frame of the chosen view's camera, rig units. times: (T,). names: (K,), leaf
+    tips included. azimuth: of that camera. boxes: (T, 4) and confidence: (T,) of the subject.
+    """
+    prediction, subject = stage1.predictions[0], stage1.subject
+    names = skeleton_of(prediction.rig, tips=prediction.position.shape[1] > len(prediction.rig.names)).names
+    with path.open("wb") as file:  # numpy appends .npz to a name
         np.savez_compressed(
-            file, position=take.position, times=subject.times, names=np.array(names), azimuth=take.azimuth, boxes=subject.boxes,
-            confidence=subject.confidence,
+            file, position=prediction.position, times=subject.times, names=np.array(names), azimuth=prediction.azimuth,
+            boxes=subject.boxes, confidence=subject.confidence,
         )  # fmt: skip
 
 
-def _pose2rot(options: argparse.Namespace, rig: Rig, pose: np.ndarray, settings: Settings) -> None:
-    if not options.positions:
+def _motion_from_positions(path: str | None, rig: Rig, pose: np.ndarray, settings: Settings) -> Motion:
+    """Run stage 2 on a file of `_write_positions`. Raises UserError if it cannot be read or belongs to another rig."""
+    if not path:
         raise UserError("There are no positions: give the file of --stage video2pose with --positions.")
     try:
-        with np.load(options.positions) as file:
+        with np.load(path) as file:
             data = {key: file[key] for key in ("position", "times", "names", "azimuth", "boxes", "confidence")}
     except (*NOT_NPZ, OSError) as error:
-        raise UserError(
-            f"Positions '{options.positions}' cannot be read ({error}): write them with --stage video2pose."
-        ) from error
+        raise UserError(f"Positions '{path}' cannot be read ({error}): write them with --stage video2pose.") from error
     names = list(skeleton_of(rig, tips=len(data["names"]) > len(rig.names)).names)
     if names != data["names"].tolist():
-        raise UserError(
-            f"Positions '{options.positions}' belong to another rig than '{rig.name}': write them again with this one."
-        )
+        raise UserError(f"Positions '{path}' belong to another rig than '{rig.name}': write them again with this one.")
     azimuth = float(data["azimuth"])
-    [seen] = reference_views(rig, capsules(rig), pose, [azimuth])
+    [reference] = reference_views(rig, capsules(rig), pose, [azimuth])
     model = load_model(settings.model, pick_device(settings.device), settings.weights)
     with releasing_device_memory():
-        take = drained(run_pose2rot(model, [RigPrediction(rig, seen, data["position"], None, azimuth)]))[0]
-    _write(
-        options,
-        rig,
-        motion_of(take, data["times"], data["boxes"], data["confidence"], settings, {"positions": options.positions}),
-    )
+        [prediction] = drained(run_pose2rot(model, [RigPrediction(rig, reference, data["position"], None, azimuth)]))
+    return motion_of(prediction, data["times"], data["boxes"], data["confidence"], settings, {"positions": path})

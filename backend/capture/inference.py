@@ -1,6 +1,7 @@
-"""Running the network over clips of any length, exactly (docs/architecture.md, Any length, exactly), and turning its output into Motions.
+"""Runs the network over clips of any length, and makes Motions of its output.
 
-Frames pass through in windows that overlap by what one output frame depends on, so the result is that of the whole clip.
+The network reads the clip in windows that overlap by the frames that an output frame depends on, so the result is exactly that of the
+whole clip (docs/architecture.md, Any length, exactly).
 """
 
 from __future__ import annotations
@@ -32,18 +33,20 @@ from ..motion.motion import Motion
 from ..rig.rig import Reference, Rig
 from ..rig.skeleton import local_to_global, network_axes, pose_to_network, posed_heads, skeleton_of
 from ..weights.model_file import Model
-from .memory_plan import autocast
+from .memory_plan import CORE, autocast
 
 Cut = Callable[[Image, Image, Array], Image]
 
-CORE = 64  # output frames per window
-SEEN_ALPHA = 8  # of 255: what counts as the subject in a reference image
+VISIBLE_ALPHA = 8  # of 255: pixels above it show the character in a reference image
 
 
 @dataclass(frozen=True, eq=False)
 class RigPrediction:
-    """What the network says of one rig, in the reference view's frame: positions (T, K, 3) in rig units and relative to the
-    root, rot6d (T, K, 6) local rows or None when the second stage has not run. azimuth: the reference view's."""
+    """The network's output for one rig over T frames, in the frame of the reference's camera (y up).
+
+    position: (T, K, 3) relative to the root, rig units; K joints, leaf tips included if the model has them.
+    rot6d: (T, K, 6) local rotations, or None before stage 2. azimuth: of the reference's camera, radians.
+    """
 
     rig: Rig
     reference: Reference
@@ -53,22 +56,25 @@ class RigPrediction:
 
 
 def reference_square(reference: Reference) -> Array:
-    """(4,) the square around the subject in the reference image. Raises UserError if it shows nothing."""
-    rows, columns = np.nonzero(reference.image[..., 3] > SEEN_ALPHA)
+    """The square around the character in the reference image, (4,) x0 y0 x1 y1 in pixels. Raises UserError if the image is empty."""
+    rows, columns = np.nonzero(reference.image[..., 3] > VISIBLE_ALPHA)
     if not len(rows):
         raise UserError("The reference image is empty: show the character's meshes, or choose another view.")
     return crop_box(np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]))
 
 
 def reference_crop(reference: Reference, cut: Cut = crop) -> Image:
-    """(224, 224, 3) uint8: the image as the encoder sees it. cut: the encoder's own way, lite's by default."""
+    """Crop the reference image as the encoder wants it, (224, 224, 3) uint8 RGB. cut: the encoder's cropping, lite's by default."""
     return cut(reference.image[..., :3], reference.image[..., 3], reference_square(reference))
 
 
 def network_inputs_of(
     model: Model, rigs: Sequence[Rig], references: Sequence[Reference], tokens: Tensor
 ) -> tuple[NetworkInputs, list[float]]:
-    """Rigs with the view chosen for each and that view's tokens (B, S, C) -> the network's input, and each rig's scale."""
+    """The network's inputs for B rigs, and the scale of each (rig units per unit of the network).
+
+    references: the view chosen for each rig. tokens: (B, S, C) of those views' images.
+    """
     config = model.config
     pairs = [
         encode_reference_pairs(
@@ -80,9 +86,9 @@ def network_inputs_of(
 
 
 def windows(frames: int, margin: int, core: int = CORE) -> Iterator[tuple[int, int, int, int]]:
-    """(first, last + 1) of the frames to read, and of those to keep, until all are covered.
+    """Yield windows that cover all frames: start and end of the frames to read, start and end of those to keep. Ends are exclusive.
 
-    A clip that fits into the frames that a window reads anyway is one window.
+    A clip no longer than the frames that a window reads is one window.
     """
     core = frames if frames <= core + 2 * margin else core
     for start in range(0, frames, core):
@@ -99,9 +105,9 @@ def predict_positions(
     core: int = CORE,
     half: torch.dtype | None = None,
 ) -> Iterator[Tensor]:
-    """Stage 1 over image tokens that arrive in chunks (n, S, C), `frames` in all -> positions (B, n', J, 3) in order.
+    """Run stage 1 over image tokens that arrive in chunks (n, S, C), `frames` in all. Yields positions (B, n, J, 3) in order.
 
-    Only one window of tokens is held. half: the type of its products, None for that of the weights.
+    core: output frames of a window; one window of tokens is in memory at a time. half: see ComputePlan.
     """
     source, held, first = iter(chunks), inputs.tokens.new_zeros(0, *inputs.tokens.shape[1:]), 0
     for low, high, start, end in windows(frames, network.config.margins[0], core):
@@ -119,21 +125,21 @@ def predict_positions(
 def predict_rotations(
     network: Video2Pose2Rot, inputs: NetworkInputs, position: Tensor, core: int = CORE, half: torch.dtype | None = None
 ) -> Iterator[Tensor]:
-    """Stage 2 over positions (B, T, J, 3) -> local rot6d (B, n', J, 6) in order."""
+    """Run stage 2 over positions (B, T, J, 3). Yields local rot6d (B, n, J, 6) in order."""
     for low, high, start, end in windows(position.shape[1], network.config.margins[1], core):
         with autocast(position.device, half):
             rot6d = network.pos2rot(position[:, low:high], inputs)
         yield rot6d[:, start - low : end - low].to(inputs.rot6d.dtype)
 
 
-def collect(parts: Iterator[Tensor], frames: int, tick: Callable[[int], Any]) -> Generator[Any, None, Tensor]:
-    """Gather (B, n, ...) parts along the frames, yielding tick(frames done) after each."""
+def collect(parts: Iterator[Tensor], frames: int) -> Generator[tuple[int, int], None, Tensor]:
+    """Join parts (B, n, ...) along the frames. Yields (frames done, frames in all) after each; returns (B, frames, ...)."""
     gathered: list[Tensor] = []
     done = 0
     for part in parts:
         gathered.append(part)
         done += part.shape[1]
-        yield tick(min(done, frames))
+        yield min(done, frames), frames
     return torch.cat(gathered, dim=1)
 
 
@@ -145,39 +151,40 @@ def split_predictions(
     rot6d: Tensor | None,
     tips: bool,
 ) -> list[RigPrediction]:
-    """Network output for B padded rigs -> one Take each, in rig units."""
-    takes = []
+    """The network's output for B padded rigs, position (B, T, K, 3) and rot6d (B, T, K, 6), as one prediction per rig, in rig units."""
+    predictions = []
     for i, (rig, reference, scale) in enumerate(zip(rigs, references, scales, strict=True)):
         joints = len(skeleton_of(rig, tips))
-        # widened only when it has left the device: Metal has no float64
-        turned = None if rot6d is None else rot6d[i, :, :joints].cpu().double().numpy()
-        place = position[i, :, :joints].cpu().double().numpy() * scale
-        takes.append(RigPrediction(rig, reference, place, turned, reference.azimuth))
-    return takes
+        # to float64 after the transfer: Metal has none
+        own_rot6d = None if rot6d is None else rot6d[i, :, :joints].cpu().double().numpy()
+        own_position = position[i, :, :joints].cpu().double().numpy() * scale
+        predictions.append(RigPrediction(rig, reference, own_position, own_rot6d, reference.azimuth))
+    return predictions
 
 
 def motion_of(
-    take: RigPrediction, times: Array, boxes: Array, confidence: Array, settings: Settings, provenance: dict[str, Any]
+    prediction: RigPrediction, times: Array, boxes: Array, confidence: Array, settings: Settings, provenance: dict[str, Any]
 ) -> Motion:
-    """A take -> a Motion in armature axes; confidence (T,) of the subject. provenance gains the camera's azimuth.
+    """Make a Motion in armature axes of a prediction with rotations.
 
-    The network's frame is the reference camera's: p_camera = Y(a) p_network (camera.view_yaw). Which azimuth a the video was
-    really shot from nobody knows; the matched view is off by up to half the step between views. With heading "rig" a is
-    therefore corrected by the mean yaw d of the root away from the reference: Y(a)^T is a yaw by a, so turning everything by
-    -d is the same as a camera at a - d.
+    times: (T,) seconds. boxes: (T, 4) and confidence: (T,) of the subject. provenance: kept with the motion, which adds the camera's
+    azimuth to it.
     """
-    assert take.rot6d is not None
-    rig, count = take.rig, len(take.rig.names)
+    assert prediction.rot6d is not None
+    rig, count = prediction.rig, len(prediction.rig.names)
     axes = network_axes(rig)
-    rotations = local_to_global(rig.parents, rot6d_to_matrix(take.rot6d[:, :count]))
-    seen = take.position[:, :count]
-    # what stage 1 saw, and where the rotations put it: their mean is nearer the truth than either (MPJPE on the validation clips
-    # 0.80 of copying, against 0.84 for each)
-    position = (seen + posed_heads(skeleton_of(rig, tips=False), rotations, seen)) / 2
-    azimuth = take.azimuth
+    rotations = local_to_global(rig.parents, rot6d_to_matrix(prediction.rot6d[:, :count]))
+    predicted = prediction.position[:, :count]
+    # The mean of stage 1's positions and those that the rotations give is nearer the truth than either: on the validation clips its
+    # MPJPE is 0.80 of copying the reference, against 0.84 for each.
+    position = (predicted + posed_heads(skeleton_of(rig, tips=False), rotations, predicted)) / 2
+    # The prediction is in the camera's frame, p_camera = Y(a) p_network (camera.view_yaw). The azimuth a of the video's camera is
+    # unknown: that of the matched view is off by up to half the step between views. With heading "rig" the motion is rotated by -d, the
+    # mean yaw of the root away from the reference. As Y(a)^T is a yaw by a, that is the same as a camera at a - d.
+    azimuth = prediction.azimuth
     if settings.heading == "rig":
-        reference = pose_to_network(rig, take.reference.pose, tips=False)[0][0]
-        # yaw of the root away from the reference, as a mean direction over the frames
+        reference = pose_to_network(rig, prediction.reference.pose, tips=False)[0][0]
+        # the mean of directions, not of angles, which wrap
         yaw = matrix_to_yaw(view_yaw(azimuth).T @ rotations[:, 0] @ reference.T)
         azimuth -= float(np.angle(np.exp(1j * yaw).mean()))
     back = yaw_to_matrix(np.array(azimuth))  # Y(a)^T

@@ -1,4 +1,4 @@
-"""How much to compute at once, where and how exactly; and what to do when memory runs out."""
+"""Batch size, device and precision of a capture, and the fallbacks when memory runs out."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from ..errors import UserError
 from ..model.config import Config
 
 CPU_BATCH = 4  # frames whose activations stay within the processor's cache
-LARGEST = 64  # frames per encoder call
-CORE = 64  # output frames per window, at least
-SHARE = 0.6  # of the free memory that is counted on
-MARGIN_SHARE = 4  # a window is at least this many times its margins, or the margins would be most of the work
-# bytes per image that the widest part of an image encoder holds, float32: four activations of 112 x 112 x 96 and four of a ViT's MLP
+LARGEST = 64  # most frames per encoder call
+CORE = 64  # fewest output frames of a window
+SHARE = 0.6  # share of the free memory that a batch may use
+MARGIN_SHARE = 4  # a window is at least this many times its margins, or most of the work would be on margins
+# Peak bytes per image of an encoder in float32: four activations of 112 x 112 x 96 for the first, four of the MLP for a ViT
 ENCODER_BYTES = {"efficientnet-lite0": 4 * 4 * 112 * 112 * 96}
 VIT_BYTES = 4 * 4 * 257 * 4
 
 
 class ComputePlan(NamedTuple):
-    """device; half: the type of autocast's products, None for float32 throughout; batch: frames per encoder call; core: output frames
-    per window. note: what the user should know of how this came about."""
+    """How a capture computes.
+
+    half: the type of products under autocast; None for float32 throughout. batch: frames per encoder call. core: output frames per
+    window. note: a sentence for the user, if this plan is a fallback.
+    """
 
     device: torch.device
     half: torch.dtype | None
@@ -37,12 +40,12 @@ class ComputePlan(NamedTuple):
 
 
 def autocast(device: torch.device, half: torch.dtype | None) -> torch.autocast:
-    """Products in half precision; norms and softmax stay in float32 by autocast's own rules. None: everything as it is."""
+    """Compute products in half precision, unless `half` is None. By autocast's rules, norms and softmax stay in float32."""
     return torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None)
 
 
 def compute_plan_of(device: torch.device, config: Config, settings: Settings, free: int | None = None) -> ComputePlan:
-    """A plan for `device`; `free` bytes of its memory, asked of the device where not given."""
+    """Plan a capture on `device`. free: bytes of its memory that can be used, looked up if not given."""
     core = max(CORE, MARGIN_SHARE * max(config.margins))
     if device.type != "cuda":
         return ComputePlan(device, None, settings.batch or CPU_BATCH, core)
@@ -53,21 +56,21 @@ def compute_plan_of(device: torch.device, config: Config, settings: Settings, fr
 
 
 def to_device(images: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Images as a tensor on the device; on a CUDA card from pinned memory, without waiting for the copy.
+    """Copy images to the device as a tensor. On a CUDA card, the copy goes on in the background, from pinned memory.
 
-    Nowhere else: Metal may read what is copied so after it has been given up (pytorch issue 189690).
+    Not on Metal, which may read the images after their memory has been released (pytorch issue 189690).
     """
     tensor = torch.from_numpy(images)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def image_bytes(config: Config) -> int:
-    """What the encoder needs for one image."""
+    """Bytes of device memory that the encoder needs for an image."""
     return ENCODER_BYTES.get(config.encoder, VIT_BYTES * config.image_width)
 
 
 def halve(plan: ComputePlan) -> ComputePlan | None:
-    """What to try after memory ran out: half the batch and the window, then the processor, then nothing."""
+    """The plan to try when memory runs out: half the batch and window first, then the CPU; None after that."""
     if plan.device.type == "cpu":
         return None
     if not plan.note:
@@ -78,42 +81,41 @@ def halve(plan: ComputePlan) -> ComputePlan | None:
 
 
 def fallback_for(plan: ComputePlan, error: BaseException) -> ComputePlan | None:
-    """What to try after an error; None where nothing would be better."""
+    """The plan to try after an error; None if no other plan would help."""
     if ran_out(error):
         return halve(plan)
-    if plan.device.type == "mps" and isinstance(error, NotImplementedError):  # an operator that this torch has not for Metal
+    if plan.device.type == "mps" and isinstance(error, NotImplementedError):  # this torch lacks an operator on Metal
         why = str(error).split(". ")[0]
         note = f"This Mac's graphics processor cannot do all of it ({why}): the capture went on with the CPU, which takes longer."
         return ComputePlan(torch.device("cpu"), None, CPU_BATCH, plan.core, note)
     return None
 
 
-# Metal, main memory, OpenCV and CUDA's own libraries run out in other classes' names
+# Metal, the computer's own memory, OpenCV and CUDA's libraries report it by other classes than torch.OutOfMemoryError
 RAN_OUT = re.compile(
     r"out of memory|(can't|cannot) allocate memory|not enough memory|insufficient memory|_ALLOC_FAILED", re.IGNORECASE
 )
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether memory ran out, of the device or of the computer."""
+    """Whether the error says that the memory of the device or of the computer ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, (RuntimeError, cv2.error)) and RAN_OUT.search(str(error)) is not None
 
 
-class releasing_device_memory:  # named as the context managers of contextlib are
-    """Gives a graphics card's memory back when the work is done, closed or has failed, and says in a sentence if it was too little.
+class releasing_device_memory:  # lower case, as contextlib writes context managers
+    """Releases the device's memory when the work inside is done, is closed or fails. Raises UserError if memory ran out.
 
-    The work is to be called within, so that no frame that outlives it holds a tensor.
+    The function that holds the tensors must be called inside, and have ended when this does: as long as a function runs, its
+    variables keep their memory.
     """
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if trace is not None:
-            clear_frames(trace)  # they hold the tensors of what failed
-        release_device_memory()
+        release_device_memory(error)
         if error is not None and ran_out(error):
             raise UserError(
                 "The device ran out of memory: trim the clip, capture fewer rigs at once, or set the device to CPU.",
@@ -121,8 +123,14 @@ class releasing_device_memory:  # named as the context managers of contextlib ar
             ) from error
 
 
-def release_device_memory() -> None:
-    """Let go of the device memory that torch keeps for later."""
+def release_device_memory(error: BaseException | None = None) -> None:
+    """Return the memory that torch keeps for later to the device. error: the exception that ended the work, if one did.
+
+    An exception keeps the functions that it passed through, and with them their tensors, until it is dropped itself. Their variables
+    are cleared here, so that the next attempt finds the memory free.
+    """
+    if error is not None:
+        clear_frames(error.__traceback__)
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from traceback import clear_frames
-from typing import TypeVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import cv2
 import torch
@@ -37,152 +36,173 @@ from .memory_plan import (
     release_device_memory,
     releasing_device_memory,
 )
-from .view_matching import _choose_views, _crops, _tokens, clear_crops
+from .view_matching import choose_views, clear_crops, encode_crops, subject_crops
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Stage1Result:
-    """What stage 1 leaves: the subject, and each rig's take without rotations with the view that was chosen for it."""
+    """The subject in the video, and a prediction without rotations for each target.
+
+    views: the index of the reference chosen for each target. seconds: per step so far.
+    """
 
     subject: Subject
-    takes: list[RigPrediction]
+    predictions: list[RigPrediction]
     views: list[int]
     seconds: dict[str, float]
 
 
+def _releasing(work: Callable[P, Generator[Progress, None, T]]) -> Callable[P, Generator[Progress, None, T]]:
+    """Release the device's memory when the generator ends. `work` has ended by then, and its variables hold no tensors."""
+
+    @wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Generator[Progress, None, T]:
+        with releasing_device_memory():
+            return (yield from work(*args, **kwargs))
+
+    return run
+
+
+@_releasing
 def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, list[Motion]]:
-    """Yields Progress and returns one Motion per target, in order. Closing it stops the work and frees its memory.
+    """Capture the motion of a video's subject for each target. Yields Progress; returns a Motion per target, in order.
 
-    A graphics card whose memory runs out is asked for half as much, then left alone; the take's provenance says so in "notes".
-    Raises UserError with a sentence for the user: unreadable video, no subject, model missing, out of memory.
+    A Motion has J rotations and positions per frame, in the armature axes and units of its target's rig.
+    If a graphics card runs out of memory, the capture goes on with half as many frames at once, then on the CPU; the motions'
+    provenance says so under "notes". Closing the generator stops the work and releases its memory.
+    Raises UserError if the video cannot be read, has no subject, a model is missing, or memory runs out on the CPU too.
     """
-    with releasing_device_memory():
-        return (yield from _capture(targets, clip, settings))
-
-
-def _capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, list[Motion]]:
     clock = Clock()
-    model = yield from _load(settings, clock)
-    watched, takes, plan = yield from predictions_of(model, targets, clip, settings, clock)
-    subject = watched.subject
+    model = yield from _load_model(settings, clock)
+    stage1, predictions, plan = yield from predictions_of(model, targets, clip, settings, clock)
+    subject = stage1.subject
     shared = {"clip": asdict(clip), "settings": asdict(settings), "model": model.card, "seconds": clock.seconds}
     shared |= {"device": plan.device.type, "notes": [plan.note] if plan.note else []}
     return [
-        motion_of(take, subject.times, subject.boxes, subject.confidence, settings, {**shared, "view": view})
-        for take, view in zip(takes, watched.views, strict=True)
+        motion_of(prediction, subject.times, subject.boxes, subject.confidence, settings, {**shared, "view": view})
+        for prediction, view in zip(predictions, stage1.views, strict=True)
     ]
+
+
+@_releasing
+def capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Stage1Result]:
+    """Find the subject and run stage 1 alone. Yields Progress and raises as `capture` does."""
+    clock = Clock()
+    model = yield from _load_model(settings, clock)
+    with clock("subject"):
+        subject = yield from staged("Finding the subject", find_subject(clip))
+
+    def stage1(model: Model, plan: ComputePlan) -> Generator[Progress, None, Stage1Result]:
+        return run_video2pose(model, targets, clip, subject, plan, clock)
+
+    return (yield from _within_memory(model, settings, clock, stage1))[0]
 
 
 def predictions_of(
     model: Model, targets: Sequence[Target], clip: Clip, settings: Settings, clock: Clock
 ) -> Generator[Progress, None, tuple[Stage1Result, list[RigPrediction], ComputePlan]]:
-    """Both stages: what the first saw, the takes with their rotations, and the plan by which they came about in the end."""
-    subject = yield from _find(clip, clock)
+    """Run both stages with a model that is loaded already. Yields Progress.
+
+    Returns the result of stage 1, the predictions with rotations, and the plan that the work was done by in the end.
+    """
+    with clock("subject"):
+        subject = yield from staged("Finding the subject", find_subject(clip))
 
     def both(model: Model, plan: ComputePlan) -> Generator[Progress, None, tuple[Stage1Result, list[RigPrediction]]]:
-        watched = yield from run_video2pose(model, targets, clip, subject, plan, clock)
-        return watched, (yield from run_pose2rot(model, watched.takes, plan, clock))
+        stage1 = yield from run_video2pose(model, targets, clip, subject, plan, clock)
+        return stage1, (yield from run_pose2rot(model, stage1.predictions, plan, clock))
 
-    (watched, takes), plan = yield from _within_memory(model, settings, clock, both)
-    return watched, takes, plan
-
-
-def capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Stage1Result]:
-    """Stage 1 alone."""
-    with releasing_device_memory():
-        return (yield from _capture_positions(targets, clip, settings))
-
-
-def _capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, Stage1Result]:
-    clock = Clock()
-    model = yield from _load(settings, clock)
-    subject = yield from _find(clip, clock)
-    work = partial(run_video2pose, targets=targets, clip=clip, subject=subject, clock=clock)
-    return (yield from _within_memory(model, settings, clock, lambda model, plan: work(model, plan=plan)))[0]
-
-
-def _find(clip: Clip, clock: Clock) -> Generator[Progress, None, Subject]:
-    with clock("subject"):
-        return (yield from staged("Finding the subject", find_subject(clip)))
+    (stage1, predictions), plan = yield from _within_memory(model, settings, clock, both)
+    return stage1, predictions, plan
 
 
 def _within_memory(
     model: Model, settings: Settings, clock: Clock, work: Callable[[Model, ComputePlan], Generator[Progress, None, T]]
 ) -> Generator[Progress, None, tuple[T, ComputePlan]]:
-    """Does the work by the plan for the model's device, and by others where memory runs out or Metal cannot; -> its result and the
-    last plan."""
+    """Do the work by the plan for the model's device, and by fallback plans after errors that those avoid.
+
+    Returns the work's result and the last plan.
+    """
     plan = compute_plan_of(model.encoder.device, model.config, settings)
     while True:
         try:
             return (yield from work(model, plan)), plan
         except (RuntimeError, MemoryError, cv2.error) as error:
-            following = fallback_for(plan, error)
-            if following is None:
+            fallback = fallback_for(plan, error)
+            if fallback is None:
                 raise
-            clear_frames(error.__traceback__)  # they hold the tensors of what failed
-        if following.device != plan.device:
-            model = yield from _load(replace(settings, device=following.device.type), clock)
-        plan = following
-        release_device_memory()
+            release_device_memory(error)
+        if fallback.device != plan.device:
+            model = yield from _load_model(replace(settings, device=fallback.device.type), clock)
+        plan = fallback
         yield Progress(plan.note, 0, 1, "")
 
 
 def run_video2pose(
     model: Model, targets: Sequence[Target], clip: Clip, subject: Subject, plan: ComputePlan, clock: Clock
 ) -> Generator[Progress, None, Stage1Result]:
-    """Choose the views, and run stage 1 for all rigs at once; image features are computed once."""
+    """Match the views and run stage 1 for all targets at once; the video's images are encoded once. Yields Progress.
+
+    Returns positions (T, K, 3) of each target in its reference camera's frame, relative to the root, rig units (RigPrediction).
+    Raises UserError if a reference image is empty. Errors of torch that say that memory ran out pass through.
+    """
     squares = model.encoder.squares(subject.boxes)
     with clock("view"):
         yield Progress("Matching the view", 0, len(targets), "")
-        views, tokens = _choose_views(model, plan, targets, clear_crops(model, clip, subject, squares))
+        views, tokens = choose_views(model, plan, targets, clear_crops(model, clip, subject, squares))
     rigs = [target.rig for target in targets]
     references = [target.references[view] for target, view in zip(targets, views, strict=True)]
     inputs, scales = network_inputs_of(model, rigs, references, tokens)
     frames = len(subject.times)
-    with clock("video2pose"), closing(_tokens(model, plan, _crops(model, clip, subject, squares))) as chunks:
+    with clock("video2pose"), closing(encode_crops(model, plan, subject_crops(model, clip, subject, squares))) as chunks:
         parts = predict_positions(model.network, inputs, chunks, frames, plan.core, plan.half)
-        position = yield from collect(parts, frames, lambda done: Progress("Reading the motion", done, frames))
-    takes = split_predictions(rigs, references, scales, position, None, model.config.tips)
-    return Stage1Result(subject, takes, views, clock.seconds)
+        position = yield from staged("Reading the motion", collect(parts, frames))
+    predictions = split_predictions(rigs, references, scales, position, None, model.config.tips)
+    return Stage1Result(subject, predictions, views, clock.seconds)
 
 
 def run_pose2rot(
-    model: Model, takes: Sequence[RigPrediction], plan: ComputePlan | None = None, clock: Clock | None = None
+    model: Model, predictions: Sequence[RigPrediction], plan: ComputePlan | None = None, clock: Clock | None = None
 ) -> Generator[Progress, None, list[RigPrediction]]:
-    """Stage 2 on the positions of stage 1, or of any other source: takes of one length -> the takes with their rotations."""
+    """Run stage 2 on positions from stage 1 or any other source. Yields Progress.
+
+    predictions: all with the same number of frames T. plan: how to compute, found for the model's device if not given.
+    Returns the predictions with rot6d (T, K, 6), local rotations in the reference camera's frame.
+    """
     plan = plan or compute_plan_of(model.encoder.device, model.config, Settings())
-    rigs, references = [take.rig for take in takes], [take.reference for take in takes]
-    # stage 2 reads the pose of the reference alone: its image may be blank
-    blank = torch.zeros(len(takes), 1, model.config.image_width, device=model.encoder.device)
+    rigs, references = [each.rig for each in predictions], [each.reference for each in predictions]
+    # stage 2 reads only the pose of the reference, so its image may be blank
+    blank = torch.zeros(len(rigs), 1, model.config.image_width, device=model.encoder.device)
     inputs, scales = network_inputs_of(model, rigs, references, blank)
-    frames, joints = len(takes[0].position), inputs.names.shape[1]
-    position = blank.new_zeros(len(takes), frames, joints, 3)
-    for row, take, scale in zip(position, takes, scales, strict=True):
-        row[:, : take.position.shape[1]] = torch.from_numpy(take.position / scale).to(position.dtype)
+    frames, joints = len(predictions[0].position), inputs.names.shape[1]
+    position = blank.new_zeros(len(rigs), frames, joints, 3)
+    for row, prediction, scale in zip(position, predictions, scales, strict=True):
+        row[:, : prediction.position.shape[1]] = torch.from_numpy(prediction.position / scale).to(position.dtype)
     with (clock or Clock())("pose2rot"):
         parts = predict_rotations(model.network, inputs, position, plan.core, plan.half)
-        rot6d = yield from collect(parts, frames, lambda done: Progress("Solving rotations", done, frames))
+        rot6d = yield from staged("Solving rotations", collect(parts, frames))
     return split_predictions(rigs, references, scales, position, rot6d, model.config.tips)
 
 
-def _load(settings: Settings, clock: Clock) -> Generator[Progress, None, Model]:
+def _load_model(settings: Settings, clock: Clock) -> Generator[Progress, None, Model]:
     yield Progress("Loading the model", 0, 1, "")
     with clock("load"):
         return load_model(settings.model, pick_device(settings.device), settings.weights)
 
 
 class Clock:
-    """Seconds per stage, added up: `with clock("stage"): ...`."""
+    """Adds up seconds per step: `with clock("step"): ...`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
+    def __call__(self, step: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Finds the side from which the rig looks most like the subject in the video."""
+"""Chooses the reference view in which the rig looks most like the subject in the video."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ from ..weights.model_file import Model
 from .inference import reference_crop
 from .memory_plan import ComputePlan, autocast, to_device
 
-CLEAR_FRAMES = 5  # frames of the clip that the views are compared with
+CLEAR_FRAMES = 5  # frames of the clip to compare the views with
 
 
 def clear_crops(model: Model, clip: Clip, subject: Subject, squares: Array) -> Array:
-    """(n, 224, 224, 3) uint8: the most certain frame of each of a few stretches of the clip."""
+    """Crops (n, 224, 224, 3) uint8 of the frames to compare the views with: the most certain one of each stretch of the clip.
+
+    squares: (T, 4) of all frames, in pixels.
+    """
     stretches = np.array_split(np.arange(len(squares)), min(CLEAR_FRAMES, len(squares)))
     wanted = {int(part[np.argmax(subject.confidence[part])]) for part in stretches}
     crops = []
-    with closing(_crops(model, clip, subject, squares, wanted)) as images:
+    with closing(subject_crops(model, clip, subject, squares, wanted)) as images:
         for image in images:
             crops.append(image)
             if len(crops) == len(wanted):
@@ -37,41 +40,38 @@ def clear_crops(model: Model, clip: Clip, subject: Subject, squares: Array) -> A
     return np.stack(crops)
 
 
-def _crops(
+def subject_crops(
     model: Model, clip: Clip, subject: Subject, squares: Array, only: Container[int] | None = None
 ) -> Generator[Image, None, None]:
-    """(224, 224, 3) uint8 of each frame, or of those in `only`."""
+    """Yield a crop (224, 224, 3) uint8 of each frame, or of the frames in `only`. squares: (T, 4) in pixels."""
     with closing(read_frames(clip, only=only)) as frames:
         for frame in frames:
             yield model.encoder.cut(frame.image, subject.matte(frame.index), squares[frame.index])
 
 
 def match_view(views: Tensor, frames: Tensor) -> int:
-    """Tokens of V reference images (V, S, C) and of n frames (n, S, C) -> the view most like the frames, by cosine.
+    """The index of the view that is most like the frames, by cosine. views: tokens (V, S, C), frames: tokens (n, S, C).
 
-    What counts is the pair of frames that a view is most like: the others show poses that are like the reference from no side.
+    Only the two frames that a view is most like count: in the others the subject may be in a pose that resembles no view.
     """
     likeness = torch.nn.functional.cosine_similarity(views.flatten(1)[:, None], frames.flatten(1)[None], dim=-1)
     return int(likeness.topk(min(2, len(frames)), dim=1).values.mean(1).argmax())
 
 
-def _choose_views(model: Model, plan: ComputePlan, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
-    """-> the index of each target's view, and the tokens (B, S, C) of those views."""
-    frames = _encoded(model, plan, crops)
+def choose_views(model: Model, plan: ComputePlan, targets: Sequence[Target], crops: Array) -> tuple[list[int], Tensor]:
+    """Match the views of B targets to crops of the video -> the index of the view of each, and the tokens (B, S, C) of those views."""
+    frames = torch.cat(list(encode_crops(model, plan, (crop for crop in crops))))
     chosen, tokens = [], []
     for target in targets:
-        views = _encoded(model, plan, [reference_crop(reference, model.encoder.cut) for reference in target.references])
+        images = (reference_crop(reference, model.encoder.cut) for reference in target.references)
+        views = torch.cat(list(encode_crops(model, plan, images)))
         chosen.append(match_view(views, frames) if len(views) > 1 else 0)
         tokens.append(views[chosen[-1]])
     return chosen, torch.stack(tokens)
 
 
-def _encoded(model: Model, plan: ComputePlan, crops: Sequence[Image] | Array) -> Tensor:
-    return torch.cat(list(_tokens(model, plan, (crop for crop in crops))))
-
-
-def _tokens(model: Model, plan: ComputePlan, crops: Generator[Image, None, None]) -> Generator[Tensor, None, None]:
-    """Image tokens (n, S, C) of the crops, `plan.batch` at a time; the crops are made on a thread of their own."""
+def encode_crops(model: Model, plan: ComputePlan, crops: Generator[Image, None, None]) -> Generator[Tensor, None, None]:
+    """Yield image tokens (n, S, C) of the crops, plan.batch at a time. The crops are made on a thread of their own."""
     device = model.encoder.device
     with closing(prefetch(crops, depth=plan.batch + DEPTH)) as images:
         while batch := list(islice(images, plan.batch)):

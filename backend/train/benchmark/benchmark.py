@@ -225,11 +225,11 @@ def whole(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, fra
         try:
             progress = next(work)
         except StopIteration as stop:
-            watched, takes, plan = stop.value
+            stage1, takes, plan = stop.value
             break
         if first is None and progress.stage == "Reading the motion" and progress.done:
             first = time.perf_counter() - start
-    subject, before = watched.subject, time.perf_counter()
+    subject, before = stage1.subject, time.perf_counter()
     for take in takes:
         motion_of(take, subject.times, subject.boxes, subject.confidence, settings, {})
     seconds = time.perf_counter() - start

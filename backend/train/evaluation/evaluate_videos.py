@@ -88,14 +88,14 @@ class _Stage:
             )
         kinds = references(self.pack, filmed.clip)
         try:
-            watched, takes = capture_takes(model, [self._target(pose) for _, pose in kinds], Clip(str(path)))
+            stage1, takes = capture_takes(model, [self._target(pose) for _, pose in kinds], Clip(str(path)))
         except UserError as error:
             for kind, pose in kinds:
                 yield {"reference": kind, **self._failed(pose, poses, filmed), "error": str(error)}
             return
-        found = {**self._found(watched.subject, filmed, poses), "error": ""}
+        found = {**self._found(stage1.subject, filmed, poses), "error": ""}
         for (kind, pose), take in zip(kinds, takes, strict=True):
-            yield {"reference": kind, **self._compare(take, watched.subject, filmed, poses, pose), **found}
+            yield {"reference": kind, **self._compare(take, stage1.subject, filmed, poses, pose), **found}
 
     def _target(self, pose: Array) -> Target:
         key = pose.tobytes()  # most clips of a pack share their references
@@ -146,8 +146,8 @@ class _Stage:
 
 def capture_takes(model: Model, targets: Sequence[Target], clip: Clip) -> tuple[Stage1Result, list[RigPrediction]]:
     """What capture.capture does with a model that is loaded already, up to the takes: the subject is needed as well."""
-    watched, takes, _ = result_of(predictions_of(model, targets, clip, Settings(), Clock()))
-    return watched, takes
+    stage1, takes, _ = result_of(predictions_of(model, targets, clip, Settings(), Clock()))
+    return stage1, takes
 
 
 def motion_from(take: RigPrediction, subject: Subject) -> Motion:

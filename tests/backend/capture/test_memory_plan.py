@@ -56,7 +56,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return plain(self, crops)
 
     monkeypatch.setattr(Encoder, "encode", encode)
-    monkeypatch.setattr(capturing, "plan_of", lambda *_: CARD)
+    monkeypatch.setattr(capturing, "compute_plan_of", lambda *_: CARD)
     return seen
 
 
@@ -129,7 +129,7 @@ def test_what_metal_cannot_do_the_processor_does(work, attempts: list[int], monk
     with pytest.raises(NotImplementedError):  # no other device has an excuse
         result_of(capture(*work, TINY))
     fail(monkeypatch, most=0, times=1, error=missing)
-    monkeypatch.setattr(capturing, "plan_of", lambda *_: CARD._replace(device=torch.device("mps")))
+    monkeypatch.setattr(capturing, "compute_plan_of", lambda *_: CARD._replace(device=torch.device("mps")))
     motion = result_of(capture(*work, TINY))[0]
     assert motion.provenance["device"] == "cpu"
     (note,) = motion.provenance["notes"]
@@ -166,6 +166,28 @@ def test_what_a_smaller_plan_is() -> None:
     last = memory_plan.halve(half)
     assert last is not None and last.device.type == "cpu" and last.half is None
     assert memory_plan.halve(last) is None
+
+
+def test_the_second_attempt_finds_the_memory_of_the_first_free(
+    work, attempts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Encoder.encode
+    held: list[weakref.ref] = []
+    in_use: list[bool] = []
+
+    def encode(self: Encoder, crops: torch.Tensor) -> torch.Tensor:
+        activations = torch.empty(1000)
+        if len(crops) > 2:
+            held.append(weakref.ref(activations))
+            kept.append(torch.OutOfMemoryError("CUDA out of memory"))
+            raise kept[-1]
+        in_use.extend(tensor() is not None for tensor in held)
+        return plain(self, crops)
+
+    kept: list[Exception] = []  # as a log or a debugger may keep an error, with its traceback
+    monkeypatch.setattr(Encoder, "encode", encode)
+    result_of(capture(*work, TINY))
+    assert in_use and not any(in_use)
 
 
 @pytest.mark.parametrize("ending", ["done", "closed", "failed"])

@@ -127,9 +127,9 @@ def test_image_features_are_computed_once_for_all_rigs(video: Path, monkeypatch:
 def test_stages_alone_give_what_capture_gives(video: Path) -> None:
     rig = make_rig()
     whole = drained(capture([target(rig)], Clip(str(video)), TINY_SETTINGS))[0]
-    watched = drained(capture_positions([target(rig)], Clip(str(video)), TINY_SETTINGS))
-    take = drained(run_pose2rot(load_model("tiny", torch.device("cpu")), watched.takes))[0]
-    subject = watched.subject
+    stage1 = drained(capture_positions([target(rig)], Clip(str(video)), TINY_SETTINGS))
+    take = drained(run_pose2rot(load_model("tiny", torch.device("cpu")), stage1.predictions))[0]
+    subject = stage1.subject
     motion = motion_of(take, subject.times, subject.boxes, subject.confidence, TINY_SETTINGS, {})
     assert np.abs(whole.positions - motion.positions).max() < 1e-5
     assert geodesic_angle(whole.matrices, motion.matrices).max() < 1e-4

@@ -119,10 +119,10 @@ def test_true_positions_leave_v1_only_the_twist(pack: Pack, model: Model, folder
     """A take with the true positions: V1 puts every joint where it is."""
     pose = references(pack, "move 1")[0][1]
     views = reference_views(pack.rig, pack.surface, pose, [0.6])
-    watched, [take] = capture_takes(model, [Target(pack.rig, tuple(views))], Clip(str(next(folder.glob("*.mp4")))))
+    stage1, [take] = capture_takes(model, [Target(pack.rig, tuple(views))], Clip(str(next(folder.glob("*.mp4")))))
     truth = pack.clips["move 1"].astype(np.float64)
     true = replace(take, position=pose_to_network(pack.rig, truth)[1] @ view_yaw(take.azimuth).T)
-    row = measure_motion(pack.rig, motion_from(v1_take(true), watched.subject), truth, pose)
+    row = measure_motion(pack.rig, motion_from(v1_take(true), stage1.subject), truth, pose)
     assert row["fk_mpjpe_cm"] < 0.3 * row["copy_mpjpe_cm"]
 
 
