@@ -1,6 +1,6 @@
-"""What PyTorch can run on here, in words: which graphics cards it sees, and whether it was built for them.
+"""Finds the devices that PyTorch can run on, and describes them in sentences for the user.
 
-torch is imported by `look` alone, so that the words can also be about a torch that is not there.
+Only functions that need torch import it, so that this module also loads where torch is missing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import torch
 
 Fit = Literal["built in", "compiled", "newer", "older", "left out"]
-# chips inside other machines (Jetson, Drive): their code and that of the cards of the same generation do not run on each other
-ALONE = {(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)}
+# Embedded chips (Jetson, Drive): code for them does not run on cards of their generation, nor the other way round
+EMBEDDED = {(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)}
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A graphics card as torch sees it. arch: "sm_89", or AMD's "gfx1100"; memory: bytes."""
+    """A graphics card as torch reports it. arch: "sm_89", or "gfx1100" for AMD. memory: bytes."""
 
     name: str
     arch: str
@@ -34,8 +34,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Torch:
-    """A torch and what it sees. toolkit: "CUDA 13.0", "ROCm 6.4", "Metal" or "" for the processor alone; archs: what it was built
-    for, as torch.cuda.get_arch_list() has it; warning: torch's own reason for seeing no card."""
+    """An installed torch and its devices.
+
+    toolkit: "CUDA 13.0", "ROCm 6.4", "Metal", or "" for the processor alone. archs: those it was built for
+    (torch.cuda.get_arch_list). metal: whether Metal works. warning: torch's reason for finding no graphics card.
+    """
 
     version: str
     toolkit: str = ""
@@ -46,44 +49,44 @@ class Torch:
 
 
 class Finding(NamedTuple):
-    """One sentence for the user; whether all is well."""
+    """A sentence for the user. good: whether there is nothing to do about it."""
 
     text: str
     good: bool
 
 
 class _Code(NamedTuple):
-    """One entry of an arch list. ptx: code that the driver compiles; only: "a" this chip alone, "f" its family, "" no limit."""
+    """An entry of an arch list. ptx: code that the driver compiles. only: "a" for this chip, "f" for its family, "" for no limit."""
 
     capability: tuple[int, int]
     ptx: bool
     only: str
 
 
-def _code(arch: str) -> _Code | None:
+def _parse_arch(arch: str) -> _Code | None:
     found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
     return None if found is None else _Code((int(found[2]), int(found[3])), found[1] == "compute", found[4])
 
 
-def _runs(code: _Code, card: tuple[int, int]) -> bool:
-    """NVIDIA's rules (CUDA Programming Guide, "Compute Capability and Streaming Multiprocessor Versions"): machine code runs on its
-    generation from its own minor number on, PTX on everything from its own number on; "f" holds PTX to the generation too, "a" both
-    to the very chip."""
-    if code.only == "a" or (not code.ptx and {card, code.capability} & ALONE):
+def _runs_on(code: _Code, card: tuple[int, int]) -> bool:
+    """Whether the code runs on a card of that compute capability.
+
+    NVIDIA's rules (CUDA Programming Guide, "Compute Capability and Streaming Multiprocessor Versions"): machine code runs on cards of
+    its generation with the same or a later minor number, PTX on all cards with the same or a later number. "f" limits PTX to the
+    generation, "a" limits both to that chip.
+    """
+    if code.only == "a" or (not code.ptx and {card, code.capability} & EMBEDDED):
         return code.capability == card
     return code.capability <= card and ((code.ptx and not code.only) or code.capability[0] == card[0])
 
 
 def match_gpu(arch: str, archs: Sequence[str]) -> Fit:
-    """Whether a torch built for `archs` runs on a card of `arch`: "built in", "compiled" by the driver at first use, or why not.
-
-    AMD's names have no order: they are in the list or not; what follows a colon there are features ("gfx90a:xnack-").
-    """
-    card = _code(arch)
-    if card is None:
+    """Whether a torch built for `archs` runs on a card of `arch`: "built in", "compiled" by the driver at first use, or why not."""
+    card = _parse_arch(arch)
+    if card is None:  # AMD: names without an order; features follow a colon ("gfx90a:xnack-")
         return "built in" if arch in [each.split(":")[0] for each in archs] else "left out"
-    codes = [code for code in map(_code, archs) if code is not None]
-    fitting = [code for code in codes if _runs(code, card.capability)]
+    codes = [code for code in map(_parse_arch, archs) if code is not None]
+    fitting = [code for code in codes if _runs_on(code, card.capability)]
     if fitting:
         return "compiled" if all(code.ptx for code in fitting) else "built in"
     if codes and card.capability > max(code.capability for code in codes):
@@ -92,7 +95,7 @@ def match_gpu(arch: str, archs: Sequence[str]) -> Fit:
 
 
 def describe_gpu(gpu: Gpu, torch: Torch) -> Finding:
-    """A card compared with what torch was built for. An empty list says nothing against it."""
+    """Compare a card with the archs that torch was built for. It fits if that list is empty."""
     name = f"{gpu.name}, {gpu.arch}"
     how = match_gpu(gpu.arch, torch.archs) if torch.archs else "built in"
     if how == "built in":
@@ -102,12 +105,12 @@ def describe_gpu(gpu: Gpu, torch: Torch) -> Finding:
     if how == "compiled":
         text = f"PyTorch {torch.version} has no code for this GPU ({name}), but the driver can compile it: the first capture starts late."
         return Finding(text, True)
-    codes = sorted(code for code in map(_code, torch.archs) if code is not None)
+    codes = sorted(code for code in map(_parse_arch, torch.archs) if code is not None)
     listed = ", ".join(torch.archs)
     if how == "newer":
-        why = f"is newer than what PyTorch {torch.version} was built for (up to {_named(codes[-1])})"
+        why = f"is newer than what PyTorch {torch.version} was built for (up to {_sm_name(codes[-1])})"
     elif how == "older":
-        why = f"is older than what PyTorch {torch.version} was built for (from {_named(codes[0])} on)"
+        why = f"is older than what PyTorch {torch.version} was built for (from {_sm_name(codes[0])} on)"
     else:
         why = f"is not among those that PyTorch {torch.version} was built for ({listed})"
     return Finding(
@@ -115,13 +118,15 @@ def describe_gpu(gpu: Gpu, torch: Torch) -> Finding:
     )
 
 
-def _named(code: _Code) -> str:
+def _sm_name(code: _Code) -> str:
     return f"sm_{code.capability[0]}{code.capability[1]}"
 
 
 def findings(torch: Torch, other: str = "") -> list[Finding]:
-    """What a user should know of the device, the first card first, as captures use that one. other: the graphics card as somebody
-    else names it, for a torch that cannot see any."""
+    """Describe the devices of torch, the card that captures use first.
+
+    other: the graphics card's name from another source, for a torch that finds none.
+    """
     if torch.gpus:
         return [describe_gpu(gpu, torch) for gpu in torch.gpus]
     if torch.metal:
@@ -139,40 +144,40 @@ def findings(torch: Torch, other: str = "") -> list[Finding]:
 
 
 def load_torch() -> ModuleType:
-    """torch. Raises UserError if it is missing or one of its libraries does not load."""
+    """Import torch. Raises UserError if it is missing or one of its libraries does not load."""
     try:
         import torch
     except ModuleNotFoundError as error:
         raise UserError(f"PyTorch is missing ({error}): install the AnyRig zip made for this system.") from error
     except (ImportError, OSError) as error:
-        raise UserError(f"PyTorch does not load ({_line(error)}): install the AnyRig zip made for this system.") from error
+        raise UserError(f"PyTorch does not load ({_first_line(error)}): install the AnyRig zip made for this system.") from error
     return torch
 
 
 def look_up_devices() -> Torch:
-    """Ask torch. Raises UserError if it does not load."""
+    """Read torch's version and devices. Raises UserError if torch does not load."""
     torch = load_torch()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        gpus, refusal = _gpus(torch)
+        gpus, refusal = _list_gpus(torch)
     hip, metal = torch.version.hip, torch.backends.mps
     kinds = (hip and f"ROCm {hip}", torch.version.cuda and f"CUDA {torch.version.cuda}", metal.is_built() and "Metal")
     toolkit = next((kind for kind in kinds if kind), "")
-    # a torch for another driver says so in a warning
-    warning = "" if gpus else refusal or (_line(said[-1].message) if said else "")
+    # torch warns about a driver that is too old
+    warning = "" if gpus else refusal or (_first_line(said[-1].message) if said else "")
     return Torch(torch.__version__, toolkit, tuple(torch.cuda.get_arch_list()), gpus, metal.is_available(), warning)
 
 
-def _gpus(torch: ModuleType) -> tuple[tuple[Gpu, ...], str]:
-    """The cards, or none and the reason."""
+def _list_gpus(torch: ModuleType) -> tuple[tuple[Gpu, ...], str]:
+    """The graphics cards, and torch's error message if it cannot list them."""
     try:
         usable = torch.cuda.is_available()
-        return tuple(_gpu(torch, index) for index in range(torch.cuda.device_count())) if usable else (), ""
+        return tuple(_read_gpu(torch, index) for index in range(torch.cuda.device_count())) if usable else (), ""
     except RuntimeError as error:
-        return (), _line(error)
+        return (), _first_line(error)
 
 
-def _gpu(torch: ModuleType, index: int) -> Gpu:
+def _read_gpu(torch: ModuleType, index: int) -> Gpu:
     properties = torch.cuda.get_device_properties(index)
     # ROCm appends features: gfx90a:sramecc+:xnack-
     amd = str(getattr(properties, "gcnArchName", "")).split(":")[0] if torch.version.hip else ""
@@ -180,7 +185,7 @@ def _gpu(torch: ModuleType, index: int) -> Gpu:
 
 
 def device_obstacle(torch: Torch) -> str:
-    """Why the first graphics card, which captures use, cannot be used; '' if it can."""
+    """Why captures cannot use the first graphics card; '' if they can. They use no other."""
     if not torch.gpus:
         return findings(torch)[0].text
     found = describe_gpu(torch.gpus[0], torch)
@@ -188,18 +193,18 @@ def device_obstacle(torch: Torch) -> str:
 
 
 def try_device(device: str) -> str:
-    """Multiply two small matrices there; '' if that works, else torch's own words."""
+    """Multiply two small matrices on the device -> '' if that works, otherwise torch's error message."""
     import torch
 
     try:
         square = torch.eye(8, device=device)
         return "" if float((square @ square).sum()) == 8 else "wrong result"
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        return _line(error)
+        return _first_line(error)
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes free on a graphics card; None where torch does not tell."""
+    """Free bytes of a graphics card; None if torch cannot tell."""
     import torch
 
     try:
@@ -208,14 +213,13 @@ def free_memory(device: str) -> int | None:
         return None
 
 
-def _line(error: object) -> str:
+def _first_line(error: object) -> str:
     """The first line of a message, without its full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].strip().rstrip(".")
 
 
 def pick_device(name: str) -> torch.device:
-    """Name -> device. "auto" takes cuda, mps, cpu, in that order, the first that torch was built for. Raises UserError if the one
-    asked for does not work here."""
+    """The device of that name; for "auto" the first of cuda, mps and cpu that works. Raises UserError if the named one does not work."""
     torch = load_torch()
     works = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if works["cuda"] and name in ("auto", "cuda"):

@@ -1,4 +1,4 @@
-"""Works around faults of PyTorch on Apple's graphics processors."""
+"""Workarounds for faults of PyTorch on Apple's graphics processors (Metal)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def on_metal(x: Tensor) -> bool:
-    """Whether it lies on Apple's graphics processor, whose kernels have taken views for what they are not."""
+    """Whether x is on Apple's graphics processor, where some kernels misread views."""
     return x.device.type == "mps"
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """scaled_dot_product_attention over (B, H, N, d). On Metal of copies: there heads that are views of wider rows have come out
-    wrong, without a word (pytorch issues 163597 and 181133)."""
+    """scaled_dot_product_attention over q (B, H, n, d), k and v (B, H, m, d); mask is added to the scores."""
+    # Metal silently computes wrong results for heads that are views of wider rows (pytorch issues 163597 and 181133)
     if on_metal(q):
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         mask = None if mask is None else mask.contiguous()
@@ -22,6 +22,8 @@ def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Ten
 
 
 def layout_of(device: torch.device) -> torch.memory_format:
-    """How images and the weights of convolutions lie in memory. Metal's convolution reads weights as if they lay in the order of
-    their axes, however they do (pytorch issue 192212); elsewhere channels last is faster."""
+    """The memory format for images and weights of convolutions: channels last, which is faster, except on Metal.
+
+    Metal's convolution reads weights in the order of their axes, whatever their format is (pytorch issue 192212).
+    """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last

@@ -1,4 +1,4 @@
-"""Memory and processor of this computer, from what each system itself tells."""
+"""Reads this computer's memory and processor from the operating system."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 def memory() -> tuple[int | None, int | None]:
-    """Bytes of main memory: all of it, and what programs can still have. None where the system does not tell."""
+    """Bytes of main memory, and bytes that are still available; None where the system does not tell."""
     if sys.platform == "win32":
-        return _windows()
-    return _total(), available(Path("/proc/meminfo"))
+        return _windows_memory()
+    return _total_memory(), available(Path("/proc/meminfo"))
 
 
-def _total() -> int | None:
+def _total_memory() -> int | None:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
@@ -24,7 +24,7 @@ def _total() -> int | None:
 
 
 def available(meminfo: Path) -> int | None:
-    """Linux: what is free or can be freed."""
+    """Bytes that are free or can be freed, from Linux's /proc/meminfo; None if they are not in it."""
     try:
         lines = meminfo.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -34,7 +34,7 @@ def available(meminfo: Path) -> int | None:
     return int(found[0]) * 1024 if found else None
 
 
-class _Status(ctypes.Structure):
+class _MemoryStatus(ctypes.Structure):
     """MEMORYSTATUSEX of the Windows API."""
 
     _fields_ = [("length", ctypes.c_uint32), ("load", ctypes.c_uint32)] + [
@@ -42,8 +42,8 @@ class _Status(ctypes.Structure):
     ]
 
 
-def _windows() -> tuple[int | None, int | None]:
-    status = _Status()
+def _windows_memory() -> tuple[int | None, int | None]:
+    status = _MemoryStatus()
     status.length = ctypes.sizeof(status)
     if sys.platform != "win32" or not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
         return None, None
@@ -51,7 +51,7 @@ def _windows() -> tuple[int | None, int | None]:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name and the number of its threads."""
+    """The processor's name and its number of threads, as text."""
     name = platform.processor() or platform.machine()
     if cpuinfo.is_file():
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""device.py and machine.py: which cards a torch runs on, and the sentences about it."""
+"""Which cards a torch runs on, the sentences about them, and the computer's memory and processor."""
 
 import sys
 import warnings
