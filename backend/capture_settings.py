@@ -1,4 +1,4 @@
-"""How to capture: model, device, precision, heading. Plain values with a JSON round trip."""
+"""The settings of a capture, as plain values with a JSON round trip."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from .errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """How to capture.
+    """The settings of a capture. Raises UserError for a value that is not allowed.
 
-    model: a name of the weights registry or a file. device: "auto", "cuda", "mps" or "cpu". precision: "auto" or "float32".
-    heading: "rig" turns the whole take so that on average it faces as the reference pose does; "view" trusts the reference
-    view's side. batch: frames per encoder call, 0 for what the device can hold. weights: the folder of the released weights, "" for
-    the usual one.
+    model: "lite", "release", "tiny" or a model file.
+    device: "auto", "cuda", "mps" or "cpu".
+    precision: "auto" or "float32".
+    heading: "rig" rotates the take about the vertical so that on average it faces as the reference pose does; "view" trusts the side
+    of the matched view.
+    batch: frames per encoder call, 0 for as many as the device can hold.
+    weights: the folder of the released weights, "" for the usual one.
     """
 
     model: str = "lite"
@@ -37,12 +40,12 @@ class Settings:
             raise UserError(f"The batch is {self.batch} frames: it must be at least 1, or 0 for what the device can hold.")
 
     def to_json(self) -> str:
-        """Text that `from_json` turns back into equal settings."""
+        """The settings as JSON, for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """Raises UserError if the text is not settings."""
+        """Read the text of `to_json`. Raises UserError if it is something else."""
         try:
             return cls(**json.loads(text))
         except (json.JSONDecodeError, TypeError) as error:

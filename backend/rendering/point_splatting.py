@@ -1,4 +1,4 @@
-"""Images of a rig without Blender: a skinned point cloud drawn as oriented discs with a depth buffer. torch, CPU or CUDA."""
+"""Draws rigs without Blender: the points of a skinned cloud become oriented discs in a depth buffer. torch, on CPU or CUDA."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .capsules import capsules
 __all__ = ["Cloud", "Shading", "capsules", "cloud_of", "point_spacing", "reference_view", "reference_views", "render", "skin"]
 
 REACH = 1.5  # disc radius over point spacing: 1 - exp(-pi 1.5^2) = 99.9 % of a randomly sampled surface is covered
-SMALLEST, LARGEST = 0.75, 8.0  # radii in pixels; half a pixel's diagonal, 0.71, always reaches the nearest pixel centre
-STEEPEST = 8.0  # discs seen more edge-on than this are drawn as if at this slope, or they would slip between the pixels
-BEND = 0.25  # how far the edge of a disc lies behind its centre, in radii
+SMALLEST, LARGEST = 0.75, 8.0  # radii in pixels; more than half a pixel's diagonal, 0.71, always covers a pixel's centre
+STEEPEST = 8.0  # steepest slope of a disc: seen more edge-on, it could miss all pixel centres
+BEND = 0.25  # depth of a disc's edge behind its centre, in radii
 NEAREST = 1e-30  # depth keys stay positive
 NEIGHBOURS = 6
 EMPTY = torch.iinfo(torch.int64).max
@@ -31,7 +31,7 @@ GAMMA = 2.2  # sRGB's curve, nearly
 
 @dataclass(frozen=True)
 class Shading:
-    """Light on the points, in linear units: albedo * (ambient + lambert * max(0, n.l)) + rim * (1 - |n.v|)^3."""
+    """Lighting of the points, in linear units: albedo * (ambient + lambert * max(0, n.l)) + rim * (1 - |n.v|)^3."""
 
     ambient: float = 0.35
     lambert: float = 0.75
@@ -40,10 +40,10 @@ class Shading:
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """A `Surface` as tensors on one device, with what skinning and drawing need.
+    """A `Surface` as tensors on one device.
 
-    points, normals, colours: (P, 3). joints: (P, 4) int64. weights: (P, 4). inverse_rest: (J, 4, 4).
-    spacing: (P,) local distance between points at rest.
+    points, normals, colours: (P, 3). joints: (P, 4) int64. weights: (P, 4). inverse_rest: (J, 4, 4), inverse rest matrices.
+    spacing: (P,) local distance between the points at rest.
     """
 
     points: Tensor
@@ -59,24 +59,25 @@ class Cloud:
         return Cloud(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def skin(self, pose: Tensor) -> tuple[Tensor, Tensor]:
-        """Joint matrices (T, J, 4, 4) -> points (T, P, 3) and unit normals (T, P, 3), in the space of the pose.
+        """Pose the points by joint matrices (T, J, 4, 4) -> points (T, P, 3) and unit normals (T, P, 3), in the space of the pose.
 
-        Linear blend skinning with D = pose rest^-1, which maps a point at rest to where its joint carries it.
+        Linear blend skinning.
         """
-        delta = (pose.to(self.inverse_rest) @ self.inverse_rest)[:, :, :3].flatten(2)
+        # pose rest^-1 maps a point at rest to its place in the pose
+        delta = (pose.to(self.inverse_rest) @ self.inverse_rest)[:, :, :3].flatten(2)  # (T, J, 12)
         blend = self.weights[:, :1] * delta[:, self.joints[:, 0]]
         for slot in range(1, self.joints.shape[1]):
             blend = torch.addcmul(blend, self.weights[:, slot : slot + 1], delta[:, self.joints[:, slot]])
-        blend = blend.unflatten(2, (3, 4))
+        blend = blend.unflatten(2, (3, 4))  # (T, P, 3, 4)
         points = (blend[..., :3] * self.points[:, None]).sum(-1) + blend[..., 3]
         normals = (blend[..., :3] * self.normals[:, None]).sum(-1)
         return points, torch.nn.functional.normalize(normals, dim=-1)
 
 
 def cloud_of(surface: Surface, rest: Array, device: torch.device | str = "cpu", spacing: Tensor | None = None) -> Cloud:
-    """`surface` and the rest matrices (J, 4, 4) of its rig -> tensors; spacing (P,) if it is known already.
+    """Make a Cloud of a surface and the rest matrices (J, 4, 4) of its rig. spacing: (P,) if it is known already.
 
-    Raises UserError if the surface names joints that are not there.
+    Raises UserError if the surface is bound to joints that the rig lacks.
     """
     if len(surface) and not 0 <= surface.joints.min() <= surface.joints.max() < len(rest):
         joint = surface.joints.max()
@@ -91,15 +92,15 @@ def cloud_of(surface: Surface, rest: Array, device: torch.device | str = "cpu", 
 
 
 def skin(surface: Surface, rest: Array, pose: Tensor) -> tuple[Tensor, Tensor]:
-    """`Cloud.skin` for a single use, on the pose's device."""
+    """Pose a surface once, on the pose's device: see `Cloud.skin`."""
     return cloud_of(surface, rest, pose.device).skin(pose)
 
 
 @torch.no_grad()
 def point_spacing(points: Tensor, normals: Tensor, chunk: int = 1024) -> Tensor:
-    """(P, 3) points and normals -> (P,): the side of the square that each point has to itself.
+    """Points and normals (P, 3) -> (P,) the side of a square as large as each point's share of the surface.
 
-    From the distance to the sixth neighbour on the same side of the surface; within a factor 3 of the median.
+    It is computed from the distance to the sixth neighbour on the same side of the surface, and kept within a factor 3 of the median.
     """
     count = min(NEIGHBOURS, len(points) - 1)
     if count < 1:
@@ -117,12 +118,12 @@ def point_spacing(points: Tensor, normals: Tensor, chunk: int = 1024) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Discs:
-    """The N discs that can touch the image, largest first; all (N,).
+    """The N discs that can touch the image, largest first; all arrays are (N,).
 
-    source: index into the flattened (T, P). pixel: index of the central pixel in the padded images. shift_x, shift_y: from the
-    point to the centre of that pixel. slope_x, slope_y: depth gained per pixel, in pixels. unit: the size of a pixel at the
-    point, in units of depth. bend: how fast the disc recedes from its centre, so that of two discs in one plane the pixel goes to
-    the nearer centre and the borders between colours stay clean.
+    source: index into the flattened (T, P). pixel: index of the central pixel in the padded images.
+    shift_x, shift_y: from the point to the centre of that pixel. slope_x, slope_y: depth gained per pixel, in pixels.
+    unit: size of a pixel at the point, in units of depth. bend: depth of the disc's edge behind its centre, per square of the distance.
+    With it, of two discs in one plane the pixel takes the one whose centre is nearer, so borders between colours stay clean.
     """
 
     source: Tensor
@@ -151,12 +152,13 @@ def render(
     shading: Shading | None = None,
     samples: int = 1,
 ) -> Tensor:
-    """Draw T clouds of P points -> RGBA (T, height, width, 4) float32, 0..1, straight alpha, display-referred sRGB.
+    """Draw T clouds of P points -> RGBA (T, height, width, 4) float32, 0..1, straight alpha, sRGB as displayed.
 
-    points, normals: (T, P, 3) in the space that `projection` (T, 3, 4) or (3, 4) maps to pixels (camera.Camera.projection: its
-    third row gives the depth in the same unit as the points). colours: (P, 3) or (T, P, 3). light: (3,) or (T, 3), pointing from
-    the subject to the light. spacing: (P,) distance between points (`Cloud.spacing`), estimated from the first frame if missing.
-    samples: 2 draws at twice the size and averages, for smooth edges. Points behind the camera or off the image are left out.
+    points, normals: (T, P, 3) in the space that the projection maps to pixels. Points behind the camera or off the image are left out.
+    projection: (T, 3, 4) or (3, 4), as camera.Camera.projection; its third row gives the depth in the unit of the points.
+    colours: (P, 3) or (T, P, 3). light: (3,) or (T, 3), from the subject towards the light.
+    spacing: (P,) distance between points (`Cloud.spacing`), estimated from the first frame if not given.
+    samples: 2 draws at twice the size and averages, for smooth edges.
     """
     frames = len(points)
     apart = point_spacing(points[0], normals[0]) if spacing is None else spacing
@@ -164,7 +166,7 @@ def render(
     projection = (projection.to(points) * zoom).expand(frames, 3, 4)
     size = (height * samples, width * samples)
     discs, border, eye = _discs(points, normals, projection, apart, size, LARGEST * samples)
-    buffer = _draw(discs, frames * (size[0] + 2 * border) * (size[1] + 2 * border), size[1] + 2 * border)
+    buffer = _draw_discs(discs, frames * (size[0] + 2 * border) * (size[1] + 2 * border), size[1] + 2 * border)
     buffer = buffer.view(frames, size[0] + 2 * border, size[1] + 2 * border)
     buffer = buffer[:, border : border + size[0], border : border + size[1]].contiguous()
     gap = 2 * apart.median() if len(apart) else apart.sum()
@@ -177,14 +179,14 @@ def render(
 def _discs(
     points: Tensor, normals: Tensor, projection: Tensor, spacing: Tensor, size: tuple[int, int], largest: float
 ) -> tuple[_Discs, int, Tensor]:
-    """The discs, the border that the image needs around it for them, and the camera's positions (T, 3)."""
+    """The discs, the border of pixels that they need around the image, and the camera's positions (T, 3)."""
     linear = projection[..., :3]
     inverse = torch.linalg.inv(linear)
     eye = -(inverse @ projection[..., 3:])[..., 0]
     image = points @ linear.mT + projection[:, None, :, 3]
     depth = image[..., 2]
     u, v = image[..., 0] / depth, image[..., 1] / depth
-    # A point of the image sees x = eye + depth ray with ray = linear^-1 (u, v, 1). On the disc's plane n.x is constant, so
+    # A pixel (u, v) shows points x = eye + depth ray with ray = linear^-1 (u, v, 1). On the disc's plane n.x is constant, so
     # depth (n.ray) is too: d depth / du = -depth (n.ray)_u / (n.ray), and n.ray = (n linear^-1).(u, v, 1).
     plane = normals @ inverse
     facing = plane[..., 0] * u + plane[..., 1] * v + plane[..., 2]
@@ -192,11 +194,11 @@ def _discs(
     focal = torch.linalg.det(linear).abs().sqrt()[:, None]
     slope_x, slope_y = _slopes(plane, facing, focal)
     radius = (REACH * spacing * focal / depth).clamp(SMALLEST, largest)
-    # away from the camera: behind what faces it
+    # points that face away lie behind those that face the camera
     depth_key = depth + torch.where(facing > 0, spacing, 0)
     height, width = size
-    seen = (depth > 0) & (u > -radius) & (u < width + radius) & (v > -radius) & (v < height + radius)
-    order = torch.where(seen, radius, -1).flatten().argsort(descending=True)[: int(seen.sum())]
+    visible = (depth > 0) & (u > -radius) & (u < width + radius) & (v > -radius) & (v < height + radius)
+    order = torch.where(visible, radius, -1).flatten().argsort(descending=True)[: int(visible.sum())]
     border = 2 * math.ceil(float(radius.flatten()[order[:1]].sum())) + 2
 
     def pick(value: Tensor) -> Tensor:
@@ -225,10 +227,11 @@ def _slopes(plane: Tensor, facing: Tensor, focal: Tensor) -> tuple[Tensor, Tenso
     return (slope_x * limit).nan_to_num(0), (slope_y * limit).nan_to_num(0)
 
 
-def _draw(discs: _Discs, pixels: int, stride: int) -> Tensor:
-    """The nearest disc of every pixel as (pixels,) int64: the depth's bits above, the index into (T, P) below; or EMPTY.
+def _draw_discs(discs: _Discs, pixels: int, stride: int) -> Tensor:
+    """The nearest disc of every pixel as a key, (pixels,) int64, or EMPTY.
 
-    Positive floats order like their bits, so one integer minimum is the depth test.
+    The upper half of a key are the bits of the depth, the lower half is the index into (T, P). Positive floats have the order of their
+    bits, so the minimum of the keys is the depth test.
     """
     buffer = torch.full((pixels,), EMPTY, device=discs.pixel.device)
     if not len(discs.pixel):
@@ -247,7 +250,7 @@ def _draw(discs: _Discs, pixels: int, stride: int) -> Tensor:
 
 
 def _keys(discs: _Discs, limit: Tensor, dx: int, dy: int, count: int) -> Tensor:
-    """What the first `count` discs write into the pixel (dx, dy) away from their centre: a key, or EMPTY outside of the disc."""
+    """The keys that the first `count` discs write to the pixel (dx, dy) away from their central one; EMPTY outside the disc."""
     x, y = discs.shift_x[:count] + dx, discs.shift_y[:count] + dy
     rise = x * discs.slope_x[:count] + y * discs.slope_y[:count]
     distance = torch.addcmul(torch.addcmul(x * x, y, y), rise, rise)
@@ -258,12 +261,12 @@ def _keys(discs: _Discs, limit: Tensor, dx: int, dy: int, count: int) -> Tensor:
 
 
 def _close_holes(buffer: Tensor, gap: Tensor) -> Tensor:
-    """(T, H, W) keys: a pixel that is empty, or lies `gap` behind at least 5 of its 8 neighbours, takes the nearest one's key."""
+    """Fill holes in keys (T, height, width): a pixel that is empty, or `gap` behind 5 of its 8 neighbours, takes the nearest key."""
     frames, height, width = buffer.shape
-    # not pad(): it takes its value as a double, which cannot hold EMPTY
+    # pad() would convert EMPTY to a double, which cannot hold it
     padded = buffer.new_full((frames, height + 2, width + 2), EMPTY)
     padded[:, 1:-1, 1:-1] = buffer
-    # EMPTY's upper half are the bits of a NaN, and NaN is never less than anything; as an own depth it must be far away
+    # the upper half of EMPTY are the bits of a NaN, which compares as false: an empty pixel must be far away instead
     depth = torch.where(padded == EMPTY, torch.inf, (padded >> 32).int().view(torch.float32))
     here = depth[:, 1:-1, 1:-1] - gap
     nearer = torch.zeros_like(buffer, dtype=torch.int8)
@@ -275,7 +278,7 @@ def _close_holes(buffer: Tensor, gap: Tensor) -> Tensor:
 
 
 def _shade(points: Tensor, normals: Tensor, colours: Tensor, eye: Tensor, light: Tensor, shading: Shading) -> Tensor:
-    """(T, P, 3) lit colours. Points seen from behind are lit as if they were the other side of a sheet."""
+    """Light the colours -> (T, P, 3). A point seen from behind is lit as the back of a sheet."""
     normalize = torch.nn.functional.normalize
     towards = normalize(eye[:, None] - points, dim=-1)
     facing = (normals * towards).sum(-1)
@@ -287,7 +290,7 @@ def _shade(points: Tensor, normals: Tensor, colours: Tensor, eye: Tensor, light:
 
 
 def _paint(buffer: Tensor, shades: Tensor) -> Tensor:
-    """(T, H, W) keys and (T P, 3) colours -> RGBA (T, H, W, 4)."""
+    """Keys (T, height, width) and colours (T P, 3) -> RGBA (T, height, width, 4)."""
     covered = (buffer.flatten() != EMPTY).nonzero()[:, 0]
     source = buffer.flatten()[covered] & 0xFFFFFFFF
     image = shades.new_zeros((buffer.numel(), 4))
@@ -296,7 +299,7 @@ def _paint(buffer: Tensor, shades: Tensor) -> Tensor:
 
 
 def _average(image: Tensor, samples: int) -> Tensor:
-    """Boxes of samples x samples pixels -> one, weighted by alpha."""
+    """Average boxes of samples x samples pixels, weighted by alpha."""
     if samples == 1:
         return image
     premultiplied = image  # empty pixels are all zero, covered ones have alpha 1
@@ -307,7 +310,10 @@ def _average(image: Tensor, samples: int) -> Tensor:
 def reference_views(
     rig: Rig, surface: Surface, pose: Array, azimuths: Sequence[float], pitch: float = 0.1, size: int = 320
 ) -> list[Reference]:
-    """The rig in `pose` (J, 4, 4) seen from every azimuth (radians, camera.Camera), one Reference each."""
+    """Draw the rig in a pose (J, 4, 4), armature space, from each azimuth (radians, camera.Camera) -> a Reference per azimuth.
+
+    pitch: radians above the horizon. size: pixels of the square images. Raises UserError if the pose leaves nothing to draw.
+    """
     cloud = cloud_of(surface, rig.rest)
     points, normals = cloud.skin(torch.tensor(pose, dtype=torch.float32)[None])
     # cameras are defined in world axes: p_world = world p_armature
@@ -333,12 +339,12 @@ def reference_views(
 
 
 def reference_view(rig: Rig, surface: Surface, pose: Array, azimuth: float, pitch: float = 0.1, size: int = 320) -> Reference:
-    """`reference_views` from a single azimuth."""
+    """Draw the rig from one azimuth: see `reference_views`."""
     return reference_views(rig, surface, pose, [azimuth], pitch, size)[0]
 
 
 def _camera_for(points: Array, azimuth: float, pitch: float, size: int) -> Camera:
-    """A camera that has all of the points (P, 3) in view. Raises UserError if there is nothing to see."""
+    """A camera with all points (P, 3) in view. Raises UserError if there are none, or if they are not finite."""
     if not len(points) or not np.isfinite(points).all():
         raise UserError("The rig has no surface to draw in this pose: reset the pose, or check the scale of its bones.")
     centre = (points.min(0) + points.max(0)).astype(np.float64) / 2
@@ -349,11 +355,12 @@ def _camera_for(points: Array, azimuth: float, pitch: float, size: int) -> Camer
 
 
 def key_light(rotation: Array) -> Array:
-    """(3,) world axes: a light over the viewer's left shoulder. rotation: (3, 3) from world axes to the camera's."""
-    # camera axes are x right, y up, z towards the viewer; rotation maps world to camera, so its transpose maps back
+    """Direction (3,) towards a light over the viewer's left shoulder, world axes. rotation: (3, 3) from world axes to the camera's."""
+    # camera axes: x right, y up, z towards the viewer
     return rotation.T @ np.array([-0.45, 0.65, 0.6])
 
 
 def _in_armature(projection: Array, world: Array) -> Array:
-    """P_world p_world = P_world (world p_armature): the linear part times `world`, the translation as it is."""
+    """A projection of world space as one of armature space, (3, 4). world: (3, 3) from armature to world axes."""
+    # P (world p) = (P world) p: only the linear part changes
     return np.concatenate([projection[:, :3] @ world, projection[:, 3:]], axis=1)

@@ -1,7 +1,7 @@
-"""What joints are, guessed from the skeleton's shape, for rigs whose bones are called "Bone.012".
+"""Guesses joint names from the skeleton's shape, for rigs whose bones are called "Bone.012".
 
-A character is taken to stand on the ground and to face Blender's front (-y), so its left is +x. Limbs are what lies on one side of it;
-the trunk is the rest.
+A character is assumed to stand on the ground and to face Blender's front (-y), so its left is +x. Chains on one side are limbs; the rest
+is the trunk.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from ..geometry.rotations import Array
 from .joint_names import clean_name
 from .rig import Rig
 
-NEAR = 0.02  # of the character's size: what counts as on the middle plane
-GROUND = 0.2  # of its height: a limb that comes down to here is a leg
+NEAR = 0.02  # of the character's size: joints this close to the middle plane are on it
+GROUND = 0.2  # of its height: a limb that reaches down to here is a leg
 LEG = ("Thigh", "Knee", "Foot", "Toe")
 ARM = ("Shoulder", "Upper Arm", "Forearm", "Hand")
 
 
 def names_or_guesses(rig: Rig) -> tuple[str, ...]:
-    """A word or more for each joint: the bone's own name, cleaned, or, where that means nothing, a guess."""
+    """The cleaned bone name of each joint, or a guess where the name means nothing."""
     clean = tuple(map(clean_name, rig.names))
     return clean if all(clean) else tuple(own or guess for own, guess in zip(clean, guess_names(rig), strict=True))
 
 
 def guess_names(rig: Rig) -> tuple[str, ...]:
-    """What each joint is by its place alone ("Left Knee"); '' where nothing can be said."""
+    """Guess each joint's name from its place alone ("Left Knee"); '' where there is no guess."""
     shape = _Shape.of(rig)
     limbs = shape.limbs()
     labels: dict[int, str] = {}
@@ -43,7 +43,8 @@ def guess_names(rig: Rig) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class _Limb:
-    """A limb on one side. chain: from where it begins to where it ends or parts; rest: fingers, toes, what else hangs on it."""
+    """A limb on one side. base: the trunk's joint that it is attached to. chain: its joints up to the end or the first fork. rest: the
+    joints below, such as fingers and toes. reach: its length from the first joint. leg: whether it is one."""
 
     side: str
     base: int
@@ -55,7 +56,8 @@ class _Limb:
 
 @dataclass(frozen=True, eq=False)
 class _Shape:
-    """points, tails: (J, 3) in world axes, the ground at z = 0. side: per joint "Left", "Right" or '' for the trunk."""
+    """The rig at rest. points, tails: (J, 3) in world axes, the ground at z = 0. size: largest extent. side: per joint "Left", "Right" or
+    '' for the trunk."""
 
     parents: NDArray[np.integer]
     points: Array
@@ -78,7 +80,7 @@ class _Shape:
         return shape
 
     def below(self, joint: int) -> Iterator[int]:
-        """The joint and all that hangs on it."""
+        """The joint and all its descendants."""
         waiting = [joint]
         while waiting:
             yield (joint := waiting.pop())
@@ -92,7 +94,7 @@ class _Shape:
         return ""
 
     def limbs(self) -> list[_Limb]:
-        """Feet that hang on the root for inverse kinematics are put back where their legs end."""
+        """All limbs. Feet that are parented to the root for inverse kinematics are joined to their legs."""
         parts = {}
         for joint, parent in enumerate(self.parents):
             if parent >= 0 and self.side[joint] and not self.side[parent]:
@@ -116,7 +118,7 @@ class _Shape:
         return bool(self.points[joints, 2].max() < GROUND * self.height)
 
     def _gap(self, end: int, start: int) -> float:
-        """Between two joints of the same side."""
+        """Distance between two joints of the same side, infinite for others."""
         return float(np.linalg.norm(self.points[end] - self.points[start])) if self.side[end] == self.side[start] else np.inf
 
     def _limb(self, chain: list[int], everything: list[int]) -> _Limb:
@@ -133,7 +135,7 @@ class _Shape:
         return float(self.points[:, 2].max())
 
     def path(self, joint: int) -> list[int]:
-        """From the root down to the joint."""
+        """The joints from the root to this one."""
         found = [joint]
         while self.parents[found[-1]] >= 0:
             found.append(int(self.parents[found[-1]]))
@@ -151,34 +153,34 @@ def _name_trunk(shape: _Shape, limbs: Sequence[_Limb], labels: dict[int, str]) -
     ends = shape.trunk_ends()
     forward = [float(shape.points[end, 2] - shape.points[end, 1]) for end in ends]
     path = shape.path(ends[int(np.argmax(forward))])
-    legs, arms = _main(shape, limbs)
+    legs, arms = _legs_and_arms(shape, limbs)
     if not limbs and len(ends) == 1:
         _name_worm(shape, path, labels)
         return
-    # four legs: those in front are at the chest; two: only arms and wings are
+    # with four legs, the front ones are at the chest; with two, only arms and wings are
     front = arms or [leg for leg in legs if len(legs) > 2]
-    chest = _last(path, [limb.base for limb in front if limb.base in path[:-1]])
+    chest = _chest_index(path, [limb.base for limb in front if limb.base in path[:-1]])
     _name_spine(shape, path, chest, labels)
     hips = min((path.index(leg.base) for leg in legs if leg.base in path), default=0)
     _name_branches(shape, ends, path, hips, labels)
 
 
-def _main(shape: _Shape, limbs: Sequence[_Limb]) -> tuple[list[_Limb], list[_Limb]]:
-    """The legs, and the limbs at the chest: arms, wings, or the legs in front."""
+def _legs_and_arms(shape: _Shape, limbs: Sequence[_Limb]) -> tuple[list[_Limb], list[_Limb]]:
+    """The legs, and the other long limbs: arms or wings."""
     legs = [limb for limb in limbs if limb.leg]
     others = [limb for limb in limbs if not limb.leg and limb.reach > 0.15 * shape.size]
     return legs, others
 
 
-def _last(path: Sequence[int], bases: Sequence[int]) -> int:
-    """The place on the path of the last of some joints; without any, three quarters along it."""
+def _chest_index(path: Sequence[int], bases: Sequence[int]) -> int:
+    """The index on the path of the chest: the last joint that carries a front limb, or three quarters along if none does."""
     return max(map(path.index, bases)) if bases else max(len(path) * 3 // 4 - 1, 0)
 
 
 def _name_spine(shape: _Shape, path: Sequence[int], chest: int, labels: dict[int, str]) -> None:
-    """Hips, spine, chest, neck and head along the way to the head."""
+    """Name hips, spine, chest, neck and head along the path to the head."""
     above = list(range(chest + 1, len(path)))
-    # the head carries eyes, ears or a jaw; otherwise it is the last joint
+    # the head is the joint with eyes, ears or a jaw; without those it is the last one
     head = next((place for place in above if len(shape.children[path[place]]) > 1), len(path) - 1)
     for place, joint in enumerate(path):
         if place == 0:
@@ -194,7 +196,7 @@ def _past_head(shape: _Shape, head: int, joint: int) -> str:
 
 
 def _name_branches(shape: _Shape, ends: Sequence[int], path: Sequence[int], hips: int, labels: dict[int, str]) -> None:
-    """What leaves the way to the head on the middle plane: tails at the hips, jaws at the head."""
+    """Name the branches of the trunk: tails at the hips, jaws at the head."""
     for end in ends:
         branch = [joint for joint in shape.path(end) if joint not in path]
         if not branch:
@@ -210,7 +212,7 @@ def _name_branches(shape: _Shape, ends: Sequence[int], path: Sequence[int], hips
 
 
 def _name_worm(shape: _Shape, path: Sequence[int], labels: dict[int, str]) -> None:
-    """One chain and no limbs: the head is in front, or on top."""
+    """Name a single chain without limbs. Its head is in front or on top."""
     first, last = shape.points[path[0]], shape.points[path[-1]]
     order = list(path) if last[1] - last[2] > first[1] - first[2] else list(path)[::-1]
     for place, joint in enumerate(order):
@@ -221,28 +223,31 @@ def _name_worm(shape: _Shape, path: Sequence[int], labels: dict[int, str]) -> No
 
 
 def _name_limbs(shape: _Shape, limbs: Sequence[_Limb], labels: dict[int, str]) -> None:
-    legs, arms = _main(shape, limbs)
-    ranks = _ranks(shape, legs)
+    legs, arms = _legs_and_arms(shape, limbs)
+    ranks = _leg_ranks(shape, legs)
     hips, head = shape.points[0], shape.points[int(np.argmax(shape.points[:, 2] - shape.points[:, 1]))]
     upright = head[2] - hips[2] > hips[1] - head[1]
     for limb in limbs:
         if limb in legs:
-            words, end = [" ".join((rank, word)).strip() for rank in ranks[id(limb)] for word in _leg(len(limb.chain))], "Toe"
+            words, end = (
+                [" ".join((rank, word)).strip() for rank in ranks[id(limb)] for word in _leg_words(len(limb.chain))],
+                "Toe",
+            )
         elif limb in arms and upright and len(legs) <= 2:
-            words, end = _arm(len(limb.chain)), "Finger"
+            words, end = _arm_words(len(limb.chain)), "Finger"
         elif limb in arms:
             word = "Wing" if legs else "Fin"
             words, end = [word] * len(limb.chain), word
         else:
-            word = _small(shape, limb, labels)
+            word = _short_limb_word(shape, limb, labels)
             words, end = [word] * len(limb.chain), word
         rank = next(iter(ranks.get(id(limb), ("",))))
         named = zip([*limb.chain, *limb.rest], [*words, *[f"{rank} {end}".strip()] * len(limb.rest)], strict=True)
         labels.update({joint: f"{limb.side} {word}".strip() for joint, word in named})
 
 
-def _ranks(shape: _Shape, legs: Sequence[_Limb]) -> dict[int, tuple[str]]:
-    """id of each leg -> "", or which pair it belongs to where there are several."""
+def _leg_ranks(shape: _Shape, legs: Sequence[_Limb]) -> dict[int, tuple[str]]:
+    """For the id of each leg: "Front", "Middle" or "Hind" if there are several pairs, otherwise ''."""
     ranks: dict[int, tuple[str]] = {}
     for side in ("Left", "Right"):
         row = sorted((leg for leg in legs if leg.side == side), key=lambda leg: shape.points[leg.chain, 1].mean())
@@ -251,20 +256,20 @@ def _ranks(shape: _Shape, legs: Sequence[_Limb]) -> dict[int, tuple[str]]:
     return ranks
 
 
-def _leg(count: int) -> list[str]:
+def _leg_words(count: int) -> list[str]:
     if count == 1:
         return ["Leg"]
     return list(LEG[:count]) if count <= 4 else ["Hip", *LEG[:2], *["Ankle"] * (count - 5), *LEG[2:]]
 
 
-def _arm(count: int) -> list[str]:
+def _arm_words(count: int) -> list[str]:
     if count == 1:
         return ["Arm"]
     return list(ARM[1 : count + 1]) if count < 4 else [*ARM, *["Finger"] * (count - 4)]
 
 
-def _small(shape: _Shape, limb: _Limb, labels: dict[int, str]) -> str:
-    """A short limb: ears and eyes on the head; elsewhere it is called after what it hangs on."""
+def _short_limb_word(shape: _Shape, limb: _Limb, labels: dict[int, str]) -> str:
+    """The name of a short limb: an ear or an eye on the head; elsewhere the name of the joint it is attached to."""
     place = labels.get(limb.base, "")
     if not place.startswith("Head"):
         return place or "Side"

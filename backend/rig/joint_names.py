@@ -1,4 +1,4 @@
-"""Joint names as network inputs: cleaned (docs/network.md, Graph inputs) and, for `lite`, hashed into vectors."""
+"""Cleans the names of joints for the network (docs/network.md, Graph inputs), and hashes them to vectors for `lite`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from ..geometry.rotations import Array
 
 WIDTH = 128
-SIDE_WEIGHT = 1.5  # a joint and its mirror image differ in this one word
+SIDE_WEIGHT = 1.5  # left and right count more: a joint and its mirror image differ in this word alone
 TRIGRAM_WEIGHT = 0.5
 
 LEFT = frozenset({"l", "lf", "lft", "left"})
@@ -51,7 +51,7 @@ def clean_name(name: str) -> str:
     name = _NOTE.sub(" ", _NAMESPACE.sub("", name.strip()))
     name = _GLOSSARY.sub(lambda match: f" {JAPANESE[match.group()]} ", name)
     words = [part for word in _WORD.findall(_CAMEL.sub(" ", name)) for part in _split_side(word.lower())]
-    return " ".join(_spell_sides(_strip(words)))
+    return " ".join(_spell_sides(_strip_rig_words(words)))
 
 
 def _split_side(word: str) -> list[str]:
@@ -59,7 +59,8 @@ def _split_side(word: str) -> list[str]:
     return _GLUED_SIDE.sub(lambda match: f" {match.group()} ", word).split()
 
 
-def _strip(words: list[str]) -> list[str]:
+def _strip_rig_words(words: list[str]) -> list[str]:
+    """Drop the words at both ends that name the rig or its layer."""
     start = next((index for index, word in enumerate(words) if word not in PREFIXES), len(words))
     end = len(words)
     while end > start and words[end - 1] in SUFFIXES:
@@ -68,7 +69,7 @@ def _strip(words: list[str]) -> list[str]:
 
 
 def _spell_sides(words: list[str]) -> list[str]:
-    """Only the last side is one: the first letter of "PalmR.L" tells fingers apart."""
+    """Capitalise the words, and write the last side out. Earlier ones are no sides: in "PalmR.L", R tells fingers apart."""
     sides = [index for index, word in enumerate(words) if word in LEFT | RIGHT]
     spelled = [word.capitalize() for word in words]
     for index in sides[-1:]:
@@ -77,28 +78,29 @@ def _spell_sides(words: list[str]) -> list[str]:
 
 
 def hashed_embedding(names: Sequence[str], width: int = WIDTH) -> Array:
-    """Names (J) as the rig has them -> (J, width) float32 of unit length; a name without meaning gives zeros.
+    """Hash J names of bones to vectors (J, width) float32 of length 1. A name without meaning gives zeros.
 
-    Words and character trigrams, each at a hashed place with a hashed sign. The trigrams run across the words, so that
-    "upperarm" and "Upper Arm" come out alike.
+    Each word and each trigram of characters adds its weight at a hashed index with a hashed sign. Trigrams cross the words, so that
+    "upperarm" and "Upper Arm" give similar vectors.
     """
-    vectors = [_embed(clean_name(name), width) for name in names]
+    vectors = [_hash_name(clean_name(name), width) for name in names]
     return np.stack(vectors) if vectors else np.zeros((0, width), np.float32)
 
 
 @lru_cache(maxsize=4096)
-def _embed(clean: str, width: int) -> Array:
+def _hash_name(clean: str, width: int) -> Array:
     vector = np.zeros(width)
-    for feature, weight in _features(clean):
-        place = int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=8).digest(), "little")
-        vector[(place >> 1) % width] += weight if place & 1 else -weight
+    for feature, weight in _features_of(clean):
+        number = int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=8).digest(), "little")
+        vector[(number >> 1) % width] += weight if number & 1 else -weight
     length = np.linalg.norm(vector)
     vector = (vector / length if length else vector).astype(np.float32)
     vector.setflags(write=False)
     return vector
 
 
-def _features(clean: str) -> Iterator[tuple[str, float]]:
+def _features_of(clean: str) -> Iterator[tuple[str, float]]:
+    """Words and trigrams of a cleaned name, with their weights."""
     words = clean.lower().split()
     for word in words:
         yield f"word {word}", SIDE_WEIGHT if word in ("left", "right") else 1.0

@@ -1,4 +1,4 @@
-"""`Surface`: a skinned point cloud that stands for a rig's meshes wherever there is no Blender."""
+"""`Surface`: a skinned point cloud in place of a rig's meshes, which only Blender has."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """P points on the rig's meshes at rest, in the space of the rig's rest matrices (armature space).
+    """P points on the rig's meshes at rest, in armature space. Raises UserError for wrong shapes.
 
-    points: (P, 3). normals: (P, 3) unit, outwards. colours: (P, 3) 0..1, display-referred sRGB.
-    joints: (P, 4) int, the joints that move the point. weights: (P, 4), rows sum to 1.
+    points: (P, 3). normals: (P, 3), of length 1, outwards. colours: (P, 3) 0..1, sRGB as displayed.
+    joints: (P, 4) int, the joints that move each point. weights: (P, 4) of those joints; rows sum to 1.
     """
 
     points: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The rig as plain values: `Rig` (the skeleton at rest) and `Reference` (one pose of it and its image)."""
+"""A rig as plain values: `Rig`, its skeleton at rest; `Reference`, a pose and an image of it; `Target`, a rig with its references."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ OPTIONAL = ("world", "labels")  # fields that older files lack
 
 @dataclass(frozen=True, eq=False)
 class Rig:
-    """A skeleton of J joints with one root, parents before children.
+    """A skeleton of J joints at rest, with one root, parents before children.
 
-    names: J bone names. parents: (J,) int, -1 for the root, which is joint 0.
-    rest: (J, 4, 4) rest matrices in armature space (Blender's `bone.matrix_local`). tails: (J, 3), same space.
-    translates: (J,) bool, joints whose position is predicted too (roots beside the root, reparented under it).
+    Arrays are copied and read-only. Raises UserError, which names the bone, if shapes or values are wrong.
+
+    names: J bone names.
+    parents: (J,) int, -1 for the root, which is joint 0.
+    rest: (J, 4, 4) rest matrices in armature space (Blender's `bone.matrix_local`).
+    tails: (J, 3) in armature space.
+    translates: (J,) bool, joints whose position is predicted as well: further roots, which are parented to the first one here.
     static: (J,) bool, joints that keep the reference pose.
-    world: (3, 3) rotation from armature axes to world axes (z against gravity), with a reflection if the object's scale mirrors it; the
-    size of the scale is left out.
-    labels: what the user says each joint is, where the bones' names do not tell; empty: nothing was said.
+    world: (3, 3) rotation from armature axes to world axes (z up), with a reflection if the object's scale mirrors it, but without the
+    size of the scale.
+    labels: J joint names that the user entered because the bones' names mean nothing, or empty.
     """
 
     name: str
@@ -83,21 +87,22 @@ class Rig:
 
     @property
     def rest_rotations(self) -> Array:
-        """(J, 3, 3) R_b of docs/architecture.md, Bone algebra."""
+        """(J, 3, 3) rotations of the rest matrices (R_b of docs/architecture.md, Bone algebra)."""
         return nearest_rotation(self.rest)
 
     def rotations(self, pose: Array) -> Array:
-        """Posed joint matrices (..., J, 4, 4) in armature space -> G = P R^-1 (..., J, 3, 3), turns away from rest."""
+        """Joint matrices (..., J, 4, 4) of poses, armature space -> global rotations (..., J, 3, 3) away from rest, armature axes."""
+        # G = P R^-1
         return nearest_rotation(pose) @ np.swapaxes(self.rest_rotations, -1, -2)
 
     def to_json(self) -> str:
-        """Text that `from_json` turns back into an equal rig."""
+        """The rig as JSON, for `from_json`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return json.dumps({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()})
 
     @classmethod
     def from_json(cls, text: str) -> Rig:
-        """Raises UserError if a field is missing or the text is not JSON."""
+        """Read the text of `to_json`. Raises UserError if a field is missing or the text is not JSON."""
         try:
             values: dict[str, Any] = json.loads(text)
             return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values or f.name not in OPTIONAL})
@@ -106,7 +111,7 @@ class Rig:
 
     @classmethod
     def load(cls, path: str | Path) -> Rig:
-        """Read a rig from a JSON file."""
+        """Read a rig from a JSON file. Raises UserError if the file cannot be read or is not a rig."""
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -117,10 +122,11 @@ class Rig:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """One pose of a rig, and how it looks from one side.
+    """A pose of a rig, with an image of it from one side. Arrays are copied and read-only. Raises UserError for wrong shapes.
 
     pose: (J, 4, 4) joint matrices in armature space, in the order of the rig's joints.
-    image: (H, W, 4) uint8 RGBA, straight alpha. azimuth: the camera's, radians (camera.view_yaw).
+    image: (height, width, 4) uint8 RGBA, straight alpha.
+    azimuth: of the camera, radians (camera.view_yaw).
     projection: (3, 4) from armature space to the image's pixels (camera.project).
     """
 
@@ -143,8 +149,8 @@ class Reference:
             raise UserError("The reference pose is not a finite 4x4 matrix for every joint: reset the pose.")
 
     def to_json(self) -> str:
-        """Text that `from_json` turns back into an equal reference; the image is kept as PNG."""
-        # OpenCV stores BGRA, so the channels are swapped on the way in and back on the way out.
+        """The reference as JSON, for `from_json`, with the image as PNG."""
+        # OpenCV takes and gives BGRA
         png = cv2.imencode(".png", cv2.cvtColor(self.image, cv2.COLOR_RGBA2BGRA))[1]
         return json.dumps(
             {
@@ -157,7 +163,7 @@ class Reference:
 
     @classmethod
     def from_json(cls, text: str) -> Reference:
-        """Raises UserError if the text is not a reference."""
+        """Read the text of `to_json`. Raises UserError if it is something else."""
         try:
             values = json.loads(text)
             png = np.frombuffer(base64.b64decode(values["image"]), np.uint8)
@@ -169,9 +175,9 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A rig and its reference pose seen from several sides; the capture picks the side that looks most like the video.
+    """A rig to capture for, with references of one pose from several sides. Raises UserError if there is none.
 
-    A single reference is taken as it is.
+    The capture chooses the reference that looks most like the video. A single one is always used.
     """
 
     rig: Rig

@@ -1,6 +1,7 @@
-"""The skeleton as the network sees it: y-up axes, offsets, graph relations, tips, forward kinematics.
+"""The skeleton as the network sees it: y-up axes, offsets, leaf tips, graph relations, forward kinematics.
 
-This file owns the change of frame between a rig (armature axes, its own units) and the network (docs/network.md, Conventions).
+All changes of frame between a rig (armature axes) and the network's axes are here (docs/network.md, Conventions). In formulas, G is a
+joint's global rotation away from rest and L its local one.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ SELF, PARENT, CHILD, SIBLING, UNRELATED, END = range(6)
 
 @dataclass(frozen=True, eq=False)
 class Skeleton:
-    """K joints in the network's axes (y up) and the rig's units: the J joints of the rig, then the tips, if any.
+    """K joints in the network's axes (y up) and the rig's units: the J joints of the rig, then the leaf tips, if any.
 
-    parents: (K,) int, -1 for the root, joint 0. offsets: (K, 3) head minus the parent's head at rest; zero for the root.
-    tip: (K,) bool, joints added at the tail of a leaf bone: they have a position and no rotation of their own.
+    parents: (K,) int, -1 for the root, joint 0.
+    offsets: (K, 3) from the parent's head to the joint's head at rest; zero for the root.
+    tip: (K,) bool, joints at the tails of leaf bones, which have a position but no rotation of their own.
     translates, static: (K,) bool as in Rig; False for tips.
     """
 
@@ -45,12 +47,12 @@ class Skeleton:
 
 
 def network_axes(rig: Rig) -> Array:
-    """(3, 3) A: armature axes -> the network's. A point goes to A p; a turn G, which maps points to points, to A G A^T."""
+    """(3, 3) matrix A from armature axes to the network's. It maps points p to A p, and rotations G to A G A^T."""
     return Y_UP @ rig.world
 
 
 def skeleton_of(rig: Rig, tips: bool = True) -> Skeleton:
-    """The rig in the network's axes. With `tips`, every leaf bone gets a position-only child at its tail."""
+    """The rig's skeleton in the network's axes. tips: add a joint at the tail of every leaf bone."""
     axes = network_axes(rig)
     parents = np.array(rig.parents)
     offsets = rig.heads - rig.heads[np.maximum(parents, 0)]
@@ -68,15 +70,13 @@ def skeleton_of(rig: Rig, tips: bool = True) -> Skeleton:
 
 
 def leaf_joints(parents: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Indices of the joints that are nobody's parent."""
+    """Indices of the joints without children."""
     return np.setdiff1d(np.arange(len(parents)), parents)
 
 
 def pose_to_network(rig: Rig, pose: Array, tips: bool = True) -> tuple[Array, Array]:
-    """Joint matrices (..., J, 4, 4), armature space -> (G (..., K, 3, 3), root-relative positions (..., K, 3)), y up.
-
-    A tip hangs on its bone: its turn is the bone's, its position the head plus the turned rest offset.
-    """
+    """Joint matrices (..., J, 4, 4) in armature space -> global rotations (..., K, 3, 3) away from rest, and positions (..., K, 3)
+    relative to the root, both in the network's axes. A tip has the rotation of its bone."""
     axes = network_axes(rig)
     rotations = axes @ rig.rotations(pose) @ axes.T
     heads = (pose[..., :3, 3] - pose[..., :1, :3, 3]) @ axes.T
@@ -89,14 +89,14 @@ def pose_to_network(rig: Rig, pose: Array, tips: bool = True) -> tuple[Array, Ar
 
 
 def global_to_local(parents: NDArray[np.integer], rotations: Array) -> Array:
-    """G (..., J, 3, 3) -> L: L_root = G_root, L_j = G_parent^-1 G_j."""
+    """Global rotations (..., J, 3, 3) -> local rotations, relative to the parent's: L_j = G_parent^-1 G_j, L_root = G_root."""
     local = np.swapaxes(rotations[..., np.maximum(parents, 0), :, :], -1, -2) @ rotations
     local[..., 0, :, :] = rotations[..., 0, :, :]
     return local
 
 
 def local_to_global(parents: NDArray[np.integer], local: Array) -> Array:
-    """L (..., J, 3, 3) -> G, the inverse of `global_to_local`."""
+    """Local rotations (..., J, 3, 3) -> global rotations. The inverse of `global_to_local`."""
     rotations = np.array(local)
     for joint in range(1, len(parents)):
         rotations[..., joint, :, :] = rotations[..., parents[joint], :, :] @ local[..., joint, :, :]
@@ -104,10 +104,9 @@ def local_to_global(parents: NDArray[np.integer], local: Array) -> Array:
 
 
 def forward_kinematics(parents: NDArray[np.integer], offsets: Array, local: Array) -> tuple[Array, Array]:
-    """Offsets (J, 3) and L (..., J, 3, 3) -> (G (..., J, 3, 3), positions (..., J, 3) relative to the root).
-
-    p_j = p_parent + G_parent offset_j (docs/network.md, Conventions).
-    """
+    """Offsets (J, 3) and local rotations (..., J, 3, 3) -> global rotations (..., J, 3, 3) and positions (..., J, 3) relative to the
+    root."""
+    # p_j = p_parent + G_parent offset_j
     rotations = local_to_global(parents, local)
     positions = np.zeros((*rotations.shape[:-2], 3), rotations.dtype)
     for joint in range(1, len(parents)):
@@ -117,22 +116,22 @@ def forward_kinematics(parents: NDArray[np.integer], offsets: Array, local: Arra
 
 
 def posed_heads(skeleton: Skeleton, rotations: Array, predicted: Array) -> Array:
-    """G (T, J, 3, 3) and predicted positions (T, J, 3) -> (T, J, 3) heads relative to the root, as a rig puts them.
+    """Global rotations (T, J, 3, 3) and predicted positions (T, J, 3) -> the heads (T, J, 3) of the posed rig, relative to the root.
 
-    Bones keep their rest length: only joints that translate take the predicted position, and their children follow.
+    Bones keep their rest length. Only joints that translate take the predicted position, and their children follow.
     """
     heads = np.zeros_like(predicted)
     for joint in range(1, len(skeleton)):
         parent = skeleton.parents[joint]
-        hung = heads[:, parent] + rotations[:, parent] @ skeleton.offsets[joint]
-        heads[:, joint] = predicted[:, joint] if skeleton.translates[joint] else hung
+        rigid = heads[:, parent] + rotations[:, parent] @ skeleton.offsets[joint]
+        heads[:, joint] = predicted[:, joint] if skeleton.translates[joint] else rigid
     return heads
 
 
 def scale_of(rest: Array, reference: Array) -> float:
-    """The unit of the normalised positions: max |coordinate| over root-relative rest and reference (J, 3), unrotated.
+    """The rig units in a unit of the network: the largest coordinate, without its sign, of the rest and reference positions.
 
-    Raises UserError for a skeleton without extent.
+    rest, reference: (J, 3) relative to the root, not rotated by a view. Raises UserError for a skeleton without extent.
     """
     scale = float(max(np.abs(rest).max(), np.abs(reference).max()))
     if not scale > 1e-9:
@@ -141,7 +140,7 @@ def scale_of(rest: Array, reference: Array) -> float:
 
 
 def graph_relations(parents: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(J,) -> (hop (J, J), edge (J, J)) of docs/network.md, Graph inputs; row i describes what column j is to joint i."""
+    """Parents (J,) -> hop (J, J) and edge (J, J): the steps from joint i to joint j, and what j is to i (docs/network.md, Graph inputs)."""
     count = len(parents)
     child = np.arange(count)[parents >= 0]
     parent = parents[parents >= 0]
@@ -164,7 +163,7 @@ def graph_relations(parents: NDArray[np.integer]) -> tuple[NDArray[np.int64], ND
 
 
 def ancestor_mask(parents: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """(J,) -> (J, J): row i may see column j iff j is i or an ancestor of i."""
+    """Parents (J,) -> (J, J) bool: whether joint j is joint i or one of its ancestors."""
     mask = np.eye(len(parents), dtype=np.bool_)
     for joint, parent in enumerate(parents):
         if parent >= 0:
