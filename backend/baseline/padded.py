@@ -1,8 +1,8 @@
-"""The same network written the straightforward way: what `backend.bench` compares with, and a second opinion for the tests.
+"""The network written plainly: the benchmark compares its speed, and the tests its results, with those of backend/model.
 
 As in the public re-implementation (docs/network.md, Stage 1), skeletons are padded to 150 joints, graph inputs are repeated for every
-frame, (B T, J, J), and windows of frames are copied out, joints (B J T, 5, D) and image tokens (B T, 5 S, D), before attention
-projects them. It runs on the weights of a `Video2Pose2Rot` without aids. Names of shapes as in model.py.
+frame, (B T, J, J), and windows of frames are copied before attention projects them: joints (B J T, 5, D) and image tokens (B T, 5 S, D).
+It runs with the weights of a `Video2Pose2Rot` without geometric layers. Shapes as in model/network.py.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class GraphInputs:
 
 
 def padded(inputs: NetworkInputs, joints: int = JOINTS) -> NetworkInputs:
-    """The inputs with every skeleton padded to `joints`."""
+    """Pad every skeleton of the inputs to `joints`."""
     extra = joints - inputs.names.shape[1]
 
     def grown(x: Tensor, axes: int = 1, value: float = 0) -> Tensor:
-        """`axes` joint axes, the last ones or those before a last axis of channels."""
+        """Pad the last `axes` axes, or those before an axis of channels."""
         channels = [0, 0] if x.is_floating_point() else []
         return F.pad(x, channels + [0, extra] * axes, value=value)
 
@@ -59,7 +59,7 @@ def padded(inputs: NetworkInputs, joints: int = JOINTS) -> NetworkInputs:
 
 
 def repeat_graph(graph: SkeletonGraph, frames: int) -> GraphInputs:
-    """A skeleton's graph inputs, once for every frame."""
+    """Repeat the graph inputs for every frame."""
 
     def repeated(x: Tensor) -> Tensor:
         return x.repeat_interleave(frames, dim=0)
@@ -69,15 +69,15 @@ def repeat_graph(graph: SkeletonGraph, frames: int) -> GraphInputs:
     return GraphInputs(*(repeated(x) for x in (hop, edge, graph.ancestors & everywhere, everywhere, graph.mask)))
 
 
-def softmax(scores: Tensor, seen: Tensor) -> Tensor:
-    """Over the columns that a row may see; zeros where it may see none."""
-    scores = scores.masked_fill(~seen, float("-inf"))
-    scores = torch.where(seen.any(-1, keepdim=True), scores, torch.zeros_like(scores))
-    return scores.softmax(-1) * seen
+def softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the columns where the mask is True; zeros in rows without any."""
+    scores = scores.masked_fill(~mask, float("-inf"))
+    scores = torch.where(mask.any(-1, keepdim=True), scores, torch.zeros_like(scores))
+    return scores.softmax(-1) * mask
 
 
 def attend_graph(block: GraphAttention, x: Tensor, relations: GraphInputs, local: bool) -> Tensor:
-    """x (B T, J, D) -> the same shape."""
+    """GraphAttention: x (B T, J, D) -> the same shape."""
     q, k, v = (split_heads(linear(x), block.heads) for linear in (block.linear_q, block.linear_k, block.linear_v))
     scores = q @ k.transpose(-1, -2)
     for rows, table, index in (
@@ -88,25 +88,25 @@ def attend_graph(block: GraphAttention, x: Tensor, relations: GraphInputs, local
     ):
         terms = rows @ table.weight.unflatten(-1, (block.heads, -1)).permute(1, 2, 0)  # (B T, H, J, 6)
         scores = scores + terms.gather(-1, index[:, None].repeat(1, block.heads, 1, 1))
-    seen = (relations.local if local else relations.everywhere)[:, None]
-    weights = softmax(scores * q.shape[-1] ** -0.5, seen)
+    mask = (relations.local if local else relations.everywhere)[:, None]
+    weights = softmax(scores * q.shape[-1] ** -0.5, mask)
     return block.output_layer(merge_heads(weights @ v))
 
 
 def attend(
-    block: PlainAttention, x: Tensor, context: Tensor, seen: Tensor, turn: tuple[Rope, Tensor, Tensor] | None = None
+    block: PlainAttention, x: Tensor, context: Tensor, mask: Tensor, frames: tuple[Rope, Tensor, Tensor] | None = None
 ) -> Tensor:
-    """x (N, J, D) to context (N, S, D); seen (N, S) bool. turn: the rope and the frames of queries (N,) and of columns (N, S)."""
+    """PlainAttention: x (N, J, D) to context (N, S, D); mask (N, S) bool. frames: RoPE, the frames of queries (N,) and columns (N, S)."""
     q, k, v = (split_heads(y, block.heads) for y in (block.to_q(x), block.to_k(context), block.to_v(context)))
-    if turn is not None:
-        rope, here, there = turn
-        q, k = turned(rope, q, here[:, None, None]), turned(rope, k, there[:, None])
+    if frames is not None:
+        rope, here, there = frames
+        q, k = apply_rope(rope, q, here[:, None, None]), apply_rope(rope, k, there[:, None])
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    return block.to_out(merge_heads(softmax(scores, seen[:, None, None]) @ v))
+    return block.to_out(merge_heads(softmax(scores, mask[:, None, None]) @ v))
 
 
-def turned(rope: Rope, x: Tensor, frames: Tensor) -> Tensor:
-    """x (N, H, J, d) turned by frame indices that broadcast to (N, H, J)."""
+def apply_rope(rope: Rope, x: Tensor, frames: Tensor) -> Tensor:
+    """Rotate x (N, H, J, d) by frame indices that broadcast to (N, H, J)."""
     octave = torch.arange(0, rope.width, 2, dtype=torch.float64, device=x.device) / rope.width
     angle = frames[..., None].double() * 10000.0**-octave
     cos, sin = angle.cos().to(x), angle.sin().to(x)
@@ -115,25 +115,25 @@ def turned(rope: Rope, x: Tensor, frames: Tensor) -> Tensor:
 
 
 def frame_windows(x: Tensor, radius: int) -> Tensor:
-    """(B, T, ...) -> (B, T, 2 radius + 1, ...), copies of each frame's neighbours; zeros outside the clip."""
+    """(B, T, ...) -> (B, T, 2 radius + 1, ...): copies of each frame and its neighbours, zeros outside the clip."""
     room = [0, 0] * (x.dim() - 2) + [radius, radius]
     wide = F.pad(x, room)
     return torch.stack([wide[:, step : step + x.shape[1]] for step in range(2 * radius + 1)], dim=2)
 
 
 def attend_frames(block: PlainAttention, x: Tensor, tokens: Tensor, radius: int, rope: Rope) -> Tensor:
-    """x (B, T, J, D) to the tokens (B, T, S, D) of the frames around; outside the clip they are zero and seen."""
+    """PlainAttention over frames: x (B, T, J, D) to tokens (B, T, S, D). Tokens outside the clip are zeros, and not masked."""
     batch, frames, _, _ = x.shape
     context = frame_windows(tokens, radius).flatten(2, 3).flatten(0, 1)  # (B T, 5 S, D)
     here = torch.arange(frames, device=x.device).repeat(batch)
     offset = torch.arange(-radius, radius + 1, device=x.device).repeat_interleave(tokens.shape[2])
-    seen = torch.ones(context.shape[:2], dtype=torch.bool, device=x.device)
-    out = attend(block, x.flatten(0, 1), context, seen, (rope, here, here[:, None] + offset))
+    mask = torch.ones(context.shape[:2], dtype=torch.bool, device=x.device)
+    out = attend(block, x.flatten(0, 1), context, mask, (rope, here, here[:, None] + offset))
     return out.unflatten(0, (batch, frames))
 
 
 def temporal(block: TemporalBlock, x: Tensor) -> Tensor:
-    """x (B, T, J, D) -> the same shape: every joint over its own frames."""
+    """TemporalBlock: x (B, T, J, D) -> the same shape."""
     batch, frames, joints, width = x.shape
     attn, radius = block.attn, block.attn.radius
     x = x.transpose(1, 2).flatten(0, 1)  # (B J, T, D)
@@ -141,19 +141,19 @@ def temporal(block: TemporalBlock, x: Tensor) -> Tensor:
     around = frame_windows(y, radius).flatten(0, 1)  # (B J T, 5, D)
     here = torch.arange(frames, device=x.device).repeat(len(x))
     there = here[:, None] + torch.arange(-radius, radius + 1, device=x.device)
-    q = turned(attn.rope, split_heads(attn.linear_q(y.reshape(-1, 1, width)), attn.heads), here[:, None, None])
-    k = turned(attn.rope, split_heads(attn.linear_k(around), attn.heads), there[:, None])
+    q = apply_rope(attn.rope, split_heads(attn.linear_q(y.reshape(-1, 1, width)), attn.heads), here[:, None, None])
+    k = apply_rope(attn.rope, split_heads(attn.linear_k(around), attn.heads), there[:, None])
     v = split_heads(attn.linear_v(around), attn.heads)
     # row (query - key) + radius of the table: the first of the window is `radius` frames earlier
     bias = attn.temporal_bias.weight.flip(0).T[None, :, None]
-    seen = ((there >= 0) & (there < frames))[:, None, None]
-    weights = softmax((q @ k.transpose(-1, -2) + bias) * q.shape[-1] ** -0.5, seen)
+    mask = ((there >= 0) & (there < frames))[:, None, None]
+    weights = softmax((q @ k.transpose(-1, -2) + bias) * q.shape[-1] ** -0.5, mask)
     x = x + attn.output_layer(merge_heads(weights @ v)).reshape(x.shape)
     return (x + block.ffn(block.norm2(x))).unflatten(0, (batch, joints)).transpose(1, 2)
 
 
 def cross(block: ReferenceAttention, x: Tensor, pairs: Tensor) -> Tensor:
-    """x (B, T, J, D), pairs (B, N, J, D) -> as x: every joint's frames to that joint's pairs."""
+    """ReferenceAttention: x (B, T, J, D), pairs (B, N, J, D) -> the shape of x."""
     batch, _, joints, _ = x.shape
     q, kv = (norm(y).transpose(1, 2).flatten(0, 1) for norm, y in ((block.norm_q, x), (block.norm_kv, pairs)))
     out = block.out_proj(block.attn(q, kv, kv, need_weights=False)[0])
@@ -161,6 +161,7 @@ def cross(block: ReferenceAttention, x: Tensor, pairs: Tensor) -> Tensor:
 
 
 def over_graph(block: GraphAttention, x: Tensor, relations: GraphInputs, local: bool) -> Tensor:
+    """GraphAttention: x (B, T, J, D) -> the same shape."""
     return attend_graph(block, x.flatten(0, 1), relations, local).reshape(x.shape)
 
 
@@ -210,10 +211,10 @@ def pose2rot(stage: Pose2Rot, position: Tensor, inputs: NetworkInputs) -> Tensor
     for i, (film, frames_block, graph) in enumerate(blocks):
         x = temporal(frames_block, film(x, rest))
         x = x + over_graph(graph, x, every, i % 2 == 0)
-    return _decoded(stage, coder.out_norm(x), rest, memory, every, inputs)
+    return _decode(stage, coder.out_norm(x), rest, memory, every, inputs)
 
 
-def _decoded(stage: Pose2Rot, pose: Tensor, rest: Tensor, memory: Tensor, every: GraphInputs, inputs: NetworkInputs) -> Tensor:
+def _decode(stage: Pose2Rot, pose: Tensor, rest: Tensor, memory: Tensor, every: GraphInputs, inputs: NetworkInputs) -> Tensor:
     decoder = stage.decoder
     x = pose + decoder.joint_t5proj(inputs.names)[:, None]
     for i, block in enumerate(decoder.blocks):
@@ -226,7 +227,7 @@ def _decoded(stage: Pose2Rot, pose: Tensor, rest: Tensor, memory: Tensor, every:
 
 
 def run(network: Video2Pose2Rot, image: Tensor, inputs: NetworkInputs, joints: int = JOINTS) -> tuple[Tensor, Tensor]:
-    """image (B, T, S, C) -> positions (B, T, J, 3), local rot6d (B, T, J, 6), for all `joints`."""
+    """Run both stages: image tokens (B, T, S, C) -> positions (B, T, J, 3) and local rot6d (B, T, J, 6), padded to `joints`."""
     grown = padded(inputs, joints)
     position = video2pose(network.video2pos, image, grown)
     return position, pose2rot(network.pos2rot, position, grown)

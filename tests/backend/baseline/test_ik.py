@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from anyrig.backend.baseline.ik import Descent, analytic_ik, axis_angle_to_matrix, geometric
+from anyrig.backend.baseline.ik import Descent, analytic_ik, axis_angle_to_matrix, geometric_ik
 from anyrig.backend.geometry.rotations import axis_angle_to_matrix as exact_rotation
 from anyrig.backend.geometry.rotations import geodesic_angle, matrix_to_quaternion
 from anyrig.backend.rig.skeleton import Skeleton, forward_kinematics, global_to_local
@@ -65,15 +65,15 @@ def test_exact_positions_give_them_back_and_all_but_the_twist() -> None:
 
 def test_rest_is_rest_and_leaves_stay_unturned() -> None:
     skeleton = skeleton_of()
-    assert np.allclose(geometric(skeleton, skeleton.rest[None]), np.eye(3), atol=1e-9)
-    local = geometric(skeleton, motion()[2])
+    assert np.allclose(geometric_ik(skeleton, skeleton.rest[None]), np.eye(3), atol=1e-9)
+    local = geometric_ik(skeleton, motion()[2])
     assert np.allclose(local[:, (4, 6, 7, 8)], np.eye(3))
 
 
 def test_one_child_takes_the_least_turn() -> None:
     chain = Skeleton(("a", "b"), np.array([-1, 0]), np.array([[0, 0, 0], [0, 2.0, 0]]), *(np.zeros(2, bool),) * 3)
     seen = np.array([[[0, 0, 0], [0.0, 0.0, 3.0]]])
-    assert np.allclose(geometric(chain, seen)[0, 0], exact_rotation(np.array([1.0, 0, 0]), np.array(np.pi / 2)), atol=1e-5)
+    assert np.allclose(geometric_ik(chain, seen)[0, 0], exact_rotation(np.array([1.0, 0, 0]), np.array(np.pi / 2)), atol=1e-5)
 
 
 def test_descent_helps_with_noise_and_keeps_exact_answers() -> None:
@@ -124,5 +124,5 @@ def test_axis_angles_turn_as_they_should(length: float) -> None:
 def test_without_a_sliding_foot_the_root_sees_it() -> None:
     positions = motion()[2]
     assert not np.allclose(
-        geometric(skeleton_of(), positions)[:, 0], geometric(skeleton_of(slides=False), positions)[:, 0], atol=0.05
+        geometric_ik(skeleton_of(), positions)[:, 0], geometric_ik(skeleton_of(slides=False), positions)[:, 0], atol=0.05
     )
