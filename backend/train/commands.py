@@ -25,12 +25,12 @@ from ..weights.model_file import load_model, load_network
 from .benchmark import benchmark
 from .creatures.creatures import write_creatures
 from .cutout.train_cutout import train_cutout
-from .evaluation.ablations import PARTS, trained
+from .evaluation.ablations import PARTS, as_trained
 from .evaluation.evaluate_packs import evaluate
-from .evaluation.evaluate_pose2rot import second_stage
-from .evaluation.evaluate_videos import evaluate_footage
+from .evaluation.evaluate_pose2rot import evaluate_pose2rot
+from .evaluation.evaluate_videos import evaluate_videos
 from .evaluation.metrics import summarise
-from .evaluation.split_leaks import leaks
+from .evaluation.split_leaks import find_leaks
 from .isnet.convert import convert, save_expected
 from .packs.rig_packs import Pack, load_packs
 from .packs.splits import split_packs
@@ -122,16 +122,16 @@ def _pack_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator
     if not options.packs:
         raise UserError("There is nothing to measure on: give rig packs with --packs, or the release's data set with --dataset.")
     packs = load_packs(options.packs)
-    model = trained(load_model(options.model, pick_device(options.device)))
+    model = as_trained(load_model(options.model, pick_device(options.device)))
     parts = split_packs(packs, options.splits)
     for split in options.split or (["seen", "unseen"] if options.splits else ["train"]):
         if split not in parts:
             raise UserError(f"There is no split '{split}': choose among {', '.join(parts)}.")
         count = 2 * sum(len(pack.clips) for pack in parts[split])
         if options.stage == "pose2rot":
-            yield split, count, second_stage(parts[split], packs, model, options.noise, options.seed)
+            yield split, count, evaluate_pose2rot(parts[split], packs, model, options.noise, options.seed)
         elif options.footage:
-            yield split, count, evaluate_footage(options.footage, parts[split], packs, split, model)
+            yield split, count, evaluate_videos(options.footage, parts[split], packs, split, model)
         else:
             yield split, count, evaluate(parts[split], packs, split, model, options.seed)
 
@@ -147,7 +147,7 @@ def _dataset_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Itera
 def run_creatures(options: argparse.Namespace) -> None:
     write_creatures(options.out, options.count, options.seed, print)
     if options.packs and options.splits:
-        found = leaks(load_packs(options.out), load_packs(options.packs), options.splits)
+        found = find_leaks(load_packs(options.out), load_packs(options.packs), options.splits)
         for leak in found:
             print(f"{leak.file} / {leak.clip}: {leak.degrees:.1f} degrees from test clip {leak.test_file} / {leak.test_clip}")
         print(f"{len(found)} clips come too close to a test clip" + (": leave them out of training" if found else ""))

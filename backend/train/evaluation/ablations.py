@@ -1,8 +1,8 @@
-"""Parts of the method that can be left out, to see what each is worth: in training, and in the same way when measuring.
+"""Leaves out parts of the method, in training and in measuring, to see what each part is worth.
 
-reference: no reference pair (rest pose, identity rotations and an empty image instead, as a rig alone would give).
-rest: no rest offsets. gradient: none flows from the second stage into the first. side: the reference image is taken from
-any side. names: no joint names. tips: leaf bones end in their heads. aids: none of the geometric aids.
+reference: no reference pair; instead the rest pose, identity rotations and an empty image, which a rig alone would give.
+rest: no rest offsets. gradient: none flows from stage 2 into stage 1. side: the reference image is taken from any side.
+names: no joint names. tips: no joints at the tails of leaf bones. aids: no geometric layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PARTS = ("reference", "rest", "gradient", "side", "names", "tips", "aids")
 
 
 def config_without(config: Config, parts: Sequence[str]) -> Config:
-    """Raises UserError for a part that there is not."""
+    """The config of a network without these parts. Raises UserError for an unknown part."""
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise UserError(f"There is no part '{unknown[0]}' to leave out: choose among {', '.join(PARTS)}.")
@@ -33,17 +33,17 @@ def config_without(config: Config, parts: Sequence[str]) -> Config:
 
 
 def side_error(parts: Sequence[str]) -> float:
-    """Standard deviation in radians of the azimuth between video and reference; so wide that any side is as likely."""
+    """Standard deviation, in radians, of the azimuth between video and reference. Without "side", all sides are equally likely."""
     return 10 * np.pi if "side" in parts else SIDE_ERROR
 
 
-def masked(inputs: NetworkInputs, parts: Sequence[str]) -> NetworkInputs:
-    """The inputs without the parts that the network is told through it."""
+def inputs_without(inputs: NetworkInputs, parts: Sequence[str]) -> NetworkInputs:
+    """Blank the inputs that belong to these parts."""
     if "reference" in parts:
         position = _rest_position(inputs)
         identity = matrix_to_rot6d(torch.eye(3)).to(inputs.rot6d).expand_as(inputs.rot6d[:, :1])
         tokens = torch.zeros_like(inputs.tokens)
-        inputs = replace(inputs, position=position, rot6d=identity, tokens=tokens, uv=_front(position))
+        inputs = replace(inputs, position=position, rot6d=identity, tokens=tokens, uv=_project_front(position))
     if "rest" in parts:
         inputs = replace(inputs, offsets=torch.zeros_like(inputs.offsets))
     if "names" in parts:
@@ -52,7 +52,7 @@ def masked(inputs: NetworkInputs, parts: Sequence[str]) -> NetworkInputs:
 
 
 class Without(nn.Module):
-    """A network that is measured as it was trained: without some parts."""
+    """A network whose inputs lack some parts, as they did in its training."""
 
     def __init__(self, network: nn.Module, parts: Sequence[str]) -> None:
         super().__init__()
@@ -60,24 +60,24 @@ class Without(nn.Module):
         self.config: Config = network.config
 
     def video2pos(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
-        return self.network.video2pos(image, masked(inputs, self.parts))
+        return self.network.video2pos(image, inputs_without(inputs, self.parts))
 
     def pos2rot(self, position: Tensor, inputs: NetworkInputs) -> Tensor:
-        return self.network.pos2rot(position, masked(inputs, self.parts))
+        return self.network.pos2rot(position, inputs_without(inputs, self.parts))
 
 
-def trained(model: Model) -> Model:
-    """The model as it was trained: what its card says it was trained without stays left out."""
+def as_trained(model: Model) -> Model:
+    """The model without the parts that it was trained without, according to its card."""
     plan = model.card.get("plan")
     parts = plan.get("without", ()) if isinstance(plan, dict) else ()
     return replace(model, network=Without(model.network, parts)) if parts else model
 
 
 def _rest_position(inputs: NetworkInputs) -> Tensor:
-    """(B, 1, J, 3): the sum of the offsets from the root down, in the rig's own axes."""
+    """Positions at rest (B, 1, J, 3), in the rig's own axes: the sum of the offsets from the root down."""
     return (inputs.graph.ancestors.to(inputs.offsets.dtype) @ inputs.offsets)[:, None]
 
 
-def _front(position: Tensor) -> Tensor:
-    """(B, 1, J, 3) -> where an image from the front would show the joints, (B, J, 2): x, and y downwards."""
+def _project_front(position: Tensor) -> Tensor:
+    """Positions (B, 1, J, 3) -> uv (B, J, 2) of the joints in an image from the front, y down."""
     return torch.stack([position[:, 0, :, 0], -position[:, 0, :, 1]], dim=-1) * 0.7

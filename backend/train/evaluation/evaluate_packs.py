@@ -1,4 +1,4 @@
-"""Measuring a model on rig packs, from point-splat images that go through the same code as a capture."""
+"""Measures a model on rig packs, with images drawn from point clouds that go through the code of a capture."""
 
 from __future__ import annotations
 
@@ -30,48 +30,49 @@ from ...rig.rig import Reference, Rig
 from ...rig.skeleton import global_to_local, pose_to_network
 from ...weights.model_file import Model
 from ..packs.rig_packs import Pack
-from ..samples.samples import RenderedWindow, degrade_crops, inside_crops
+from ..samples.samples import RenderedWindow, inside_crops, on_white
 from .metrics import measure_motion
 
-STILL_DEGREES = 0.1  # a joint that never turns further than this from its first pose is static
+STILL_DEGREES = 0.1  # a joint that never rotates further than this from its first pose is static
 
 
 def evaluate(
     packs: Sequence[Pack], everything: Sequence[Pack], split: str, model: Model, seed: int = 0
 ) -> Iterator[dict[str, object]]:
-    """One row for every clip of `packs` and either kind of reference: the rest pose, and the first frame of another action.
+    """Measure every clip of the packs with two references: the rest pose, and the first frame of another action. Yields rows.
 
-    everything: the same packs with all their clips, which references and static joints are taken from.
-    The camera's side is drawn from the clip's name and the seed. Rows hold species, split, clip, reference and what
-    metrics.measure returns.
+    everything: the same packs with all their clips, from which references and static joints are taken.
+    split: the name of the split, for the rows. seed: of the camera's azimuth, together with the clip's name.
+    A row has species, split, clip, reference, view_deg (the angle between the true azimuth and the capture's), and the figures of
+    metrics.measure_motion.
     """
     whole = {pack.name: pack for pack in everything}
     for pack in packs:
         rig = replace(pack.rig, static=static_joints(whole[pack.name]))
         cloud = point_splatting.cloud_of(pack.surface, pack.rig.rest)
-        seen: dict[bytes, tuple[list[Reference], Tensor]] = {}  # most clips of a pack share their references
+        known: dict[bytes, tuple[list[Reference], Tensor]] = {}  # by pose: most clips of a pack share their references
         for clip, poses in pack.clips.items():
             rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
-            shot = splat_crops(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
-            frames = torch.cat([model.encoder.encode(part) for part in shot.crops.split(16)])
+            window = splat_crops(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
+            frames = torch.cat([model.encoder.encode(part) for part in window.crops.split(16)])
             for kind, pose in references(whole[pack.name], clip):
-                if pose.tobytes() not in seen:
+                if pose.tobytes() not in known:
                     views = point_splatting.reference_views(pack.rig, pack.surface, pose, side_azimuths(), size=SIZE)
-                    seen[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
-                motion = predict(model, pack.rig, *seen[pose.tobytes()], frames, shot.squares, pack.fps)
+                    known[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
+                motion = predict_motion(model, pack.rig, *known[pose.tobytes()], frames, window.squares, pack.fps)
                 row = measure_motion(rig, motion, poses.astype(np.float64), pose)
                 yield {
                     "species": pack.name,
                     "split": split,
                     "clip": clip,
                     "reference": kind,
-                    "view_deg": _view_error(motion, shot),
+                    "view_deg": view_error(motion, window.azimuth),
                     **row,
                 }
 
 
 def static_joints(pack: Pack) -> NDArray[np.bool_]:
-    """(J,) bool: joints that keep one local rotation through all clips of the pack; they are left out of angles."""
+    """(J,) bool: the joints that keep one local rotation in all clips of the pack, and are not counted in angles."""
     rotations = np.concatenate(
         [pose_to_network(pack.rig, poses.astype(np.float64), tips=False)[0] for poses in pack.clips.values()]
     )
@@ -82,7 +83,7 @@ def static_joints(pack: Pack) -> NDArray[np.bool_]:
 
 
 def references(pack: Pack, clip: str) -> list[tuple[str, Array]]:
-    """The rest pose, and the first frame of the next action by name, if there is another."""
+    """Reference poses (J, 4, 4) for a clip by kind: the rest pose, and the first frame of the next action by name, if there is one."""
     names = sorted(pack.clips)
     following = names[(names.index(clip) + 1) % len(names)]
     poses = [("rest", np.array(pack.rig.rest))]
@@ -91,7 +92,7 @@ def references(pack: Pack, clip: str) -> list[tuple[str, Array]]:
 
 @torch.no_grad()
 def splat_crops(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimuth: float, pitch: float) -> RenderedWindow:
-    """Crops of a clip (T, J, 4, 4) from one side, as a capture would cut them out."""
+    """Draw joint matrices (T, J, 4, 4) from one side, cropped as a capture crops a video. azimuth, pitch: radians."""
     points, normals = cloud.skin(torch.as_tensor(poses))
     low, high = points.amin((0, 1)).numpy().astype(float), points.amax((0, 1)).numpy().astype(float)
     fov = 0.6
@@ -107,27 +108,29 @@ def splat_crops(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimut
             points[part], normals[part], cloud.colours, inside_crops(camera.projection, squares[part]), torch.tensor(light, dtype=torch.float32),
             SIZE, SIZE, spacing=cloud.spacing,
         )  # fmt: skip
-        crops.append(degrade_crops(rgba))
+        crops.append(on_white(rgba))
     return RenderedWindow(torch.cat(crops), camera.projection, squares, azimuth)
 
 
 @torch.inference_mode()
-def predict(
+def predict_motion(
     model: Model, rig: Rig, views: Sequence[Reference], images: Tensor, frames: Tensor, squares: Array, fps: float
 ) -> Motion:
-    """A capture without a video file: tokens of the views (V, S, C) and of the frames (T, S, C) -> matched view, both stages,
-    heading."""
+    """Capture without a video file: match a view, run both stages, correct the heading.
+
+    images: tokens (V, S, C) of the views. frames: tokens (T, S, C). squares: (T, 4) of the crops, in pixels.
+    """
     clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
     view = match_view(images, clear)
     inputs, scales = network_inputs_of(model, [rig], [views[view]], images[view : view + 1])
     position = torch.cat(list(predict_positions(model.network, inputs, [frames], len(frames))), dim=1)
     rot6d: Tensor = torch.cat(list(predict_rotations(model.network, inputs, position)), dim=1)
-    take = split_predictions([rig], [views[view]], scales, position, rot6d, model.config.tips)[0]
+    [prediction] = split_predictions([rig], [views[view]], scales, position, rot6d, model.config.tips)
     count = len(frames)
-    return motion_of(take, np.arange(count) / fps, squares, np.ones(count), Settings(), {"view": view})
+    return motion_of(prediction, np.arange(count) / fps, squares, np.ones(count), Settings(), {"view": view})
 
 
-def _view_error(motion: Motion, shot: RenderedWindow) -> float:
-    """Degrees between the azimuth the camera had and the one the capture settled on."""
-    apart = float(motion.provenance["azimuth"]) - shot.azimuth
-    return float(np.degrees(abs(np.angle(np.exp(1j * apart)))))
+def view_error(motion: Motion, azimuth: float) -> float:
+    """Degrees between the true azimuth of the camera (radians) and the one that the capture found."""
+    difference = float(motion.provenance["azimuth"]) - azimuth
+    return float(np.degrees(abs(np.angle(np.exp(1j * difference)))))

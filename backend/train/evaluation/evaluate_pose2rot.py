@@ -1,4 +1,4 @@
-"""The second stage alone: rotations from true positions, and from disturbed ones, next to what geometry gives from the same."""
+"""Measures stage 2 alone: rotations from true or noisy positions, compared with inverse kinematics from the same positions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ from .evaluate_packs import references, static_joints
 from .metrics import CENTIMETRES, measure_motion
 
 
-def second_stage(
+def evaluate_pose2rot(
     packs: Sequence[Pack], everything: Sequence[Pack], model: Model, noise_cm: float, seed: int = 0
 ) -> Iterator[dict[str, object]]:
-    """One row for every clip and kind of reference: metrics.measure of the second stage on positions that are noise_cm
-    (standard deviation per axis, cm of a 1 m cube) off, and ik_angle_deg of inverse kinematics anchored by the reference pose
-    on the same positions. Packs as in evaluate.evaluate."""
+    """Run stage 2 on the true positions of every clip, for both kinds of reference (evaluate_packs.evaluate). Yields rows.
+
+    noise_cm: standard deviation per axis of noise on the positions, centimetres of a skeleton in a 1 m cube.
+    A row has species, clip, reference, noise_cm, the figures of metrics.measure_motion, and ik_angle_deg: the angle of inverse
+    kinematics that starts from the reference pose.
+    """
     whole = {pack.name: pack for pack in everything}
     for pack in packs:
         rig = replace(pack.rig, static=static_joints(whole[pack.name]))
@@ -38,24 +41,24 @@ def second_stage(
             rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
             azimuth = rng.uniform(-np.pi, np.pi)
             for kind, pose in references(whole[pack.name], clip):
-                take = _take(pack, poses.astype(np.float64), _unseen(pose, azimuth), noise_cm, rng, model.config.tips)
-                solved = result_of(run_pose2rot(model, [take]))[0]
-                row = measure_motion(rig, _motion(solved, pack.fps), poses.astype(np.float64), pose)
-                beside = measure_motion(
-                    rig, _motion(geometric(take, model.config.tips), pack.fps), poses.astype(np.float64), pose
-                )
+                truth = poses.astype(np.float64)
+                positions = _true_positions(pack, truth, _blank_reference(pose, azimuth), noise_cm, rng, model.config.tips)
+                [prediction] = result_of(run_pose2rot(model, [positions]))
+                row = measure_motion(rig, _plain_motion(prediction, pack.fps), truth, pose)
+                by_ik = with_anchored_ik(positions, model.config.tips)
+                ik_row = measure_motion(rig, _plain_motion(by_ik, pack.fps), truth, pose)
                 yield {
                     "species": pack.name,
                     "clip": clip,
                     "reference": kind,
                     "noise_cm": noise_cm,
                     **row,
-                    "ik_angle_deg": beside["angle_deg"],
+                    "ik_angle_deg": ik_row["angle_deg"],
                 }
 
 
-def _unseen(pose: Array, azimuth: float) -> Reference:
-    """A reference whose image nobody looks at: one opaque pixel, so that it has a square."""
+def _blank_reference(pose: Array, azimuth: float) -> Reference:
+    """A reference without an image, which stage 2 does not read: one opaque pixel, as an empty image would have no crop."""
     centre = pose[0, :3, 3]
     camera = Camera((centre[0], centre[1], centre[2]), fit_distance(1.0, 0.6), azimuth, 0.1, 0.6, 8, 8)
     image = np.zeros((8, 8, 4), np.uint8)
@@ -63,31 +66,39 @@ def _unseen(pose: Array, azimuth: float) -> Reference:
     return Reference(pose, image, azimuth, camera.projection)
 
 
-def _take(pack: Pack, poses: Array, reference: Reference, noise_cm: float, rng: np.random.Generator, tips: bool) -> RigPrediction:
-    """True positions as the reference's camera sees them, disturbed."""
+def _true_positions(
+    pack: Pack, poses: Array, reference: Reference, noise_cm: float, rng: np.random.Generator, tips: bool
+) -> RigPrediction:
+    """The true positions in the frame of the reference's camera, with noise, as a prediction without rotations."""
     _, positions = pose_to_network(pack.rig, poses, tips)
-    _, standing = pose_to_network(pack.rig, reference.pose, tips=False)
-    unit = scale_of(skeleton_of(pack.rig, tips=False).rest, standing) / CENTIMETRES
+    _, reference_heads = pose_to_network(pack.rig, reference.pose, tips=False)
+    unit = scale_of(skeleton_of(pack.rig, tips=False).rest, reference_heads) / CENTIMETRES
     noisy = positions + rng.normal(0, 1, positions.shape) * noise_cm * unit
     # network -> camera: p -> Y p, for row vectors p Y^T
-    seen = (noisy - noisy[:, :1]) @ view_yaw(reference.azimuth).T
-    return RigPrediction(pack.rig, reference, seen, None, reference.azimuth)
+    in_camera = (noisy - noisy[:, :1]) @ view_yaw(reference.azimuth).T
+    return RigPrediction(pack.rig, reference, in_camera, None, reference.azimuth)
 
 
-def geometric(take: RigPrediction, tips: bool) -> RigPrediction:
-    """The take with rotations by inverse kinematics alone, anchored by its reference."""
-    skeleton = skeleton_of(take.rig, tips)
-    yaw = view_yaw(take.azimuth)
-    rotations, positions = pose_to_network(take.rig, take.reference.pose, tips)
+def with_anchored_ik(prediction: RigPrediction, tips: bool) -> RigPrediction:
+    """The prediction with rotations by inverse kinematics that starts from its reference pose."""
+    skeleton = skeleton_of(prediction.rig, tips)
+    yaw = view_yaw(prediction.azimuth)
+    rotations, positions = pose_to_network(prediction.rig, prediction.reference.pose, tips)
     parents = torch.from_numpy(np.where(skeleton.parents < 0, np.arange(len(skeleton)), skeleton.parents))[None]
     mask = torch.ones_like(parents, dtype=torch.bool)
-    arrays = (take.position[None], (positions @ yaw.T)[None], (yaw @ rotations)[None])
+    arrays = (prediction.position[None], (positions @ yaw.T)[None], (yaw @ rotations)[None])
     solved = anchored_ik(parents, mask, *(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))[0].numpy()
-    return replace(take, rot6d=matrix_to_rot6d(global_to_local(skeleton.parents, solved)))
+    return replace(prediction, rot6d=matrix_to_rot6d(global_to_local(skeleton.parents, solved)))
 
 
-def _motion(take: RigPrediction, fps: float) -> Motion:
-    count = len(take.position)  # the side is known here: nothing is to be corrected
+def _plain_motion(prediction: RigPrediction, fps: float) -> Motion:
+    """The prediction as a motion. Its heading is not corrected, as the true azimuth is known here."""
+    count = len(prediction.position)
     return motion_of(
-        take, np.arange(count) / fps, np.tile([0.0, 0.0, 8.0, 8.0], (count, 1)), np.ones(count), Settings(heading="view"), {}
+        prediction,
+        np.arange(count) / fps,
+        np.tile([0.0, 0.0, 8.0, 8.0], (count, 1)),
+        np.ones(count),
+        Settings(heading="view"),
+        {},
     )

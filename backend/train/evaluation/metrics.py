@@ -1,4 +1,4 @@
-"""How far a take is from the truth: angles in degrees, positions in centimetres of a one-metre cube. numpy only."""
+"""Compares a take with the true motion: angles in degrees, positions in centimetres of a one-metre cube. numpy only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ...rig.rig import Rig
 from ...rig.skeleton import global_to_local, network_axes, pose_to_network, scale_of, skeleton_of
 
 CENTIMETRES = 50.0  # 1 = half the side of the unit cube, and the cube is one metre wide (docs/network.md, Conventions)
-FACING = 15.0  # degrees within which a take faces the right way
-STILL = 1e-3  # centimetres a frame, or degrees: less than this is nothing
+FACING = 15.0  # degrees: a take whose heading is off by less faces the right way
+STILL = 1e-3  # centimetres per frame, or degrees: less than this counts as zero
 RATIOS = {
     "angle_ratio": ("angle_deg", "copy_angle_deg"),
     "mpjpe_ratio": ("mpjpe_cm", "copy_mpjpe_cm"),
@@ -25,36 +25,37 @@ RATIOS = {
 
 
 def measure_motion(rig: Rig, motion: Motion, truth: Array, reference: Array) -> dict[str, float]:
-    """Compare a take with the true joint matrices (T, J, 4, 4) at its frames; reference is the pose (J, 4, 4) it started from.
+    """Compare a take of T frames with the true joint matrices (T, J, 4, 4) and with copying the reference pose (J, 4, 4).
 
-    All in armature space. Angles are between local rotations L in the network's axes, averaged over frames and the joints
-    that rotate: the root, and every joint that is neither static nor translating. `copy_*` keeps the reference pose on every
-    frame. Positions are relative to the root, heads only (the root counts, with distance zero), over joints that are not
-    static; `mpjpe_cm` takes the predicted ones, `fk_mpjpe_cm` and all that concerns movement take what the rig will do:
-    forward kinematics of the turns. Travel is centimetres per joint and frame over all joints, `liveness` the predicted
-    over the true. `heading_deg` is the mean |yaw| between the true root and the predicted one, `heading_share` the share of frames
-    where it is at most FACING degrees. Jerk is the mean length of the heads' third difference, `jerk_ratio` the predicted over
-    the true: above 1 the take trembles more than the truth.
+    Both in armature space. Figures that begin with `copy_` are those of keeping the reference pose on every frame.
+    - Angles are between local rotations in the network's axes: means over frames and the joints that rotate (the root, and all that are
+      neither static nor translating).
+    - heading_deg: mean yaw, without its sign, between the true root and the take's. heading_share: share of frames where it is at most
+      FACING degrees.
+    - Positions are heads relative to the root, over all joints that are not static; the root counts, with distance zero. mpjpe_cm is
+      measured on the predicted positions; fk_mpjpe_cm, travel and jerk on those of the rig, by forward kinematics of the rotations.
+    - travel_cm: centimetres per joint and frame, over all joints. liveness: the take's travel divided by the true one.
+    - jerk_cm: mean length of the heads' third difference. jerk_ratio: the take's divided by the true one; above 1 the take trembles more.
 
-    Raises UserError if the shapes do not belong together.
+    Raises UserError if the shapes or the names of the bones do not match.
     """
-    _check(rig, motion, truth, reference)
+    _check_shapes(rig, motion, truth, reference)
     axes = network_axes(rig)
-    true_turns, true_heads = pose_to_network(rig, truth, tips=False)
-    copy_turns, copy_heads = pose_to_network(rig, reference, tips=False)
+    true_rotations, true_heads = pose_to_network(rig, truth, tips=False)
+    copy_rotations, copy_heads = pose_to_network(rig, reference, tips=False)
     rotations = axes @ motion.matrices @ axes.T
     unit = CENTIMETRES / scale_of(skeleton_of(rig, tips=False).rest, copy_heads)
-    seen = ~rig.static if (~rig.static).any() else np.ones(len(rig.names), np.bool_)
+    counted = ~rig.static if (~rig.static).any() else np.ones(len(rig.names), np.bool_)
     return {
         "frames": len(motion),
         "joints": len(rig.names),
-        **_angles(rig, rotations, true_turns, copy_turns),
-        **_distances(fk_heads(rig, motion), motion.positions @ axes.T, true_heads, copy_heads, seen, unit),
+        **_angle_figures(rig, rotations, true_rotations, copy_rotations),
+        **_distance_figures(fk_heads(rig, motion), motion.positions @ axes.T, true_heads, copy_heads, counted, unit),
     }
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Rows of `measure` (other keys are left out) -> their means, total frames, and ratios of means, not means of ratios."""
+    """Summarise rows of `measure_motion`: means of the figures, total frames, and ratios of means (not means of ratios)."""
     if not rows:
         raise UserError("There is nothing to summarise: no clip was measured.")
     keys = [key for key in rows[0] if isinstance(rows[0][key], int | float) and not isinstance(rows[0][key], bool)]
@@ -68,47 +69,53 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def jerk_ratio(predicted: Array, true: Array) -> float:
-    """Positions (T, ..., 3) in one unit -> predicted / true mean length of the third difference; 1.0 when there are fewer than four frames.
+    """Mean length of the third difference of predicted positions (T, ..., 3), divided by that of the true ones.
 
-    Above 1 the prediction trembles more than the truth. Centimetres make the threshold of stillness the one of `measure`.
+    Above 1 the prediction trembles more than the truth. 1 for fewer than four frames. Both in centimetres, the unit of STILL.
     """
     return _ratio(_jerk(predicted), _jerk(true))
 
 
-def _check(rig: Rig, motion: Motion, truth: Array, reference: Array) -> None:
+def _check_shapes(rig: Rig, motion: Motion, truth: Array, reference: Array) -> None:
     if motion.names != rig.names:
-        raise UserError(f"The take was captured for other bones than those of rig '{rig.name}': pick the rig it was made for.")
+        raise UserError(
+            f"The take was captured for other bones than those of rig '{rig.name}': choose the rig it was captured for."
+        )
     count = len(rig.names)
     if truth.shape != (len(motion), count, 4, 4):
-        raise UserError(f"The true motion has shape {truth.shape}, the take needs {(len(motion), count, 4, 4)}: resample it.")
+        raise UserError(
+            f"The true motion has shape {truth.shape}, but the take needs {(len(motion), count, 4, 4)}: resample the motion."
+        )
     if reference.shape != (count, 4, 4):
-        raise UserError(f"The reference pose has shape {reference.shape}, rig '{rig.name}' needs {(count, 4, 4)}.")
+        raise UserError(
+            f"The reference pose has shape {reference.shape}, but rig '{rig.name}' needs {(count, 4, 4)}: choose a pose of this rig."
+        )
 
 
-def _angles(rig: Rig, rotations: Array, true: Array, copy: Array) -> dict[str, float]:
+def _angle_figures(rig: Rig, rotations: Array, true: Array, copy: Array) -> dict[str, float]:
     rotates = ~rig.static & ~rig.translates
     rotates[0] = True
     local, true_local, copy_local = (global_to_local(rig.parents, g)[..., rotates, :, :] for g in (rotations, true, copy))
     yaw = matrix_to_yaw(rotations[:, 0] @ np.swapaxes(true[:, 0], -1, -2))
     return {
-        "angle_deg": _degrees(local, true_local),
-        "copy_angle_deg": _degrees(np.broadcast_to(copy_local, true_local.shape), true_local),
-        "root_angle_deg": _degrees(local[:, 0], true_local[:, 0]),
-        "angular_velocity_deg": _degrees(_steps(local), _steps(true_local)),
+        "angle_deg": _mean_degrees(local, true_local),
+        "copy_angle_deg": _mean_degrees(np.broadcast_to(copy_local, true_local.shape), true_local),
+        "root_angle_deg": _mean_degrees(local[:, 0], true_local[:, 0]),
+        "angular_velocity_deg": _mean_degrees(_frame_to_frame(local), _frame_to_frame(true_local)),
         "heading_deg": float(np.rad2deg(np.abs(yaw).mean())),
         "heading_share": float((np.rad2deg(np.abs(yaw)) <= FACING).mean()),
     }
 
 
-def _distances(
-    heads: Array, predicted: Array, true: Array, copy: Array, seen: NDArray[np.bool_], unit: float
+def _distance_figures(
+    heads: Array, predicted: Array, true: Array, copy: Array, counted: NDArray[np.bool_], unit: float
 ) -> dict[str, float]:
     travel, true_travel = (unit * _mean_length(np.diff(values, axis=0)) for values in (heads, true))
     return {
-        "mpjpe_cm": unit * _mean_length((predicted - true)[:, seen]),
-        "copy_mpjpe_cm": unit * _mean_length((copy - true)[:, seen]),
-        "fk_mpjpe_cm": unit * _mean_length((heads - true)[:, seen]),
-        "mpjve_cm": unit * _mean_length(np.diff((heads - true)[:, seen], axis=0)),
+        "mpjpe_cm": unit * _mean_length((predicted - true)[:, counted]),
+        "copy_mpjpe_cm": unit * _mean_length((copy - true)[:, counted]),
+        "fk_mpjpe_cm": unit * _mean_length((heads - true)[:, counted]),
+        "mpjve_cm": unit * _mean_length(np.diff((heads - true)[:, counted], axis=0)),
         "travel_cm": travel,
         "true_travel_cm": true_travel,
         "liveness": _ratio(travel, true_travel),
@@ -118,12 +125,12 @@ def _distances(
     }
 
 
-def _steps(local: Array) -> Array:
-    """L (T, ..., 3, 3) -> L_t^T L_t+1 (T - 1, ..., 3, 3)."""
+def _frame_to_frame(local: Array) -> Array:
+    """Local rotations (T, ..., 3, 3) -> the rotations from each frame to the next, (T - 1, ..., 3, 3)."""
     return np.swapaxes(local[:-1], -1, -2) @ local[1:]
 
 
-def _degrees(left: Array, right: Array) -> float:
+def _mean_degrees(left: Array, right: Array) -> float:
     return float(np.rad2deg(geodesic_angle(left, right).mean())) if left.size else 0.0
 
 
@@ -136,5 +143,5 @@ def _mean_length(vectors: Array) -> float:
 
 
 def _ratio(top: float, bottom: float) -> float:
-    """top / bottom; two values next to nothing are equal, and a denominator next to nothing never makes it infinite."""
+    """top / bottom. 1 if both count as zero, and finite if only the bottom does."""
     return 1.0 if max(top, bottom) < STILL else top / max(bottom, STILL)

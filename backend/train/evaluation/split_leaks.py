@@ -1,4 +1,4 @@
-"""Which training clips are near copies of test clips: the comparison that made the splits, for data that is added to them."""
+"""Finds training clips that are near copies of test clips, by the comparison that the splits were made with."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..packs.rig_packs import Pack
 from ..packs.splits import split_packs
 
 LIMIT = 3.0  # degrees: the limit that the splits were made with
-SHOTS = 32
-SHARED = (0.6, 0.3)  # of the smaller and of the larger rig's joints, that must have a namesake
+FRAMES = 32  # compared of each clip
+SHARED = (0.6, 0.3)  # shares of the smaller and of the larger rig's joints that must have the name of a joint in the other
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A training clip that comes within `degrees` of a test clip."""
+    """A training clip whose distance from a test clip is `degrees`."""
 
     file: str
     clip: str
@@ -32,47 +32,49 @@ class Leak:
     degrees: float
 
 
-def leaks(train: Sequence[Pack], packs: Sequence[Pack], splits: Path, limit: float = LIMIT) -> list[Leak]:
-    """Clips of `train` within `limit` degrees of a seen or unseen test clip; `packs` hold the clips that `splits` names.
+def find_leaks(train: Sequence[Pack], packs: Sequence[Pack], splits: Path, limit: float = LIMIT) -> list[Leak]:
+    """Clips of `train` that are less than `limit` degrees from a test clip of `splits`, nearest first. `packs` hold the test clips.
 
-    Two clips are compared at 32 frames spread evenly over each, so that their pace does not matter, by the mean angle between
-    the local rotations (turns away from rest, root included, network axes) of the joints that the rigs have in common. Every
-    one of 32 starting points in the training clip is tried, as loops may begin anywhere. Joints are paired by their names (as
-    names.clean_name reads them) if most of the smaller rig's and a third of the larger one's have a namesake, as three joints
-    of thirty may be alike by chance; otherwise by their order if both rigs are the same tree. Other rigs are passed over.
-    A clip is not compared with itself (same file, same clip). Raises UserError as `split_packs` does.
+    The distance of two clips is the mean angle between the local rotations of the joints that their rigs share, at 32 frames spread
+    evenly over each clip, so that their speed does not matter. As a loop may begin anywhere, it is the least over 32 starting points in
+    the training clip. Rigs without shared joints (see pair_joints) are not compared, and no clip is compared with itself.
+    Raises UserError as `split_packs` does.
     """
     parts = split_packs(packs, splits)
     found = []
     for test in (*parts["seen"], *parts["unseen"]):
-        shots = {clip: _shots(test.rig, poses) for clip, poses in test.clips.items()}
+        frames = {clip: _sample_rotations(test.rig, poses) for clip, poses in test.clips.items()}
         for pack in train:
             pairs = pair_joints(pack.rig, test.rig)
             if len(pairs):
-                found += [leak for leak in _compare(pack, test, shots, pairs) if leak.degrees < limit]
+                found += [leak for leak in _compare_packs(pack, test, frames, pairs) if leak.degrees < limit]
     return sorted(found, key=lambda leak: leak.degrees)
 
 
-def _compare(pack: Pack, test: Pack, shots: dict[str, Array], pairs: NDArray[np.int64]) -> list[Leak]:
-    """Every clip of `pack` with every test clip: their distances, whatever they are."""
+def _compare_packs(pack: Pack, test: Pack, frames: dict[str, Array], pairs: NDArray[np.int64]) -> list[Leak]:
+    """The distance of every clip of `pack` from every test clip. frames: the test clips' sampled rotations."""
     rows = []
     for clip, poses in pack.clips.items():
-        mine = _shots(pack.rig, poses)[:, pairs[:, 0]]
-        for test_clip, theirs in shots.items():
+        mine = _sample_rotations(pack.rig, poses)[:, pairs[:, 0]]
+        for test_clip, theirs in frames.items():
             if (pack.name, clip) != (test.name, test_clip):
                 rows.append(Leak(pack.name, clip, test.name, test_clip, distance(mine, theirs[:, pairs[:, 1]])))
     return rows
 
 
 def distance(left: Array, right: Array) -> float:
-    """Rotations (S, J, 3, 3) each -> degrees: the least mean angle over the cyclic shifts of the first."""
+    """Rotations (S, J, 3, 3) each -> the least mean angle in degrees over all cyclic shifts of the first."""
     return float(min(np.degrees(geodesic_angle(np.roll(left, shift, axis=0), right)).mean() for shift in range(len(left))))
 
 
 def pair_joints(left: Rig, right: Rig) -> NDArray[np.int64]:
-    """(N, 2) joints of two rigs that stand for each other; N = 0 if the rigs cannot be compared."""
-    places = {name: joint for joint, name in enumerate(_keys(right))}
-    pairs = [(joint, places[name]) for joint, name in enumerate(_keys(left)) if name in places]
+    """Pairs (N, 2) of the joints that two rigs share; N = 0 if they cannot be compared.
+
+    Joints are paired by cleaned names if most of the smaller rig's joints and a third of the larger one's have a partner: three joints of
+    thirty may have the same name by chance. Otherwise they are paired by order if both rigs are the same tree.
+    """
+    indices = {name: joint for joint, name in enumerate(_joint_keys(right))}
+    pairs = [(joint, indices[name]) for joint, name in enumerate(_joint_keys(left)) if name in indices]
     least, most = sorted((len(left.names), len(right.names)))
     if len(pairs) >= max(3, SHARED[0] * least, SHARED[1] * most):
         return np.array(pairs)
@@ -81,14 +83,14 @@ def pair_joints(left: Rig, right: Rig) -> NDArray[np.int64]:
     return np.zeros((0, 2), np.int64)
 
 
-def _keys(rig: Rig) -> list[str]:
-    """Clean names with their digits; a name that occurs twice once cleaned keeps its text."""
+def _joint_keys(rig: Rig) -> list[str]:
+    """The cleaned names with their digits, or the names as they are where cleaning makes two equal."""
     clean = [(clean_name(name) + "".join(filter(str.isdigit, name))).lower() or name for name in rig.names]
     return [key if clean.count(key) == 1 else name for key, name in zip(clean, rig.names, strict=True)]
 
 
-def _shots(rig: Rig, poses: NDArray[np.floating]) -> Array:
-    """(F, J, 4, 4) -> (32, J, 3, 3) local rotations at frames spread over the clip as over a loop."""
-    frames = np.arange(SHOTS) * len(poses) // SHOTS
+def _sample_rotations(rig: Rig, poses: NDArray[np.floating]) -> Array:
+    """Poses (F, J, 4, 4) -> local rotations (32, J, 3, 3) at frames spread over the clip as over a loop."""
+    frames = np.arange(FRAMES) * len(poses) // FRAMES
     rotations, _ = pose_to_network(rig, poses[frames].astype(np.float64), tips=False)
     return global_to_local(rig.parents, rotations)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...hardware.devices import pick_device
 from ...weights.model_file import load_model
-from ..evaluation.ablations import trained
+from ..evaluation.ablations import as_trained
 from ..evaluation.evaluate_packs import evaluate
 from ..evaluation.metrics import summarise
 from ..packs.rig_packs import Pack
@@ -27,6 +27,6 @@ def compare(
     for part in ("", *parts):
         without = (part,) if part else ()
         run = Run(replace(plan, without=without), split["train"], encoder, folder / (part or "whole"), start)
-        model = trained(load_model(str(run.train()), pick_device(plan.device)))
+        model = as_trained(load_model(str(run.train()), pick_device(plan.device)))
         rows = list(evaluate(split["validation"], packs, "validation", model, plan.seed))
         yield {"without": part, **summarise(rows)}

@@ -231,7 +231,7 @@ class Run:
         mixed = 0.1 + 0.9 * min(progress / self.plan.mixed, 1.0)
         predicted = torch.from_numpy(self.rng.random(len(samples)) < mixed).to(self.device)
         batch = batch_of(samples, self.device, int(self.rng.choice(PAIR_COUNTS)))
-        batch = replace(batch, inputs=ablations.masked(batch.inputs, self.plan.without))
+        batch = replace(batch, inputs=ablations.inputs_without(batch.inputs, self.plan.without))
         terms = losses(self.network, batch, predicted, "gradient" in self.plan.without, self.plan.geodesic)
         self.network.zero_grad(set_to_none=True)
         total(terms).backward()

@@ -13,7 +13,7 @@ from ...geometry.torch_kinematics import geodesic_angle, rot6d_to_matrix
 from ...model.config import Config
 from ...model.inputs import NetworkInputs
 from ...model.network import Video2Pose2Rot
-from ..evaluation.ablations import masked
+from ..evaluation.ablations import inputs_without
 from ..evaluation.metrics import CENTIMETRES
 from ..packs.rig_packs import Pack
 from ..samples.samples import Recipe, Sample, Windows
@@ -50,7 +50,7 @@ def _measured(network: Video2Pose2Rot, windows: Sequence[Sample], without: Seque
     sums: dict[str, float] = {}
     for start in range(0, len(windows), BATCH):
         batch = batch_of(windows[start : start + BATCH], device)
-        for key, value in _sums(network, batch, masked(batch.inputs, without)).items():
+        for key, value in _sums(network, batch, inputs_without(batch.inputs, without)).items():
             sums[key] = sums.get(key, 0.0) + value.item()
     return _means(sums)
 

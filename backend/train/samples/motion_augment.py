@@ -1,7 +1,6 @@
-"""Other motions for a window of frames: joints that swing wider, less, or in ways that no clip of the rig has.
+"""Perturbs the motion of a window: joints swing wider, less, or in other ways than in any clip of the rig.
 
-A network that has seen forty walks knows how walks go, and reads little of the images. What it has not been told by any clip it
-has to see.
+A network trained on forty walks learns how walks look and ignores the images. Perturbed motions force it to use them.
 """
 
 from __future__ import annotations
@@ -13,29 +12,32 @@ from scipy.spatial.transform import Rotation
 from ...geometry.rotations import Array, nearest_rotation
 from ...rig.rig import Rig
 
-WIDER = (0.4, 2.0)  # what the turns of a window are multiplied by
-UNEVEN = 0.2  # how much the joints of a window differ in that, as a logarithm's standard deviation
-SWING = (2.0, 24.0)  # degrees of the swings that are added, by window
+WIDER = (0.4, 2.0)  # factor on the rotations of a window
+UNEVEN = 0.2  # standard deviation of its logarithm between the joints of a window
+SWING = (2.0, 24.0)  # degrees of the added swings, per window
 PERIOD = (5.0, 30.0)  # frames of a swing
-SWINGING = 0.6  # share of the joints
+SWINGING = 0.6  # share of the joints that swing
 
 
 def perturb_motion(poses: NDArray[np.floating], rig: Rig, rng: np.random.Generator) -> Array:
-    """(T, J, 4, 4) world poses -> the same with other turns of the joints that turn by themselves: all but the root and those
-    that are static or translate. Every joint keeps its place in its parent's frame, so bones keep their length."""
+    """Perturb the local rotations of world poses (T, J, 4, 4), but those of the root and of joints that are static or translate.
+
+    Every joint keeps its place in its parent's frame, so bones keep their length.
+    """
     above = poses[:, np.maximum(rig.parents, 0)].astype(np.float64)
     local = np.linalg.inv(above) @ poses
     free = ~rig.static & ~rig.translates
     free[0] = False
-    local[:, free, :3, :3] = _change(nearest_rotation(local[:, free]), rng) @ local[:, free, :3, :3]
+    local[:, free, :3, :3] = _perturbation(nearest_rotation(local[:, free]), rng) @ local[:, free, :3, :3]
     found = poses.astype(np.float64)
     for joint in range(1, len(rig.parents)):  # a parent comes before its children
         found[:, joint] = found[:, rig.parents[joint]] @ local[:, joint]
     return found.astype(poses.dtype, copy=False)
 
 
-def _change(rotations: Array, rng: np.random.Generator) -> Array:
-    """R (T, K, 3, 3) -> C (T, K, 3, 3) with C R the new turns R_0 exp(f log(R_0^T R)) exp(swing)."""
+def _perturbation(rotations: Array, rng: np.random.Generator) -> Array:
+    """Local rotations (T, K, 3, 3) -> rotations (T, K, 3, 3) to apply to them: their movement wider or less wide, and a swing."""
+    # new = R_0 exp(f log(R_0^T R)) exp(swing), and the result is new R^T
     frames, joints = rotations.shape[:2]
     if not joints:
         return rotations

@@ -1,4 +1,4 @@
-"""Other names for the same bones: sides swapped, other naming habits, invented words, or nothing to go by."""
+"""Renames bones: sides swapped, other naming styles, invented words, or names without meaning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SWAP = {case(a): case(b) for pair in _PAIRS for a, b in (pair, pair[::-1]) for 
 _SWAP |= {"左": "右", "右": "左"}
 _ANY = "|".join(sorted((word for word in _SWAP if word.isascii()), key=len, reverse=True))
 _LETTER = "[A-Za-z]"
-# Where names.clean_name sees a side: between separators, as a word in CamelCase, glued to a word, or as a Japanese sign.
+# Where joint_names.clean_name finds a side: between separators, as a word in CamelCase, joined to a word, or as a Japanese sign.
 _SIDE = re.compile(
     rf"(?<!{_LETTER})(?:{_ANY})(?!{_LETTER})"
     r"|(?<=[a-z])(?:Left|Right|L|R)(?![a-z])"
@@ -29,19 +29,19 @@ BLANKS = ("Bone.{:03d}", "joint_{}", "jnt{}", "b_{:02d}", "bone{}")
 
 
 def swap_side(name: str) -> str:
-    """The name of the bone on the other side: "Hand.L" -> "Hand.R", "RightArm" -> "LeftArm"; a name without a side stays.
+    """The name of the bone on the other side: "Hand.L" -> "Hand.R", "RightArm" -> "LeftArm". A name without a side is kept.
 
-    Its own inverse. Only the last side is swapped: the first letter of "PalmR.L" tells fingers apart, as in names.py.
+    Only the last side is swapped: in "PalmR.L", R tells fingers apart, as in joint_names.
     """
-    places = list(_SIDE.finditer(name))
-    if not places:
+    sides = list(_SIDE.finditer(name))
+    if not sides:
         return name
-    last = places[-1]
+    last = sides[-1]
     return name[: last.start()] + _SWAP[last[0]] + name[last.end() :]
 
 
 def rename_joints(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
-    """The names after one of these: all without meaning, some without, written in another habit, words invented."""
+    """Rename all joints in one of four ways: all or some names without meaning, another style, or invented words."""
     kind = rng.integers(4)
     if kind == 0:
         return blank_names(names, np.ones(len(names), np.bool_), rng)
@@ -51,69 +51,72 @@ def rename_joints(names: Sequence[str], rng: np.random.Generator) -> tuple[str, 
 
 
 def blank_names(names: Sequence[str], which: NDArray[np.bool_], rng: np.random.Generator) -> tuple[str, ...]:
-    """names with those of `which` (J,) bool replaced by numbers, which names.clean_name makes nothing of."""
+    """Replace the names of `which` (J,) bool by numbered ones, which have no meaning to joint_names.clean_name."""
     form = BLANKS[rng.integers(len(BLANKS))]
-    return _unique([form.format(i) if blank else name for i, (name, blank) in enumerate(zip(names, which))])
+    return _make_unique([form.format(i) if blank else name for i, (name, blank) in enumerate(zip(names, which))])
 
 
 def restyle_names(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
-    """The same words and sides as another rig's author would write them."""
+    """Write the same words and sides in the style of another rig."""
     style = STYLES[rng.integers(len(STYLES))]
-    return _unique([style(words or ["Bone"], side) for words, side in map(_parts, names)])
+    return _make_unique([style(words or ["Bone"], side) for words, side in map(_words_and_side, names)])
 
 
 def invent_names(names: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
-    """Every word becomes one that does not exist, the same one wherever it stands; sides stay, or go with the words."""
+    """Replace every word by an invented one, the same in all names. Sides are kept or dropped."""
     keep = rng.random() < 0.5
     book: dict[str, str] = {}
     fresh = []
-    for words, side in map(_parts, names):
+    for words, side in map(_words_and_side, names):
         for word in words:
             book.setdefault(word, "".join(rng.choice(SYLLABLES, 2)).capitalize())
-        fresh.append(_dotted([book[word] for word in words] or ["Bone"], side if keep else ""))
-    return _unique(fresh)
+        fresh.append(_dotted_name([book[word] for word in words] or ["Bone"], side if keep else ""))
+    return _make_unique(fresh)
 
 
-def _parts(name: str) -> tuple[list[str], str]:
-    """-> (the words without the side, "Left", "Right" or "")."""
+def _words_and_side(name: str) -> tuple[list[str], str]:
+    """The words of a name without its side, and the side: "Left", "Right" or ''."""
     words = clean_name(name).split()
     sides = [word for word in words if word in ("Left", "Right")]
     return [word for word in words if word not in ("Left", "Right")], sides[-1] if sides else ""
 
 
-def _dotted(words: list[str], side: str) -> str:
+def _dotted_name(words: list[str], side: str) -> str:
     return "".join(words) + (f".{side[0]}" if side else "")
 
 
-def _snake(words: list[str], side: str) -> str:
+def _snake_name(words: list[str], side: str) -> str:
     return "_".join([*words, *([side[0]] if side else [])]).lower()
 
 
-def _mixamo(words: list[str], side: str) -> str:
+def _mixamo_name(words: list[str], side: str) -> str:
     return f"mixamorig:{side}{''.join(words)}"
 
 
-def _biped(words: list[str], side: str) -> str:
+def _biped_name(words: list[str], side: str) -> str:
     return " ".join(["Bip01", *([side[0]] if side else []), "".join(words)])
 
 
-def _rigify(words: list[str], side: str) -> str:
+def _rigify_name(words: list[str], side: str) -> str:
     return "DEF-" + "_".join(words).lower() + (f".{side[0]}" if side else "")
 
 
-def _joint(words: list[str], side: str) -> str:
+def _joint_name(words: list[str], side: str) -> str:
     return "_".join([*([side.lower()] if side else []), *words, "jnt"])
 
 
-STYLES: tuple[Callable[[list[str], str], str], ...] = (_dotted, _snake, _mixamo, _biped, _rigify, _joint)
+STYLES: tuple[Callable[[list[str], str], str], ...] = (
+    _dotted_name, _snake_name, _mixamo_name, _biped_name, _rigify_name, _joint_name,
+)  # fmt: skip
 
 
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    taken: dict[str, None] = {}
+def _make_unique(names: Sequence[str]) -> tuple[str, ...]:
+    """Append a number to names that occur before."""
+    unique: dict[str, None] = {}
     for name in names:
         fresh, number = name, 0
-        while fresh in taken:
+        while fresh in unique:
             number += 1
             fresh = f"{name}_{number:02d}"
-        taken[fresh] = None
-    return tuple(taken)
+        unique[fresh] = None
+    return tuple(unique)

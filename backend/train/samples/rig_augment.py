@@ -1,7 +1,7 @@
-"""Other skeletons from one pack: mirrored, other proportions, fewer leaves, other joint order, names, rest pose and bone axes.
+"""Makes other rigs of a pack: mirrored, other proportions, fewer leaves, another joint order, names, rest pose and bone axes.
 
-Every function returns a pack whose rig, clips and surface still belong together. The surface keeps its points in their order,
-so what was measured per point of the first pack (splat.point_spacing) still serves. J joints, F frames, P points.
+Every function returns a pack whose rig, clips and surface match. The surface keeps the order of its points, so figures per point
+(point_splatting.point_spacing) stay valid. J joints, F frames, P points.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ..packs.rig_packs import Pack
 from .name_augment import rename_joints, swap_side
 
 SHARES = {"mirror": 0.5, "lengths": 0.6, "rest": 0.35, "leaves": 0.3, "axes": 0.1, "order": 0.5, "names": 0.4}
-TOUCHING = 0.1  # of the rig's size: a joint this near to another's flesh belongs to it
-ALIKE = 0.02  # of the rig's size: how far mirror images may be apart
-FEWEST = 3  # joints that are left when leaves are dropped
+TOUCHING = 0.1  # of the rig's size: a joint this near to another's skin belongs to it
+ALIKE = 0.02  # of the rig's size: largest distance of a joint from its partner's mirror image
+FEWEST = 3  # joints that remain when leaves are dropped
 
 
 def augment_rig(pack: Pack, rng: np.random.Generator) -> Pack:
-    """A random selection of the changes below, each with its share of SHARES."""
+    """Apply the changes below at random, each with its share in SHARES."""
     chosen = {key: rng.random() < share for key, share in SHARES.items()}
     if chosen["mirror"]:
-        pack = mirrored(pack)
+        pack = mirror_pack(pack)
     if chosen["lengths"]:
         pack = stretch_bones(pack, random_factors(pack.rig, rng))
     if chosen["rest"]:
         pack = change_rest(pack, random_rest(pack, rng))
     if chosen["leaves"]:
-        pack = without_joints(pack, random_leaves(pack.rig, rng))
+        pack = drop_joints(pack, random_leaves(pack.rig, rng))
     if chosen["axes"]:
         pack = roll_bones(pack, quaternion_to_matrix(rng.normal(size=(len(pack.rig.names), 4))))
     if chosen["order"]:
@@ -48,15 +48,13 @@ def augment_rig(pack: Pack, rng: np.random.Generator) -> Pack:
 # Mirroring
 
 
-def mirrored(pack: Pack) -> Pack:
-    """The mirror image in the vertical plane through the origin between left and right; names change sides. Its own inverse.
-
-    With M the reflection of the world (diagonal, -1 on one axis), a point p goes to M p, and the deformation D = P R^-1, which
-    maps points at rest to posed ones, to M D M. M R alone would be a left-handed frame; N = diag(-1, 1, 1), applied in the
-    bone's own axes, makes it right-handed again: R' = M R N and P' = M P N are rigid, and P' R'^-1 = M P N N R^-1 M = M D M.
-    So rotations go to M R N and translations to M t; since M and N are diagonal both are one product with signs m_i n_j.
-    N keeps the bone's y, along which Blender's bones point.
-    """
+def mirror_pack(pack: Pack) -> Pack:
+    """Mirror a pack in the vertical plane through the origin between left and right. Names change sides."""
+    # With M the reflection of the world (diagonal, -1 on one axis), a point p goes to M p, and the deformation D = P R^-1, which
+    # maps points at rest to posed ones, to M D M. M R alone would be a left-handed frame; N = diag(-1, 1, 1), applied in the
+    # bone's own axes, makes it right-handed again: R' = M R N and P' = M P N are rigid, and P' R'^-1 = M P N N R^-1 M = M D M.
+    # So rotations go to M R N and translations to M t; since M and N are diagonal both are one product with signs m_i n_j.
+    # N keeps the bone's y, along which Blender's bones point.
     rig, surface = pack.rig, pack.surface
     m, n = np.ones(4, np.float32), np.array([-1, 1, 1, 1], np.float32)
     m[side_axis(rig)] = -1
@@ -66,50 +64,48 @@ def mirrored(pack: Pack) -> Pack:
         pack,
         rig=replace(rig, names=names, rest=rig.rest * sign, tails=rig.tails * m[:3]),
         surface=replace(surface, points=surface.points * m[:3], normals=surface.normals * m[:3]),
-        clips=_posed(pack, lambda poses: poses * sign),
+        clips=_change_poses(pack, lambda poses: poses * sign),
     )
 
 
 def side_axis(rig: Rig) -> int:
-    """0 or 1, the horizontal world axis that leads from right to left; x, as Blender's characters stand, if no name tells."""
-    apart = np.abs(rig.heads - rig.heads[_named_partners(rig)]).sum(0)
-    return int(apart[1] > apart[0])
+    """The horizontal world axis between right and left, 0 or 1, found by the names of bones; 0, Blender's own, without sides in names."""
+    distance = np.abs(rig.heads - rig.heads[_named_partners(rig)]).sum(0)
+    return int(distance[1] > distance[0])
 
 
 def partners(rig: Rig) -> NDArray[np.int64]:
-    """(J,) the joint on the other side, by name; where no name has a side, by place at rest. A joint without one: itself."""
+    """(J,) the joint on the other side: by name, or by place at rest if no name has a side. A joint without a partner is its own."""
     named = _named_partners(rig)
     own = np.arange(len(named))
     if (named != own).any():
         return named
     flip = np.array([-1.0, 1, 1])
     ends = np.concatenate([rig.heads, rig.tails], axis=1) - np.tile(rig.heads[0], 2)
-    apart = np.abs(ends[:, None] * np.tile(flip, 2) - ends[None]).max(-1)
-    nearest = apart.argmin(1)
-    alike = (nearest[nearest] == own) & (apart[own, nearest] < ALIKE * _size(rig))
+    distance = np.abs(ends[:, None] * np.tile(flip, 2) - ends[None]).max(-1)
+    nearest = distance.argmin(1)
+    alike = (nearest[nearest] == own) & (distance[own, nearest] < ALIKE * _rig_size(rig))
     return np.where(alike, nearest, own)
 
 
 def _named_partners(rig: Rig) -> NDArray[np.int64]:
-    place = {name: joint for joint, name in enumerate(rig.names)}
-    return np.array([place.get(swap_side(name), joint) for joint, name in enumerate(rig.names)])
+    joints = {name: joint for joint, name in enumerate(rig.names)}
+    return np.array([joints.get(swap_side(name), joint) for joint, name in enumerate(rig.names)])
 
 
 # Proportions
 
 
 def stretch_bones(pack: Pack, factors: Array) -> Pack:
-    """Every bone, with its flesh and the offsets of its children, made factors (J,) times as large; rotations are kept.
-
-    With global rotations as they were, forward kinematics leaves the bones' directions as they were. A joint with carrier a
-    (its parent, see `carriers`) goes from head_a + v to head'_a + factor_a v, at rest and in every frame, which keeps bones
-    rigid and scales what a translating joint travels. This is linear in the heads, with weights that depend on factors alone.
-    Flesh of a bone at rest goes from head + v to head' + factor v; a point on several bones to the blend of where each puts it.
-    """
+    """Scale every bone, with its skin and the offsets of its children, by factors (J,). Rotations are kept."""
+    # With global rotations as they were, forward kinematics leaves the bones' directions as they were. A joint with carrier a
+    # (its parent, see `carriers`) goes from head_a + v to head'_a + factor_a v, at rest and in every frame, which keeps bones
+    # rigid and scales the travel of a translating joint. This is linear in the heads, with weights that depend on factors alone.
+    # Skin of a bone at rest goes from head + v to head' + factor v; a point on several bones to the blend of these.
     rig, surface = pack.rig, pack.surface
     weights = np.eye(len(factors))
     above = carriers(pack)
-    for joint in _outwards(above):
+    for joint in _root_first(above):
         if above[joint] >= 0:
             step = np.zeros(len(factors))
             step[joint], step[above[joint]] = factors[above[joint]], -factors[above[joint]]
@@ -120,7 +116,7 @@ def stretch_bones(pack: Pack, factors: Array) -> Pack:
     share = surface.weights[..., None]
     points = (share * factors[surface.joints][..., None]).sum(1) * surface.points + (share * moved[surface.joints]).sum(1)
 
-    def placed(poses: Array) -> Array:
+    def move_heads(poses: Array) -> Array:
         poses = poses.copy()
         poses[..., :3, 3] = weights @ poses[..., :3, 3].astype(np.float64)
         return poses
@@ -129,43 +125,43 @@ def stretch_bones(pack: Pack, factors: Array) -> Pack:
         pack,
         rig=replace(rig, rest=rest, tails=moved + factors[:, None] * rig.tails),
         surface=replace(surface, points=points),
-        clips=_posed(pack, placed),
+        clips=_change_poses(pack, move_heads),
     )
 
 
 def carriers(pack: Pack) -> NDArray[np.int64]:
-    """(J,) what each joint hangs on, -1 for the root: its parent, but for a joint that translates the one whose flesh it touches.
+    """(J,) the joint that carries each joint, -1 for the root: its parent, or, if it translates, the joint whose skin it touches.
 
-    A foot on a target of inverse kinematics is a child of the root; its leg must not grow away from it. Tails do not tell where
-    a leg ends: many file formats have none.
+    A foot that is a target of inverse kinematics is a child of the root, but must stay at the end of its leg. Skin is used instead of
+    tails, which many file formats lack.
     """
     rig = pack.rig
     above, own = np.array(rig.parents, np.int64), np.arange(len(rig.names))
-    hanging = ancestor_mask(rig.parents)
+    is_above = ancestor_mask(rig.parents)
     moving = np.flatnonzero(rig.translates & (rig.parents >= 0))
-    for joint, apart in zip(moving, _to_flesh(pack, rig.heads[moving])):
-        apart[hanging[:, joint] | rig.translates & (own != rig.parents[joint])] = np.inf
-        nearest = int(apart.argmin())
-        if apart[nearest] < TOUCHING * _size(rig) and joint not in _chain(above, nearest):
+    for joint, distance in zip(moving, _distance_to_skin(pack, rig.heads[moving])):
+        distance[is_above[:, joint] | rig.translates & (own != rig.parents[joint])] = np.inf
+        nearest = int(distance.argmin())
+        if distance[nearest] < TOUCHING * _rig_size(rig) and joint not in _with_carriers(above, nearest):
             above[joint] = nearest
     return above
 
 
-def _to_flesh(pack: Pack, places: Array) -> Array:
-    """Places (N, 3) -> (N, J) the distance to the nearest point that follows each joint most; infinite where there is none."""
+def _distance_to_skin(pack: Pack, places: Array) -> Array:
+    """Places (N, 3) -> (N, J) the distance to the nearest point that each joint moves most; infinite for joints without points."""
     surface = pack.surface
     owner = surface.joints[np.arange(len(surface)), surface.weights.argmax(1)]
     order = np.argsort(owner, kind="stable")
     owners, starts = np.unique(owner[order], return_index=True)
-    apart = np.full((len(places), len(pack.rig.names)), np.inf)
+    distance = np.full((len(places), len(pack.rig.names)), np.inf)
     if len(owners):
         every = np.linalg.norm(places[:, None].astype(np.float32) - surface.points[order], axis=-1)
-        apart[:, owners] = np.minimum.reduceat(every, starts, axis=1)
-    return apart
+        distance[:, owners] = np.minimum.reduceat(every, starts, axis=1)
+    return distance
 
 
-def _chain(above: NDArray[np.integer], joint: int) -> list[int]:
-    """The joint and all that it hangs on."""
+def _with_carriers(above: NDArray[np.integer], joint: int) -> list[int]:
+    """The joint, its carrier, that one's carrier, and so on."""
     chain = [joint]
     while above[chain[-1]] >= 0:
         chain.append(int(above[chain[-1]]))
@@ -173,7 +169,7 @@ def _chain(above: NDArray[np.integer], joint: int) -> list[int]:
 
 
 def random_factors(rig: Rig, rng: np.random.Generator) -> Array:
-    """(J,) log-normal, alike along chains and on both sides."""
+    """(J,) log-normal factors, similar along chains and equal on both sides."""
     logs = np.zeros(len(rig.names))
     other = partners(rig)
     spread = rng.uniform(0.05, 0.25)
@@ -185,19 +181,21 @@ def random_factors(rig: Rig, rng: np.random.Generator) -> Array:
 # Leaves, order
 
 
-def without_joints(pack: Pack, dropped: NDArray[np.bool_]) -> Pack:
-    """Without the joints of `dropped` (J,), which must hold all that hangs on them; their skin goes to the nearest joint above."""
+def drop_joints(pack: Pack, dropped: NDArray[np.bool_]) -> Pack:
+    """Remove the joints of `dropped` (J,), which must contain their descendants. Their skin goes to the nearest joint above."""
     rig = pack.rig
     kept = np.flatnonzero(~dropped)
     heir = np.arange(len(dropped))
     for joint in np.flatnonzero(dropped):
         heir[joint] = heir[rig.parents[joint]]
-    return _selected(pack, kept, heir)
+    return _select_joints(pack, kept, heir)
 
 
 def random_leaves(rig: Rig, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(J,) leaves to drop, and at times the joints that become leaves by it. Translating ones stay: what hangs above them is
-    too far away to carry their skin."""
+    """(J,) leaves to drop, and at times the joints that become leaves by it.
+
+    Joints that translate are kept: their parent is too far away to move their skin.
+    """
     dropped = np.zeros(len(rig.names), np.bool_)
     share = rng.uniform(0.1, 0.5)
     for _ in range(rng.integers(1, 4)):
@@ -209,12 +207,12 @@ def random_leaves(rig: Rig, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def reorder_joints(pack: Pack, order: NDArray[np.integer]) -> Pack:
-    """Joint i of the result is joint order[i]; parents must still come before children."""
-    return _selected(pack, order, np.arange(len(order)))
+    """Put joint order[i] at index i. Parents must still come before children."""
+    return _select_joints(pack, order, np.arange(len(order)))
 
 
 def random_order(parents: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.int64]:
-    """(J,) the joints in a random order with parents before children."""
+    """(J,) a random order of the joints, with parents before children."""
     ready, order = [0], []
     while ready:
         joint = ready.pop(int(rng.integers(len(ready))))
@@ -223,8 +221,8 @@ def random_order(parents: NDArray[np.integer], rng: np.random.Generator) -> NDAr
     return np.array(order)
 
 
-def _selected(pack: Pack, chosen: NDArray[np.integer], heir: NDArray[np.integer]) -> Pack:
-    """The joints `chosen`, in that order; skin on joint j goes to heir[j] (J,)."""
+def _select_joints(pack: Pack, chosen: NDArray[np.integer], heir: NDArray[np.integer]) -> Pack:
+    """Keep the joints `chosen`, in that order. The skin of joint j goes to joint heir[j], heir (J,)."""
     rig = pack.rig
     place = np.full(len(heir) + 1, -1)  # one more, for the root's parent -1
     place[chosen] = np.arange(len(chosen))
@@ -233,7 +231,7 @@ def _selected(pack: Pack, chosen: NDArray[np.integer], heir: NDArray[np.integer]
         pack,
         rig=replace(rig, names=tuple(rig.names[i] for i in chosen), parents=place[rig.parents[chosen]], **parts),
         surface=replace(pack.surface, joints=place[heir[pack.surface.joints]]),
-        clips=_posed(pack, lambda poses: poses[:, chosen]),
+        clips=_change_poses(pack, lambda poses: poses[:, chosen]),
     )
 
 
@@ -241,34 +239,33 @@ def _selected(pack: Pack, chosen: NDArray[np.integer], heir: NDArray[np.integer]
 
 
 def change_rest(pack: Pack, pose: Array) -> Pack:
-    """The rig with `pose` (J, 4, 4) as its rest pose, made rigid; clips stay, turns away from rest change.
-
-    Points go into the new rest Q by linear blend skinning with Q R^-1. A point on one joint is then posed as before:
-    P Q^-1 (Q R^-1 p) = P R^-1 p. One on several joints is where it was in the pose Q itself, and elsewhere a little off, as
-    blends of matrices do not chain.
-    """
+    """Make `pose` (J, 4, 4), without its scale, the rest pose. Clips stay as they are; rotations away from rest change."""
+    # Points go into the new rest Q by linear blend skinning with Q R^-1. A point on one joint is then posed as before:
+    # P Q^-1 (Q R^-1 p) = P R^-1 p. One on several joints is where it was in the pose Q itself, and elsewhere a little off, as
+    # blends of matrices do not chain.
     rig = pack.rig
-    pose = _rigid(pose)
+    pose = _without_scale(pose)
     carry = pose @ np.linalg.pinv(rig.rest)
     tails = (carry[:, :3, :3] @ rig.tails[..., None])[..., 0] + carry[:, :3, 3]
-    return replace(pack, rig=replace(rig, rest=pose, tails=tails), surface=_skinned(pack.surface, carry))
+    return replace(pack, rig=replace(rig, rest=pose, tails=tails), surface=_skin_surface(pack.surface, carry))
 
 
 def random_rest(pack: Pack, rng: np.random.Generator) -> Array:
-    """(J, 4, 4) a frame of a clip, with the root as at rest, or the rest pose bent at random."""
+    """(J, 4, 4) a frame of a clip, with the root where it is at rest, or the rest pose bent at random."""
     rig = pack.rig
     if not pack.clips or rng.random() < 0.5:
         return bend_rest(pack, random_bends(rig, rng))
     clip = list(pack.clips.values())[rng.integers(len(pack.clips))]
-    pose = _rigid(clip[rng.integers(len(clip))].astype(np.float64))
+    pose = _without_scale(clip[rng.integers(len(clip))].astype(np.float64))
     return rig.rest[0] @ np.linalg.inv(pose[0]) @ pose
 
 
 def bend_rest(pack: Pack, local: Array) -> Array:
-    """The rest pose with L (J, 3, 3), in world axes, at the joints -> (J, 4, 4): G_j = G_a L_j, and a head follows its carrier a."""
+    """Rotate the joints of the rest pose by local rotations (J, 3, 3), in world axes -> (J, 4, 4)."""
+    # G_j = G_a L_j with the carrier a of joint j, which its head follows
     rig, above = pack.rig, carriers(pack)
     rotations, heads = np.array(local), np.array(rig.heads)
-    for joint in _outwards(above):
+    for joint in _root_first(above):
         carrier = above[joint]
         if carrier >= 0:
             rotations[joint] = rotations[carrier] @ local[joint]
@@ -279,11 +276,11 @@ def bend_rest(pack: Pack, local: Array) -> Array:
 
 
 def random_bends(rig: Rig, rng: np.random.Generator) -> Array:
-    """(J, 3, 3) turns of some degrees, none at the root; most often both sides alike."""
+    """(J, 3, 3) local rotations by some degrees, none at the root, most often symmetric."""
     vectors = rng.normal(0, np.radians(rng.uniform(4, 18)), (len(rig.names), 3))
     if rng.random() < 0.75:
         other = partners(rig)
-        # the mirror image of a turn by the vector w is M R(w) M = R(det(M) M w) = R(-M w): w changes sign but for its side part
+        # the mirror image of a rotation by the vector w is M R(w) M = R(det(M) M w) = R(-M w): w changes sign but for its side part
         mirror = -np.ones(3)
         mirror[side_axis(rig)] = 1
         own = np.arange(len(other))
@@ -294,25 +291,26 @@ def random_bends(rig: Rig, rng: np.random.Generator) -> Array:
 
 
 def roll_bones(pack: Pack, axes: Array) -> Pack:
-    """Bones with other axes: R' = R A and P' = P A with A (J, 3, 3) rotations, so that P' R'^-1 = P R^-1 and nothing moves."""
+    """Give the bones other axes, by rotations (J, 3, 3) in their own axes. Nothing moves."""
+    # R' = R A and P' = P A, so P' R'^-1 = P R^-1
     rest = pack.rig.rest.copy()
     rest[:, :3, :3] = rest[:, :3, :3] @ axes
 
-    def twisted(poses: Array) -> Array:
+    def roll(poses: Array) -> Array:
         poses = poses.copy()
         # all frames of a joint as one tall matrix: (J, 3 F, 3) @ (J, 3, 3)
         tall = poses[..., :3, :3].swapaxes(0, 1).reshape(len(axes), -1, 3) @ axes.astype(poses.dtype)
         poses[..., :3, :3] = tall.reshape(len(axes), -1, 3, 3).swapaxes(0, 1)
         return poses
 
-    return replace(pack, rig=replace(pack.rig, rest=rest), clips=_posed(pack, twisted))
+    return replace(pack, rig=replace(pack.rig, rest=rest), clips=_change_poses(pack, roll))
 
 
 # Shared
 
 
-def _posed(pack: Pack, change: Callable[[Array], Array]) -> dict[str, NDArray[np.float32]]:
-    """`change` applied to the frames of all clips at once, (F, J, 4, 4) -> (F, J', 4, 4)."""
+def _change_poses(pack: Pack, change: Callable[[Array], Array]) -> dict[str, NDArray[np.float32]]:
+    """Apply `change`, (F, J, 4, 4) -> (F, J', 4, 4), to the frames of all clips at once."""
     if not pack.clips:
         return {}
     changed = change(np.concatenate(list(pack.clips.values()))).astype(np.float32, copy=False)
@@ -320,8 +318,8 @@ def _posed(pack: Pack, change: Callable[[Array], Array]) -> dict[str, NDArray[np
     return dict(zip(pack.clips, np.split(changed, ends)))
 
 
-def _skinned(surface: Surface, carry: Array) -> Surface:
-    """Linear blend skinning with (J, 4, 4)."""
+def _skin_surface(surface: Surface, carry: Array) -> Surface:
+    """Move the surface by linear blend skinning with the joints' matrices (J, 4, 4)."""
     blend = (surface.weights[..., None, None] * carry[surface.joints, :3]).sum(1)
     points = (blend[..., :3] @ surface.points[..., None])[..., 0] + blend[..., 3]
     normals = (blend[..., :3] @ surface.normals[..., None])[..., 0]
@@ -329,15 +327,15 @@ def _skinned(surface: Surface, carry: Array) -> Surface:
     return replace(surface, points=points, normals=np.where(length > 1e-6, normals / np.maximum(length, 1e-6), surface.normals))
 
 
-def _rigid(pose: Array) -> Array:
-    """(J, 4, 4) with its scale taken out."""
+def _without_scale(pose: Array) -> Array:
+    """Joint matrices (J, 4, 4) with rotation and position alone."""
     rigid = np.tile(np.eye(4), (len(pose), 1, 1))
     rigid[:, :3, :3], rigid[:, :3, 3] = nearest_rotation(pose), pose[:, :3, 3]
     return rigid
 
 
-def _outwards(above: NDArray[np.integer]) -> NDArray[np.int64]:
-    """The joints of a tree (J,) of what each hangs on, the nearest to the root first."""
+def _root_first(above: NDArray[np.integer]) -> NDArray[np.int64]:
+    """(J,) the joints by their depth in a tree, given the joint above each (J,)."""
     depth, reached = np.zeros(len(above), np.int64), np.array(above)
     while (reached >= 0).any():
         depth += reached >= 0
@@ -345,5 +343,5 @@ def _outwards(above: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.argsort(depth, kind="stable")
 
 
-def _size(rig: Rig) -> float:
+def _rig_size(rig: Rig) -> float:
     return float(max(np.ptp(rig.heads, axis=0).max(), np.ptp(rig.tails, axis=0).max()))

@@ -13,7 +13,7 @@ from anyrig.backend.errors import UserError
 from anyrig.backend.model.config import LITE, TINY
 from anyrig.backend.model.inputs import NetworkInputs
 from anyrig.backend.model.network import Video2Pose2Rot
-from anyrig.backend.train.evaluation.ablations import PARTS, Without, config_without, masked, side_error
+from anyrig.backend.train.evaluation.ablations import PARTS, Without, config_without, inputs_without, side_error
 from anyrig.backend.train.loop.losses import Batch, batch_of, losses, total
 from anyrig.backend.train.loop.run import Run, TrainingPlan
 from anyrig.backend.train.packs.rig_packs import Pack
@@ -67,7 +67,7 @@ def stages(network: torch.nn.Module, batch: Batch, inputs: NetworkInputs) -> tup
 
 
 def test_without_a_reference_the_pose_is_the_rest_pose(batch: Batch) -> None:
-    rest = masked(batch.inputs, ["reference"])
+    rest = inputs_without(batch.inputs, ["reference"])
     parents = batch.inputs.graph.parents
     bones = rest.position[:, 0] - rest.position[:, 0].gather(1, parents[..., None].expand(-1, -1, 3))
     child = parents != torch.arange(parents.shape[1])

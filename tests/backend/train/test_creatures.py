@@ -18,7 +18,7 @@ from anyrig.backend.train.creatures.naming import STYLES
 from anyrig.backend.train.creatures.plans import PLANS
 from anyrig.backend.train.creatures.score import Score, limited, solve_legs
 from anyrig.backend.train.creatures.skin import skin_of
-from anyrig.backend.train.evaluation.split_leaks import leaks, pair_joints
+from anyrig.backend.train.evaluation.split_leaks import find_leaks, pair_joints
 from anyrig.backend.train.packs.rig_packs import Pack, load_packs
 from anyrig.backend.train.samples.samples import Recipe, Windows
 
@@ -254,8 +254,8 @@ def test_leaks_are_found(tmp_path: Path) -> None:
         )
     )
     quiet = replace(test, clips={name: test.clips[name] for name in names[1:]})
-    assert not [leak for leak in leaks([quiet, other], [test], path) if leak.file == other.name]
-    assert {leak.clip for leak in leaks([quiet], [test], path, 360.0)} == set(names[1:])
+    assert not [leak for leak in find_leaks([quiet, other], [test], path) if leak.file == other.name]
+    assert {leak.clip for leak in find_leaks([quiet], [test], path, 360.0)} == set(names[1:])
     # the same clip under other names, slowed down and started half-way through
     clip = test.clips[names[0]]
     loop = np.concatenate([clip, clip[::-1]])
@@ -264,10 +264,10 @@ def test_leaks_are_found(tmp_path: Path) -> None:
         test, name="thief", rig=replace(test.rig, names=tuple(f"q{k}x" for k in range(len(test.rig.names)))), clips={"Copy": slow}
     )
     whole = replace(test, clips=test.clips | {names[0]: loop})
-    found = leaks([planted, other], [whole], path)
+    found = find_leaks([planted, other], [whole], path)
     assert [(leak.file, leak.clip, leak.test_clip) for leak in found] == [("thief", "Copy", names[0])] and found[0].degrees < 3
-    assert not leaks([test], [replace(test, clips={names[0]: clip})], path) or names[0] not in {
-        leak.clip for leak in leaks([test], [replace(test, clips={names[0]: clip})], path)
+    assert not find_leaks([test], [replace(test, clips={names[0]: clip})], path) or names[0] not in {
+        leak.clip for leak in find_leaks([test], [replace(test, clips={names[0]: clip})], path)
     }
 
 

@@ -16,17 +16,16 @@ from anyrig.backend.rendering import point_splatting
 from anyrig.backend.rendering.point_splatting import cloud_of, reference_views
 from anyrig.backend.rig.rig import Target
 from anyrig.backend.rig.skeleton import pose_to_network
-from anyrig.backend.train.evaluation import evaluate_videos
+from anyrig.backend.train.evaluation import evaluate_videos as evaluating
 from anyrig.backend.train.evaluation.evaluate_packs import references, static_joints
 from anyrig.backend.train.evaluation.evaluate_videos import (
-    BESIDE,
+    IK_FIGURES,
     box_overlap,
-    capture_takes,
-    evaluate_footage,
-    held,
+    capture_predictions,
+    evaluate_videos,
     motion_from,
-    overlap,
-    v1_take,
+    reference_motion,
+    with_v1_ik,
 )
 from anyrig.backend.train.evaluation.metrics import measure_motion, summarise
 from anyrig.backend.train.packs.rendered_clips import RenderedClip, stem_of
@@ -81,7 +80,7 @@ def folder(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(pack: Pack, model: Model, folder: Path) -> list[dict[str, object]]:
-    return list(evaluate_footage(folder, [pack], [pack], "unseen", model))
+    return list(evaluate_videos(folder, [pack], [pack], "unseen", model))
 
 
 def test_rows(rows: list[dict[str, object]], pack: Pack) -> None:
@@ -92,7 +91,7 @@ def test_rows(rows: list[dict[str, object]], pack: Pack) -> None:
     for row in rows:
         numbers = [value for value in row.values() if not isinstance(value, str)]
         assert np.isfinite(np.array(numbers, dtype=float)).all()
-        assert {f"{name}_{key}" for name in ("v1", "anchored") for key in BESIDE} <= set(row)
+        assert {f"{name}_{key}" for name in ("v1", "anchored") for key in IK_FIGURES} <= set(row)
         assert row["frames"] == 12 and row["error"] == ""
         assert row["liveness"] != row["v1_liveness"] != row["anchored_liveness"]
     assert {"v1_angle_deg", "heading_share", "jerk_ratio", "matte_iou"} <= set(summarise(rows))
@@ -109,7 +108,7 @@ def test_figures_are_those_of_a_capture(rows: list[dict[str, object]], pack: Pac
     rig = replace(pack.rig, static=static_joints(pack))
     clip = Clip(str(next(folder.glob("*.mp4"))))
     for row, (_, pose) in zip(rows, references(pack, "move 1"), strict=True):
-        views = reference_views(pack.rig, pack.surface, pose, evaluate_videos.side_azimuths())
+        views = reference_views(pack.rig, pack.surface, pose, evaluating.side_azimuths())
         [motion] = result_of(capture([Target(pack.rig, tuple(views))], clip, Settings(model="tiny", device="cpu")))
         expected = measure_motion(rig, motion, pack.clips["move 1"].astype(np.float64), pose)
         assert {key: row[key] for key in expected} == pytest.approx(expected, rel=1e-3, abs=1e-3)
@@ -119,10 +118,10 @@ def test_true_positions_leave_v1_only_the_twist(pack: Pack, model: Model, folder
     """A take with the true positions: V1 puts every joint where it is."""
     pose = references(pack, "move 1")[0][1]
     views = reference_views(pack.rig, pack.surface, pose, [0.6])
-    stage1, [take] = capture_takes(model, [Target(pack.rig, tuple(views))], Clip(str(next(folder.glob("*.mp4")))))
+    stage1, [take] = capture_predictions(model, [Target(pack.rig, tuple(views))], Clip(str(next(folder.glob("*.mp4")))))
     truth = pack.clips["move 1"].astype(np.float64)
     true = replace(take, position=pose_to_network(pack.rig, truth)[1] @ view_yaw(take.azimuth).T)
-    row = measure_motion(pack.rig, motion_from(v1_take(true), stage1.subject), truth, pose)
+    row = measure_motion(pack.rig, motion_from(with_v1_ik(true), stage1.subject), truth, pose)
     assert row["fk_mpjpe_cm"] < 0.3 * row["copy_mpjpe_cm"]
 
 
@@ -130,8 +129,8 @@ def test_a_failed_capture_counts_as_copying(pack: Pack, model: Model, folder: Pa
     def fail(*_: object) -> None:
         raise UserError("No subject was found.")
 
-    monkeypatch.setattr(evaluate_videos, "capture_takes", fail)
-    found = list(evaluate_footage(folder, [pack], [pack], "seen", model))
+    monkeypatch.setattr(evaluating, "capture_predictions", fail)
+    found = list(evaluate_videos(folder, [pack], [pack], "seen", model))
     assert [row["error"] for row in found] == ["No subject was found."] * 2
     for row in found:
         assert row["angle_deg"] == pytest.approx(row["copy_angle_deg"]) and row["mpjpe_cm"] == pytest.approx(row["copy_mpjpe_cm"])
@@ -140,24 +139,20 @@ def test_a_failed_capture_counts_as_copying(pack: Pack, model: Model, folder: Pa
 
 def test_held_keeps_the_pose(pack: Pack) -> None:
     pose = pack.clips["move 0"][3].astype(np.float64)
-    filmed = RenderedClip.by(Camera((0, 0, 0), 1.0), pack.name, "move 0", 24.0, 12, {})
-    row = measure_motion(pack.rig, held(pack.rig, pose, filmed), np.tile(pose, (12, 1, 1, 1)), pose)
+    rendered = RenderedClip.by(Camera((0, 0, 0), 1.0), pack.name, "move 0", 24.0, 12, {})
+    row = measure_motion(pack.rig, reference_motion(pack.rig, pose, rendered), np.tile(pose, (12, 1, 1, 1)), pose)
     assert row["angle_deg"] < 1e-3 and row["mpjpe_cm"] < 1e-3
 
 
 def test_films_of_other_splits_and_lengths(pack: Pack, model: Model, folder: Path) -> None:
     other = replace(pack, clips={"move 0": pack.clips["move 0"]})
     with pytest.raises(UserError, match="shows a clip of the seen split"):
-        next(evaluate_footage(folder, [other], [pack], "seen", model))
+        next(evaluate_videos(folder, [other], [pack], "seen", model))
     shorter = replace(pack, clips={name: poses[:5] for name, poses in pack.clips.items()})
-    with pytest.raises(UserError, match="has 12 frames, its clip 5"):
-        next(evaluate_footage(folder, [shorter], [shorter], "seen", model))
+    with pytest.raises(UserError, match="has 12 frames, but its clip has 5"):
+        next(evaluate_videos(folder, [shorter], [shorter], "seen", model))
 
 
-def test_overlaps() -> None:
-    one, two = np.zeros((2, 4, 4), bool)
-    assert overlap(one, two) == 1
-    one[:2], two[1:3] = True, True
-    assert overlap(one, two) == pytest.approx(1 / 3)
+def test_overlaps_of_boxes() -> None:
     assert box_overlap(np.array([0, 0, 2, 2.0]), np.array([1, 0, 3, 2.0])) == pytest.approx(1 / 3)
     assert box_overlap(np.array([0, 0, 1, 1.0]), np.array([2, 2, 3, 3.0])) == 0

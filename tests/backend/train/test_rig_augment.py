@@ -99,8 +99,8 @@ def assert_bones_keep_their_length(pack: Pack) -> None:
 
 def test_the_mirror_image_of_a_mirror_image_is_the_original() -> None:
     pack = make_pack()
-    once = rig_augment.mirrored(pack)
-    twice = rig_augment.mirrored(once)
+    once = rig_augment.mirror_pack(pack)
+    twice = rig_augment.mirror_pack(once)
     assert twice.rig.to_json() == pack.rig.to_json()
     for clip in pack.clips:
         assert np.array_equal(twice.clips[clip], pack.clips[clip])
@@ -110,7 +110,7 @@ def test_the_mirror_image_of_a_mirror_image_is_the_original() -> None:
 
 def test_a_mirrored_pack_shows_the_mirror_image() -> None:
     pack = make_pack()
-    other = rig_augment.mirrored(pack)
+    other = rig_augment.mirror_pack(pack)
     assert_proper(other)
     assert_bones_keep_their_length(other)
     for clip in pack.clips:
@@ -206,7 +206,7 @@ def test_random_factors_are_the_same_on_both_sides() -> None:
 def test_dropped_leaves_hand_their_skin_to_their_parents() -> None:
     pack = make_pack()
     gone = np.isin(NAMES, ["Head", "Tail1", "Tail2"])
-    other = rig_augment.without_joints(pack, gone)
+    other = rig_augment.drop_joints(pack, gone)
     assert_proper(other)
     assert other.rig.names == tuple(name for name in NAMES if name not in ("Head", "Tail1", "Tail2"))
     old, new = by_name(pack, "move 1"), by_name(other, "move 1")

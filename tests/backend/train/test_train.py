@@ -25,7 +25,7 @@ from anyrig.backend.model.network import Video2Pose2Rot
 from anyrig.backend.rig.rig import Reference
 from anyrig.backend.rig.skeleton import forward_kinematics, network_axes
 from anyrig.backend.train.evaluation.evaluate_packs import evaluate, references, splat_crops, static_joints
-from anyrig.backend.train.evaluation.evaluate_pose2rot import second_stage
+from anyrig.backend.train.evaluation.evaluate_pose2rot import evaluate_pose2rot
 from anyrig.backend.train.loop.losses import batch_of, losses, travel
 from anyrig.backend.train.loop.run import Run, TrainingPlan
 from anyrig.backend.train.packs.rig_packs import Pack, load_packs
@@ -354,7 +354,7 @@ def test_the_second_stage_alone(
     packs = [make_pack("lizard", 2, 4)]
     packs[0].save(tmp_path / "lizard.npz")
     model = load_model(str(encoder_file), CPU)
-    exact, noisy = (list(second_stage(packs, packs, model, noise)) for noise in (0.0, 5.0))
+    exact, noisy = (list(evaluate_pose2rot(packs, packs, model, noise)) for noise in (0.0, 5.0))
     assert len(exact) == 4 and {row["noise_cm"] for row in noisy} == {5.0}
     for clean, rough in zip(exact, noisy, strict=True):
         assert clean["copy_angle_deg"] == rough["copy_angle_deg"] and clean["mpjpe_cm"] < rough["mpjpe_cm"] < 12
