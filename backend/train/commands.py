@@ -96,7 +96,7 @@ def run_ablate(options: argparse.Namespace) -> None:
     packs, parts = load_packs(options.packs), options.part or PARTS
     for row in compare(plan, packs, options.splits, options.encoder, options.out, parts, options.start):
         rows.append(row)
-        print(f"without {row['without'] or 'nothing':<10} {_line(row)}", flush=True)
+        print(f"without {row['without'] or 'nothing':<10} {_format_figures(row)}", flush=True)
     (options.out / "ablations.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
@@ -104,29 +104,31 @@ def run_evaluate(options: argparse.Namespace) -> None:
     check_outputs(options.json)
     rows: list[dict] = []
     for split, count, source in _dataset_rows(options) if options.dataset else _pack_rows(options):
-        mine = []
+        split_rows = []
         for row in source:
-            mine.append(row)
-            show_bar(Progress(f"Measuring {split}", len(mine), count))
-            options.json.write_text(json.dumps(rows + mine, indent=1), encoding="utf-8")
-        rows += mine
+            split_rows.append(row)
+            show_bar(Progress(f"Measuring {split}", len(split_rows), count))
+            options.json.write_text(json.dumps(rows + split_rows, indent=1), encoding="utf-8")
+        rows += split_rows
         kinds = ("rest", "action") if options.packs else (None,)
         for kind in kinds:
-            chosen = [row for row in mine if kind in (None, row["reference"])]
+            chosen = [row for row in split_rows if kind in (None, row["reference"])]
             if chosen:
-                print(f"{split}, reference {kind or 'of the same species'}, {len(chosen)} clips: {_line(summarise(chosen))}")
+                print(
+                    f"{split}, reference {kind or 'of the same species'}, {len(chosen)} clips: {_format_figures(summarise(chosen))}"
+                )
 
 
 def _pack_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator[dict]]]:
-    """Per split: its name, how many rows it has, and the rows."""
+    """The name of each split, the number of its rows, and the rows, measured on packs."""
     if not options.packs:
-        raise UserError("There is nothing to measure on: give rig packs with --packs, or the release's data set with --dataset.")
+        raise UserError("There is nothing to measure: give rig packs with --packs, or the release's data set with --dataset.")
     packs = load_packs(options.packs)
     model = as_trained(load_model(options.model, pick_device(options.device)))
     parts = split_packs(packs, options.splits)
     for split in options.split or (["seen", "unseen"] if options.splits else ["train"]):
         if split not in parts:
-            raise UserError(f"There is no split '{split}': choose among {', '.join(parts)}.")
+            raise UserError(f"There is no split '{split}': choose one of {', '.join(parts)}.")
         count = 2 * sum(len(pack.clips) for pack in parts[split])
         if options.stage == "pose2rot":
             yield split, count, evaluate_pose2rot(parts[split], packs, model, options.noise, options.seed)
@@ -137,6 +139,7 @@ def _pack_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator
 
 
 def _dataset_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator[dict]]]:
+    """The same as `_pack_rows`, measured on the release's data set."""
     release = Release(options.dataset, options.splits)
     device = pick_device(options.device)
     network = load_network(options.model, device)
@@ -150,10 +153,10 @@ def run_creatures(options: argparse.Namespace) -> None:
         found = find_leaks(load_packs(options.out), load_packs(options.packs), options.splits)
         for leak in found:
             print(f"{leak.file} / {leak.clip}: {leak.degrees:.1f} degrees from test clip {leak.test_file} / {leak.test_clip}")
-        print(f"{len(found)} clips come too close to a test clip" + (": leave them out of training" if found else ""))
+        print(f"{len(found)} clips are too similar to a test clip" + (": leave them out of training" if found else ""))
 
 
-def _line(summary: Mapping[str, object]) -> str:
+def _format_figures(summary: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {value:.3g}" for key, value in summary.items() if isinstance(value, (int, float)))
 
 
@@ -165,7 +168,7 @@ def run_bench(options: argparse.Namespace) -> None:
     report: dict[str, Any] = {}
     frames = probe(Clip(options.video)).frames if options.video else options.frames
     with tempfile.TemporaryDirectory() as folder:
-        measured = benchmark.run(
+        measured = benchmark.run_benchmark(
             options.model,
             pick_device(options.device),
             frames,

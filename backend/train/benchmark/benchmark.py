@@ -1,7 +1,7 @@
-"""Times every step from a video file to a Motion, with the bundled weights or random ones: `python -m backend bench`.
+"""Times every step from a video file to a Motion: `python -m backend bench`.
 
-Steps are timed one by one, then together as a capture does them, where they overlap. Random weights and random tokens take as long
-as real ones. The released sizes are benchmarked with random weights, DINOv2 included.
+Steps are timed one by one, then together in a capture, where they overlap. Random weights and random tokens take as long as real ones, so
+the released sizes, DINOv2 included, are timed with random weights.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from ...weights.model_file import Model, load_model
 
 SIZE = (1080, 1920)
 TOKENS = {"efficientnet-lite0": 196, "dinov2-large": 257}
-CROPPED = 32  # frames that cropping is timed on
-ENCODED = {"efficientnet-lite0": 64, "dinov2-large": 8}  # frames that encoding is timed on; a ViT-L takes a second each on a CPU
-KEYING = "needs Blender: blender -b --command anyrig bench"
+CROPPED = 32  # frames to time cropping on
+ENCODED = {"efficientnet-lite0": 64, "dinov2-large": 8}  # frames to time encoding on; a ViT-L takes a second for each on a CPU
+KEYING = "needs Blender: python3 build.py dev bench-keys"
 
 
 def random_rig(joints: int, seed: int = 0) -> Rig:
-    """A tree of bones that each stand on an earlier one."""
+    """A rig of random bones, each the child of one of the six before it."""
     rng = np.random.default_rng(seed)
     parents = np.array([-1, *(int(rng.integers(max(0, index - 6), index)) for index in range(1, joints))])
     rest = np.tile(np.eye(4), (joints, 1, 1))
@@ -58,6 +58,7 @@ def random_rig(joints: int, seed: int = 0) -> Rig:
 
 
 def random_names(width: int) -> Callable[[Sequence[str]], np.ndarray]:
+    """A name encoder with random output, (K, width)."""
     return lambda names: np.random.default_rng(len(names)).normal(size=(len(names), width)).astype(np.float32)
 
 
@@ -69,7 +70,7 @@ def random_inputs(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> NetworkInputs:
-    """Rigs of so many bones, each with `pairs` reference pairs and an image of random tokens."""
+    """Inputs of the network: a random rig for each number in `joints`, with `pairs` reference pairs and an image of random tokens."""
     rng = np.random.default_rng(0)
     bodies = [
         encode_skeleton(random_rig(count, seed), config, random_names(config.name_width)) for seed, count in enumerate(joints)
@@ -83,7 +84,7 @@ def random_inputs(
 
 
 def bench_model(name: str, device: torch.device) -> Model:
-    """`lite` and files as they are; `release` with random weights of the released sizes, DINOv2-L too."""
+    """Load a model; for `release`, make one of the released sizes with random weights, DINOv2-L included."""
     if name != "release":
         return load_model(name, device)
     config = Config()
@@ -92,13 +93,13 @@ def bench_model(name: str, device: torch.device) -> Model:
     return Model("release", network, encoder, {"data": "none: random weights, for timing"}, random_names(config.name_width))
 
 
-def footage(path: Path, frames: int) -> Clip:
-    """A full-HD video of a figure of blocks that walks and waves in front of grey."""
-    write_video(path, _drawn(frames), 30)
+def draw_video(path: Path, frames: int) -> Clip:
+    """Write a full-HD video of a figure of blocks that walks and waves in front of grey."""
+    write_video(path, _draw_figure(frames), 30)
     return Clip(str(path))
 
 
-def _drawn(frames: int) -> Iterator[np.ndarray]:
+def _draw_figure(frames: int) -> Iterator[np.ndarray]:
     backdrop = np.full((*SIZE, 3), 178, np.uint8)
     backdrop += np.random.default_rng(0).integers(0, 4, backdrop.shape, np.uint8)
     for index in range(frames):
@@ -114,13 +115,14 @@ def _drawn(frames: int) -> Iterator[np.ndarray]:
 
 
 def use_threads(count: int | None) -> None:
+    """Set the number of threads of PyTorch and OpenCV, if one is given."""
     if count:
         torch.set_num_threads(count)
         cv2.setNumThreads(count)
 
 
 class Stopwatch:
-    """Seconds of each step with the memory that was in use at most so far."""
+    """Records the seconds of each step, and the peak memory so far."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -137,7 +139,7 @@ class Stopwatch:
             "seconds": seconds,
             "frames": frames,
             "ms_per_frame": 1e3 * seconds / max(frames, 1),
-            **peaks(self.device),
+            **peak_memory(self.device),
         }
 
     def _wait(self) -> None:
@@ -147,8 +149,8 @@ class Stopwatch:
             torch.mps.synchronize()
 
 
-def peaks(device: torch.device) -> dict[str, float | None]:
-    """The most memory in use so far, in MiB: of the process (None where the system does not say) and of the graphics card."""
+def peak_memory(device: torch.device) -> dict[str, float | None]:
+    """Peak memory so far, in MiB: of the process (None where the system does not tell) and of the graphics card."""
     memory: dict[str, float | None] = {"peak_mib": None}
     if find_spec("resource") is not None:  # not on Windows
         import resource
@@ -161,19 +163,19 @@ def peaks(device: torch.device) -> dict[str, float | None]:
     return memory
 
 
-def images(model: Model, plan: ComputePlan, clip: Clip, watch: Stopwatch, frames: int) -> None:
-    """Decode, matte, crop and encoder, each by itself."""
+def time_images(model: Model, plan: ComputePlan, clip: Clip, watch: Stopwatch, frames: int) -> None:
+    """Time decoding, mattes, cropping and the encoder, each alone."""
     with watch("decode", frames):
         for _ in read_frames(clip):
             pass
-    with watch("matte", frames):  # decodes by itself
+    with watch("matte", frames):  # decodes too
         subject = result_of(find_subject(clip))
     watch.steps["matte"]["source"] = subject.source
     squares = model.encoder.squares(subject.boxes)
     with closing(read_frames(clip)) as source:
-        held = list(islice(source, CROPPED))
-    with watch("crop", len(held)):
-        crops = [model.encoder.cut(frame.image, subject.matte(frame.index), squares[frame.index]) for frame in held]
+        decoded = list(islice(source, CROPPED))
+    with watch("crop", len(decoded)):
+        crops = [model.encoder.cut(frame.image, subject.matte(frame.index), squares[frame.index]) for frame in decoded]
     count = min(frames, ENCODED[model.config.encoder])
     stack = np.stack([crops[index % len(crops)] for index in range(count)])
     with autocast(plan.device, plan.half):
@@ -183,8 +185,8 @@ def images(model: Model, plan: ComputePlan, clip: Clip, watch: Stopwatch, frames
                 model.encoder.encode(stack[start : start + plan.batch])
 
 
-def stages(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stopwatch, frames: int) -> None:
-    """Both stages over random tokens that arrive as they do in a capture."""
+def time_stages(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stopwatch, frames: int) -> None:
+    """Time both stages on random tokens, which arrive in batches as in a capture."""
     config = model.config
     chunk = torch.randn(plan.batch, inputs.tokens.shape[1], config.image_width, device=plan.device)
     for count in (min(frames, 2 * plan.batch), frames):  # the first run warms up
@@ -197,8 +199,8 @@ def stages(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stopwa
                 pass
 
 
-def compared(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stopwatch, frames: int) -> dict[str, float]:
-    """The straightforward implementation on the same weights, and how many times as long it takes."""
+def time_baseline(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stopwatch, frames: int) -> dict[str, float]:
+    """Time the plain implementation on the same weights -> by stage, how many times as long it takes."""
     network, device = model.network, plan.device
     image = torch.randn(1, frames, inputs.tokens.shape[1], model.config.image_width, device=device)
     image = image.expand(len(inputs.names), -1, -1, -1)
@@ -212,8 +214,8 @@ def compared(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stop
     return {step: seconds[f"baseline {step}"] / seconds[step] for step in ("stage 1", "stage 2")}
 
 
-def whole(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, frames: int) -> dict[str, Any]:
-    """From file to Motions as a capture does it, the model loaded: seconds, frames per second, and until the first positions."""
+def time_capture(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, frames: int) -> dict[str, Any]:
+    """Time a capture with a loaded model, from file to Motions: seconds, frames per second, seconds until the first positions."""
     from ...geometry.camera import side_azimuths
 
     targets = [
@@ -225,13 +227,13 @@ def whole(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, fra
         try:
             progress = next(work)
         except StopIteration as stop:
-            stage1, takes, plan = stop.value
+            stage1, predictions, plan = stop.value
             break
         if first is None and progress.stage == "Reading the motion" and progress.done:
             first = time.perf_counter() - start
     subject, before = stage1.subject, time.perf_counter()
-    for take in takes:
-        motion_of(take, subject.times, subject.boxes, subject.confidence, settings, {})
+    for prediction in predictions:
+        motion_of(prediction, subject.times, subject.boxes, subject.confidence, settings, {})
     seconds = time.perf_counter() - start
     return {
         "seconds": seconds, "frames_per_second": frames / seconds, "first_result": first, "clean-up": time.perf_counter() - before,
@@ -239,8 +241,8 @@ def whole(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, fra
     }  # fmt: skip
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were taken on."""
+def machine_info(device: torch.device) -> dict[str, Any]:
+    """The machine and the date of the figures."""
     import os
     import platform
 
@@ -252,11 +254,14 @@ def machine(device: torch.device) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(
+def run_benchmark(
     name: str, device: torch.device, frames: int, joints: int, rigs: int, parts: Sequence[str], video: str | None, folder: Path
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (what was measured, the figures so far). parts: of "images", "network", "baseline", "whole"."""
-    report: dict[str, Any] = {"machine": machine(device), "model": name, "frames": frames, "joints": joints, "rigs": rigs}
+    """Time the parts: any of "images", "network", "baseline" and "whole". Yields the name of each part and all figures so far.
+
+    video: a file to use instead of a drawn one, which is written to `folder`.
+    """
+    report: dict[str, Any] = {"machine": machine_info(device), "model": name, "frames": frames, "joints": joints, "rigs": rigs}
     start = time.perf_counter()
     model = bench_model(name, device)
     report["load"] = time.perf_counter() - start
@@ -272,18 +277,18 @@ def run(
     report["config"] = asdict(model.config)
     clip = None
     if {"images", "whole"} & set(parts):
-        clip = Clip(video) if video else footage(folder / "bench.mp4", frames)
+        clip = Clip(video) if video else draw_video(folder / "bench.mp4", frames)
     if "images" in parts and clip is not None:
-        images(model, plan, clip, watch, frames)
+        time_images(model, plan, clip, watch, frames)
         yield "images", report
     if {"network", "baseline"} & set(parts):
         inputs = random_inputs(model.config, [joints] * rigs, 1, TOKENS[model.config.encoder], device=device)
-        stages(model, plan, inputs, watch, frames)
+        time_stages(model, plan, inputs, watch, frames)
         yield "network", report
         if "baseline" in parts:
-            report["times as fast as the baseline"] = compared(model, plan, inputs, watch, frames)
+            report["times as fast as the baseline"] = time_baseline(model, plan, inputs, watch, frames)
             yield "baseline", report
     if "whole" in parts and clip is not None:
-        report["file to motion"] = whole(model, [random_rig(joints, seed) for seed in range(rigs)], clip, settings, frames)
+        report["file to motion"] = time_capture(model, [random_rig(joints, seed) for seed in range(rigs)], clip, settings, frames)
         yield "whole", report
     release_device_memory()

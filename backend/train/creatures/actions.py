@@ -1,4 +1,4 @@
-"""Clips: what a creature does, put together from layers of motion."""
+"""The actions of creatures' clips, composed of layers of motion."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ from .parts import Rng, chance
 from .score import Score, X, Y, Z
 
 Action = Callable[[Score, Rng], None]
-QUICKEST = 14  # frames to a cycle of a gait
+QUICKEST = 14  # fewest frames of a cycle of a gait
 
 
 def plant_feet(score: Score) -> None:
-    """Feet stay where they are, wings are folded."""
+    """Keep the feet where they are, and fold the wings."""
     for leg in score.body.legs:
         score.plant(leg)
     fold_wings(score, 0.9)
 
 
 def idle(score: Score, rng: Rng) -> None:
+    """Stand, breathe, and at times look around."""
     plant_feet(score)
     breathe(score, rng, rng.uniform(0.6, 1.6))
     sway(score, rng)
@@ -52,6 +53,7 @@ def idle(score: Score, rng: Rng) -> None:
 
 
 def look_around(score: Score, rng: Rng) -> None:
+    """Stand and look around, with the trunk leaning."""
     plant_feet(score)
     breathe(score, rng)
     look(score, rng, rng.uniform(0.5, 1.0))
@@ -61,12 +63,13 @@ def look_around(score: Score, rng: Rng) -> None:
 
 
 def _lean(score: Score, rng: Rng, wide: float) -> None:
-    """The trunk turns slowly over feet that stand."""
+    """Rotate and shift the trunk slowly over planted feet."""
     score.bends[:, 0] += wide * smooth_noise(rng, score.frames, (3,), 1.5) * [0.6, 0.5, 1]
     score.shift += 0.12 * wide * score.body.size * smooth_noise(rng, score.frames, (3,), 1.5) * [1, 1, 0.4]
 
 
 def _travel(score: Score, rng: Rng, gait: str, cycles: float, vigour: float) -> None:
+    """Step in a gait, with the movement of trunk, arms and tail that goes with it."""
     plant_feet(score)
     cycles = min(cycles, score.frames / QUICKEST)
     clock = step(score, rng, gait, cycles, vigour, rng.normal(0, 0.15))
@@ -94,7 +97,7 @@ def _travel(score: Score, rng: Rng, gait: str, cycles: float, vigour: float) -> 
 
 
 def _gallop(score: Score, rng: Rng, gait: str, clock: np.ndarray) -> None:
-    """The back bends and stretches, the whole trunk rocks."""
+    """Bend and stretch the back, and rock the trunk, in gaits that leap."""
     if gait not in ("gallop", "bound", "hop"):
         return
     length = score.body.size
@@ -109,11 +112,13 @@ def _gallop(score: Score, rng: Rng, gait: str, clock: np.ndarray) -> None:
 
 
 def walk(score: Score, rng: Rng) -> None:
+    """Walk in a slow gait."""
     kinds = [gait for gait in gaits_of(score.body) if gait in ("walk", "pace", "tripod", "wave")]
     _travel(score, rng, str(rng.choice(kinds)), rng.uniform(1, 2), rng.uniform(0.7, 1.1))
 
 
 def run(score: Score, rng: Rng) -> None:
+    """Run in a fast gait, leaning ahead on two legs."""
     kinds = [gait for gait in gaits_of(score.body) if gait in ("run", "trot", "gallop", "bound", "hop", "tripod")]
     lean = rng.uniform(0, 0.3) if len(score.body.legs) == 2 else 0.0
     score.bend(0, X, lean)
@@ -121,7 +126,7 @@ def run(score: Score, rng: Rng) -> None:
 
 
 def sneak(score: Score, rng: Rng) -> None:
-    """Low, slow, at times sideways."""
+    """Step slowly, with the body low."""
     low = rng.uniform(0.05, 0.22)
     score.shift[:, 2] -= low * score.body.heads[0, 2]
     gait = "sneak" if "sneak" in gaits_of(score.body) else "wave"
@@ -129,7 +134,8 @@ def sneak(score: Score, rng: Rng) -> None:
 
 
 def slither(score: Score, rng: Rng) -> None:
-    """One wave from head to tail end: the front part of the body counts backwards from the root."""
+    """Send one wave from the head to the end of the tail. The bones of the front part run from the root to the head, so it runs backwards
+    there."""
     cycles, lag, swing = rng.uniform(1, 2.2), rng.uniform(0.07, 0.14), rng.uniform(0.16, 0.34)
     start, axis = rng.random(), Z if chance(rng, 0.85) else X
     tail = [joint for chain in score.body.of("tail", "tentacle", "abdomen", "segment") for joint in chain.joints]
@@ -143,7 +149,7 @@ def slither(score: Score, rng: Rng) -> None:
 
 
 def swim(score: Score, rng: Rng) -> None:
-    """The tail beats, sideways or up and down, fins row, the head swings against it."""
+    """Beat the tail, sideways or up and down, swing the head against it, and row with the fins."""
     cycles, swing, start = rng.uniform(1.2, 3.5), rng.uniform(0.15, 0.42), rng.random()
     level = any(bone.role == "tail_fin" and bone.across[0] > 0.5 for bone in score.body.bones)
     axis = X if level else Z
@@ -163,7 +169,7 @@ def swim(score: Score, rng: Rng) -> None:
 
 
 def pulsate(score: Score, rng: Rng) -> None:
-    """All arms open and close, as a jelly swims; or each in its turn, as an octopus crawls."""
+    """Open and close all arms together, as a jellyfish swims, or one after the other, as an octopus crawls."""
     cycles, swing, apart = rng.uniform(1, 2.5), rng.uniform(0.15, 0.4), rng.choice([0.0, 0.0, 0.1, 0.3])
     for chain in score.body.of("tentacle"):
         first = score.body.bones[chain.joints[0]]
@@ -177,7 +183,7 @@ def pulsate(score: Score, rng: Rng) -> None:
 
 
 def fly(score: Score, rng: Rng) -> None:
-    """Legs hang or are tucked in, the body lies level or upright."""
+    """Beat the wings, with the body level or upright and the legs hanging or tucked in."""
     flap(score, rng, rng.uniform(1.5, 4), rng.uniform(0.35, 0.9))
     lean = rng.uniform(-0.3, 0.4)
     score.bend(0, X, lean)
@@ -192,7 +198,7 @@ def fly(score: Score, rng: Rng) -> None:
 
 
 def attack(score: Score, rng: Rng) -> None:
-    """A wind-up, a blow with head, arms, claws or tail, and back."""
+    """Wind up, strike with head, arms, claws or tail, and return."""
     plant_feet(score)
     begin, top = rng.uniform(0.05, 0.2), rng.uniform(0.4, 0.6)
     blow, back = pulse(score.time, begin + 0.15, top, rng.uniform(0.75, 0.95)), pulse(score.time, begin - 0.05, begin + 0.15, top)
@@ -214,7 +220,7 @@ def attack(score: Score, rng: Rng) -> None:
 
 
 def _strike(score: Score, rng: Rng, blow: np.ndarray) -> None:
-    """Arms go up and ahead, both or one; a tail comes over the back, wings spread."""
+    """Raise one arm or both ahead, bring a tail over the back, and spread the wings."""
     arms = score.body.of("arm")
     chosen = arms if chance(rng, 0.4) else [arm for arm in arms if arm.side == rng.choice(["L", "R"])] or arms[:1]
     raise_, aside = rng.uniform(0.8, 2.0), rng.uniform(-0.5, 0.6)
@@ -238,7 +244,7 @@ def _strike(score: Score, rng: Rng, blow: np.ndarray) -> None:
 
 
 def reach_out(score: Score, rng: Rng) -> None:
-    """Arms, tentacles or a machine's arm go from place to place; feet stay."""
+    """Move arms, tentacles or a machine's arm from place to place over planted feet."""
     plant_feet(score)
     _lean(score, rng, 0.1)
     for chain in score.body.of("arm", "joint", "turret", "tentacle"):
@@ -256,7 +262,7 @@ def reach_out(score: Score, rng: Rng) -> None:
 
 
 def drive(score: Score, rng: Rng) -> None:
-    """Wheels turn, the hull rocks, the turret searches."""
+    """Rotate the wheels, rock the hull, and turn the turret."""
     spin_wheels(score, rng, rng.uniform(0.6, 2.5))
     score.bends[:, 0] += 0.04 * smooth_noise(rng, score.frames, (3,), 3)
     look(score, rng, 0.6)
@@ -265,7 +271,7 @@ def drive(score: Score, rng: Rng) -> None:
 
 
 def jump(score: Score, rng: Rng) -> None:
-    """Down, up with the feet off the ground, and down again."""
+    """Crouch, leap with the feet off the ground, and land."""
     plant_feet(score)
     body = score.body
     high, hip = rng.uniform(0.3, 0.8) * body.size, body.heads[0, 2]
@@ -293,7 +299,7 @@ def jump(score: Score, rng: Rng) -> None:
 
 
 def death(score: Score, rng: Rng) -> None:
-    """The root turns over, limbs go limp or curl in; what lies then stays."""
+    """Fall over, with limbs that go limp or curl, and lie still."""
     body = score.body
     fall = np.clip((score.time - rng.uniform(0.02, 0.15)) / rng.uniform(0.4, 0.65), 0, 1) ** 2
     over = fall + 0.06 * np.sin(np.pi * np.clip((score.time - 0.6) / 0.3, 0, 1))
@@ -321,7 +327,7 @@ def death(score: Score, rng: Rng) -> None:
 
 
 def flinch(score: Score, rng: Rng) -> None:
-    """Thrown back by a blow, and a swing back."""
+    """Jerk as from a blow, and swing back."""
     plant_feet(score)
     start = rng.uniform(0.1, 0.4)
     time = np.maximum(score.time - start, 0)
@@ -337,7 +343,7 @@ def flinch(score: Score, rng: Rng) -> None:
 
 
 def dance(score: Score, rng: Rng) -> None:
-    """Everything swings to one beat over feet that stand."""
+    """Swing all parts to one beat over planted feet."""
     plant_feet(score)
     beat = rng.uniform(1.5, 3.0)
     hip = score.body.heads[0, 2]
@@ -357,7 +363,7 @@ def dance(score: Score, rng: Rng) -> None:
 
 
 def wander(score: Score, rng: Rng) -> None:
-    """Nothing but smooth noise, with the feet on the ground or all joints free."""
+    """Move by smooth noise alone, with the feet planted or free."""
     if chance(rng, 0.5):
         plant_feet(score)
     _lean(score, rng, 0.2)
@@ -365,7 +371,7 @@ def wander(score: Score, rng: Rng) -> None:
 
 
 def repertoire(body: Body) -> tuple[list[tuple[str, Action]], list[tuple[str, Action]]]:
-    """(ways to get about, of which every creature has one at least; other actions), each a clip name and its action."""
+    """The actions that suit a body, each with a clip name: kinds of locomotion, and others. Every body has one kind of locomotion at least."""
     about: list[tuple[str, Action]] = []
     if gaits_of(body):
         about += [("Walk", walk), ("Run", run), ("Sneak", sneak)]

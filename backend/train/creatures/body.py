@@ -1,6 +1,6 @@
-"""What a body plan draws: bones in a neutral standing pose, in chains.
+"""The bones of a creature in a neutral standing pose, in chains.
 
-Body frame: x to the creature's left, -y ahead, z up, the floor at z = 0; about one unit tall or long.
+Body frame: x to the creature's left, -y ahead, z up, the floor at z = 0. A creature is about one unit tall or long.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ...geometry.rotations import Array
 
 SIDES = (("L", 1.0), ("R", -1.0))
-# the furthest turn away from the neutral pose, in degrees, by part; the root and wheels turn freely
+# the largest rotation away from the neutral pose, in degrees, by part; root and wheels are free
 LIMITS = {
     "root": 360, "wheel": 360, "spine": 35, "neck": 50, "head": 70, "jaw": 40, "ear": 45, "horn": 4, "antenna": 50, "tail": 50,
     "leg": 125, "arm": 150, "finger": 95, "wing": 85, "fin": 60, "tentacle": 65, "abdomen": 40, "turret": 130, "barrel": 35,
@@ -25,11 +25,11 @@ LIMITS = {
 
 @dataclass(frozen=True, eq=False)
 class Bone:
-    """One bone: from `head` to `tail` (3,), `thick` and `thin` its radii there.
+    """A bone from `head` to `tail` (3,), with radii `thick` and `thin` there.
 
-    part: what moves it (a key of LIMITS). role: what it is called. limb: "front", "hind", a number or "", told in its name.
-    index: its place among the bones of its chain that have its role. alone: whether it is the only one of these.
-    flat: factors of the radius along `across` and along the axis perpendicular to it and the bone.
+    part: a key of LIMITS, for the motions. role: for its name. limb: "front", "hind", a number or "", for its name.
+    index: its place among the bones of its chain with its role. alone: whether it is the only one of these.
+    flat: factors of the radius along `across`, and along the axis perpendicular to it and the bone.
     """
 
     part: str
@@ -49,7 +49,7 @@ class Bone:
 
 @dataclass(frozen=True)
 class Chain:
-    """Bones in a row. row: which pair from front to back. first: in a leg, which of its joints is the thigh; -1: no IK."""
+    """A chain of bones. row: the number of its pair from front to back. first: the index of a leg's thigh in `joints`; -1 without IK."""
 
     part: str
     side: str
@@ -60,7 +60,7 @@ class Chain:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A creature in its neutral pose; bone 0 is the root and parents come first."""
+    """A creature in its neutral pose. Bone 0 is the root, and parents come before children."""
 
     plan: str
     bones: tuple[Bone, ...]
@@ -80,17 +80,17 @@ class Body:
 
     @cached_property
     def offsets(self) -> Array:
-        """(J, 3) head minus the parent's head; zero for the root."""
+        """(J, 3) from the parent's head to the head; zero for the root."""
         return self.heads - self.heads[np.maximum(self.parents, 0)]
 
     @cached_property
     def limits(self) -> Array:
-        """(J,) radians."""
+        """(J,) largest rotations away from neutral, radians."""
         return np.radians([float(LIMITS[bone.part]) for bone in self.bones])
 
     @cached_property
     def size(self) -> float:
-        """The largest extent."""
+        """Largest extent."""
         return float(np.ptp(np.concatenate([self.heads, self.tails]), axis=0).max())
 
     def of(self, *parts: str) -> list[Chain]:
@@ -102,19 +102,19 @@ class Body:
 
 
 def upper_arm(arm: Chain) -> int:
-    """The first of the last three joints: a collar bone before them does not swing."""
+    """The joint of the upper arm: the first of the last three, after a collar bone if there is one."""
     return arm.joints[max(len(arm.joints) - 3, 0)]
 
 
 def leg_length(body: Body, leg: Chain) -> float:
-    """Thigh plus shin."""
+    """The length of thigh and shin together."""
     thigh, shin = leg.joints[leg.first : leg.first + 2]
     lengths = np.linalg.norm(body.tails - body.heads, axis=1)
     return float(lengths[thigh] + lengths[shin])
 
 
 def curve(start: ArrayLike, direction: ArrayLike, length: float, count: int, bend: ArrayLike = (0.0, 0.0, 0.0)) -> Array:
-    """(count + 1, 3) points from `start`, `length` in all; the unit direction gains `bend` on the way."""
+    """Points (count + 1, 3) of a curve of this length from `start`. bend: change of the unit direction along it."""
     along = np.asarray(direction, float) + np.linspace(0, 1, count)[:, None] * np.asarray(bend, float)
     steps = along / np.linalg.norm(along, axis=1, keepdims=True) * length / count
     return np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)]) + np.asarray(start, float)
@@ -122,7 +122,7 @@ def curve(start: ArrayLike, direction: ArrayLike, length: float, count: int, ben
 
 @dataclass(eq=False)
 class Sketch:
-    """A body as it is drawn, chain by chain."""
+    """Collects the chains of a body."""
 
     plan: str
     bones: list[Bone] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Sketch:
         self, part: str, roles: str | Sequence[str], points: Array, radii: ArrayLike, parent: int, side: str = "", limb: str = "",
         row: int = 0, first: int = -1, flat: tuple[float, float] = (1.0, 1.0), across: tuple[float, float, float] = (1.0, 0.0, 0.0),
     ) -> tuple[int, ...]:  # fmt: skip
-        """Bones through points (n + 1, 3) with radii (n + 1,) or two (first and last) -> their indices."""
+        """Add n bones through points (n + 1, 3), with radii (n + 1,) or the first and last of them -> the indices of the bones."""
         count = len(points) - 1
         roles = [roles] * count if isinstance(roles, str) else list(roles)
         wide = np.asarray(radii, float)
@@ -151,4 +151,5 @@ class Sketch:
         return joints
 
     def body(self) -> Body:
+        """The finished body."""
         return Body(self.plan, tuple(self.bones), tuple(self.chains))

@@ -1,4 +1,4 @@
-"""From a body, its motions and its skin to a pack: rest pose, bone axes, helper bones, several roots, order, facing, size."""
+"""Builds a pack of a body, its motions and its skin: rest pose, bone axes, helper bones, several roots, order, heading, size."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .parts import Rng, chance
 from .score import Score, X, Y, Z, rotations, solve_legs
 from .skin import Skin
 
-BITS = 2.0**14  # rounding the matrices to this part of one halves what they take once compressed
+BITS = 2.0**14  # matrices rounded to 1 / BITS compress to half the size
 
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """A rig in the making: J joints, their matrices (J, 4, 4) at rest and (F, J, 4, 4) in clips, body frame.
+    """A rig while it is built: J joints with matrices (J, 4, 4) at rest and (F, J, 4, 4) in clips, body frame.
 
-    source: (J,) the body's bone, or -1 for a helper. tails: (J, 3) at rest. twists: joint -> the joint whose twist it shares.
+    source: (J,) the body's bone of each joint, -1 for helpers. tails: (J, 3) at rest. twists: for twist bones, the bone that they belong to.
     """
 
     bones: tuple[Bone, ...]
@@ -40,7 +40,10 @@ class Figure:
 
 
 def rest_pose(body: Body, rng: Rng) -> tuple[Array, Array]:
-    """Turns away from neutral (J, 3, 3) and places (J, 3): arms in a T, an A or down, legs straight or bent, wings spread or folded."""
+    """Draw a rest pose: global rotations away from neutral (J, 3, 3) and positions (J, 3).
+
+    Arms are in a T, an A or down, legs straight or bent, wings spread or folded.
+    """
     score = Score(body, 1)
     raise_ = np.radians(rng.choice([95, 80, 45, 30, 5, 0], p=[0.25, 0.15, 0.2, 0.1, 0.15, 0.15]))
     for arm in body.of("arm"):
@@ -61,16 +64,16 @@ def rest_pose(body: Body, rng: Rng) -> tuple[Array, Array]:
     return rotations[0], places[0]
 
 
-def figure_of(body: Body, rng: Rng, rest: tuple[Array, Array], takes: dict[str, tuple[Array, Array]]) -> Figure:
-    """The body's own bones. rest: turns and places as `rest_pose` returns; takes: clip name -> the same with frames in front."""
-    axes, along = _axes(body, rng)
+def figure_of(body: Body, rng: Rng, rest: tuple[Array, Array], clips: dict[str, tuple[Array, Array]]) -> Figure:
+    """A figure of the body's own bones. rest: as from `rest_pose`. clips: the same with frames, (F, J, ...), by name."""
+    axes, along = _bone_axes(body, rng)
     # a point of bone j at x in its own axes is at p + G N x, with N the bone's axes in the neutral pose: P = [G N | p]
-    matrices = {name: _affine(rotations @ axes, places) for name, (rotations, places) in takes.items()}
+    matrices = {name: _affine(rotations @ axes, places) for name, (rotations, places) in clips.items()}
     still = _affine(rest[0] @ axes, rest[1])
     length = np.linalg.norm(body.tails - body.heads, axis=1)
     if along:
         tails = rest[1] + (rest[0] @ (body.tails - body.heads)[..., None])[..., 0]
-    else:  # as Blender's importers do it: a bone always goes along its own y, wherever the next joint is
+    else:  # as Blender's importers make them: along the bone's own y, wherever the next joint is
         tails = rest[1] + still[:, :3, 1] * length[:, None]
     if chance(rng, 0.15):
         tails = rest[1] + still[:, :3, 1] * 0.01 * body.size
@@ -80,8 +83,8 @@ def figure_of(body: Body, rng: Rng, rest: tuple[Array, Array], takes: dict[str, 
     )
 
 
-def _axes(body: Body, rng: Rng) -> tuple[Array, bool]:
-    """(J, 3, 3) the bones' axes in the neutral pose, and whether their y lies along the bone, as in Blender."""
+def _bone_axes(body: Body, rng: Rng) -> tuple[Array, bool]:
+    """(J, 3, 3) the bones' axes in the neutral pose, and whether their y points along the bone, as in Blender."""
     kind = rng.choice(["y", "y", "y", "x", "z", "world", "random"])
     if kind == "world":
         return np.tile(np.eye(3), (len(body.bones), 1, 1)), False
@@ -93,9 +96,9 @@ def _axes(body: Body, rng: Rng) -> tuple[Array, bool]:
     side /= np.linalg.norm(side, axis=1, keepdims=True)
     roll = np.full(len(along), rng.choice([0, 0, np.pi / 2, np.pi, rng.uniform(-3, 3)]))
     roll += rng.normal(0, 1, len(along)) * chance(rng, 0.2)
-    turned = np.cos(roll)[:, None] * side + np.sin(roll)[:, None] * np.cross(along, side)
-    third = np.cross(turned, along)
-    columns = {"y": (turned, along, third), "x": (along, third, turned), "z": (third, turned, along)}[str(kind)]
+    second = np.cos(roll)[:, None] * side + np.sin(roll)[:, None] * np.cross(along, side)
+    third = np.cross(second, along)
+    columns = {"y": (second, along, third), "x": (along, third, second), "z": (third, second, along)}[str(kind)]
     return np.stack(columns, axis=-1), kind == "y"
 
 
@@ -106,7 +109,7 @@ def _affine(rotation: Array, place: Array) -> Array:
 
 
 def dress(figure: Figure, body: Body, rng: Rng) -> Figure:
-    """Quirks that rigs have: a handle on the floor, feet that hang on it, twist bones, ends of chains, another order."""
+    """Add peculiarities of real rigs: a root bone on the floor, feet parented to it, twist bones, end bones, another order."""
     if chance(rng, 0.45):
         figure = _with_handle(figure, rng)
     if body.legs and chance(rng, 0.45):
@@ -115,7 +118,7 @@ def dress(figure: Figure, body: Body, rng: Rng) -> Figure:
         figure = _with_twists(figure, body, rng)
     if chance(rng, 0.25):
         figure = _with_ends(figure, body)
-    return _shuffled(figure, rng) if chance(rng, 0.4) else figure
+    return _shuffle_joints(figure, rng) if chance(rng, 0.4) else figure
 
 
 def _append(figure: Figure, bone: Bone, parent: int, rest: Array, tail: Array, clips: Mapping[str, Array]) -> Figure:
@@ -129,7 +132,7 @@ def _append(figure: Figure, bone: Bone, parent: int, rest: Array, tail: Array, c
 
 
 def _reordered(figure: Figure, order: NDArray[np.int64]) -> Figure:
-    """order: (J,) the old joint at every new place."""
+    """Put joint order[i] at index i."""
     place = np.argsort(order)
     parents = figure.parents[order]
     return Figure(
@@ -140,7 +143,7 @@ def _reordered(figure: Figure, order: NDArray[np.int64]) -> Figure:
 
 
 def _with_handle(figure: Figure, rng: Rng) -> Figure:
-    """A root on the floor that stays there; what was the root moves over it, as in the rigs of many games."""
+    """Add a root bone that stays on the floor, with the old root as a child that translates, as in the rigs of many games."""
     rest = np.eye(4)
     rest[:3, :3] = np.eye(3) if chance(rng, 0.5) else rotations(np.pi / 2 * X)
     clips = {name: np.tile(rest, (len(pose), 1, 1)) for name, pose in figure.clips.items()}
@@ -154,7 +157,7 @@ def _with_handle(figure: Figure, rng: Rng) -> Figure:
 
 
 def _with_loose_feet(figure: Figure, body: Body) -> Figure:
-    """Feet hang on the root and are moved by themselves, as targets of IK."""
+    """Parent the feet to the root and let them translate, as targets of IK do."""
     place = {int(bone): joint for joint, bone in enumerate(figure.source) if bone >= 0}
     for leg in body.legs:
         if len(leg.joints) > leg.first + 2:
@@ -164,14 +167,14 @@ def _with_loose_feet(figure: Figure, body: Body) -> Figure:
 
 
 def _with_twists(figure: Figure, body: Body, rng: Rng) -> Figure:
-    """A second bone from the middle of upper arms and thighs, that turns about them a little and takes half of their skin."""
+    """Add bones from the middle of upper arms and thighs, which twist a little and take half of their skin."""
     roles = [role for role in ("upper_arm", "forearm", "thigh", "upper_leg") if chance(rng, 0.6)]
     for joint, source in enumerate(figure.source.tolist()):
         bone = figure.bones[joint]
         if source < 0 or bone.role not in roles or not bone.side:
             continue
         middle = np.eye(4)
-        # where the bone goes in its own axes is the same in every pose: R^-1 (tail - head), from the neutral lengths at rest
+        # a bone's end in its own axes is the same in every pose: R^-1 (tail - head), from the neutral lengths at rest
         child = next((k for k, above in enumerate(figure.parents) if above == joint and not figure.translates[k]), -1)
         end = figure.rest[child, :3, 3] if child >= 0 else figure.tails[joint]
         middle[:3, 3] = 0.5 * figure.rest[joint, :3, :3].T @ (end - figure.rest[joint, :3, 3])
@@ -188,7 +191,7 @@ def _with_twists(figure: Figure, body: Body, rng: Rng) -> Figure:
 
 
 def _with_ends(figure: Figure, body: Body) -> Figure:
-    """A bone without skin at the end of every chain that ends freely, as exporters leave them."""
+    """Add a bone without skin at the end of each chain, as exporters do."""
     for joint in np.setdiff1d(np.arange(len(figure.bones)), figure.parents).tolist():
         source = int(figure.source[joint])
         if source < 0 or body.bones[source].part in ("wheel", "jaw"):
@@ -202,8 +205,8 @@ def _with_ends(figure: Figure, body: Body) -> Figure:
     return figure
 
 
-def _shuffled(figure: Figure, rng: Rng) -> Figure:
-    """Another order in which parents still come first."""
+def _shuffle_joints(figure: Figure, rng: Rng) -> Figure:
+    """Put the joints in a random order with parents before children."""
     order, ready = [], [0]
     while ready:
         joint = ready.pop(int(rng.integers(len(ready))))
@@ -213,7 +216,7 @@ def _shuffled(figure: Figure, rng: Rng) -> Figure:
 
 
 def surface_of(figure: Figure, body: Body, skin: Skin, rest: tuple[Array, Array]) -> Surface:
-    """The neutral skin in the rest pose, with the figure's joints."""
+    """Move the neutral skin to the rest pose, and bind it to the figure's joints."""
     # neutral to rest, by bone: x -> G (x - h) + p, with h the neutral head; the weighted mean of these moves the point
     moved = (rest[0][skin.joints] @ (skin.points[:, None] - body.heads[skin.joints])[..., None])[..., 0] + rest[1][skin.joints]
     normals = np.einsum("pk,pkij,pj->pi", skin.weights, rest[0][skin.joints], skin.normals)
@@ -238,11 +241,11 @@ def surface_of(figure: Figure, body: Body, skin: Skin, rest: tuple[Array, Array]
 
 
 def pack_of(name: str, figure: Figure, surface: Surface, rng: Rng, style: str | None, fps: float) -> Pack:
-    """Turned to where the rig faces, and scaled; joint matrices as a pack has them."""
+    """Rotate the figure to a random heading, scale it, and make a pack of it."""
     yaw = rng.choice([0, np.pi / 2, -np.pi / 2, np.pi, rng.uniform(-np.pi, np.pi)], p=[0.76, 0.06, 0.06, 0.06, 0.06])
     world, scale = rotations(yaw * Z), float(np.exp(rng.uniform(-0.5, 1.5)))
 
-    # a point x of the body frame is at s W x in the world; a bone's axes turn with W and keep their length
+    # a point x of the body frame is at s W x in the world; a bone's axes rotate by W and keep their length
     def placed(matrices: Array) -> Array:
         return _affine(world @ matrices[..., :3, :3], scale * matrices[..., :3, 3] @ world.T)
 
@@ -251,6 +254,6 @@ def pack_of(name: str, figure: Figure, surface: Surface, rng: Rng, style: str | 
         np.zeros(len(figure.bones), np.bool_),
     )  # fmt: skip
     clips = {clip: (np.round(placed(pose) * BITS) / BITS).astype(np.float32) for clip, pose in figure.clips.items()}
-    turn = world.T.astype(np.float32)
-    moved = replace(surface, points=np.float32(scale) * surface.points @ turn, normals=surface.normals @ turn)
+    to_world = world.T.astype(np.float32)
+    moved = replace(surface, points=np.float32(scale) * surface.points @ to_world, normals=surface.normals @ to_world)
     return Pack(name, rig, moved, clips, fps)

@@ -16,7 +16,7 @@ def _feelers(sketch: Sketch, rng: Rng, head: int, start: np.ndarray, length: flo
 
 
 def insect(rng: Rng) -> Body:
-    """Head, thorax, abdomen, six legs; at times wings, feelers and jaws."""
+    """Head, thorax, abdomen and six legs, at times wings, antennae and jaws."""
     sketch = Sketch("insect")
     height, thick = rng.uniform(0.2, 0.45), rng.uniform(0.09, 0.16)
     chest = np.array([[0, 0.15, height], [0, -0.15, height]])
@@ -54,7 +54,7 @@ def insect(rng: Rng) -> Body:
 
 
 def spider(rng: Rng) -> Body:
-    """Eight legs around a small body with a large abdomen; or a crab, with claws."""
+    """Eight legs around a small body with a large abdomen, or a crab with claws."""
     sketch = Sketch("spider")
     height, thick = rng.uniform(0.15, 0.45), rng.uniform(0.1, 0.18)
     chest = np.array([[0, 0.14, height], [0, -0.14, height]])
@@ -79,7 +79,7 @@ def spider(rng: Rng) -> Body:
 
 
 def centipede(rng: Rng) -> Body:
-    """A row of segments, a pair of legs on most."""
+    """A row of segments with a pair of legs on each."""
     sketch = Sketch("centipede")
     rows, height = int(rng.integers(5, 11)), rng.uniform(0.1, 0.2)
     length, thick = rng.uniform(1.0, 1.8), rng.uniform(0.05, 0.09)
@@ -99,7 +99,7 @@ def centipede(rng: Rng) -> Body:
 
 
 def snake(rng: Rng) -> Body:
-    """Eight to twenty bones in a line; the root at the head, in the middle or at the tail; the front raised at times."""
+    """Eight to twenty bones in a line, at times with the front raised. The root is at the head, in the middle or at the tail."""
     sketch = Sketch("snake")
     count, length, thick = int(rng.integers(8, 21)), rng.uniform(1.2, 2.2), rng.uniform(0.04, 0.1)
     line = curve([0, 0.5 * length, thick], [0, -1, 0], length, count)
@@ -122,7 +122,7 @@ def snake(rng: Rng) -> Body:
 
 
 def fish(rng: Rng) -> Body:
-    """A tall or a flat body that thins out to a tail fin, fins at the sides; a whale, whose tail beats up and down, now and then."""
+    """A tall or flat body that becomes thinner towards a tail fin, with fins at the sides. At times a whale, whose tail beats up and down."""
     sketch = Sketch("fish")
     count, length = int(rng.integers(2, 7)), rng.uniform(0.8, 1.5)
     tall, slim = rng.uniform(0.12, 0.32), rng.uniform(0.4, 0.95)
@@ -149,7 +149,7 @@ def fish(rng: Rng) -> Body:
 
 
 def tentacled(rng: Rng) -> Body:
-    """Four to nine arms around a bulb: sprawling as an octopus's, or hanging from a bell as a jelly's."""
+    """Four to nine arms around a bulb, spread out as an octopus's or hanging down as a jellyfish's."""
     sketch = Sketch("tentacled")
     jelly = chance(rng, 0.45)
     arms, bones = int(rng.integers(4, 10)), int(rng.integers(3, 7))

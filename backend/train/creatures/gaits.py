@@ -1,4 +1,4 @@
-"""Gaits: when each leg steps, for any number of legs, and the path of a foot."""
+"""Gaits: the phase of each leg, for any number of legs, and the path of a foot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .body import Body, Chain, leg_length
 from .parts import Rng
 from .score import Score
 
-# share of the cycle that left and right are apart, and each row of legs from the row ahead; share that a foot is on the ground
+# shares of the cycle: between left and right, between a row of legs and the row ahead, and with the foot on the ground
 GAITS = {
     "walk": (0.5, 0.75, 0.64), "trot": (0.5, 0.5, 0.48), "pace": (0.5, 1.0, 0.52), "gallop": (0.12, 0.5, 0.32),
     "bound": (0.02, 0.5, 0.34), "hop": (0.0, 1.0, 0.45), "run": (0.5, 0.5, 0.36), "tripod": (0.5, 0.5, 0.52), "wave": (0.5, 0.85, 0.7),
@@ -18,7 +18,7 @@ GAITS = {
 
 
 def gaits_of(body: Body) -> list[str]:
-    """Names of gaits that suit the number of rows of legs."""
+    """The gaits that suit the body's number of rows of legs."""
     rows = 1 + max((leg.row for leg in body.legs), default=-1)
     return {0: [], 1: ["walk", "run", "sneak", "hop"], 2: ["walk", "trot", "pace", "gallop", "bound", "sneak"]}.get(
         rows, ["tripod", "wave"]
@@ -26,13 +26,13 @@ def gaits_of(body: Body) -> list[str]:
 
 
 def phases(legs: list[Chain], gait: str) -> list[float]:
-    """0..1 for each leg: where in its cycle it is at time 0; a cycle begins with the foot set down."""
+    """The phase of each leg at time 0, 0..1. At phase 0 the foot touches the ground."""
     apart, behind, _ = GAITS[gait]
     return [(apart * (leg.side == "R") + behind * leg.row) % 1.0 for leg in legs]
 
 
 def foot_path(phase: Array, duty: float) -> tuple[Array, Array, Array]:
-    """Phase (F,) -> how far ahead of the middle (-0.5..0.5 of a stride), how high (0..1) and the pitch (-0.35..1)."""
+    """Phase (F,) -> the foot's distance ahead of the middle (-0.5..0.5 of a stride), its height (0..1) and its pitch (-0.35..1)."""
     swing = np.clip((phase - duty) / (1 - duty), 0, 1)
     ahead = np.where(phase < duty, 0.5 - phase / duty, -0.5 + swing * swing * (3 - 2 * swing))
     pitch = np.interp(phase, [0, 0.15 * duty, 0.65 * duty, duty, (1 + duty) / 2, 1], [-0.35, 0, 0, 1, 0.4, -0.35])
@@ -40,9 +40,9 @@ def foot_path(phase: Array, duty: float) -> tuple[Array, Array, Array]:
 
 
 def step(score: Score, rng: Rng, gait: str, cycles: float, vigour: float = 1.0, heading: float = 0.0) -> Array:
-    """Plant all legs and have them step `cycles` times -> (F,) the gait's phase, of the first row's left leg.
+    """Make all legs step `cycles` times -> (F,) the phase of the first row's left leg.
 
-    heading: radians from straight ahead in which the creature moves, positive to its left.
+    heading: direction of the movement, radians from straight ahead, positive to the creature's left.
     """
     body, legs = score.body, score.body.legs
     clock = cycles * score.time + rng.random()

@@ -1,4 +1,4 @@
-"""Layers of motion: each adds to a score what one kind of part does. Angles in radians, cycles per clip."""
+"""Layers of motion: each adds the motion of one kind of part to a score. Angles in radians, cycles per clip."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def wave(
     start: float,
     grow: float = 1.0,
 ) -> None:
-    """A wave that runs along joints; each is `lag` of a cycle behind the one before and bends `grow` times as far at the end."""
+    """Send a wave along joints: each is `lag` of a cycle behind the one before, and the last bends `grow` times as far as the first."""
     for k, joint in enumerate(joints):
         gain = swing * (1 + (grow - 1) * k / max(len(joints) - 1, 1))
         score.bend(joint, axis, gain * np.sin(TAU * (cycles * score.time - lag * k + start)))
 
 
 def smooth_noise(rng: Rng, frames: int, shape: tuple[int, ...], cycles: float) -> Array:
-    """(F, *shape) sums of three slow sines with random phases, of about unit size."""
+    """(F, *shape) the sum of three slow sines with random phases, of about unit size."""
     time = np.linspace(0, 1, frames).reshape(-1, *[1] * len(shape))
     parts = [np.sin(TAU * (rng.uniform(0.3, cycles, shape) * time + rng.random(shape))) for _ in range(3)]
     return sum(parts) / np.sqrt(1.5)
 
 
 def tremble(score: Score, rng: Rng, degrees: float) -> None:
-    """Smooth noise on every joint but the root, less where the limits are narrow; about the knees' hinge alone in legs."""
+    """Add smooth noise to all joints but root, wheels and knees, less where the limits are narrow."""
     body = score.body
     gain = np.radians(degrees) * np.clip(body.limits / np.radians(60), 0.1, 1.5)
     gain[[k for k, bone in enumerate(body.bones) if bone.part in ("root", "wheel")]] = 0
@@ -48,7 +48,7 @@ def tremble(score: Score, rng: Rng, degrees: float) -> None:
 
 
 def sway(score: Score, rng: Rng, vigour: float = 1.0) -> None:
-    """Tails, ears, feelers, tentacles and fins swing slowly by themselves."""
+    """Swing tails, ears, antennae, tentacles and fins slowly."""
     cycles = rng.uniform(0.8, 2.2)
     wide = {"tail": 0.16, "ear": 0.12, "antenna": 0.2, "tentacle": 0.25, "fin": 0.3, "abdomen": 0.08, "segment": 0.05}
     for chain in score.body.of(*wide):
@@ -73,7 +73,7 @@ def sway(score: Score, rng: Rng, vigour: float = 1.0) -> None:
 
 
 def breathe(score: Score, rng: Rng, vigour: float = 1.0) -> None:
-    """Spine and arms rise and fall."""
+    """Let spine and arms rise and fall."""
     cycles, start = rng.uniform(1, 2.5), rng.random()
     for chain in score.body.of("spine", "abdomen", "head"):
         wave(score, chain.joints, X, vigour * rng.uniform(0.015, 0.06), cycles, 0.1, start)
@@ -84,7 +84,7 @@ def breathe(score: Score, rng: Rng, vigour: float = 1.0) -> None:
 
 
 def look(score: Score, rng: Rng, wide: float = 0.5) -> None:
-    """Head and neck, or a turret, turn to two or three places one after the other."""
+    """Turn head and neck, or a turret, to two or three places one after the other."""
     stops = np.sort(rng.uniform(0.05, 0.95, int(rng.integers(2, 4))))
     yaw = ease(score.time, stops, rng.uniform(-1, 1, len(stops) + 1) * 1.6 * wide)
     pitch = ease(score.time, stops, rng.uniform(-1, 1, len(stops) + 1) * 0.7 * wide)
@@ -99,7 +99,7 @@ def look(score: Score, rng: Rng, wide: float = 0.5) -> None:
 
 
 def ease(time: Array, stops: Array, values: Array) -> Array:
-    """(F,): holds values[0], goes over to values[k + 1] around stops[k] within a fifth of the clip, softly."""
+    """(F,) values[0] at first, then a soft change to values[k + 1] around stops[k], within a fifth of the clip."""
     level = np.full(len(time), float(values[0]))
     for stop, before, after in zip(stops, values[:-1], values[1:], strict=True):
         part = np.clip((time - stop) / 0.2 + 0.5, 0, 1)
@@ -108,13 +108,13 @@ def ease(time: Array, stops: Array, values: Array) -> Array:
 
 
 def pulse(time: Array, begin: float, top: float, end: float) -> Array:
-    """(F,): 0, softly up to 1 at `top`, softly back to 0 at `end`."""
+    """(F,) 0 until `begin`, softly up to 1 at `top`, softly back to 0 at `end`."""
     part = np.interp(time, [begin, top, end], [0, 1, 0])
     return part * part * (3 - 2 * part)
 
 
 def swing_arms(score: Score, rng: Rng, clock: Array, wide: float) -> None:
-    """Each arm with the opposite leg: it is ahead while its own side's leg is behind."""
+    """Swing each arm with the leg of the other side."""
     elbow = rng.uniform(0.1, 1.2) * min(wide / 0.4, 1.5)
     for arm in score.body.of("arm"):
         lean = np.sin(TAU * (clock + 0.5 * (arm.side == "R") + 0.75))
@@ -125,12 +125,12 @@ def swing_arms(score: Score, rng: Rng, clock: Array, wide: float) -> None:
 
 
 def flap(score: Score, rng: Rng, cycles: float, swing: float) -> None:
-    """Wings beat, the outer bones later and further; the body goes up as they go down."""
+    """Beat the wings, the outer bones later and further. The body rises as they go down."""
     lag, start, fold = rng.uniform(0.08, 0.2), rng.random(), rng.uniform(-0.2, 0.4)
     for wing in score.body.of("wing"):
         sign = 1.0 if wing.side == "L" else -1.0
         part = swing / np.sqrt(len(wing.joints))
-        # raising the left wing, which points along +x, is a negative turn about +y
+        # the left wing points along +x, so it rises by a negative rotation about +y
         wave(score, wing.joints, -sign * Y, part, cycles, lag, start + 0.06 * wing.row, 1.3)
         wave(score, wing.joints[1:], sign * Z, 0.5 * part, cycles, lag, start + 0.25)
         for joint in wing.joints[1:]:
@@ -139,7 +139,7 @@ def flap(score: Score, rng: Rng, cycles: float, swing: float) -> None:
 
 
 def fold_wings(score: Score, share: float) -> None:
-    """Wings back along the body. share: 0 spread, 1 folded."""
+    """Fold the wings back along the body. share: 0 spread, 1 folded."""
     for wing in score.body.of("wing"):
         sign = 1.0 if wing.side == "L" else -1.0
         score.bend(wing.joints[0], sign * Z, 1.15 * share)
@@ -149,7 +149,7 @@ def fold_wings(score: Score, share: float) -> None:
 
 
 def bob(score: Score, rng: Rng, clock: Array, vigour: float) -> None:
-    """The trunk goes up and down with the steps, rolls and turns; neck and head make up for part of it."""
+    """Move the trunk up and down with the steps, with roll and yaw, which neck and head compensate in part."""
     body = score.body
     length = np.median([leg_length(body, leg) for leg in body.legs])
     rise = length * rng.uniform(0.02, 0.07) * vigour
@@ -169,7 +169,7 @@ def bob(score: Score, rng: Rng, clock: Array, vigour: float) -> None:
 
 
 def flex_legs(score: Score, chain: Chain, amount: ArrayLike) -> None:
-    """Fold a leg that is not planted: amount () or (F,) radians at the knee, half as much at the hip, back at the ankle."""
+    """Bend a leg that is not planted by an amount, () or (F,), radians at the knee, and less at hip and ankle."""
     axis = knee_axis(score.body, chain)
     thigh, shin = chain.joints[chain.first : chain.first + 2]
     score.bend(thigh, axis, -0.55 * np.asarray(amount))
@@ -179,7 +179,7 @@ def flex_legs(score: Score, chain: Chain, amount: ArrayLike) -> None:
 
 
 def drift(score: Score, rng: Rng, joints: tuple[int, ...], wide: float) -> None:
-    """Random places one after the other, as the arm of a machine goes through its work."""
+    """Move the joints to random places one after the other, as the arm of a machine does."""
     stops = np.sort(rng.uniform(0.05, 0.95, 3))
     for joint in joints:
         for axis, gain in ((X, 1.0), (Y, 0.25), (Z, 0.5)):
@@ -187,7 +187,7 @@ def drift(score: Score, rng: Rng, joints: tuple[int, ...], wide: float) -> None:
 
 
 def grip(score: Score, rng: Rng, share: ArrayLike) -> None:
-    """Fingers close: share () or (F,) 0..1. A hand's palm faces the body's middle, a claw's fingers close on its own."""
+    """Close the fingers by a share, () or (F,), 0..1: those of a hand towards the middle of the body, those of a claw inwards."""
     bones = score.body.bones
     for finger in score.body.of("finger"):
         first = bones[finger.joints[0]]
@@ -201,11 +201,13 @@ def grip(score: Score, rng: Rng, share: ArrayLike) -> None:
 
 
 def spin_wheels(score: Score, rng: Rng, rotations: float) -> None:
+    """Rotate the wheels `rotations` times."""
     for wheel in score.body.of("wheel"):
         score.bend(wheel.joints[0], X, TAU * rotations * score.time * rng.uniform(0.95, 1.05))
 
 
 def open_jaw(score: Score, amount: ArrayLike) -> None:
-    """amount: radians; level or upright, a jaw points ahead, so opening turns it down about +x."""
+    """Open the jaw by an amount, () or (F,), radians."""
+    # a jaw points ahead, on a level head or an upright one, so it opens about +x
     for jaw in score.body.of("jaw"):
         score.bend(jaw.joints[0], X, amount)

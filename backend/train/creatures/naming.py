@@ -1,4 +1,4 @@
-"""Names of bones, in the styles that rigs come in."""
+"""Names the bones of creatures in the styles of common rigs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _JAPANESE = {
     "turret": "砲塔", "barrel": "砲身", "panel": "板",
 }  # fmt: skip
 _FINGERS = ("Thumb", "Index", "Middle", "Ring", "Pinky")
-# words of other riggers for the same parts: one is drawn for each rig
+# words for the same parts, of which each rig uses one
 _SYNONYMS = {
     "pelvis": ("hips", "pelvis", "hip", "body", "waist"), "spine": ("spine", "torso", "back", "chest"), "thigh": ("thigh", "up_leg", "upper_leg", "leg_upper"),
     "shin": ("shin", "calf", "lower_leg", "leg", "knee"), "foot": ("foot", "ankle", "foot"), "toe": ("toe", "toes", "ball"), "upper_arm": ("upper_arm", "arm", "arm_upper"),
@@ -41,7 +41,7 @@ Namer = Callable[[Bone, int], str]
 
 
 def names_of(bones: Sequence[Bone], rng: Rng, style: str | None = None) -> tuple[str, ...]:
-    """One name for each bone, no two alike, in a random style or the one named."""
+    """A unique name for each bone, in the given style or a random one."""
     namer = STYLES[style or str(rng.choice(list(STYLES), p=_SHARES))](rng)
     names: list[str] = []
     for number, bone in enumerate(bones):
@@ -54,35 +54,35 @@ def names_of(bones: Sequence[Bone], rng: Rng, style: str | None = None) -> tuple
     return tuple(names)
 
 
-def _words(bone: Bone, words: dict[str, str] | None = None) -> list[str]:
-    """Limb and role as words: "mid_front", "thigh" -> Mid Front Thigh; a limb that is a number goes to the end."""
+def _bone_words(bone: Bone, words: dict[str, str] | None = None) -> list[str]:
+    """Limb and role as words: "mid_front", "thigh" -> Mid Front Thigh. Limbs that are numbers are left out."""
     role = (words or {}).get(bone.role, bone.role)
     limb = [part.capitalize() for part in re.split("[_ ]", bone.limb) if part and not part.isdigit()]
     return [*limb, *(part[:1].upper() + part[1:] for part in role.split("_"))]
 
 
-def _count(bone: Bone, start: int = 1) -> list[int]:
-    """Numbers of the limb and of the bone in its chain, where they tell anything."""
+def _bone_numbers(bone: Bone, start: int = 1) -> list[int]:
+    """The number of the limb, if it has one, and that of the bone in its chain, if it is not the only one."""
     limb = [int(bone.limb) + start] if bone.limb.isdigit() else []
     return limb if bone.alone else [*limb, bone.index + start]
 
 
-def _mixamo(rng: Rng) -> Namer:
+def _mixamo_namer(rng: Rng) -> Namer:
     prefix = str(rng.choice(["mixamorig:", "mixamorig:", "mixamorig1:", "mixamorig_", ""]))
 
     def name(bone: Bone, number: int) -> str:
         side = SIDES[bone.side].capitalize()
         if bone.role == "finger" and int(bone.limb) < 5:
             return f"{prefix}{side}Hand{_FINGERS[int(bone.limb)]}{bone.index + 1}"
-        count = "".join(str(value) for value in _count(bone, 0 if bone.role in ("spine", "neck") else 1))
-        return f"{prefix}{side}{''.join(_words(bone, _MIXAMO))}{'' if count == '0' else count}"
+        count = "".join(str(value) for value in _bone_numbers(bone, 0 if bone.role in ("spine", "neck") else 1))
+        return f"{prefix}{side}{''.join(_bone_words(bone, _MIXAMO))}{'' if count == '0' else count}"
 
     return name
 
 
-def _rigify(rng: Rng) -> Namer:
+def _rigify_namer(rng: Rng) -> Namer:
     prefix = str(rng.choice(["DEF-", "DEF-", "ORG-", ""]))
-    seen: Counter[str] = Counter()
+    count: Counter[str] = Counter()
 
     def name(bone: Bone, number: int) -> str:
         role = {"pelvis": "spine", "neck": "spine", "collar": "shoulder"}.get(bone.role, bone.role)
@@ -90,26 +90,26 @@ def _rigify(rng: Rng) -> Namer:
         if bone.role == "finger" and int(bone.limb) < 5:
             return f"{prefix}{('thumb', 'f_index', 'f_middle', 'f_ring', 'f_pinky')[int(bone.limb)]}.{bone.index + 1:02d}{side}"
         base = f"{prefix}{bone.limb + '_' if bone.limb and not bone.limb.isdigit() else ''}{role}{side}"
-        seen[base] += 1
-        return f"{base}.{seen[base] - 1:03d}" if seen[base] > 1 else base
+        count[base] += 1
+        return f"{base}.{count[base] - 1:03d}" if count[base] > 1 else base
 
     return name
 
 
-def _biped(rng: Rng) -> Namer:
+def _biped_namer(rng: Rng) -> Namer:
     prefix = str(rng.choice(["Bip001", "Bip01", "Bip001", "Biped"]))
 
     def name(bone: Bone, number: int) -> str:
         if bone.role == "finger":
             return f"{prefix} {bone.side + ' ' if bone.side else ''}Finger{bone.limb}{bone.index or ''}"
-        count = "".join(str(value) for value in _count(bone, 0))
-        words = [prefix, bone.side, " ".join(_words(bone, _BIPED)) + ("" if count == "0" else count)]
+        count = "".join(str(value) for value in _bone_numbers(bone, 0))
+        words = [prefix, bone.side, " ".join(_bone_words(bone, _BIPED)) + ("" if count == "0" else count)]
         return " ".join(word for word in words if word)
 
     return name
 
 
-def _japanese(rng: Rng) -> Namer:
+def _japanese_namer(rng: Rng) -> Namer:
     wide = str.maketrans("0123456789", "０１２３４５６７８９")
 
     def name(bone: Bone, number: int) -> str:
@@ -117,15 +117,15 @@ def _japanese(rng: Rng) -> Namer:
         if bone.role == "finger" and int(bone.limb) < 5:
             return f"{side}{('親指', '人指', '中指', '薬指', '小指')[int(bone.limb)]}{bone.index + 1}".translate(wide)
         limb = "".join(_JAPANESE.get(part, "") for part in bone.limb.split("_"))
-        count = "".join(str(value) for value in _count(bone))
+        count = "".join(str(value) for value in _bone_numbers(bone))
         role = "".join(_JAPANESE.get(part, part) for part in ([bone.role] if bone.role in _JAPANESE else bone.role.split("_")))
         return f"{side}{limb}{role}{count.translate(wide)}"
 
     return name
 
 
-def _plain(rng: Rng) -> Namer:
-    """CamelCase, snake_case or words, sides as .L, _l, Left and the like, as riggers name by hand."""
+def _plain_namer(rng: Rng) -> Namer:
+    """Names in CamelCase, snake_case or as words, with sides as .L, _l, Left and the like."""
     chosen = {role: str(rng.choice(words)) for role, words in _SYNONYMS.items()}
     case = str(rng.choice(["camel", "snake", "upper", "kebab"]))
     left, right, front = [
@@ -136,7 +136,7 @@ def _plain(rng: Rng) -> Namer:
     digits = int(rng.choice([1, 1, 2, 3]))
 
     def name(bone: Bone, number: int) -> str:
-        words = _words(bone, chosen) + [f"{value:0{digits}d}" for value in _count(bone)]
+        words = _bone_words(bone, chosen) + [f"{value:0{digits}d}" for value in _bone_numbers(bone)]
         words = words if case == "camel" else [word.upper() if case == "upper" else word.lower() for word in words]
         side = {"L": left, "R": right, "": ""}[bone.side]
         return side + join.join(words) if front else join.join(words) + side
@@ -144,18 +144,19 @@ def _plain(rng: Rng) -> Namer:
     return name
 
 
-def _numbered(rng: Rng) -> Namer:
+def _numbered_namer(rng: Rng) -> Namer:
     pattern = str(rng.choice(["bone_{:03d}", "Bone.{:03d}", "joint{}", "Joint_{:02d}", "b{:04d}", "{}"]))
     start = int(rng.choice([0, 1, 1, 12]))
     return lambda bone, number: pattern.format(number + start)
 
 
-def _meaningless(rng: Rng) -> Namer:
+def _meaningless_namer(rng: Rng) -> Namer:
     letters = list(rng.choice(["abcdefghijklmnopqrstuvwxyz", "ABCDEFGHJKLMNPQRSTUVWXYZ", "bcdfghjklmnpqrstvwxz_"]))
     return lambda bone, number: "".join(rng.choice(letters, int(rng.integers(3, 9))))
 
 
 STYLES: dict[str, Callable[[Rng], Namer]] = {
-    "mixamo": _mixamo, "rigify": _rigify, "biped": _biped, "japanese": _japanese, "plain": _plain, "numbered": _numbered, "meaningless": _meaningless,
+    "mixamo": _mixamo_namer, "rigify": _rigify_namer, "biped": _biped_namer, "japanese": _japanese_namer, "plain": _plain_namer,
+    "numbered": _numbered_namer, "meaningless": _meaningless_namer,
 }  # fmt: skip
 _SHARES = (0.15, 0.15, 0.1, 0.1, 0.34, 0.08, 0.08)

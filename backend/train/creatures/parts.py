@@ -1,4 +1,4 @@
-"""Parts that many body plans share: heads, tails, legs, wings, hands."""
+"""Adds parts that many body plans share: heads, tails, legs, wings, hands."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ Rng = np.random.Generator
 
 
 def chance(rng: Rng, share: float) -> bool:
+    """True in this share of draws."""
     return bool(rng.random() < share)
 
 
 def mirror(points: ArrayLike, sign: float) -> Array:
-    """Points (..., 3) of the left side (sign 1), or of the right."""
+    """Points (..., 3) of the left side, kept for sign 1 and mirrored to the right for sign -1."""
     return np.asarray(points, float) * [sign, 1, 1]
 
 
 def add_head(sketch: Sketch, rng: Rng, parent: int, start: Array, direction: ArrayLike, size: float, ears: float = 0.5) -> int:
-    """One bone of length `size` with, at times, a jaw, ears of some bones, horns and a trunk. `ears`: how likely they are."""
+    """Add a head of one bone, and at times a jaw, ears and horns -> its bone. size: its length. ears: their probability."""
     along = np.asarray(direction, float) / np.linalg.norm(direction)
     level = abs(along[2]) < 0.7
     blunt = rng.uniform(0.5, 0.9) if level else rng.uniform(0.8, 1.05)
@@ -55,7 +56,7 @@ def add_head(sketch: Sketch, rng: Rng, parent: int, start: Array, direction: Arr
 
 
 def _add_jaw(sketch: Sketch, rng: Rng, head: int, start: Array, along: Array, size: float, level: bool) -> None:
-    """Below a level head along it; on an upright one ahead from its lower third."""
+    """Add a jaw: below a level head and along it, or ahead from the lower third of an upright one."""
     hinge = start + (along * 0.25 + [0, 0, -0.2]) * size if level else start + along * 0.25 * size + [0, -0.15 * size, 0]
     reach = along * size * rng.uniform(0.65, 0.9) if level else np.array([0, -0.45, -0.05]) * size
     sketch.grow("jaw", "jaw", np.stack([hinge, hinge + reach]), [0.17 * size, 0.09 * size], head, flat=(1.2, 0.7))
@@ -69,10 +70,10 @@ def add_tail(sketch: Sketch, rng: Rng, parent: int, start: Array, length: float,
 
 
 def zigzag(hip: Array, shape: str, rng: Rng) -> Array:
-    """(5, 3) hip, knee, ankle, ball and toe end of a leg that stands on the floor.
+    """Hip, knee, ankle, ball and end of the toes of a leg on the floor, (5, 3).
 
-    shape: "flat" as a man's, "toe" as a dog's hind leg, "front" as its front leg. Knees lie off the line from hip to ankle, on
-    the side they bend to: ahead, but for "front", whose elbow points back.
+    shape: "flat" as of a human, "toe" as a dog's hind leg, "front" as its front leg. Knees are off the line from hip to ankle, on the side
+    where they bend: ahead, or back for "front", whose knee is an elbow.
     """
     wobble = rng.uniform(0.8, 1.2, 4)
     stance = {
@@ -88,7 +89,7 @@ def zigzag(hip: Array, shape: str, rng: Rng) -> Array:
 def add_legs(
     sketch: Sketch, rng: Rng, parent: int, hip: Array, shape: str, radius: float, limb: str = "", row: int = 0, shoulder: bool = False
 ) -> None:  # fmt: skip
-    """A pair. hip: (3,) of the left one. shoulder: one more bone, from the middle of the body out to the hip."""
+    """Add a pair of legs. hip: (3,) of the left one. shoulder: add a bone from the middle of the body to the hip."""
     points = zigzag(hip, shape, rng)
     points[1:, 0] += hip[0] * rng.uniform(-0.25, 0.35) * np.array([0.5, 0.9, 1, 1])
     roles = ["thigh", "shin", "foot", "toe"] if shape != "front" else ["upper_leg", "lower_leg", "paw", "toe"]
@@ -106,7 +107,7 @@ def add_legs(
 def add_arms(
     sketch: Sketch, rng: Rng, parent: int, shoulder: Array, length: float, radius: float, fingers: int, collar: bool
 ) -> None:
-    """A pair that hangs down, elbows a little bent; hands with `fingers` fingers of one to three bones."""
+    """Add a pair of arms that hang down with elbows a little bent, and hands with fingers of one to three bones."""
     elbow = shoulder + np.array([0.12, 0.03, -0.46]) * length
     wrist = elbow + np.array([0.05, -0.12, -0.38]) * length
     knuckle = wrist + np.array([0.0, -0.05, -0.15]) * length
@@ -128,7 +129,7 @@ def add_arms(
 def add_wings(
     sketch: Sketch, rng: Rng, parent: int, root: Array, span: float, chord: float, bones: int, limb: str = "", row: int = 0
 ) -> None:
-    """A pair, spread out to the sides, of `bones` bones; flat, `chord` deep."""
+    """Add a pair of flat wings of `bones` bones, spread out to the sides. chord: from the front edge to the back edge."""
     sweep, rise = rng.uniform(-0.35, 0.5), rng.uniform(0.0, 0.4)
     roles = {1: ["wing"], 2: ["wing_upper", "wing_lower"]}.get(bones, ["wing_upper", "wing_lower", *["wing_hand"] * (bones - 2)])
     deep = chord * np.interp(np.linspace(0, 1, bones + 1), [0, 0.5, 1], [0.8, 1, 0.35])
@@ -138,7 +139,7 @@ def add_wings(
 
 
 def crawl_leg(hip: Array, out: ArrayLike, reach: float, knee: float, coxa: bool, tarsus: bool) -> tuple[Array, list[str]]:
-    """A leg that goes up to its knee and down to the floor -> points, roles.
+    """A leg that goes up to its knee and then down to the floor -> its points and the roles of its bones.
 
     out: unit (x, y) away from the body. knee: the knee's height above the hip, in reaches.
     """
@@ -160,7 +161,7 @@ def add_crawl_legs(
     sketch: Sketch, rng: Rng, parents: Sequence[int], hips: Sequence[Array], angles: Sequence[float], reach: Array, radius: float, labels: Sequence[str],
     knee: float, coxa: bool, tarsus: bool,
 ) -> None:  # fmt: skip
-    """Pairs of such legs from front to back; angles: radians from straight sideways, positive backwards."""
+    """Add pairs of legs as from `crawl_leg`, from front to back. angles: radians from straight sideways, positive backwards."""
     thin = rng.uniform(0.25, 0.6)
     for row, (parent, hip, angle) in enumerate(zip(parents, hips, angles, strict=True)):
         points, roles = crawl_leg(hip, [np.cos(angle), np.sin(angle)], reach[row], knee, coxa, tarsus)

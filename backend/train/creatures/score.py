@@ -1,4 +1,4 @@
-"""A motion as it is written down, layer upon layer, and how it becomes turns and places: forward kinematics and planted feet."""
+"""A motion as layers of joint rotations, and its solution by forward kinematics with planted feet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ...rig.skeleton import forward_kinematics
 from .body import Body, Chain
 
 X, Y, Z = np.eye(3)
-STRAIN = 0.5
+STRAIN = 0.5  # of the leg's length: further from its place below the hip, a planted ankle slips
 FOLDED = 0.42  # the least distance from hip to ankle, in leg lengths: a knee bent by 130 degrees
-FREE = np.radians(359.0)  # a limit beyond this is none
+FREE = np.radians(359.0)  # larger limits are none
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Where a planted foot goes. shift: (F, 3) away from its neutral place. pitch: (F,) radians about x, toes down positive."""
+    """The path of a planted foot. shift: (F, 3) from its neutral place. pitch: (F,) radians about x, positive with the toes down."""
 
     shift: Array
     pitch: Array
@@ -27,10 +27,10 @@ class Step:
 
 @dataclass(eq=False)
 class Score:
-    """F frames of a body. Layers add to it; `solve` plays it.
+    """F frames of a body's motion. Layers add to it, and `solve_legs` solves it.
 
     bends: (F, J, 3) rotation vectors of the joints away from neutral, radians, body frame.
-    shift: (F, 3) the root's displacement. steps: legs, by their place in body.chains, whose feet are planted.
+    shift: (F, 3) displacement of the root. steps: paths of planted feet, by the leg's index in body.chains.
     """
 
     body: Body
@@ -49,29 +49,29 @@ class Score:
         return np.linspace(0, 1, self.frames)
 
     def bend(self, joint: int, axis: ArrayLike, angle: ArrayLike) -> None:
-        """Add a turn about an axis (3,): angle () or (F,) radians."""
+        """Add a rotation about an axis (3,) by an angle, () or (F,), radians."""
         self.bends[:, joint] += np.broadcast_to(angle, self.frames)[:, None] * np.asarray(axis, float)
 
     def plant(self, chain: Chain, shift: ArrayLike = 0.0, pitch: ArrayLike = 0.0) -> None:
-        """Keep a leg's foot at its neutral place, or (F, 3) away from it."""
+        """Keep a leg's foot at its neutral place, shifted by (F, 3)."""
         step = Step(np.broadcast_to(shift, (self.frames, 3)), np.broadcast_to(pitch, self.frames))
         self.steps[self.body.chains.index(chain)] = step
 
 
 def solve_legs(score: Score) -> tuple[Array, Array]:
-    """Turns away from neutral (F, J, 3, 3) and joint positions (F, J, 3), body frame. Bends are held within the limits."""
+    """Solve a score -> global rotations away from neutral (F, J, 3, 3) and positions (F, J, 3), body frame. Bends stay within limits."""
     body = score.body
-    local = rotations(limited(score.bends, body.limits))
+    local = rotations(limit_bends(score.bends, body.limits))
     root = body.heads[0] + score.shift
     global_rotations, places = forward_kinematics(body.parents, body.offsets, local)
     for index, step in score.steps.items():
-        _plant(body, body.chains[index], step, global_rotations, places + root[:, None], local)
+        _plant_leg(body, body.chains[index], step, global_rotations, places + root[:, None], local)
     global_rotations, places = forward_kinematics(body.parents, body.offsets, local)
     return global_rotations, places + root[:, None]
 
 
-def limited(bends: Array, limits: Array) -> Array:
-    """Rotation vectors (..., J, 3) pressed below limits (J,): nearly untouched while small, never beyond."""
+def limit_bends(bends: Array, limits: Array) -> Array:
+    """Shorten rotation vectors (..., J, 3) to less than the limits (J,). Short ones hardly change."""
     angle = np.linalg.norm(bends, axis=-1, keepdims=True)
     limit = np.where(limits < FREE, limits, np.inf)[:, None]
     with np.errstate(invalid="ignore"):
@@ -80,65 +80,64 @@ def limited(bends: Array, limits: Array) -> Array:
 
 
 def rotations(bends: Array) -> Array:
-    """Rotation vectors (..., 3), radians -> (..., 3, 3)."""
+    """Rotation vectors (..., 3), radians -> matrices (..., 3, 3)."""
     angle = np.linalg.norm(bends, axis=-1)
     axis = np.where(angle[..., None] > 1e-12, bends, X)
     return axis_angle_to_matrix(axis, angle)
 
 
 def knee_axis(body: Body, chain: Chain) -> Array:
-    """(3,) a positive turn of the shin about it folds the knee further; in the neutral pose the knee is bent a little."""
+    """(3,) the knee's axis: a positive rotation of the shin bends the knee further. In the neutral pose it is bent a little."""
     thigh, shin = chain.joints[chain.first : chain.first + 2]
     axis = np.cross(body.tails[thigh] - body.heads[thigh], body.tails[shin] - body.heads[shin])
     return axis / np.linalg.norm(axis)
 
 
-def _plant(body: Body, chain: Chain, step: Step, global_rotations: Array, places: Array, local: Array) -> None:
-    """Set the local turns of thigh, shin and foot, so that the foot's end comes to where the step says."""
+def _plant_leg(body: Body, chain: Chain, step: Step, global_rotations: Array, places: Array, local: Array) -> None:
+    """Set the local rotations of thigh, shin and foot, so that the foot's end follows the step."""
     thigh, shin = chain.joints[chain.first : chain.first + 2]
     foot = chain.joints[chain.first + 2] if len(chain.joints) > chain.first + 2 else -1
     above = global_rotations[:, body.parents[thigh]]
     hip = places[:, thigh]
-    ankle, stand = body.tails[shin] + step.shift, np.eye(3)
+    ankle, level = body.tails[shin] + step.shift, np.eye(3)
     if foot >= 0:
-        # the foot stands level but for its pitch and looks where the root looks, so the ankle is its end less the turned foot
-        stand = _heading(global_rotations[:, 0]) @ rotations(step.pitch[:, None] * X)
+        # the foot is level but for its pitch and has the root's heading, so the ankle is its end less the rotated foot
+        level = _heading_rotation(global_rotations[:, 0]) @ rotations(step.pitch[:, None] * X)
         length = body.tails[foot] - body.heads[foot]
-        ankle = body.tails[foot] + step.shift - stand @ length
-    ankle = _unstrained(body, thigh, shin, ankle, above, places)
-    upper, lower = reach(body, thigh, shin, hip, ankle, above)
+        ankle = body.tails[foot] + step.shift - level @ length
+    ankle = _slip_ankle(body, thigh, shin, ankle, above, places)
+    upper, lower = solve_two_bones(body, thigh, shin, hip, ankle, above)
     local[:, thigh] = above.swapaxes(-1, -2) @ upper
     local[:, shin] = upper.swapaxes(-1, -2) @ lower
     if foot >= 0:
-        local[:, foot] = lower.swapaxes(-1, -2) @ stand
+        local[:, foot] = lower.swapaxes(-1, -2) @ level
 
 
-def _unstrained(body: Body, thigh: int, shin: int, ankle: Array, above: Array, places: Array) -> Array:
-    """(F, 3) the ankle's place, kept near to where it would be if the leg hung unmoved on its parent.
+def _slip_ankle(body: Body, thigh: int, shin: int, ankle: Array, above: Array, places: Array) -> Array:
+    """(F, 3) the ankle, at most STRAIN of the leg's length from its neutral place below the hip.
 
-    Further than STRAIN of the way from hip to ankle the foot slips, so the leg turns by 30 degrees at most: an ankle in line
-    with the knee's side would turn the knee about.
+    So the leg rotates by 30 degrees at most: an ankle on the side of the knee would flip the knee.
     """
     parent = body.parents[thigh]
     carried = places[:, parent] + above @ (body.tails[shin] - body.heads[parent])
-    way, length = _unit(ankle - carried)
+    way, length = _normalise(ankle - carried)
     most = STRAIN * np.linalg.norm(body.tails[shin] - body.heads[thigh])
     return carried + way * most * np.tanh((length / most) ** 4) ** 0.25
 
 
-def reach(body: Body, thigh: int, shin: int, hip: Array, ankle: Array, above: Array) -> tuple[Array, Array]:
-    """Two-bone IK: hip and wanted ankle (F, 3), the parent's turns (F, 3, 3) -> turns away from neutral of both bones.
+def solve_two_bones(body: Body, thigh: int, shin: int, hip: Array, ankle: Array, above: Array) -> tuple[Array, Array]:
+    """Two-bone IK: hip and ankle (F, 3), global rotations of the parent (F, 3, 3) -> global rotations of thigh and shin (F, 3, 3).
 
-    The knee stays on the side of the line from hip to ankle on which it is in the neutral pose, turned with the parent.
+    The knee stays on the side of the line from hip to ankle where it is in the neutral pose, in the frame of the parent.
     """
     first, second = body.tails[thigh] - body.heads[thigh], body.tails[shin] - body.heads[shin]
     one, two = np.linalg.norm(first), np.linalg.norm(second)
     line = first + second
     pole = first - line * (first @ line) / (line @ line)
-    along, distance = _unit(ankle - hip)
+    along, distance = _normalise(ankle - hip)
     distance = np.clip(distance, max(1.05 * abs(one - two), FOLDED * (one + two)), 0.997 * (one + two))
     aside = (above @ pole[:, None])[..., 0]
-    aside = _unit(aside - along * (aside * along).sum(-1, keepdims=True))[0]
+    aside = _normalise(aside - along * (aside * along).sum(-1, keepdims=True))[0]
     # with the hip at 0 and the ankle at (d, 0) the knee (x, y) solves x^2 + y^2 = one^2, (d - x)^2 + y^2 = two^2
     x = (one**2 - two**2 + distance**2) / (2 * distance)
     y = np.sqrt(np.maximum(one**2 - x**2, 0))
@@ -147,25 +146,25 @@ def reach(body: Body, thigh: int, shin: int, hip: Array, ankle: Array, above: Ar
     hinge = np.cross(aside, along)
     neutral = np.cross(first, second)
     neutral = np.broadcast_to(neutral / np.linalg.norm(neutral), hinge.shape)
-    rest = [_frame(np.broadcast_to(bone, hinge.shape), neutral) for bone in (first, second)]
-    posed = [_frame(knee, hinge), _frame(along * distance - knee, hinge)]
+    rest = [_bone_frame(np.broadcast_to(bone, hinge.shape), neutral) for bone in (first, second)]
+    posed = [_bone_frame(knee, hinge), _bone_frame(along * distance - knee, hinge)]
     # T maps the neutral frame N of a bone to its posed frame P: T = P N^T
     return posed[0] @ rest[0].swapaxes(-1, -2), posed[1] @ rest[1].swapaxes(-1, -2)
 
 
-def _unit(vectors: Array) -> tuple[Array, Array]:
-    """(F, 3) -> unit vectors (F, 3), lengths (F, 1)."""
+def _normalise(vectors: Array) -> tuple[Array, Array]:
+    """Vectors (F, 3) -> unit vectors (F, 3) and lengths (F, 1)."""
     length = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
     return vectors / length, length
 
 
-def _frame(bone: Array, hinge: Array) -> Array:
-    """(F, 3, 3) with columns along the bone, the hinge and their cross product."""
-    along = _unit(bone)[0]
+def _bone_frame(bone: Array, hinge: Array) -> Array:
+    """(F, 3, 3) whose columns are the bone's direction, the hinge and their cross product."""
+    along = _normalise(bone)[0]
     return np.stack([along, hinge, np.cross(along, hinge)], axis=-1)
 
 
-def _heading(global_rotations: Array) -> Array:
-    """(F, 3, 3) the turn about z by which the root's x axis has turned."""
+def _heading_rotation(global_rotations: Array) -> Array:
+    """(F, 3, 3) the rotation about z of the root's x axis."""
     side = global_rotations[:, :, 0]
     return rotations(np.arctan2(side[:, 1], side[:, 0])[:, None] * Z)

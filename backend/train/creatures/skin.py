@@ -1,4 +1,4 @@
-"""A skin for a body: tapered tubes with oval cross-sections, eyes, weights that blend at the joints."""
+"""Makes a skin for a body: tapered tubes with oval cross-sections, eyes, and weights that blend at the joints."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from .body import Body
 from .paint import paint
 from .parts import Rng
 
-BURIED = 0.65  # points closer to another tube's axis than this part of its radius are left out
+BURIED = 0.65  # of a tube's radius: points of others closer to its axis are left out
 RING = 64
 EYE_POINTS = 45
 
 
 @dataclass(frozen=True, eq=False)
 class Skin:
-    """P points on the neutral body, body frame. owner: (P,) the bone that each is on; along: (P,) 0..1 from its head to its tail.
+    """P points on the neutral body, body frame.
 
-    points, normals, colours: (P, 3). joints, weights: (P, 4), indices into the body's bones; the last column is unused.
+    points, normals, colours: (P, 3). joints, weights: (P, 4), indices of the body's bones; the last column is unused.
+    owner: (P,) the bone of each point. along: (P,) 0..1 from that bone's head to its tail.
     """
 
     points: Array
@@ -34,15 +35,15 @@ class Skin:
 
 
 def skin_of(body: Body, rng: Rng, count: int) -> Skin:
-    """About `count` points, evenly by area, though every bone has some."""
-    tubes = _tubes(body)
-    points, normals, owner, along = _sample(tubes, 2 * count, rng)
-    kept = np.flatnonzero(~_buried(tubes, points, owner))
+    """Sample about `count` points, evenly by area, but with some on every bone."""
+    tubes = _tubes_of(body)
+    points, normals, owner, along = _sample_tubes(tubes, 2 * count, rng)
+    kept = np.flatnonzero(~_is_inside(tubes, points, owner))
     kept = np.sort(rng.choice(kept, min(count, len(kept)), replace=False))
     points, normals, owner, along = points[kept], normals[kept], owner[kept], along[kept]
     colours = paint(body, rng, points, normals, owner, along)
-    joints, weights = _bind(body, tubes, owner, along)
-    eyes = _eyes(body, rng)
+    joints, weights = _bind_to_bones(body, tubes, owner, along)
+    eyes = _sample_eyes(body, rng)
     bound = np.tile(eyes[3][:, None], (1, 4)), np.tile([1.0, 0, 0, 0], (len(eyes[3]), 1))
     return Skin(
         np.concatenate([points, eyes[0]]), np.concatenate([normals, eyes[1]]), np.concatenate([colours, eyes[2]]),
@@ -53,7 +54,8 @@ def skin_of(body: Body, rng: Rng, count: int) -> Skin:
 
 @dataclass(frozen=True, eq=False)
 class _Tubes:
-    """One for each bone, with axes (J, 3): along it, across, over; flat (J, 2): factors of the radius across and over."""
+    """A tube for each bone. axis, across, over: (J, 3) unit, along the bone and perpendicular. flat: (J, 2) factors of the radius across
+    and over. thick, thin: (J,) radii at start and end."""
 
     start: Array
     length: Array
@@ -65,50 +67,50 @@ class _Tubes:
     flat: Array
 
 
-def _tubes(body: Body) -> _Tubes:
+def _tubes_of(body: Body) -> _Tubes:
     span = body.tails - body.heads
     length = np.linalg.norm(span, axis=1)
     axis = span / length[:, None]
     across = np.array([bone.across for bone in body.bones], float)
     across -= axis * (across * axis).sum(1, keepdims=True)
-    lost = np.linalg.norm(across, axis=1) < 0.2  # the bone lies along the axis that was asked for
+    lost = np.linalg.norm(across, axis=1) < 0.2  # the bone points along its own `across`
     across[lost] = np.cross(axis[lost], [0.3, 0.9, 0.3])
     across /= np.linalg.norm(across, axis=1, keepdims=True)
     wide = np.array([(bone.thick, bone.thin, *bone.flat) for bone in body.bones])
     return _Tubes(body.heads, length, axis, across, np.cross(axis, across), wide[:, 0], wide[:, 1], wide[:, 2:])
 
 
-def _sample(tubes: _Tubes, count: int, rng: Rng) -> tuple[Array, Array, NDArray[np.int64], Array]:
-    """Points and normals (N, 3), their bone and where along it they are, 0..1."""
+def _sample_tubes(tubes: _Tubes, count: int, rng: Rng) -> tuple[Array, Array, NDArray[np.int64], Array]:
+    """Points and normals (N, 3), the bone (N,) of each and its place along the bone (N,), 0..1."""
     ring = np.linspace(0, 2 * np.pi, RING + 1)
     edge = np.hypot(tubes.flat[:, :1] * np.sin(ring), tubes.flat[:, 1:] * np.cos(ring))
     around = np.cumsum(np.column_stack([np.zeros(len(edge)), (edge[:, 1:] + edge[:, :-1]) / 2]), axis=1)
-    # areas, less pi: of the hemisphere at the head, of the side and of the hemisphere at the tail; ovals as their mean radius
+    # areas, divided by pi, of the hemisphere at the head, the side and the hemisphere at the tail; ovals by their mean radius
     mean = around[:, -1] / RING
     areas = np.stack([2 * tubes.thick**2, (tubes.thick + tubes.thin) * tubes.length, 2 * tubes.thin**2], axis=1) * mean[:, None]
-    areas[:, 1] += 0.2 * areas.sum() / len(areas)  # thin bones need points too, or their outlines are rough
+    areas[:, 1] += 0.2 * areas.sum() / len(areas)  # more points for thin bones, whose outlines would be rough
     where = (np.arange(count) + rng.random(count)) / count * areas.sum()
     owner, kind = np.divmod(np.minimum(np.searchsorted(np.cumsum(areas), where), areas.size - 1), 3)
     thick, thin = tubes.thick[owner], tubes.thin[owner]
     even = rng.random(count)
-    # across the side area grows with the radius: invert the integral of thick + (thin - thick) t
+    # on the side, area is proportional to the radius: invert the integral of thick + (thin - thick) t
     root = np.sqrt(thick**2 + even * (thin**2 - thick**2))
     along = np.where(np.abs(thin - thick) > 1e-6 * thick, (root - thick) / np.where(thin == thick, 1, thin - thick), even)
     along = np.select([kind == 0, kind == 1], [0.0, along], 1.0)
     slope = np.clip((thick - thin) / tubes.length[owner], -0.9, 0.9)
     height = np.select([kind == 0, kind == 1], [-even, slope], even)
-    share, turn = rng.random(count), np.empty(count)
+    share, angle = rng.random(count), np.empty(count)
     for bone in range(len(edge)):
-        mine = owner == bone
-        turn[mine] = np.interp(share[mine] * around[bone, -1], around[bone], ring)
-    return _place(tubes, owner, along, height, turn)
+        own = owner == bone
+        angle[own] = np.interp(share[own] * around[bone, -1], around[bone], ring)
+    return _points_on_tubes(tubes, owner, along, height, angle)
 
 
-def _place(
-    tubes: _Tubes, owner: NDArray[np.int64], along: Array, height: Array, turn: Array
+def _points_on_tubes(
+    tubes: _Tubes, owner: NDArray[np.int64], along: Array, height: Array, angle: Array
 ) -> tuple[Array, Array, NDArray[np.int64], Array]:
-    """height: -1..1, the normal's part along the axis; turn: radians around it."""
-    first, second = np.cos(turn)[:, None] * tubes.across[owner], np.sin(turn)[:, None] * tubes.over[owner]
+    """Points as from `_sample_tubes`. height: -1..1, the normal's component along the axis. angle: radians around the axis."""
+    first, second = np.cos(angle)[:, None] * tubes.across[owner], np.sin(angle)[:, None] * tubes.over[owner]
     flat = tubes.flat[owner]
     rim = np.sqrt(1 - height**2)[:, None]
     lift = height[:, None] * tubes.axis[owner]
@@ -121,7 +123,8 @@ def _place(
     return centre + radius[:, None] * points, normals, owner, along
 
 
-def _buried(tubes: _Tubes, points: Array, owner: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _is_inside(tubes: _Tubes, points: Array, owner: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(P,) whether a point is deep inside another bone's tube."""
     buried = np.zeros(len(points), np.bool_)
     for bone in range(len(tubes.length)):
         relative = points - tubes.start[bone]
@@ -140,8 +143,8 @@ def _buried(tubes: _Tubes, points: Array, owner: NDArray[np.int64]) -> NDArray[n
     return buried
 
 
-def _bind(body: Body, tubes: _Tubes, owner: NDArray[np.int64], along: Array) -> tuple[NDArray[np.int64], Array]:
-    """(P, 4) joints and weights: a bone shares its ends half and half with the parent and with the child that goes on from it."""
+def _bind_to_bones(body: Body, tubes: _Tubes, owner: NDArray[np.int64], along: Array) -> tuple[NDArray[np.int64], Array]:
+    """(P, 4) joints and weights: at its ends, a bone blends to half and half with its parent and with the child that continues it."""
     before, after = np.maximum(body.parents, 0), np.arange(len(body.bones))
     for joint in range(len(body.bones) - 1, 0, -1):
         parent = body.parents[joint]
@@ -157,8 +160,8 @@ def _bind(body: Body, tubes: _Tubes, owner: NDArray[np.int64], along: Array) -> 
     return np.stack([owner, before[owner], after[owner], owner], axis=1), weights
 
 
-def _eyes(body: Body, rng: Rng) -> tuple[Array, Array, Array, NDArray[np.int64]]:
-    """Points, normals, colours (N, 3) and bone of balls on the head: white, or bright, with a dark pupil ahead."""
+def _sample_eyes(body: Body, rng: Rng) -> tuple[Array, Array, Array, NDArray[np.int64]]:
+    """Points, normals, colours (N, 3) and bones (N,) of eyes on the head: bright balls with a dark pupil ahead."""
     heads = [index for index, bone in enumerate(body.bones) if bone.role in ("head", "turret")][:1]
     if not heads:
         return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64)
@@ -170,7 +173,7 @@ def _eyes(body: Body, rng: Rng) -> tuple[Array, Array, Array, NDArray[np.int64]]
     parts = []
     for sign in (1.0, -1.0):
         level = abs(along[2]) < 0.7
-        # on a level head to the side and up, on an upright one ahead
+        # at the sides of a level head, at the front of an upright one
         way = np.array([0.8 * sign, 0.0, 0.6]) if level else np.array([0.45 * sign, -0.9, 0.0])
         way -= along * (way @ along)
         way /= np.linalg.norm(way)

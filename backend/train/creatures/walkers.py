@@ -9,7 +9,7 @@ from .parts import Rng, add_arms, add_head, add_legs, add_tail, add_wings, chanc
 
 
 def biped(rng: Rng) -> Body:
-    """Upright, with arms: from a man to a dwarf, a robot or a small-headed giant; at times with tail or wings."""
+    """An upright body with arms, from human to dwarf, robot or giant, at times with a tail or wings."""
     sketch = Sketch("biped")
     hip = rng.uniform(0.3, 0.95)
     torso, girth = rng.uniform(0.4, 0.65), rng.uniform(0.09, 0.2)
@@ -61,7 +61,7 @@ def biped(rng: Rng) -> Body:
 
 
 def quadruped(rng: Rng) -> Body:
-    """From mouse to giraffe and lizard; the root is the pelvis, or a bone of its own in the middle."""
+    """A body on four legs, from mouse to giraffe and lizard. The root is the pelvis, or a bone of its own in the middle."""
     sketch = Sketch("quadruped")
     length, height = rng.uniform(0.7, 1.2), rng.uniform(0.3, 1.0)
     girth = rng.uniform(0.11, 0.22)
@@ -105,7 +105,7 @@ def quadruped(rng: Rng) -> Body:
 
 
 def bird(rng: Rng) -> Body:
-    """Two legs, a level body, wings; or a long tail and small arms, as a theropod has."""
+    """A level body on two legs, with wings, or with a long tail and small arms, as a theropod has."""
     sketch = Sketch("bird")
     height, length = rng.uniform(0.25, 0.8), rng.uniform(0.45, 0.8)
     girth, rise = rng.uniform(0.13, 0.24), rng.uniform(0.1, 0.9)
@@ -157,7 +157,7 @@ def machine(rng: Rng) -> Body:
 
 
 def _walker(rng: Rng) -> Body:
-    """A hull on two or four legs, with a gun on either side or on top."""
+    """A hull on two or four legs, with a gun on either side."""
     sketch = Sketch("machine")
     height, girth = rng.uniform(0.5, 1.0), rng.uniform(0.15, 0.3)
     hull = np.stack([[0, girth, height], [0, -1.2 * girth, height + rng.uniform(0, 0.2)]])
@@ -228,7 +228,7 @@ def _crane(rng: Rng) -> Body:
         out = np.cos(turn) * np.array([1.0, 0, 0]) + np.sin(turn) * np.cross(along, [1.0, 0, 0])
         claw = curve(arm[-1] + out * 0.4 * radius, along + 0.8 * out, rng.uniform(0.12, 0.2), 2, -1.2 * out)
         sketch.grow("finger", "finger", claw, [0.4 * radius, 0.2 * radius], wrist, "", str(finger))
-    for side, sign in SIDES:  # a plate of a console shows which way the base faces
+    for side, sign in SIDES:  # plates that show where the base's front is
         sketch.grow(
             "plate",
             "panel",

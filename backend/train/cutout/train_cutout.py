@@ -1,4 +1,4 @@
-"""Training the cut-out network (cutout.py) on rendered videos with true mattes (`anyrig render --covers`)."""
+"""Trains the cut-out network (segmentation/cutout_network.py) on rendered videos with true mattes (`build.py dev render --covers`)."""
 
 from __future__ import annotations
 
@@ -33,47 +33,52 @@ log = logging.getLogger(__name__)
 RATE = 3e-3
 WARM_UP = 50  # steps
 LOG_EVERY = 100
-HOLES = 0.02  # as subject.py fills them before scenery
-GHOSTS = 0.35  # share of examples in which parts of the subject pass for what is behind it
-LOST_SHADOW = 0.15  # share of examples whose shadow is not known
-ROUGHER = 0.3  # share of examples whose rough matte is made worse
+HOLES = 0.02  # the size of holes to fill, as in segmentation/subject.py
+GHOSTS = 0.35  # share of examples with parts of the subject in the background image
+LOST_SHADOW = 0.15  # share of examples without a shadow mask
+ROUGHER = 0.3  # share of examples with a worse rough matte
 Pixels = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A video with what is known before cutting out. images (T, H, W, 3) RGB, covers and rough (T, H, W), behind (H, W, 3),
-    all uint8; dark (T, H, W) bool."""
+    """A video with the inputs of the network and the true mattes.
+
+    images: (T, H, W, 3) uint8 RGB. mattes: (T, H, W) uint8, the true ones. behind: (H, W, 3) uint8, the background without the subject.
+    rough: (T, H, W) uint8, mattes by colour difference. dark: (T, H, W) bool, shadow.
+    """
 
     pack: str
     images: Array
-    covers: Array
+    mattes: Array
     behind: Array
     rough: Array
     dark: Array
 
 
 def scene_of(path: Path, pack: str) -> Scene | None:
-    """What the capture finds in a video; None where it would not take it for open scenery. Raises UserError without covers."""
-    images, covers = np.stack([frame.image for frame in read_frames(Clip(str(path)))]), load_mattes(path)
-    if len(images) != len(covers):
-        raise UserError(f"'{path}' has {len(images)} frames and {len(covers)} covers: delete these and render again.")
+    """Prepare a video as a capture does; None if a capture would not use the network for it. Raises UserError without true mattes."""
+    images, mattes = np.stack([frame.image for frame in read_frames(Clip(str(path)))]), load_mattes(path)
+    if len(images) != len(mattes):
+        raise UserError(
+            f"Video '{path}' has {len(images)} frames and {len(mattes)} mattes: delete the mattes and render the video again."
+        )
     scenery = find_scenery(images)
     if scenery is None:
         return None
     picker = Picker(None, fixed_parts(images, scenery.key))
     found = [scenery.keyed(image) for image in images]
     rough = np.stack([picker.pick(matte, HOLES) for matte, _ in found])
-    return Scene(pack, images, covers, scenery.image, rough, np.stack([dark for _, dark in found]))
+    return Scene(pack, images, mattes, scenery.image, rough, np.stack([dark for _, dark in found]))
 
 
 def scenes_in(folder: Path) -> Iterator[Scene]:
-    """The usable videos of a folder. Raises UserError if there are none."""
+    """Yield the videos of a folder that can be trained on. Raises UserError if there are none."""
     count = 0
-    for path, filmed in rendered_clips_in(folder):
-        scene = scene_of(path, filmed.pack)
+    for path, rendered in rendered_clips_in(folder):
+        scene = scene_of(path, rendered.pack)
         if scene is None:
-            log.info("%s is left out: it is not taken for open scenery", path.name)
+            log.info("%s is left out: a capture would not use the network for it", path.name)
             continue
         count += 1
         yield scene
@@ -82,91 +87,95 @@ def scenes_in(folder: Path) -> Iterator[Scene]:
 
 
 class Examples:
-    """Batches of changed cut-outs; every choice comes from the seed."""
+    """Batches of crops, changed at random. All choices come from the seed."""
 
     def __init__(self, scenes: Sequence[Scene], seed: int) -> None:
         self.scenes, self.rng = scenes, np.random.default_rng(seed)
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """What the network sees, (B, CHANNELS, SIDE, SIDE), and the covers, (B, SIDE, SIDE), 0..1."""
+        """The network's inputs (B, CHANNELS, SIDE, SIDE), and the true mattes (B, SIDE, SIDE), 0..1."""
         pairs: list[tuple[Pixels, Pixels]] = []
         while len(pairs) < size:
-            pair = self._example(*self._any())
+            pair = self._make_example(*self._random_frame())
             if pair is not None:
                 pairs.append(pair)
-        seen, covers = (np.ascontiguousarray(np.stack(part), np.float32) for part in zip(*pairs, strict=True))
-        return torch.from_numpy(seen).contiguous(memory_format=torch.channels_last), torch.from_numpy(covers)
+        inputs, mattes = (np.ascontiguousarray(np.stack(part), np.float32) for part in zip(*pairs, strict=True))
+        return torch.from_numpy(inputs).contiguous(memory_format=torch.channels_last), torch.from_numpy(mattes)
 
-    def _any(self) -> tuple[Scene, int]:
+    def _random_frame(self) -> tuple[Scene, int]:
         scene = self.scenes[int(self.rng.integers(len(self.scenes)))]
         return scene, int(self.rng.integers(len(scene.images)))
 
-    def _example(self, scene: Scene, frame: int) -> tuple[Pixels, Pixels] | None:
+    def _make_example(self, scene: Scene, frame: int) -> tuple[Pixels, Pixels] | None:
+        """The inputs (CHANNELS, SIDE, SIDE) and the matte (SIDE, SIDE) of a frame, changed at random; None if it shows nothing."""
         rng, rough, dark = self.rng, scene.rough[frame], scene.dark[frame]
-        around = square_around(rough, dark) if rng.random() < 0.8 else square_around(scene.covers[frame], dark)
+        around = square_around(rough, dark) if rng.random() < 0.8 else square_around(scene.mattes[frame], dark)
         if around is None:
             return None
-        square = _jittered(around, rng)
-        cover = cut(scene.covers[frame], square) / 255
-        seen = inputs_of(scene.images[frame], scene.behind, rough, dark, square).transpose(1, 2, 0)
-        image, behind, rough, shade = np.split(seen, (3, 6, 7), axis=2)
-        alpha = cover[..., None]
+        square = _jitter_square(around, rng)
+        matte = cut(scene.mattes[frame], square) / 255
+        inputs = inputs_of(scene.images[frame], scene.behind, rough, dark, square).transpose(1, 2, 0)
+        image, behind, rough, shade = np.split(inputs, (3, 6, 7), axis=2)
+        alpha = matte[..., None]
         if rng.random() < GHOSTS:
-            behind = self._haunted(behind, scene, square)
+            behind = self._add_ghost(behind, scene, square)
         if rng.random() < 0.35:
-            image, behind, hidden = self._joined(image, behind, alpha)
-            rough, shade = rough * hidden, shade * hidden
-        image = _repainted(image, alpha, rng)
-        image, behind = _relit(image, behind, alpha, rng)
-        image = _degraded(image, rng)
+            image, behind, free = self._add_other_subject(image, behind, alpha)
+            rough, shade = rough * free, shade * free
+        image = _repaint_subject(image, alpha, rng)
+        image, behind = _relight(image, behind, alpha, rng)
+        image = _degrade_image(image, rng)
         if rng.random() < ROUGHER:
-            rough = _torn(cover if rng.random() < 0.5 else rough[..., 0], rng)[..., None]
+            rough = _damage_matte(matte if rng.random() < 0.5 else rough[..., 0], rng)[..., None]
         if rng.random() < LOST_SHADOW:
             shade = np.zeros_like(shade)
-        seen = np.concatenate([image, behind, rough, shade], axis=2)
+        inputs = np.concatenate([image, behind, rough, shade], axis=2)
         if rng.random() < 0.5:
-            seen, cover = seen[:, ::-1], cover[:, ::-1]
-        return seen.transpose(2, 0, 1), cover
+            inputs, matte = inputs[:, ::-1], matte[:, ::-1]
+        return inputs.transpose(2, 0, 1), matte
 
-    def _haunted(self, behind: Pixels, scene: Scene, square: Square) -> Pixels:
-        """Parts of the subject have become part of what is behind it, as one that stands still does."""
+    def _add_ghost(self, behind: Pixels, scene: Scene, square: Square) -> Pixels:
+        """Put parts of the subject into the background image, where a subject that stands still is found."""
         rng, frame = self.rng, int(self.rng.integers(len(scene.images)))
-        ghost = cut(scene.covers[frame], square)[..., None] / 255
-        ghost = ghost * (_clouds(rng) > rng.uniform(-0.6, 0.6))
+        ghost = cut(scene.mattes[frame], square)[..., None] / 255
+        ghost = ghost * (_cloud_noise(rng) > rng.uniform(-0.6, 0.6))
         return behind * (1 - ghost) + cut(scene.images[frame], square, cv2.BORDER_REPLICATE) / 255 * ghost
 
-    def _joined(self, image: Pixels, behind: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels, Pixels]:
-        """Something else behind the subject: passing by, or, more often, always there. -> also (.., 1) where it does not cover."""
+    def _add_other_subject(self, image: Pixels, behind: Pixels, alpha: Pixels) -> tuple[Pixels, Pixels, Pixels]:
+        """Put another subject behind this one: into the image, and more often than not into the background image too.
+
+        Also returns (SIDE, SIDE, 1), 1 where the other one does not show.
+        """
         rng = self.rng
-        scene, frame = self._any()
-        box = mask_box(scene.covers[frame] >= 128)
+        scene, frame = self._random_frame()
+        box = mask_box(scene.mattes[frame] >= 128)
         if box is None:
             return image, behind, np.ones_like(alpha)
         side = max(box[2] - box[0], box[3] - box[1]) * rng.uniform(1.0, 3.5)
         shift = rng.uniform(-0.1, 1.1, 2) * side
         square = (box[0] + box[2]) / 2 - shift[0], (box[1] + box[3]) / 2 - shift[1], side
-        other = cut(scene.covers[frame], square)[..., None] / 255
-        paint = _mixed(cut(scene.images[frame], square, cv2.BORDER_REPLICATE) / 255, 0.3, rng)
+        other = cut(scene.mattes[frame], square)[..., None] / 255
+        paint = _mix_channels(cut(scene.images[frame], square, cv2.BORDER_REPLICATE) / 255, 0.3, rng)
         if rng.random() < 0.6:
             behind = behind * (1 - other) + paint * other
         shown = other * (1 - alpha)
         return image * (1 - shown) + paint * shown, behind, 1 - shown
 
 
-def _jittered(square: Square, rng: np.random.Generator) -> Square:
+def _jitter_square(square: Square, rng: np.random.Generator) -> Square:
     left, top, side = square
     zoom, shift = rng.uniform(0.8, 1.5), rng.normal(0, 0.06, 2) * side
     margin = side * (zoom - 1) / 2
     return left - margin + shift[0], top - margin + shift[1], side * zoom
 
 
-def _mixed(image: Pixels, much: float, rng: np.random.Generator) -> Pixels:
+def _mix_channels(image: Pixels, much: float, rng: np.random.Generator) -> Pixels:
     mix = (np.eye(3) + rng.normal(0, much, (3, 3))).astype(np.float32)
     return np.clip(image @ mix, 0, 1)
 
 
-def _clouds(rng: np.random.Generator) -> Pixels:
-    """(SIDE, SIDE, 1) noise of several scales, -1 to 1."""
+def _cloud_noise(rng: np.random.Generator) -> Pixels:
+    """Noise of several scales, (SIDE, SIDE, 1), -1 to 1."""
     total = np.zeros((SIDE, SIDE), np.float32)
     for cells in (4, 12, 40, 96):
         noise = rng.normal(size=(cells, cells)).astype(np.float32)
@@ -174,20 +183,20 @@ def _clouds(rng: np.random.Generator) -> Pixels:
     return (total / (np.abs(total).max() + 1e-6))[..., None]
 
 
-def _repainted(image: Pixels, alpha: Pixels, rng: np.random.Generator) -> Pixels:
-    """The subject in other colours, at times patterned."""
+def _repaint_subject(image: Pixels, alpha: Pixels, rng: np.random.Generator) -> Pixels:
+    """Give the subject other colours, at times a pattern."""
     if rng.random() >= 0.6:
         return image
-    paint = _mixed(image, 0.25, rng) ** np.float32(rng.uniform(0.6, 1.6))
+    paint = _mix_channels(image, 0.25, rng) ** np.float32(rng.uniform(0.6, 1.6))
     if rng.random() < 0.3:
-        paint = np.clip(paint + 0.18 * _clouds(rng) * rng.normal(size=3), 0, 1)
+        paint = np.clip(paint + 0.18 * _cloud_noise(rng) * rng.normal(size=3), 0, 1)
     return image * (1 - alpha) + paint * alpha
 
 
-def _relit(image: Pixels, behind: Pixels, alpha: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Another ground, at times with a texture that `behind` does not know; and another camera's colours."""
+def _relight(image: Pixels, behind: Pixels, alpha: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    """Change the background, at times by a texture that `behind` lacks, and the camera's gamma and gain."""
     if rng.random() < 0.6:
-        texture = 1 + rng.uniform(0, 0.5) * _clouds(rng) * (rng.normal(size=3) * 0.3 + 1)
+        texture = 1 + rng.uniform(0, 0.5) * _cloud_noise(rng) * (rng.normal(size=3) * 0.3 + 1)
         tint = rng.uniform(0.6, 1.4, 3)
         image = np.clip(image * (1 - alpha) * texture * tint + image * alpha, 0, 1)
         behind = np.clip(behind * (texture if rng.random() < 0.5 else 1) * tint, 0, 1)
@@ -197,8 +206,8 @@ def _relit(image: Pixels, behind: Pixels, alpha: Pixels, rng: np.random.Generato
     return image.astype(np.float32), behind.astype(np.float32)
 
 
-def _degraded(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Softness, noise and compression."""
+def _degrade_image(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Add blur, noise and compression."""
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
     image = np.clip(image + rng.normal(0, rng.uniform(0, 0.03), image.shape), 0, 1).astype(np.float32)
@@ -208,12 +217,12 @@ def _degraded(image: Pixels, rng: np.random.Generator) -> Pixels:
     return image
 
 
-def _torn(cover: Pixels, rng: np.random.Generator) -> Pixels:
-    """A matte (SIDE, SIDE) that is too thin or wide, shifted, with holes and patches."""
+def _damage_matte(matte: Pixels, rng: np.random.Generator) -> Pixels:
+    """Make a matte (SIDE, SIDE) thinner or wider, shift it, and add holes and patches."""
     width = 2 * int(rng.integers(1, 5)) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    result = (cv2.erode if rng.random() < 0.5 else cv2.dilate)(np.ascontiguousarray(cover, np.float32), kernel)
-    rows, columns = np.nonzero(cover > 0.5)
+    result = (cv2.erode if rng.random() < 0.5 else cv2.dilate)(np.ascontiguousarray(matte, np.float32), kernel)
+    rows, columns = np.nonzero(matte > 0.5)
     for _ in range(int(rng.integers(0, 5)) if len(rows) else 0):
         place = int(rng.integers(len(rows)))
         axes = (int(rng.integers(4, 28)), int(rng.integers(4, 28)))
@@ -223,18 +232,18 @@ def _torn(cover: Pixels, rng: np.random.Generator) -> Pixels:
     return cv2.warpAffine(result, motion, (SIDE, SIDE))
 
 
-def loss_of(logits: Tensor, covers: Tensor) -> Tensor:
-    """Cross entropy, and one minus the Dice coefficient of every image."""
+def loss_of(logits: Tensor, mattes: Tensor) -> Tensor:
+    """Cross entropy plus one minus the mean Dice coefficient. logits, mattes: (B, SIDE, SIDE)."""
     shares = logits.sigmoid()
-    dice = (2 * (shares * covers).sum((1, 2)) + 1) / (shares.sum((1, 2)) + covers.sum((1, 2)) + 1)
-    return F.binary_cross_entropy_with_logits(logits, covers) + (1 - dice).mean()
+    dice = (2 * (shares * mattes).sum((1, 2)) + 1) / (shares.sum((1, 2)) + mattes.sum((1, 2)) + 1)
+    return F.binary_cross_entropy_with_logits(logits, mattes) + (1 - dice).mean()
 
 
 def train_cutout(folder: Path, out: Path, minutes: float, batch: int = 12, seed: int = 0, start: Path | None = None) -> Path:
-    """Train on the videos of `folder` for so long, on the CPU, and write the network in half precision to `out`; from the weights
-    of `start` if there are any.
+    """Train on the videos of a folder for some minutes, on the CPU, and write the network in half precision to `out`.
 
-    Raises UserError for a budget or a batch of nothing, an `out` that is a folder, and what `scenes_in` and `load_cutout` raise.
+    start: weights to start from instead of random ones. Raises UserError if the budget or the batch is not above zero, if `out` is a
+    folder, and as `scenes_in` and `load_cutout` do.
     """
     if not 0 < minutes < math.inf or batch < 1:
         raise UserError(
@@ -242,7 +251,7 @@ def train_cutout(folder: Path, out: Path, minutes: float, batch: int = 12, seed:
         )
     if out.is_dir():
         raise UserError(f"'{out}' is a folder: name a file in it, such as cutout.safetensors.")
-    out.parent.mkdir(parents=True, exist_ok=True)  # now: at the end it would cost the training
+    out.parent.mkdir(parents=True, exist_ok=True)  # before the training, which an error afterwards would lose
     torch.manual_seed(seed)
     network = (load_cutout(start) if start else Cutout().to(memory_format=torch.channels_last)).train()
     scenes = list(scenes_in(folder))
@@ -252,8 +261,8 @@ def train_cutout(folder: Path, out: Path, minutes: float, batch: int = 12, seed:
     while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + np.cos(np.pi * share))
-        seen, covers = examples.batch(batch)
-        loss = loss_of(network(seen), covers)
+        inputs, mattes = examples.batch(batch)
+        loss = loss_of(network(inputs), mattes)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -275,7 +284,7 @@ def train_cutout(folder: Path, out: Path, minutes: float, batch: int = 12, seed:
 
 
 def save_cutout(network: Cutout, card: dict[str, object], out: Path) -> Path:
-    """Write it in half precision, with the card inside."""
+    """Write the network in half precision, with the card inside."""
     state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
     save_file({key: value.contiguous() for key, value in state.items()}, out, {"card": json.dumps(card)})
     return out

@@ -1,4 +1,4 @@
-"""One table of what each part of the method is worth: runs that differ in one part alone."""
+"""Compares runs that differ in one part of the method, to see what the part is worth."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ def compare(
     plan: TrainingPlan, packs: Sequence[Pack], splits: Path | None, encoder: str, folder: Path, parts: Sequence[str],
     start: str | None = None,
 ) -> Iterator[dict[str, float | str]]:  # fmt: skip
-    """Train by `plan` with everything, then without each of `parts`, each in its own folder (finished ones are not trained
-    again), and measure on the validation clips: rows of metrics.summarise with `without`. With `start`, a model, every run
-    goes on from its weights, as far as the part leaves layers to hold them."""
+    """Train by a plan with all parts, then without each of `parts`, and measure the validation clips. Yields a row per run.
+
+    Every run has a folder of its own in `folder`; a finished one is not trained again. start: a model that every run starts from, as far
+    as the layers fit without the part. A row has `without` and the figures of metrics.summarise.
+    """
     split = split_packs(packs, splits)
     for part in ("", *parts):
         without = (part,) if part else ()

@@ -1,4 +1,4 @@
-"""Processes that train one model together, as torchrun starts them; or this process alone."""
+"""Trains one model in several processes, as torchrun starts them, or in this process alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Meet the other processes, if torchrun started this one, and part at the end."""
+    """Join the process group if torchrun started this process, and leave it at the end."""
     if "RANK" not in os.environ:
         yield
         return
@@ -28,17 +28,19 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def rank() -> int:
+    """This process's number; 0 writes the files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count() -> int:
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def average(network: nn.Module, number: float) -> float:
-    """Replace every gradient by its mean over the processes, in one exchange; -> the mean of `number`.
+    """Replace all gradients by their means over the processes, in one exchange, and return the mean of `number`.
 
-    A gradient that this process has not got counts as zero.
+    A gradient that a process lacks counts as zero.
     """
     if count() == 1:
         return number
@@ -53,7 +55,7 @@ def average(network: nn.Module, number: float) -> float:
 
 
 def all_gather(value: object) -> list[Any]:
-    """The value of every process, by rank."""
+    """Collect a value from every process, in the order of their ranks."""
     if count() == 1:
         return [value]
     values: list[Any] = [None] * count()

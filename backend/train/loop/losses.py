@@ -1,4 +1,4 @@
-"""What a training step minimises (docs/network.md, Training and the data set's layout), over a padded batch of samples."""
+"""The losses of a training step, over a padded batch of samples (docs/network.md, Training and the data set's layout)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from ...model.network import Video2Pose2Rot
 from ..samples.samples import Sample
 
 WEIGHTS = {"position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 2.0, "travel": 4.0}
-STILL = 1e-3  # body units a frame: below it a step's length is as good as zero, and its gradient bounded
+STILL = 1e-3  # body units per frame: shorter steps count as zero, which bounds the gradient of their length
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """image (B, T, S, C); position (B, T, K, 3); turns (B, T, K, 3, 3) local; uv (B, T, K, 2); weight (B, 1, K) over joints,
-    rotates (B, 1, K) those with a rotation of their own."""
+    """B samples, padded to K joints.
+
+    image: (B, T, S, C) tokens. position: (B, T, K, 3). rotations: (B, T, K, 3, 3), local. uv: (B, T, K, 2).
+    weight: (B, 1, K), 0 for padding. rotates: (B, 1, K), 0 also for joints without a rotation of their own.
+    """
 
     inputs: NetworkInputs
     image: Tensor
@@ -34,7 +37,7 @@ class Batch:
 
 
 def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int = 1) -> Batch:
-    """Pad to the rig with most joints; pairs: how many of the samples' reference pairs the network sees."""
+    """Pad the samples to the rig with most joints. pairs: number of each sample's reference pairs that the network gets."""
     tokens = torch.stack([sample.tokens for sample in samples]).to(device, torch.float32)
     inputs = collate([s.body for s in samples], [s.pairs for s in samples], tokens[:, 0])
     inputs = replace(inputs, position=inputs.position[:, :pairs], rot6d=inputs.rot6d[:, :pairs])
@@ -57,9 +60,12 @@ def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int =
 def losses(
     model: Video2Pose2Rot, batch: Batch, predicted: Tensor, cut: bool = False, geodesic: bool = False
 ) -> dict[str, Tensor]:
-    """The terms of WEIGHTS, unweighted. predicted (B,) bool: whose second stage reads predicted positions (mixed poses);
-    the others read the true ones with a little noise. Gradients flow through both stages, unless they are cut between them.
-    geodesic: rotations are judged by the angle between them, in radians, instead of entry by entry."""
+    """The losses by name, before they are weighted by WEIGHTS.
+
+    predicted: (B,) bool, the samples whose stage 2 reads predicted positions; the others read the true ones with a little noise.
+    cut: no gradient flows from stage 2 into stage 1. geodesic: the rotation loss is the angle in radians instead of the difference of
+    the matrices' entries.
+    """
     with torch.autocast(batch.image.device.type, torch.bfloat16):
         position, uv = model.video2pos(batch.image, batch.inputs)
         noisy = batch.position + torch.randn_like(batch.position) * 0.02
@@ -67,13 +73,13 @@ def losses(
         rot6d = model.pos2rot(entry, batch.inputs)
     rotations = rot6d_to_matrix(rot6d.float())
     weight, rotates = batch.weight, batch.rotates
-    apart = geodesic_angle(rotations, batch.rotations) if geodesic else _huber(rotations - batch.rotations, 0.3).sum(-1)
-    chained = _chained(rotations, batch)
+    error = geodesic_angle(rotations, batch.rotations) if geodesic else _huber(rotations - batch.rotations, 0.3).sum(-1)
+    chained = _chained_positions(rotations, batch)
     terms = {
         "position": _mean(_huber(position - batch.position, 0.1), weight),
         "speed": _mean(_huber(position.diff(dim=1) - batch.position.diff(dim=1), 0.1), weight),
-        "rotation": _mean(apart, rotates),
-        "root": _mean(apart[:, :, :1], rotates[:, :, :1]),
+        "rotation": _mean(error, rotates),
+        "root": _mean(error[:, :, :1], rotates[:, :, :1]),
         "turning": _mean(_huber(rotations.diff(dim=1) - batch.rotations.diff(dim=1), 0.3).sum(-1), rotates),
         "chain": _mean(_huber(chained - batch.position, 0.1), weight),
         "travel": _mean((travel(chained) - travel(batch.position)).abs(), weight[:, 0]),
@@ -84,14 +90,14 @@ def losses(
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
+    """The weighted sum of the losses."""
     return torch.stack([WEIGHTS[key] * value for key, value in terms.items()]).sum()
 
 
-def _chained(rotations: Tensor, batch: Batch) -> Tensor:
-    """Positions by forward kinematics of the predicted rotations and the true bones.
+def _chained_positions(rotations: Tensor, batch: Batch) -> Tensor:
+    """Positions (B, T, K, 3) by forward kinematics of the predicted rotations with the true bones, so that only rotations count.
 
-    A bone is the true step from parent to joint in the parent's true axes: the rest offset where bones keep their length,
-    and what it has become where a joint translates or stretches, so that only rotations are judged.
+    A true bone is the true offset from the parent in the parent's true axes: the rest offset, or another one where a joint translates.
     """
     graph = batch.inputs.graph
     true = local_to_global(graph.parents, batch.rotations)
@@ -102,10 +108,10 @@ def _chained(rotations: Tensor, batch: Batch) -> Tensor:
 
 
 def travel(heads: Tensor) -> Tensor:
-    """(B, T, K, 3) -> (B, K) mean length of a joint's steps.
+    """Heads (B, T, K, 3) -> (B, K) the mean distance that a joint travels from frame to frame.
 
-    The other terms are least where the network, in doubt of where a limb goes, leaves it between the possible places: this one
-    asks that it goes as far as the true one, wherever it is.
+    When the network is unsure where a limb goes, the other losses are least if the limb stays between the possible places. This one asks
+    it to travel as far as the true limb.
     """
     return (heads.diff(dim=1).square().sum(-1) + STILL**2).sqrt().mean(1)
 

@@ -1,4 +1,4 @@
-"""Where and with what a model was trained, for the card inside its file."""
+"""Describes where and with what a model was trained, for the card inside its file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def provenance(device: torch.device) -> dict[str, object]:
-    """Date (UTC), torch, hardware, and the commit of the code; "unknown" where the code is no repository."""
+    """Date (UTC), torch, hardware, and the commit of the code, or "unknown" outside a repository."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "date": datetime.now(UTC).date().isoformat(), "torch": torch.__version__, "commit": _commit(),
@@ -20,7 +20,7 @@ def provenance(device: torch.device) -> dict[str, object]:
 
 
 def _commit() -> str:
-    """The commit, with a + if files differ from it."""
+    """The commit, with a + if files were changed since."""
     try:
         commit, changes = (
             subprocess.run(

@@ -1,4 +1,4 @@
-"""The training loop: a pool of samples that keeps being renewed, a schedule over the budget, checkpoints, curves."""
+"""The training loop: a pool of samples that is renewed step by step, a schedule over the budget, checkpoints, curves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from . import distributed
 from .curves import draw_curves
 from .losses import batch_of, losses, total
 from .provenance import provenance
-from .validation import Watch
+from .validation import HeldOutWindows
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,19 @@ PAIR_COUNTS = (1, 1, 1, 1, 2, 3)  # reference pairs that a step shows
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a run goes. minutes, steps: the budget, whichever is spent first; it drives the learning rate and the mixed-pose
-    schedule, and a resumed run keeps what it has spent. pool: samples made before the first step and kept; fresh: how many of
-    them a step replaces, on average (a small machine learns more from samples seen again than from waiting for new ones);
-    mixed: share of the budget until stage 2 sees predicted positions alone (docs/network.md, Training and the data set's layout); average: of the weights, per
-    step; watched: windows of each held-out set that the curves are measured on; varied, creatures, stirred: shares of the
-    samples (samples.Recipe); geodesic: the rotation loss is the angle; without: parts of the method that are left out
-    (ablations.py)."""
+    """The settings of a run. Raises UserError if it has no end, or for an unknown part in `without`.
+
+    minutes, steps: the budget; the run ends at the first of both limits. The learning rate and the mixed poses follow it, and a resumed
+    run continues where it stopped.
+    batch: windows of a step. frames: of a window. rate: peak learning rate. decay: weight decay of matrices.
+    pool: samples made before the first step and kept. fresh: number of them that a step replaces, on average. A small machine learns more
+    from samples that it has seen before than it would while waiting for new ones.
+    mixed: share of the budget after which stage 2 reads predicted positions alone (docs/network.md, Training and the data set's layout).
+    average: share of the averaged weights that a step keeps.
+    held_out: windows of each held-out set that the curves are measured on.
+    varied, creatures, stirred: shares of the samples (samples.Recipe). geodesic: the rotation loss is the angle between rotations.
+    without: parts of the method that are left out (ablations).
+    """
 
     minutes: float = math.inf
     steps: float = math.inf
@@ -63,7 +69,7 @@ class TrainingPlan:
     average: float = 0.998
     seed: int = 0
     workers: int = 1
-    watched: int = 32
+    held_out: int = 32
     save_every: float = 120.0
     varied: float = 0.5
     creatures: float = 0.25
@@ -87,10 +93,11 @@ class TrainingPlan:
 
 
 class Run:
-    """One training run on rig packs, or on the public release's data set, in a folder: `last.pt` to resume from, `model.safetensors` to use, `log.jsonl` and `curves.png` to read.
+    """A training run on rig packs, or on the public release's data set, in a folder.
 
-    held: names of sets -> packs of clips that are never trained on, measured at every checkpoint.
-    Under torchrun every process makes one Run in the same folder; each draws its own samples, the first one writes.
+    The folder gets `last.pt` to resume from, `model.safetensors` to use, `log.jsonl` and `curves.png` to read.
+    held: packs that are not trained on, by the name of the set, measured at every checkpoint. start: a model to start from.
+    Under torchrun each process makes a Run in the same folder and draws its own samples; the first one writes.
     """
 
     def __init__(
@@ -103,64 +110,64 @@ class Run:
         torch.manual_seed(plan.seed)
         self.network = Video2Pose2Rot(plan.config).to(self.device).train()
         if start is not None:
-            self.network.load_state_dict(self._kept(start))
+            self.network.load_state_dict(self._start_weights(start))
         self.average = Video2Pose2Rot(plan.config).to(self.device).eval()
         self.average.load_state_dict(self.network.state_dict())
         self.optimisers = _optimisers(self.network, plan)
-        # every process starts from the same weights, then draws its own samples and noise
+        # all processes start from the same weights, and draw their own samples and noise
         self.rng = np.random.default_rng([plan.seed, distributed.rank()])
         torch.manual_seed(plan.seed + 1 + distributed.rank())
         self.step, self.spent = 0, 0.0
         self.pool: list[int] = []  # numbers of the samples in the pool
-        self.drawn = 0  # samples made so far
+        self.made = 0  # samples made so far
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
-    def _kept(self, start: str) -> dict[str, Tensor]:
-        """The weights to go on from; those of layers that a part left out changes stay random.
+    def _start_weights(self, start: str) -> dict[str, Tensor]:
+        """The weights of the model `start`. Layers that have another shape without the parts left out keep their random weights.
 
-        Raises UserError if the network in `start` differs in more than that.
+        Raises UserError if its network differs in more than these parts.
         """
         network = load_network(start, self.device)
         if ablations.config_without(network.config, self.plan.without) != self.plan.config:
             raise UserError(
-                f"The network in '{start}' has other sizes or parts than the one to train: start from one that was trained alike."
+                f"The network in '{start}' has other sizes or parts than the one to train: start from a model of the same config."
             )
-        begun, own = network.state_dict(), self.network.state_dict()
-        return {key: begun[key] if key in begun and begun[key].shape == value.shape else value for key, value in own.items()}
+        given, own = network.state_dict(), self.network.state_dict()
+        return {key: given[key] if key in given and given[key].shape == value.shape else value for key, value in own.items()}
 
     def train(self) -> Path:
-        """Train until the budget is spent; -> the model file."""
+        """Train until the budget is spent, and return the model file."""
         if self._finished():
             return self.folder / "model.safetensors"
         source = self._samples()
         samples = [next(source) for _ in range(self.plan.pool)]
         held = self.held if distributed.rank() == 0 else {}
-        watch = Watch(held, self.plan.config, self._encoder, self.plan.frames, self.plan.watched)
+        held_out = HeldOutWindows(held, self.plan.config, self._encoder, self.plan.frames, self.plan.held_out)
         terms: dict[str, list[float]] = {}
-        tick, saved = time.monotonic(), self.spent
+        last, saved = time.monotonic(), self.spent
         while not self._finished():
-            self._renew(samples, source)
+            self._renew_samples(samples, source)
             now = time.monotonic()
-            for key, value in self._step(self._draw(samples), now - tick).items():
+            for key, value in self._update(self._draw_batch(samples), now - last).items():
                 terms.setdefault(key, []).append(value)
-            tick = now
+            last = now
             if self.step % LOG_EVERY == 0:
-                self._log(terms)
+                self._log_losses(terms)
                 terms = {}
             if self.spent - saved > self.plan.save_every:
-                self._checkpoint(watch)
+                self._checkpoint(held_out)
                 saved = self.spent
-        return self._checkpoint(watch)
+        return self._checkpoint(held_out)
 
     def _finished(self) -> bool:
         return self.plan.progress(self.spent, self.step) >= 1
 
     def save(self) -> Path:
-        """Write the checkpoint and the averaged model; each file is replaced whole."""
+        """Write the checkpoint and the averaged model. Either file is replaced at once, so that none is ever incomplete."""
         path = self.folder / "model.safetensors"
-        chance = {"rng": self.rng.bit_generator.state, "torch": torch.get_rng_state(), "pool": self.pool, "drawn": self.drawn}
-        processes = distributed.all_gather(chance)
+        own = {"rng": self.rng.bit_generator.state, "torch": torch.get_rng_state(), "pool": self.pool, "drawn": self.made}
+        processes = distributed.all_gather(own)
         if distributed.rank() > 0:
             return path
         state = {
@@ -174,7 +181,7 @@ class Run:
         return path
 
     def card(self) -> dict[str, object]:
-        """Where the weights come from."""
+        """Where the weights come from: data, effort, machine and plan."""
         plan = {k: v for k, v in asdict(self.plan).items() if k != "config" and v != math.inf}
         effort = {
             "steps": self.step,
@@ -182,47 +189,50 @@ class Run:
             "device": str(self.device),
             "processes": distributed.count(),
         }
-        return {**_extent(self.source), **effort, **provenance(self.device), "plan": plan}
+        return {**_data_size(self.source), **effort, **provenance(self.device), "plan": plan}
 
     def _encoder(self) -> Encoder:
         return Encoder(self.encoder_state, self.device, torch.bfloat16 if self.device.type != "mps" else torch.float32)
 
     def _samples(self) -> Iterator[Sample]:
-        """The samples of the pool, those of a resumed run again, and then new ones for ever."""
+        """The samples of the pool, which a resumed run makes again, and then new ones without end."""
         if not self.pool:
             self.pool = list(range(self.plan.pool))
-            self.drawn = self.plan.pool
+            self.made = self.plan.pool
         seed = self.plan.seed + 7919 * distributed.rank()
-        numbers = _Numbers(tuple(self.pool), self.drawn)
+        numbers = _SampleNumbers(tuple(self.pool), self.made)
         workers = self.plan.workers
         if isinstance(self.source, Release):
-            return _loaded(ReleaseWindows(self.source, self.plan.config, self.plan.frames, seed, numbers), workers)
+            return _load_samples(ReleaseWindows(self.source, self.plan.config, self.plan.frames, seed, numbers), workers)
         encode, device = self._encoder().encode, str(self.device)
         if self.device.type == "cpu" or not workers:
-            return _loaded(Windows(self.source, self.plan.config, encode, self.plan.recipe(), seed, device, numbers), workers)
-        # worker processes cannot share the GPU that this one holds: they draw the images, and the GPU reads them here
-        crops = _loaded(
+            return _load_samples(
+                Windows(self.source, self.plan.config, encode, self.plan.recipe(), seed, device, numbers), workers
+            )
+        # worker processes cannot use the GPU of this one: they draw the images, which are encoded here
+        crops = _load_samples(
             Windows(self.source, self.plan.config, torch.nn.Identity(), self.plan.recipe(), seed, "cpu", numbers), workers
         )
         return (replace(sample, tokens=encode(sample.tokens.to(torch.uint8)).to("cpu", torch.float16)) for sample in crops)
 
-    def _renew(self, samples: list[Sample], source: Iterator[Sample]) -> None:
+    def _renew_samples(self, samples: list[Sample], source: Iterator[Sample]) -> None:
+        """Replace some samples of the pool by new ones."""
         for _ in range(self.rng.poisson(self.plan.fresh)):
-            place = int(self.rng.integers(len(samples)))
-            samples[place], self.pool[place] = next(source), self.drawn
-            self.drawn += 1
+            index = int(self.rng.integers(len(samples)))
+            samples[index], self.pool[index] = next(source), self.made
+            self.made += 1
 
-    def _draw(self, pool: Sequence[Sample]) -> list[Sample]:
-        """A batch of rigs with similar joint counts, so that little is padded."""
+    def _draw_batch(self, pool: Sequence[Sample]) -> list[Sample]:
+        """A batch of rigs with similar numbers of joints, which need little padding."""
         size = self.plan.batch
         some = self.rng.choice(len(pool), min(4 * size, len(pool)), replace=False)
         ordered = sorted((pool[i] for i in some), key=lambda sample: len(sample.body.skeleton))
-        # all processes draw rigs of one size, so that none waits for another
+        # all processes draw rigs of similar size, so that none waits for another
         start = int(np.random.default_rng([self.plan.seed, self.step]).integers(len(ordered) - size + 1))
         return ordered[start : start + size]
 
-    def _step(self, samples: Sequence[Sample], elapsed: float = 0.0) -> dict[str, float]:
-        """One update; elapsed: seconds since the last one began."""
+    def _update(self, samples: Sequence[Sample], elapsed: float = 0.0) -> dict[str, float]:
+        """Make a step and return the losses. elapsed: seconds since the last step began."""
         progress = min(self.plan.progress(self.spent, self.step), 1.0)
         share = min(1.0, (self.step + 1) / WARM_UP) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
         for optimiser in self.optimisers:
@@ -240,34 +250,34 @@ class Run:
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
-        self._blend()
+        self._update_average()
         return {key: value.item() for key, value in terms.items()}
 
     @torch.no_grad()
-    def _blend(self) -> None:
+    def _update_average(self) -> None:
+        # at first the average follows the weights more closely, or it would hold the random ones for long
         keep = min(self.plan.average, (1 + self.step) / (10 + self.step))
         for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
             slow.lerp_(fast, 1 - keep)
 
-    def _checkpoint(self, watch: Watch) -> Path:
+    def _checkpoint(self, held_out: HeldOutWindows) -> Path:
         path = self.save()
         if distributed.rank() == 0:
-            self._write(
-                {"step": self.step, "seconds": round(self.spent, 1), "watch": watch.measure(self.average, self.plan.without)}
-            )
+            figures = held_out.measure(self.average, self.plan.without)
+            self._append_log({"step": self.step, "seconds": round(self.spent, 1), "watch": figures})
             draw_curves(self.folder / "log.jsonl", self.folder / "curves.png")
         return path
 
-    def _log(self, terms: dict[str, list[float]]) -> None:
+    def _log_losses(self, terms: dict[str, list[float]]) -> None:
         if distributed.rank() > 0:
             return
         means = {key: float(np.mean(values)) for key, values in terms.items()}
         speed = self.step * self.plan.batch * distributed.count() / max(self.spent, 1e-9)
-        self._write({"step": self.step, "seconds": round(self.spent, 1), "samples_per_second": round(speed, 2), **means})
+        self._append_log({"step": self.step, "seconds": round(self.spent, 1), "samples_per_second": round(speed, 2), **means})
         shown = "  ".join(f"{key} {value:.4f}" for key, value in means.items())
         log.info("step %d, %.1f min, %.1f samples/s: %s", self.step, self.spent / 60, speed, shown)
 
-    def _write(self, line: dict[str, object]) -> None:
+    def _append_log(self, line: dict[str, object]) -> None:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -278,33 +288,33 @@ class Run:
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
-        for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(kept)
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         self.step, self.spent = state["step"], state["spent"]
-        if len(state["processes"]) != distributed.count():  # other processes than then: other samples, from where they stopped
-            self.drawn = max(chance["drawn"] for chance in state["processes"]) + self.plan.pool
-            self.pool = list(range(self.drawn - self.plan.pool, self.drawn))
+        if len(state["processes"]) != distributed.count():  # another number of processes: a new pool, of samples not made before
+            self.made = max(process["drawn"] for process in state["processes"]) + self.plan.pool
+            self.pool = list(range(self.made - self.plan.pool, self.made))
             return
-        chance = state["processes"][distributed.rank()]
-        self.rng.bit_generator.state = chance["rng"]
-        torch.set_rng_state(chance["torch"].cpu())
-        self.pool, self.drawn = list(chance["pool"]), chance["drawn"]
+        own = state["processes"][distributed.rank()]
+        self.rng.bit_generator.state = own["rng"]
+        torch.set_rng_state(own["torch"].cpu())
+        self.pool, self.made = list(own["pool"]), own["drawn"]
 
 
-def _loaded(windows: IterableDataset[Sample], workers: int) -> Iterator[Sample]:
+def _load_samples(windows: IterableDataset[Sample], workers: int) -> Iterator[Sample]:
     return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
 
 
-def _extent(source: Sequence[Pack] | Release) -> dict[str, object]:
-    """How much there was to learn from, for the card."""
+def _data_size(source: Sequence[Pack] | Release) -> dict[str, object]:
+    """The size of the training data, for the card."""
     if isinstance(source, Release):
         return {"dataset": source.folder.name, "views": len(source.group("train"))}
     return {"rigs": len(source), "clips": sum(len(pack.clips) for pack in source)}
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    """The numbers of a pool, then those from `after` on; can be gone through again by every worker."""
+class _SampleNumbers:
+    """The numbers of a pool, then all numbers from `after` on. Every worker iterates over them anew."""
 
     pool: tuple[int, ...]
     after: int
@@ -314,8 +324,10 @@ class _Numbers:
 
 
 def _optimisers(network: nn.Module, plan: TrainingPlan) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between layers (in 200 steps from one start its losses were 3 to 5 % below AdamW's), AdamW for
-    embeddings, vectors and what has a narrow side."""
+    """Muon for matrices, AdamW for embeddings, vectors and narrow matrices.
+
+    In 200 steps from one start, the losses with Muon were 3 to 5 % below those with AdamW alone.
+    """
     matrices: list[Tensor] = []
     others: list[Tensor] = []
     for name, value in network.named_parameters():

@@ -1,4 +1,4 @@
-"""Held-out windows that a run is measured on as it goes, next to copying the reference pose."""
+"""Measures a run on held-out windows while it trains, and compares it with copying the reference pose."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..packs.rig_packs import Pack
 from ..samples.samples import Recipe, Sample, Windows
 from .losses import Batch, batch_of
 
-SEED = 20_000  # of the windows: the same ones in every run
+SEED = 20_000  # of the windows, so that all runs have the same
 BATCH = 8
 
 
-class Watch:
-    """`count` windows of each of the sets, always the same ones."""
+class HeldOutWindows:
+    """`count` windows of each set of packs, the same in all runs."""
 
     def __init__(
         self, sets: Mapping[str, Sequence[Pack]], config: Config, encoder: Callable[[], Encoder], frames: int, count: int
@@ -32,30 +32,26 @@ class Watch:
         self.windows: dict[str, list[Sample]] = {}
         for name, packs in sets.items():
             if packs:
-                eye = encoder()
-                source = iter(Windows(packs, config, eye.encode, Recipe(frames), SEED, str(eye.device)))
+                made = encoder()
+                source = iter(Windows(packs, config, made.encode, Recipe(frames), SEED, str(made.device)))
                 self.windows[name] = sorted(islice(source, count), key=lambda sample: len(sample.body.skeleton))
 
     @torch.inference_mode()
     def measure(self, network: Video2Pose2Rot, without: Sequence[str] = ()) -> dict[str, dict[str, float]]:
-        """-> per set: mpjpe_cm, angle_deg, the same for copying (copy_*), and liveness, all over joints that move.
+        """Figures by set: mpjpe_cm, angle_deg, the same for copying (copy_*), and liveness; positions over all joints, angles over those that rotate.
 
-        without: parts of the method that the network does not get to see (ablations.py).
+        without: parts of the method that the network lacks (ablations).
         """
-        return {name: _measured(network, windows, without) for name, windows in self.windows.items()}
+        return {name: _measure_windows(network, windows, without) for name, windows in self.windows.items()}
 
 
-def _measured(network: Video2Pose2Rot, windows: Sequence[Sample], without: Sequence[str]) -> dict[str, float]:
+def _measure_windows(network: Video2Pose2Rot, windows: Sequence[Sample], without: Sequence[str]) -> dict[str, float]:
     device = next(network.parameters()).device
     sums: dict[str, float] = {}
     for start in range(0, len(windows), BATCH):
         batch = batch_of(windows[start : start + BATCH], device)
-        for key, value in _sums(network, batch, inputs_without(batch.inputs, without)).items():
+        for key, value in _sum_errors(network, batch, inputs_without(batch.inputs, without)).items():
             sums[key] = sums.get(key, 0.0) + value.item()
-    return _means(sums)
-
-
-def _means(sums: Mapping[str, float]) -> dict[str, float]:
     joints, turning = sums["joints"], sums["turning"]
     return {
         "mpjpe_cm": CENTIMETRES * sums["distance"] / joints, "copy_mpjpe_cm": CENTIMETRES * sums["copy_distance"] / joints,
@@ -64,19 +60,19 @@ def _means(sums: Mapping[str, float]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _sums(network: Video2Pose2Rot, batch: Batch, shown: NetworkInputs) -> dict[str, Tensor]:
-    """Sums over the batch's frames and joints, with what they are divided by; the network is shown another inputs."""
+def _sum_errors(network: Video2Pose2Rot, batch: Batch, shown: NetworkInputs) -> dict[str, Tensor]:
+    """Sums over the batch's frames and joints, and the counts to divide them by. shown: the inputs that the network gets."""
     inputs = batch.inputs
     position, rot6d = network(batch.image, shown)
     rotations, copied = rot6d_to_matrix(rot6d), rot6d_to_matrix(inputs.rot6d[:, :1]).expand_as(batch.rotations)
-    seen = batch.weight.expand(position.shape[:3])
+    counted = batch.weight.expand(position.shape[:3])
     turning = batch.rotates.expand(position.shape[:3])
     return {
-        "joints": seen.sum(), "turning": turning.sum(),
-        "distance": ((position - batch.position).norm(dim=-1) * seen).sum(),
-        "copy_distance": ((inputs.position[:, :1] - batch.position).norm(dim=-1) * seen).sum(),
+        "joints": counted.sum(), "turning": turning.sum(),
+        "distance": ((position - batch.position).norm(dim=-1) * counted).sum(),
+        "copy_distance": ((inputs.position[:, :1] - batch.position).norm(dim=-1) * counted).sum(),
         "angle": (geodesic_angle(rotations, batch.rotations).rad2deg() * turning).sum(),
         "copy_angle": (geodesic_angle(copied, batch.rotations).rad2deg() * turning).sum(),
-        "travel": (position.diff(dim=1).norm(dim=-1) * seen[:, 1:]).sum(),
-        "true_travel": (batch.position.diff(dim=1).norm(dim=-1) * seen[:, 1:]).sum(),
+        "travel": (position.diff(dim=1).norm(dim=-1) * counted[:, 1:]).sum(),
+        "true_travel": (batch.position.diff(dim=1).norm(dim=-1) * counted[:, 1:]).sum(),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is known of a rendered video: which clip it shows and the camera that saw it. Lies beside the video as JSON. numpy only."""
+"""Describes rendered videos: the clip that a video shows and its camera, in a JSON file beside it, and true mattes. numpy only."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ...errors import NOT_NPZ, UserError
 from ...geometry.camera import Camera
 from ...geometry.rotations import Array
 
-STEEPEST = 0.25  # radians that a camera looks down at most
+STEEPEST = 0.25  # radians: the largest pitch of a camera
 
 
 @dataclass(frozen=True)
 class RenderedClip:
-    """A video of one clip of a pack, one video frame for each frame of the clip unless it was rendered with fewer (`--frames`).
+    """A video of a clip of a pack, frame by frame unless it was rendered with fewer frames (`--frames`).
 
-    fps: frames a second. azimuth, pitch: radians, as in camera.Camera. projection: (3, 4) world axes -> pixels of the video, the
-    axes of a pack's rest matrices, poses and surface. frames: how many. width, height: pixels. look: how it was rendered.
+    fps: frames per second. azimuth, pitch: of the camera, radians (camera.Camera). projection: (3, 4) from world axes, which are those of
+    the pack's rest matrices, poses and surface, to pixels. frames: number of frames. width, height: pixels. look: render settings.
     """
 
     pack: str
@@ -40,7 +40,7 @@ class RenderedClip:
 
     @classmethod
     def by(cls, camera: Camera, pack: str, clip: str, fps: float, frames: int, look: dict[str, float | str]) -> RenderedClip:
-        """The clip as this camera sees it."""
+        """Describe a clip rendered with this camera."""
         rows = tuple(tuple(float(value) for value in row) for row in camera.projection)
         return cls(pack, clip, fps, camera.azimuth, camera.pitch, rows, camera.width, camera.height, frames, look)
 
@@ -50,58 +50,60 @@ class RenderedClip:
         return np.array(self.projection)
 
     def save(self, path: str | Path) -> None:
+        """Write the JSON file."""
         Path(path).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> RenderedClip:
-        """Raises UserError if the file is missing or describes no video."""
+        """Read a JSON file. Raises UserError if it is missing or does not describe a rendered clip."""
         try:
-            filmed = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-            if filmed.matrix.shape != (3, 4):
-                raise ValueError(f"a projection of shape {filmed.matrix.shape}")
+            rendered = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+            if rendered.matrix.shape != (3, 4):
+                raise ValueError(f"a projection of shape {rendered.matrix.shape}")
         except OSError as error:
             raise UserError(f"'{path}' cannot be read ({error.strerror}): render the clip again.") from error
         except (TypeError, ValueError) as error:
             raise UserError(f"'{path}' does not describe a rendered clip ({error}): render it again.") from error
-        return filmed
+        return rendered
 
 
 def seeded_rng(seed: int, pack: str, clip: str) -> np.random.Generator:
-    """Random numbers that depend on the seed and the names alone. The first two uniform draws are the camera's side and pitch."""
+    """A random generator that depends only on the seed and the names. Its first two draws are the camera's (`side_of`)."""
     return np.random.default_rng([seed, zlib.crc32(f"{pack}/{clip}".encode())])
 
 
 def side_of(rng: np.random.Generator) -> tuple[float, float]:
-    """Azimuth and pitch in radians, the first draws from `chance`."""
+    """Draw the camera's azimuth and pitch, radians."""
     return float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(0.0, STEEPEST))
 
 
 def stem_of(pack: str, clip: str) -> str:
-    """The name of the clip's video without its ending. Names that cannot be part of a file's name are told apart by a number."""
+    """The file name of the clip's video, without its ending. Names with characters that files cannot have get a checksum."""
     name = f"{pack}__{clip}"
     plain = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
     return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
 
 
-def save_mattes(video: str | Path, covers: Iterable[NDArray[np.uint8]]) -> None:
-    """The subject's true mattes, (H, W) uint8 for each of the video's frames, beside it."""
-    np.savez_compressed(_mattes_path(video), covers=np.stack(list(covers)))
+def save_mattes(video: str | Path, mattes: Iterable[NDArray[np.uint8]]) -> None:
+    """Write the subject's true mattes beside the video: (height, width) uint8 for each frame."""
+    np.savez_compressed(_mattes_path(video), covers=np.stack(list(mattes)))
 
 
 def has_mattes(video: str | Path) -> bool:
+    """Whether there are true mattes beside the video."""
     return _mattes_path(video).is_file()
 
 
 def load_mattes(video: str | Path) -> NDArray[np.uint8]:
-    """(T, H, W) uint8. Raises UserError if the video was rendered without, or they are damaged."""
+    """Read the true mattes beside a video, (T, height, width) uint8. Raises UserError if there are none, or if they are damaged."""
     path = _mattes_path(video)
     if not path.is_file():
-        raise UserError(f"There are no covers beside '{video}': render it again with --covers.")
+        raise UserError(f"There are no mattes beside '{video}': render it again with --covers.")
     try:
         with np.load(path) as file:
             return file["covers"]
     except (*NOT_NPZ, OSError) as error:
-        raise UserError(f"Covers '{path}' cannot be read ({error}): delete them and render again with --covers.") from error
+        raise UserError(f"Mattes '{path}' cannot be read ({error}): delete them and render again with --covers.") from error
 
 
 def _mattes_path(video: str | Path) -> Path:
@@ -109,11 +111,11 @@ def _mattes_path(video: str | Path) -> Path:
 
 
 def rendered_clips_in(folder: str | Path) -> list[tuple[Path, RenderedClip]]:
-    """Every rendered video of a folder with what is known of it, by name; videos still being written are left out.
+    """All rendered videos of a folder and their descriptions, by name. Unfinished videos have no description and are left out.
 
     Raises UserError if there is none.
     """
     paths = [path for path in sorted(Path(folder).glob("*.mp4")) if path.with_suffix(".json").is_file()]
     if not paths:
-        raise UserError(f"There are no rendered clips in '{folder}': make some with `--command anyrig render`.")
+        raise UserError(f"There are no rendered clips in '{folder}': make some with `build.py dev render`.")
     return [(path, RenderedClip.load(path.with_suffix(".json"))) for path in paths]

@@ -1,4 +1,4 @@
-"""Which clips of which packs are for training, validation and testing."""
+"""Splits the clips of packs into those for training, validation and testing."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from ...errors import UserError
 from .rig_packs import Pack
 
-VALIDATION = 20
+VALIDATION = 20  # clips
 
 
 def split_packs(packs: Sequence[Pack], splits: Path | None, seed: int = 0) -> dict[str, list[Pack]]:
-    """Packs -> the same packs with the clips of one split alone: train, validation, seen, unseen; packs without any are left out.
+    """The packs by split: train, validation, seen, unseen. A pack has only the clips of its split; packs without clips are left out.
 
-    `splits`: a JSON file with the lists seen, unseen, never_train_clips (of {file, clip}) and never_train_files. Without it
-    every clip is for training. Validation clips are drawn from the training clips of packs that have at least four.
-    Raises UserError if the file is missing or names clips that no pack has.
+    splits: a JSON file with the lists seen, unseen, never_train_clips (each of {file, clip}) and never_train_files. Without it, all clips
+    are for training and validation. Validation clips are drawn from the training clips of packs that have at least four.
+    Raises UserError if the file is missing, or names a clip that its pack lacks.
     """
     lists = read_lists(splits) if splits else {"seen": [], "unseen": [], "never_train_clips": [], "never_train_files": []}
     test = {name: {(entry["file"], entry["clip"]) for entry in lists[name]} for name in ("seen", "unseen", "never_train_clips")}
@@ -39,16 +39,17 @@ def split_packs(packs: Sequence[Pack], splits: Path | None, seed: int = 0) -> di
     chosen = np.random.default_rng(seed).choice(len(spare), count, replace=False) if count else []
     validation = {spare[i] for i in chosen}
     parts = {"train": set(train) - validation, "validation": validation, "seen": test["seen"], "unseen": test["unseen"]}
-    return {name: _only(packs, keys) for name, keys in parts.items()}
+    return {name: _with_clips(packs, keys) for name, keys in parts.items()}
 
 
-def _only(packs: Sequence[Pack], keys: set[tuple[str, str]]) -> list[Pack]:
+def _with_clips(packs: Sequence[Pack], keys: set[tuple[str, str]]) -> list[Pack]:
+    """The packs with only the clips whose (pack, clip) is in `keys`."""
     kept = [replace(pack, clips={k: v for k, v in pack.clips.items() if (pack.name, k) in keys}) for pack in packs]
     return [pack for pack in kept if pack.clips]
 
 
 def read_lists(path: Path) -> dict[str, list]:
-    """The lists of a splits file, as `split_packs` describes them. Raises UserError."""
+    """Read the lists of a splits file (see `split_packs`). Raises UserError if it cannot be read or lacks one."""
     try:
         lists = json.loads(path.read_text(encoding="utf-8"))
         return {name: lists[name] for name in ("seen", "unseen", "never_train_clips", "never_train_files")}

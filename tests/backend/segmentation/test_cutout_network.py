@@ -48,7 +48,7 @@ def overlap(left: np.ndarray, right: np.ndarray) -> float:
 def film(
     folder: Path, name: str = "walk", colours: tuple[tuple[float, float, float], ...] = DARK_LEGS, swing: float = 1.0
 ) -> Path:
-    """What `anyrig render --covers` leaves."""
+    """A video and its mattes, as `build.py dev render --covers` writes them."""
     path = folder / f"{name}.mp4"
     masks = outdoor_film(path, swing, colours)
     save_mattes(path, ((mask * 255).round().astype(np.uint8) for mask in masks))
@@ -123,7 +123,7 @@ def test_a_subject_of_the_shadows_colour_is_found(tmp_path: Path) -> None:
 
 def test_examples_are_sound_and_their_seed_decides(tmp_path: Path) -> None:
     scene = scene_of(film(tmp_path), "walker")
-    assert scene is not None and scene.rough.shape == scene.covers.shape == scene.dark.shape
+    assert scene is not None and scene.rough.shape == scene.mattes.shape == scene.dark.shape
     seen, covers = Examples([scene], 3).batch(6)
     assert seen.shape == (6, CHANNELS, SIDE, SIDE) and covers.shape == (6, SIDE, SIDE)
     assert seen.min() >= 0 and seen.max() <= 1.001 and 0 <= covers.min() and covers.max() <= 1
@@ -186,13 +186,13 @@ def test_videos_that_cannot_be_trained_on(tmp_path: Path) -> None:
     covers = path.with_suffix(".covers.npz")
     kept = covers.read_bytes()
     covers.unlink()
-    with pytest.raises(UserError, match=r"no covers beside .*walk\.mp4.*--covers"):
+    with pytest.raises(UserError, match=r"no mattes beside .*walk\.mp4.*--covers"):
         scene_of(path, "walker")
     covers.write_bytes(kept[:100])
     with pytest.raises(UserError, match=r"walk\.covers\.npz' cannot be read .*render again"):
         scene_of(path, "walker")
     save_mattes(path, [np.zeros((4, 4), np.uint8)] * 3)
-    with pytest.raises(UserError, match="24 frames and 3 covers"):
+    with pytest.raises(UserError, match="24 frames and 3 mattes"):
         scene_of(path, "walker")
     covers.write_bytes(kept)
     with pytest.raises(UserError, match="can be trained on"):

@@ -16,7 +16,7 @@ from anyrig.backend.train.creatures.creatures import creature, creatures, write_
 from anyrig.backend.train.creatures.gaits import GAITS, foot_path, gaits_of, phases, step
 from anyrig.backend.train.creatures.naming import STYLES
 from anyrig.backend.train.creatures.plans import PLANS
-from anyrig.backend.train.creatures.score import Score, limited, solve_legs
+from anyrig.backend.train.creatures.score import Score, limit_bends, solve_legs
 from anyrig.backend.train.creatures.skin import skin_of
 from anyrig.backend.train.evaluation.split_leaks import find_leaks, pair_joints
 from anyrig.backend.train.packs.rig_packs import Pack, load_packs
@@ -204,7 +204,7 @@ def test_limits_hold() -> None:
 
 def test_limited_bends() -> None:
     bends = np.array([[0.01, 0, 0], [5.0, 0, 0], [5.0, 0, 0]])
-    held = limited(bends, np.array([1.0, 1.0, np.radians(360)]))
+    held = limit_bends(bends, np.array([1.0, 1.0, np.radians(360)]))
     assert np.allclose(held[0], bends[0], rtol=1e-3) and 0.99 < held[1, 0] <= 1 and held[2, 0] == 5
 
 

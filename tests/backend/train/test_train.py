@@ -160,7 +160,7 @@ def test_a_run_learns_saves_and_resumes(encoder_file: Path, tmp_path: Path, make
 
 def steps(count: int) -> TrainingPlan:
     return TrainingPlan(
-        steps=count, batch=2, frames=3, pool=3, fresh=0.5, workers=0, watched=2, config=TINY, device="cpu", save_every=1e9
+        steps=count, batch=2, frames=3, pool=3, fresh=0.5, workers=0, held_out=2, config=TINY, device="cpu", save_every=1e9
     )
 
 
@@ -254,7 +254,7 @@ def test_two_processes_train_one_model(encoder_file: Path, tmp_path: Path, make_
 AVERAGE = """
 import sys, torch
 from backend.train.loop import distributed
-with distributed.joined(torch.device("cpu")):
+with distributed.process_group(torch.device("cpu")):
     layer = torch.nn.Linear(1, 1, bias=False)
     layer.weight.grad = torch.full((1, 1), 1.0 + 2 * distributed.rank())
     number = distributed.average(layer, 10.0 * distributed.rank())
@@ -280,7 +280,7 @@ def test_a_run_needs_an_end() -> None:
 
 def test_a_step_lowers_the_loss(encoder_file: Path, tmp_path: Path, samples: list[Sample], make_pack: MakePack) -> None:
     run = Run(plan(1.0), [make_pack()], encoder_file, tmp_path)
-    values = [sum(run._step(samples[:2]).values()) for _ in range(40)]
+    values = [sum(run._update(samples[:2]).values()) for _ in range(40)]
     assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5])
 
 
@@ -378,7 +378,7 @@ def test_creatures_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         main(["creatures", "-o", str(folder), "--count", "2", "--seed", "4", "--packs", str(tmp_path), "--splits", str(splits)])
         == 0
     )
-    assert "0 clips come too close" in capsys.readouterr().out  # a clip is no copy of itself
+    assert "0 clips are too similar" in capsys.readouterr().out  # a clip is no copy of itself
 
 
 def test_nothing_to_train_or_measure_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
