@@ -122,7 +122,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
 def _pack_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator[dict]]]:
     """The name of each split, the number of its rows, and the rows, measured on packs."""
     if not options.packs:
-        raise UserError("There is nothing to measure: give rig packs with --packs, or the release's data set with --dataset.")
+        raise UserError("There is nothing to measure on: give rig packs with --packs, or the release's data set with --dataset.")
     packs = load_packs(options.packs)
     model = as_trained(load_model(options.model, pick_device(options.device)))
     parts = split_packs(packs, options.splits)
