@@ -81,7 +81,7 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--positions", help="npz file from --stage video2pose, for --stage pose2rot")
     parser.add_argument("--out", required=True, type=Path, help="npz file to write")
     parser.add_argument("--bvh", type=Path, help="also write the take to this BVH file")
-    parser.set_defaults(run=_capture)
+    parser.set_defaults(run=_run_capture)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
@@ -94,10 +94,10 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", default="", metavar="DIR", help="folder of the weights (default: $ANYRIG_WEIGHTS or the user's data)"
     )
-    parser.set_defaults(run=_weights)
+    parser.set_defaults(run=_run_weights)
 
 
-def _capture(options: argparse.Namespace) -> None:
+def _run_capture(options: argparse.Namespace) -> None:
     check_outputs(options.out, options.bvh)
     rig, poses = _load_rig(options.rig)
     pose = _reference_pose(options.reference, rig, poses)
@@ -119,7 +119,7 @@ def _capture(options: argparse.Namespace) -> None:
         write_bvh(options.bvh, rig, motion)
 
 
-def _weights(options: argparse.Namespace) -> None:
+def _run_weights(options: argparse.Namespace) -> None:
     folder = Folder(options.folder)
     if options.remove:
         print(f"{size_text(folder.remove())} freed in {folder.path}")

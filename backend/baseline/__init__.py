@@ -1,1 +1,1 @@
-"""The method before this one (V1), to compare with."""
+"""Baselines to compare with: the inverse kinematics of V1, and the network written plainly. Left out of the zip."""

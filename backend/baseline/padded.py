@@ -24,6 +24,7 @@ from ..model.layers import (
     split_heads,
 )
 from ..model.network import Pose2Rot, Video2Pose, Video2Pose2Rot, sinusoids
+from ..rig.skeleton import MAX_HOP, UNRELATED
 
 JOINTS = 150
 
@@ -51,7 +52,9 @@ def padded(inputs: NetworkInputs, joints: int = JOINTS) -> NetworkInputs:
     graph = inputs.graph
     index = torch.arange(joints, device=graph.parents.device).expand(len(graph.parents), -1)
     parents = torch.cat([graph.parents, index[:, joints - extra :]], dim=1)
-    grown_graph = SkeletonGraph(grown(graph.relation, 2, 6 * 5 + 4), grown(graph.ancestors, 2), grown(graph.mask), parents)
+    grown_graph = SkeletonGraph(
+        grown(graph.relation, 2, 6 * MAX_HOP + UNRELATED), grown(graph.ancestors, 2), grown(graph.mask), parents
+    )
     return replace(
         inputs, graph=grown_graph, names=grown(inputs.names), offsets=grown(inputs.offsets), position=grown(inputs.position),
         rot6d=grown(inputs.rot6d), static_position=grown(inputs.static_position), static_rotation=grown(inputs.static_rotation),
@@ -226,7 +229,7 @@ def _decode(stage: Pose2Rot, pose: Tensor, rest: Tensor, memory: Tensor, every: 
     return torch.where(inputs.static_rotation[:, None, :, None], inputs.rot6d[:, :1], decoder.head(x))
 
 
-def run(network: Video2Pose2Rot, image: Tensor, inputs: NetworkInputs, joints: int = JOINTS) -> tuple[Tensor, Tensor]:
+def run_both_stages(network: Video2Pose2Rot, image: Tensor, inputs: NetworkInputs, joints: int = JOINTS) -> tuple[Tensor, Tensor]:
     """Run both stages: image tokens (B, T, S, C) -> positions (B, T, J, 3) and local rot6d (B, T, J, 6), padded to `joints`."""
     grown = padded(inputs, joints)
     position = video2pose(network.video2pos, image, grown)

@@ -1,1 +1,1 @@
-"""The generator that turns a video and rigs into motions. May import everything but train and baseline."""
+"""Captures the motion of a video for rigs: the generator that everything calls. May import everything but train and baseline."""

@@ -140,9 +140,9 @@ class IKPrior(nn.Module):
         graph, dtype = inputs.graph, inputs.rot6d.dtype
         with exact(position):
             reference = local_to_global(graph.parents, rot6d_to_matrix(inputs.rot6d[:, :1]))[:, 0]  # (B, J, 3, 3), global
-            global_rotations = anchored_ik(
-                graph.parents, graph.mask, position.detach().to(dtype), inputs.position[:, 0], reference
-            )  # (B, T, J, 3, 3)
+            exact_position = position.detach().to(dtype)
+            # (B, T, J, 3, 3)
+            global_rotations = anchored_ik(graph.parents, graph.mask, exact_position, inputs.position[:, 0], reference)
             return matrix_to_rot6d(global_to_local(graph.parents, global_rotations))
 
     def features(self, prior: Tensor, position: Tensor, inputs: NetworkInputs) -> Tensor:

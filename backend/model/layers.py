@@ -22,6 +22,7 @@ class ExactLinear(nn.Linear):
     """A linear layer outside autocast, for coordinates and rotations: rounding them to half precision would be the largest error."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., n) -> (..., m), in the type of the weights."""
         with exact(x):
             return super().forward(x.to(self.weight.dtype))
 
@@ -30,6 +31,7 @@ class ExactHead(nn.Sequential):
     """Layers outside autocast, as ExactLinear is. The second one is linear."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., n) -> (..., m), in the type of the weights."""
         with exact(x):
             return super().forward(x.to(self[1].weight.dtype))
 
@@ -195,10 +197,9 @@ class TemporalAttention(nn.Module):
         # one block while training: clips are short there, and the gradient of overlapping views is slow
         block = frames if torch.is_grad_enabled() else min(BLOCK, frames)
         count = -(-frames // block)
-        query = torch.arange(block, device=self.temporal_bias.weight.device)[
-            :, None
-        ]  # (L, 1), counted from the block's first frame
-        place = torch.arange(block + 2 * self.radius, device=query.device) - self.radius  # (W,), counted likewise
+        # frames counted from the block's first one
+        query = torch.arange(block, device=self.temporal_bias.weight.device)[:, None]  # (L, 1)
+        place = torch.arange(block + 2 * self.radius, device=query.device) - self.radius  # (W,)
         distance = query - place + self.radius  # (L, W), rows of the table
         # the method adds this bias before it divides the scores by sqrt(d)
         bias = self.temporal_bias(distance.clamp(0, 2 * self.radius)) * width**-0.5  # (L, W, H)
@@ -226,9 +227,8 @@ class TemporalAttention(nn.Module):
 
     def _blocks(self, x: Tensor, count: int, block: int) -> Tensor:
         """(B, J, H, T, d) -> (B J H, M, W, d): the frames that each block attends to, overlapping views of one padded copy."""
-        padded = F.pad(
-            x.flatten(0, 2), (0, 0, self.radius, count * block - x.shape[3] + self.radius)
-        )  # (B J H, M L + 2 radius, d)
+        room = (0, 0, self.radius, count * block - x.shape[3] + self.radius)
+        padded = F.pad(x.flatten(0, 2), room)  # (B J H, M L + 2 radius, d)
         if count == 1:
             return padded[:, None]
         row, frame, one = padded.stride()

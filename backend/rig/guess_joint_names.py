@@ -68,6 +68,7 @@ class _Shape:
 
     @classmethod
     def of(cls, rig: Rig) -> _Shape:
+        """The shape of a rig, with its middle at x = 0."""
         points, tails = rig.heads @ rig.world.T, rig.tails @ rig.world.T
         ends = np.concatenate([points, tails])
         origin = np.array([(points[:, 0].min() + points[:, 0].max()) / 2, 0, ends[:, 2].min()])
@@ -87,6 +88,7 @@ class _Shape:
             waiting += reversed(self.children[joint])
 
     def side_of(self, joint: int) -> str:
+        """The side that the joint and its descendants are on; '' if they are on both, or on the middle plane."""
         across = self.points[list(self.below(joint)), 0] / self.size
         for name, values in (("Left", across), ("Right", -across)):
             if values.min() > -NEAR and values.max() > 1.5 * NEAR and values.mean() > NEAR:
@@ -132,6 +134,7 @@ class _Shape:
 
     @property
     def height(self) -> float:
+        """The height of the highest joint above the ground."""
         return float(self.points[:, 2].max())
 
     def path(self, joint: int) -> list[int]:
@@ -142,6 +145,7 @@ class _Shape:
         return found[::-1]
 
     def trunk_ends(self) -> list[int]:
+        """The joints of the trunk without children in it."""
         trunk = [joint for joint, side in enumerate(self.side) if not side]
         return [joint for joint in trunk if not any(not self.side[child] for child in self.children[joint])]
 

@@ -1,1 +1,1 @@
-"""Training and measuring: rig packs, the loop, evaluate. Left out of the zip."""
+"""Trains and measures models: rig packs, samples, the loop, evaluation, benchmark. Left out of the zip."""

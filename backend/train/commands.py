@@ -39,6 +39,7 @@ from .release_data.dataset_folder import Release
 
 
 def run_train(options: argparse.Namespace) -> None:
+    """Train a model and print its file."""
     # here, because the loop draws its curves with matplotlib, which measuring does not need
     from .loop.distributed import process_group
     from .loop.run import Run, TrainingPlan
@@ -63,11 +64,13 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_cutout(options: argparse.Namespace) -> None:
+    """Train the cut-out network and print its file."""
     torch.set_num_threads(1)
     print(train_cutout(options.footage, options.out, options.budget, options.batch, options.seed, options.start))
 
 
 def run_isnet(options: argparse.Namespace) -> None:
+    """Write ISNet's weights, and print a line per compared image."""
     if options.images and options.expected:
         raise UserError("The tests compare on images made in code: leave out --images or --expected.")
     rows = []
@@ -79,7 +82,8 @@ def run_isnet(options: argparse.Namespace) -> None:
 
 
 def run_ablate(options: argparse.Namespace) -> None:
-    from .loop.compare_ablations import compare
+    """Print a line per run, and write all as ablations.json."""
+    from .loop.compare_ablations import compare_ablations
     from .loop.run import TrainingPlan
 
     torch.set_num_threads(options.threads)
@@ -94,13 +98,14 @@ def run_ablate(options: argparse.Namespace) -> None:
     )
     rows = []
     packs, parts = load_packs(options.packs), options.part or PARTS
-    for row in compare(plan, packs, options.splits, options.encoder, options.out, parts, options.start):
+    for row in compare_ablations(plan, packs, options.splits, options.encoder, options.out, parts, options.start):
         rows.append(row)
         print(f"without {row['without'] or 'nothing':<10} {_format_figures(row)}", flush=True)
     (options.out / "ablations.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
+    """Measure a model, write the rows as JSON after each, and print a summary per split."""
     check_outputs(options.json)
     rows: list[dict] = []
     for split, count, source in _dataset_rows(options) if options.dataset else _pack_rows(options):
@@ -148,6 +153,7 @@ def _dataset_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Itera
 
 
 def run_creatures(options: argparse.Namespace) -> None:
+    """Write creatures, and print those of their clips that are too similar to test clips."""
     write_creatures(options.out, options.count, options.seed, print)
     if options.packs and options.splits:
         found = find_leaks(load_packs(options.out), load_packs(options.packs), options.splits)
@@ -161,6 +167,7 @@ def _format_figures(summary: Mapping[str, object]) -> str:
 
 
 def run_bench(options: argparse.Namespace) -> None:
+    """Time the parts, write the figures as JSON after each, and print a summary."""
     if min(options.frames - 1, options.joints, options.rigs) < 1:
         raise UserError("There is nothing to time: give at least 2 frames, 1 joint and 1 rig.")
     check_outputs(options.json)

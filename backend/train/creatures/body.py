@@ -68,14 +68,17 @@ class Body:
 
     @cached_property
     def parents(self) -> NDArray[np.int32]:
+        """(J,) -1 for the root."""
         return np.array([bone.parent for bone in self.bones], np.int32)
 
     @cached_property
     def heads(self) -> Array:
+        """(J, 3)."""
         return np.stack([bone.head for bone in self.bones])
 
     @cached_property
     def tails(self) -> Array:
+        """(J, 3)."""
         return np.stack([bone.tail for bone in self.bones])
 
     @cached_property
@@ -94,10 +97,12 @@ class Body:
         return float(np.ptp(np.concatenate([self.heads, self.tails]), axis=0).max())
 
     def of(self, *parts: str) -> list[Chain]:
+        """The chains of these parts."""
         return [chain for chain in self.chains if chain.part in parts]
 
     @property
     def legs(self) -> list[Chain]:
+        """The legs that have IK."""
         return [chain for chain in self.of("leg") if chain.first >= 0]
 
 

@@ -162,8 +162,8 @@ def tentacled(rng: Rng) -> Body:
     sketch.grow("head", "head", mantle, [bulb * 1.05, bulb * rng.uniform(0.5, 1.0)], root)
     start = rng.uniform(0, 2 * np.pi)
     for arm in range(arms):
-        turn = start + 2 * np.pi * arm / arms
-        out = np.array([np.cos(turn), np.sin(turn), 0.0])
+        angle = start + 2 * np.pi * arm / arms
+        out = np.array([np.cos(angle), np.sin(angle), 0.0])
         direction, bend = (0.25 * out + [0, 0, -1], 0.5 * out) if jelly else (out + [0, 0, -0.45], [0, 0, 0.6])
         points = curve(middle + out * bulb * 0.75, direction, length, bones, bend)
         sketch.grow("tentacle", "tentacle", points, [thick, 0.3 * thick], root, "", str(arm), arm)

@@ -63,6 +63,7 @@ def _add_jaw(sketch: Sketch, rng: Rng, head: int, start: Array, along: Array, si
 
 
 def add_tail(sketch: Sketch, rng: Rng, parent: int, start: Array, length: float, radius: float, count: int) -> None:
+    """Add a tail of `count` bones, thin or bushy."""
     rise, bend = rng.uniform(-0.6, 0.7), [0, rng.uniform(-0.3, 0.3), rng.uniform(-0.8, 0.9)]
     bushy = rng.uniform(0.9, 1.8) if chance(rng, 0.3) else rng.uniform(0.2, 0.7)
     wide = np.interp(np.linspace(0, 1, count + 1), [0, 0.7, 1], [radius, radius * bushy, radius * min(bushy, 0.3)])

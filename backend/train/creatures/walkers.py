@@ -224,8 +224,8 @@ def _crane(rng: Rng) -> Body:
     )
     wrist = sketch.grow("joint", "arm", arm, [radius, radius * 0.5], mount)[-1]
     along = (arm[-1] - arm[-2]) / np.linalg.norm(arm[-1] - arm[-2])
-    for finger, turn in enumerate(np.arange(n := int(rng.integers(2, 5))) * 2 * np.pi / n):
-        out = np.cos(turn) * np.array([1.0, 0, 0]) + np.sin(turn) * np.cross(along, [1.0, 0, 0])
+    for finger, angle in enumerate(np.arange(n := int(rng.integers(2, 5))) * 2 * np.pi / n):
+        out = np.cos(angle) * np.array([1.0, 0, 0]) + np.sin(angle) * np.cross(along, [1.0, 0, 0])
         claw = curve(arm[-1] + out * 0.4 * radius, along + 0.8 * out, rng.uniform(0.12, 0.2), 2, -1.2 * out)
         sketch.grow("finger", "finger", claw, [0.4 * radius, 0.2 * radius], wrist, "", str(finger))
     for side, sign in SIDES:  # plates that show where the base's front is

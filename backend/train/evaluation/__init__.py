@@ -1,1 +1,1 @@
-"""Measures a model next to copying the reference pose. metrics.py is numpy alone."""
+"""Measures a model and compares it with copying the reference pose. metrics.py needs numpy alone."""

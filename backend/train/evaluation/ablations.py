@@ -60,9 +60,11 @@ class Without(nn.Module):
         self.config: Config = network.config
 
     def video2pos(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
+        """Stage 1: see Video2Pose.forward."""
         return self.network.video2pos(image, inputs_without(inputs, self.parts))
 
     def pos2rot(self, position: Tensor, inputs: NetworkInputs) -> Tensor:
+        """Stage 2: see Pose2Rot.forward."""
         return self.network.pos2rot(position, inputs_without(inputs, self.parts))
 
 

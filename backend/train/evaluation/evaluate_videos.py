@@ -62,11 +62,13 @@ def evaluate_videos(
     Raises UserError if no video shows a clip of the packs, or a video has another length than its clip.
     """
     parts, whole = {pack.name: pack for pack in packs}, {pack.name: pack for pack in everything}
-    films = [film for film in rendered_clips_in(folder) if film[1].pack in parts and film[1].clip in parts[film[1].pack].clips]
-    if not films:
+    videos = [
+        (path, clip) for path, clip in rendered_clips_in(folder) if clip.pack in parts and clip.clip in parts[clip.pack].clips
+    ]
+    if not videos:
         raise UserError(f"None of the videos in '{folder}' shows a clip of the {split} split: render that split.")
     measure = None
-    for path, rendered in films:
+    for path, rendered in videos:
         if measure is None or measure.pack.name != rendered.pack:
             measure = _PackMeasure(whole[rendered.pack])
         for row in measure.rows(path, rendered, model):

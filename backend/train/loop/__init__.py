@@ -1,1 +1,1 @@
-"""The training loop: losses, validation, resuming, several processes."""
+"""Trains the network: the loop, its losses, figures on held-out clips, several processes."""

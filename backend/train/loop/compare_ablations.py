@@ -16,7 +16,7 @@ from ..packs.splits import split_packs
 from .run import Run, TrainingPlan
 
 
-def compare(
+def compare_ablations(
     plan: TrainingPlan, packs: Sequence[Pack], splits: Path | None, encoder: str, folder: Path, parts: Sequence[str],
     start: str | None = None,
 ) -> Iterator[dict[str, float | str]]:  # fmt: skip

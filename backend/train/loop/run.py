@@ -85,10 +85,11 @@ class TrainingPlan:
             raise UserError("A training run needs an end: give its budget in minutes or in steps.")
 
     def recipe(self) -> Recipe:
+        """The recipe of the samples."""
         return Recipe(self.frames, ablations.side_error(self.without), self.varied, self.creatures, stirred=self.stirred)
 
     def progress(self, spent: float, step: int) -> float:
-        """Share of the budget that `spent` seconds and `step` steps are."""
+        """The share of the budget that is used after `spent` seconds and `step` steps."""
         return max(spent / (60 * self.minutes), step / self.steps)
 
 

@@ -52,10 +52,10 @@ def _measure_windows(network: Video2Pose2Rot, windows: Sequence[Sample], without
         batch = batch_of(windows[start : start + BATCH], device)
         for key, value in _sum_errors(network, batch, inputs_without(batch.inputs, without)).items():
             sums[key] = sums.get(key, 0.0) + value.item()
-    joints, turning = sums["joints"], sums["turning"]
+    joints, rotating = sums["joints"], sums["rotating"]
     return {
         "mpjpe_cm": CENTIMETRES * sums["distance"] / joints, "copy_mpjpe_cm": CENTIMETRES * sums["copy_distance"] / joints,
-        "angle_deg": sums["angle"] / turning, "copy_angle_deg": sums["copy_angle"] / turning,
+        "angle_deg": sums["angle"] / rotating, "copy_angle_deg": sums["copy_angle"] / rotating,
         "liveness": sums["travel"] / max(sums["true_travel"], 1e-6),
     }  # fmt: skip
 
@@ -66,13 +66,13 @@ def _sum_errors(network: Video2Pose2Rot, batch: Batch, shown: NetworkInputs) -> 
     position, rot6d = network(batch.image, shown)
     rotations, copied = rot6d_to_matrix(rot6d), rot6d_to_matrix(inputs.rot6d[:, :1]).expand_as(batch.rotations)
     counted = batch.weight.expand(position.shape[:3])
-    turning = batch.rotates.expand(position.shape[:3])
+    rotating = batch.rotates.expand(position.shape[:3])
     return {
-        "joints": counted.sum(), "turning": turning.sum(),
+        "joints": counted.sum(), "rotating": rotating.sum(),
         "distance": ((position - batch.position).norm(dim=-1) * counted).sum(),
         "copy_distance": ((inputs.position[:, :1] - batch.position).norm(dim=-1) * counted).sum(),
-        "angle": (geodesic_angle(rotations, batch.rotations).rad2deg() * turning).sum(),
-        "copy_angle": (geodesic_angle(copied, batch.rotations).rad2deg() * turning).sum(),
+        "angle": (geodesic_angle(rotations, batch.rotations).rad2deg() * rotating).sum(),
+        "copy_angle": (geodesic_angle(copied, batch.rotations).rad2deg() * rotating).sum(),
         "travel": (position.diff(dim=1).norm(dim=-1) * counted[:, 1:]).sum(),
         "true_travel": (batch.position.diff(dim=1).norm(dim=-1) * counted[:, 1:]).sum(),
     }  # fmt: skip

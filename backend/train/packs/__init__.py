@@ -1,1 +1,1 @@
-"""Rig packs, rendered clips and the splits of both."""
+"""Reads and writes rig packs and rendered clips, and splits both for training and testing."""

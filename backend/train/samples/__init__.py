@@ -1,1 +1,1 @@
-"""Training samples: windows of clips drawn as images, and their augmentation."""
+"""Makes training samples: windows of clips drawn as images, and their augmentation."""

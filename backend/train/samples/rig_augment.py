@@ -84,7 +84,7 @@ def partners(rig: Rig) -> NDArray[np.int64]:
     ends = np.concatenate([rig.heads, rig.tails], axis=1) - np.tile(rig.heads[0], 2)
     distance = np.abs(ends[:, None] * np.tile(flip, 2) - ends[None]).max(-1)
     nearest = distance.argmin(1)
-    alike = (nearest[nearest] == own) & (distance[own, nearest] < ALIKE * _rig_size(rig))
+    alike = (nearest[nearest] == own) & (distance[own, nearest] < ALIKE * _extent(rig))
     return np.where(alike, nearest, own)
 
 
@@ -142,7 +142,7 @@ def carriers(pack: Pack) -> NDArray[np.int64]:
     for joint, distance in zip(moving, _distance_to_skin(pack, rig.heads[moving])):
         distance[is_above[:, joint] | rig.translates & (own != rig.parents[joint])] = np.inf
         nearest = int(distance.argmin())
-        if distance[nearest] < TOUCHING * _rig_size(rig) and joint not in _with_carriers(above, nearest):
+        if distance[nearest] < TOUCHING * _extent(rig) and joint not in _with_carriers(above, nearest):
             above[joint] = nearest
     return above
 
@@ -343,5 +343,5 @@ def _root_first(above: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.argsort(depth, kind="stable")
 
 
-def _rig_size(rig: Rig) -> float:
+def _extent(rig: Rig) -> float:
     return float(max(np.ptp(rig.heads, axis=0).max(), np.ptp(rig.tails, axis=0).max()))

@@ -62,6 +62,7 @@ class SampleSource:
 
 
 def sample_source_of(pack: Pack, config: Config, device: torch.device | str = "cpu") -> SampleSource:
+    """Encode the rig of a pack, and make its cloud on the device."""
     return SampleSource(
         pack,
         encode_skeleton(pack.rig, config),

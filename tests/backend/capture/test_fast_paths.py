@@ -1,4 +1,4 @@
-"""What was made fast gives what the plain way gives, bit for bit where no sum is reordered."""
+"""Fast code gives the results of plain code, bit for bit where no sum is reordered."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What happens when a device's memory runs out, with an encoder that pretends, and what is left in memory afterwards."""
+"""The fallbacks when a device's memory runs out, by an encoder that pretends, and the memory in use afterwards."""
 
 import gc
 import weakref

@@ -195,7 +195,7 @@ def test_matching_is_not_led_astray_by_poses_unlike_the_reference() -> None:
 
 
 def test_heading_follows_the_reference_or_the_view() -> None:
-    """A take whose root is turned by 20 degrees about the vertical all along."""
+    """The root of the take is rotated by 20 degrees about the vertical in all frames."""
     rig = make_rig()
     reference = target(rig).references[1]
     pose = np.tile(np.array([1.0, 0, 0, 0, 1, 0]), (4, len(rig.names), 1))
@@ -301,6 +301,6 @@ def test_protected_outputs(protected: str) -> None:
         check_outputs(None, "", protected)
 
 
-def test_a_target_needs_a_image() -> None:
+def test_a_target_needs_an_image() -> None:
     with pytest.raises(UserError, match="biped"):
         Target(make_rig(), ())

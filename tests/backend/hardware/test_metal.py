@@ -1,4 +1,4 @@
-"""What Apple's Metal has not or does wrong, as far as it can be told without one: devices without storage stand in for it."""
+"""What Apple's Metal lacks or does wrong, as far as it can be tested on other machines, by devices without storage."""
 
 from contextlib import nullcontext
 from typing import Any

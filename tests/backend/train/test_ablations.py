@@ -1,4 +1,4 @@
-"""What is left out is really not seen, and runs without it train and are measured the same way."""
+"""A part that is left out has no influence, and runs without it train and are measured in the same way."""
 
 import json
 from collections.abc import Callable

@@ -37,8 +37,8 @@ from anyrig.backend.weights.model_file import Model, load_model
 SIZE = 160
 
 
-def film(pack: Pack, clip: str, folder: Path, azimuth: float = 0.6) -> Path:
-    """What `anyrig render` leaves, drawn by splats before a wall of stones."""
+def render_video(pack: Pack, clip: str, folder: Path, azimuth: float = 0.6) -> Path:
+    """A video and its description, as `build.py dev render` writes them, drawn from a point cloud before a wall of stones."""
     poses = pack.clips[clip]
     camera = Camera((0, 0.1, 0.7), fit_distance(2.6, 0.6), azimuth, 0.1, 0.6, SIZE, SIZE)
     cloud = cloud_of(pack.surface, pack.rig.rest)
@@ -73,8 +73,8 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def folder(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("films")
-    film(pack, "move 1", path)
+    path = tmp_path_factory.mktemp("videos")
+    render_video(pack, "move 1", path)
     return path
 
 
@@ -144,7 +144,7 @@ def test_held_keeps_the_pose(pack: Pack) -> None:
     assert row["angle_deg"] < 1e-3 and row["mpjpe_cm"] < 1e-3
 
 
-def test_films_of_other_splits_and_lengths(pack: Pack, model: Model, folder: Path) -> None:
+def test_videos_of_other_splits_and_lengths(pack: Pack, model: Model, folder: Path) -> None:
     other = replace(pack, clips={"move 0": pack.clips["move 0"]})
     with pytest.raises(UserError, match="shows a clip of the seen split"):
         next(evaluate_videos(folder, [other], [pack], "seen", model))

@@ -88,7 +88,7 @@ def assert_proper(pack: Pack) -> None:
 
 
 def assert_bones_keep_their_length(pack: Pack) -> None:
-    """Forward kinematics of the turns gives the heads of all joints that do not translate."""
+    """Forward kinematics of the rotations gives the heads of all joints that do not translate."""
     skeleton = skeleton_of(pack.rig, tips=False)
     for clip in pack.clips.values():
         rotations, heads = pose_to_network(pack.rig, clip.astype(np.float64), tips=False)

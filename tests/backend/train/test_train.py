@@ -350,7 +350,7 @@ def test_train_command(encoder_file: Path, tmp_path: Path, capsys: pytest.Captur
 def test_the_second_stage_alone(
     encoder_file: Path, tmp_path: Path, make_pack: MakePack, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Anchored inverse kinematics recovers the turns from true positions with tips, and loses them in noise."""
+    """Anchored inverse kinematics recovers the rotations from true positions with tips, and loses them in noise."""
     packs = [make_pack("lizard", 2, 4)]
     packs[0].save(tmp_path / "lizard.npz")
     model = load_model(str(encoder_file), CPU)
