@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..progress import DownloadStep, in_steps, size_text
-from .folder_lock import alone
 from .http_download import SPARE, digest, discard, download
 from .registry import (
     CONVERTED_SIZE,
@@ -39,7 +38,7 @@ def fetch_files(
     if wanted:
         _check_space(folder, wanted)
     if wanted or _convertible(folder):
-        with alone(folder.path):
+        with folder.locked():
             for item in wanted:
                 yield from _fetch_one(folder, item, base)
             yield from _convert(folder)
@@ -63,7 +62,7 @@ def use_local_files(folder: Folder, source: Path) -> Generator[DownloadStep, Non
                 found[item.name] = (item, path)
     if not found:
         raise UserError(f"None of the released weights is in '{source}': choose the folder that holds {names_text(TABLE)}.")
-    with alone(folder.path):
+    with folder.locked():
         for item, path in found.values():
             sha256 = yield from _digest(path, item)
             _compare(folder, item, sha256, "", str(path))

@@ -5,11 +5,13 @@ A folder holds the files and a record (weights.json) of where each came from and
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,10 +19,11 @@ from typing import Any
 
 from ..errors import UserError
 from ..progress import size_text
-from .folder_lock import alone
 
 HUB = "https://huggingface.co"
 RECORD = "weights.json"
+LOCK = "weights.lock"
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}  # from a network drive that cannot lock files
 CONVERTED = "release.safetensors"  # what the network's checkpoint becomes
 CONVERTED_SIZE = 160_000_000
 NETWORK = "network"
@@ -98,9 +101,7 @@ class Folder:
             partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
             partial.replace(self.path / RECORD)
         except OSError as error:
-            raise UserError(
-                f"Folder '{self.path}' cannot be written to ({error.strerror}): choose another one for the weights."
-            ) from error
+            raise _unwritable(self.path, error) from error
 
     def note(self, item: Item, sha256: str, size: int, source: str, path: Path | None = None) -> None:
         """Record where a file came from; path: where it lies, if not in this folder."""
@@ -137,6 +138,36 @@ class Folder:
                 "`python -m backend weights --download release`."
             )
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder until the block ends. Makes the folder if need be.
+
+        A process that dies lets go of the lock. A drive that cannot lock files is used without a lock. Raises UserError if another
+        process holds the lock, or the folder cannot be written to.
+        """
+        try:
+            from filelock import FileLock, Timeout  # here, because the add-on starts without the libraries, too
+        except ImportError as error:
+            raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+        file = self.path / LOCK
+        lock = FileLock(file, timeout=0, thread_local=False)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"Another Blender is downloading into '{self.path}': let it finish, or choose another folder for the weights."
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise _unwritable(self.path, error) from error
+        try:
+            yield
+        finally:
+            if sys.platform != "win32":  # there filelock deletes the file itself
+                file.unlink(missing_ok=True)  # before the release: another process may lock it at once
+            lock.release()
+
     def remove(self) -> int:
         """Delete what was downloaded, begun or converted, and the record; files of the user's own stay. -> bytes freed.
 
@@ -144,7 +175,7 @@ class Folder:
         """
         if not self.path.is_dir():
             return 0
-        with alone(self.path):
+        with self.locked():
             return self._remove()
 
     def _remove(self) -> int:
@@ -161,6 +192,10 @@ class Folder:
                 ) from error
             freed += size
         return freed
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"Folder '{folder}' cannot be written to ({error.strerror or error}): choose another one for the weights.")
 
 
 def flaw(path: Path) -> str:
