@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -24,7 +25,6 @@ from ..geometry.camera import Y_UP
 from ..geometry.rotations import Array, axis_angle_to_matrix, quaternion_multiply
 from ..rig.rig import Rig
 from ..rig.skeleton import Skeleton, global_to_local, network_axes, skeleton_of
-from .bvh_parser import BvhJoint, parse_bvh
 from .motion import Motion, fk_heads
 
 AXES = "xyz"
@@ -33,6 +33,11 @@ ROTATIONS = "Zrotation Xrotation Yrotation"
 ANGLE_FORMAT = "%.6f"  # degrees
 SINGLE_FRAME_TIME = 1 / 30  # a take of one frame has no rate of its own
 UNSAFE = re.compile(r"[\s%{}\x00]")
+CHANNELS = {f"{axis}{kind}" for axis in AXES for kind in ("position", "rotation")}
+END = -1  # an End Site among the open braces
+
+
+# ---- writing
 
 
 def write_bvh(path: str | Path, rig: Rig, motion: Motion, root: Array | None = None) -> None:
@@ -60,47 +65,8 @@ def write_bvh(path: str | Path, rig: Rig, motion: Motion, root: Array | None = N
         raise UserError(f"BVH file '{path}' cannot be written ({error.strerror}): choose another place.") from error
 
 
-def read_bvh(path: str | Path) -> tuple[Rig, Array, float]:
-    """-> (rig, clip (F, J, 4, 4) joint matrices in armature space, seconds per frame).
-
-    Armature space is the file's (y up) and `rig.world` turns it to z up; rest rotations are the identity. A joint's tail is
-    its End Site, else the mean head of its children, else its head. Any channel order. Of several roots the one with the most
-    joints is the root, and the others follow it as its children. `translates`: those, and joints whose positions leave the
-    offset by more than 1e-4 of the skeleton's size. A name that occurs twice gets .001, as in Blender.
-    Raises UserError with the line number for a file that is not a complete BVH.
-    """
-    joints, values, frame_time = parse_bvh(Path(path))
-    joints = _main_root_first(joints)
-    parents = np.array([joint.parent for joint in joints])
-    offsets = np.array([joint.offset for joint in joints])
-    local, places = _channels(joints, values)
-    rest, pose = (np.tile(np.eye(4), (count, len(joints), 1, 1)) for count in (1, len(values)))
-    rest[..., :3, 3] = _place(parents, rest[..., :3, :3], offsets[None])[1]
-    pose[..., :3, :3], pose[..., :3, 3] = _place(parents, local, places)
-    heads = rest[0, :, :3, 3]
-    strays = np.abs(places - offsets).max(axis=(0, 2), initial=0) > 1e-4 * np.ptp(heads, axis=0).max()
-    later = np.arange(len(joints)) > 0
-    rig = Rig(
-        name=Path(path).stem,
-        names=_unique([_decoded(joint.name) for joint in joints]),
-        parents=np.where(later, np.maximum(parents, 0), -1),
-        rest=rest[0],
-        tails=_tails(joints, parents, heads),
-        translates=later & (strays | (parents < 0)),
-        static=np.zeros(len(joints), np.bool_),
-        world=Y_UP.T,
-    )
-    return rig, pose, frame_time
-
-
 def _encoded(name: str) -> str:
     return UNSAFE.sub(lambda match: quote(match[0], safe=""), name)
-
-
-def _decoded(text: str) -> str:
-    """The inverse of `_encoded`; what `_encoded` cannot have written stays as it is."""
-    name = unquote(text)
-    return name if _encoded(name) == text else text
 
 
 def _length_format(skeleton: Skeleton) -> str:
@@ -207,7 +173,49 @@ def _turn_between(start: Array, end: Array, part: Array) -> Array:
     return quaternion_multiply(start, np.concatenate([np.cos(half), np.sin(half) * axis], axis=-1))
 
 
-def _main_root_first(joints: list[BvhJoint]) -> list[BvhJoint]:
+# ---- reading
+
+
+def read_bvh(path: str | Path) -> tuple[Rig, Array, float]:
+    """-> (rig, clip (F, J, 4, 4) joint matrices in armature space, seconds per frame).
+
+    Armature space is the file's (y up) and `rig.world` turns it to z up; rest rotations are the identity. A joint's tail is
+    its End Site, else the mean head of its children, else its head. Any channel order. Of several roots the one with the most
+    joints is the root, and the others follow it as its children. `translates`: those, and joints whose positions leave the
+    offset by more than 1e-4 of the skeleton's size. A name that occurs twice gets .001, as in Blender.
+    Raises UserError with the line number for a file that is not a complete BVH.
+    """
+    joints, values, frame_time = _BvhParser(Path(path)).parse()
+    joints = _main_root_first(joints)
+    parents = np.array([joint.parent for joint in joints])
+    offsets = np.array([joint.offset for joint in joints])
+    local, places = _channels(joints, values)
+    rest, pose = (np.tile(np.eye(4), (count, len(joints), 1, 1)) for count in (1, len(values)))
+    rest[..., :3, 3] = _place(parents, rest[..., :3, :3], offsets[None])[1]
+    pose[..., :3, :3], pose[..., :3, 3] = _place(parents, local, places)
+    heads = rest[0, :, :3, 3]
+    strays = np.abs(places - offsets).max(axis=(0, 2), initial=0) > 1e-4 * np.ptp(heads, axis=0).max()
+    later = np.arange(len(joints)) > 0
+    rig = Rig(
+        name=Path(path).stem,
+        names=_unique([_decoded(joint.name) for joint in joints]),
+        parents=np.where(later, np.maximum(parents, 0), -1),
+        rest=rest[0],
+        tails=_tails(joints, parents, heads),
+        translates=later & (strays | (parents < 0)),
+        static=np.zeros(len(joints), np.bool_),
+        world=Y_UP.T,
+    )
+    return rig, pose, frame_time
+
+
+def _decoded(text: str) -> str:
+    """The inverse of `_encoded`; what `_encoded` cannot have written stays as it is."""
+    name = unquote(text)
+    return name if _encoded(name) == text else text
+
+
+def _main_root_first(joints: list[_BvhJoint]) -> list[_BvhJoint]:
     """The tree with the most joints first, the others after it, each in the file's order."""
     root_of: list[int] = []
     for i, joint in enumerate(joints):
@@ -218,7 +226,7 @@ def _main_root_first(joints: list[BvhJoint]) -> list[BvhJoint]:
     return [replace(joints[i], parent=place.get(joints[i].parent, -1)) for i in order]
 
 
-def _channels(joints: list[BvhJoint], values: Array) -> tuple[Array, Array]:
+def _channels(joints: list[_BvhJoint], values: Array) -> tuple[Array, Array]:
     """Columns (F, C) -> L (F, J, 3, 3), places (F, J, 3) that stand for the offsets."""
     local = np.tile(np.eye(3), (len(values), len(joints), 1, 1))
     places = np.tile(np.array([joint.offset for joint in joints]), (len(values), 1, 1))
@@ -242,7 +250,7 @@ def _place(parents: NDArray[np.integer], local: Array, places: Array) -> tuple[A
     return rotations, heads
 
 
-def _tails(joints: list[BvhJoint], parents: NDArray[np.integer], heads: Array) -> Array:
+def _tails(joints: list[_BvhJoint], parents: NDArray[np.integer], heads: Array) -> Array:
     tails = np.array(heads)
     for i, joint in enumerate(joints):
         children = heads[parents == i]
@@ -263,3 +271,172 @@ def _unique(names: list[str]) -> tuple[str, ...]:
             fresh = f"{name}.{number:03d}"
         taken[fresh] = None
     return tuple(taken)
+
+
+# ---- the grammar
+
+
+@dataclass
+class _BvhJoint:
+    """One joint as the file has it.
+
+    parent: index of the parent in the file's order, -1 for a root. offset: (3,). channels: lower case, in the file's order,
+    the first of them in column `column` of the motion. end: (3,) offset of the End Site, or None.
+    """
+
+    name: str
+    parent: int
+    line: int
+    offset: Array | None = None
+    channels: tuple[str, ...] = ()
+    column: int = 0
+    end: Array | None = None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"BVH file '{path}' cannot be read ({error.strerror}): check the path.") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:  # files of old Windows tools; any bytes are Latin-1, so names survive
+        text = content.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+class _BvhParser:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = enumerate(_read_text(path).split("\n"), start=1)
+        self.lines = [(number, text.strip()) for number, text in lines if text.strip()]
+        self.joints: list[_BvhJoint] = []
+        self.open: list[int] = []  # joints whose brace is open
+        self.header: int | None = None  # the joint or END whose opening brace comes next
+        self.columns = 0
+
+    def fail(self, line: int, message: str) -> NoReturn:
+        raise UserError(f"BVH file '{self.path}', line {line}: {message}.")
+
+    def parse(self) -> tuple[list[_BvhJoint], Array, float]:
+        """-> (joints in the file's order, values (F, C), seconds per frame). Raises UserError with the line number."""
+        if not self.lines or self.lines[0][1].upper() != "HIERARCHY":
+            line = self.lines[0][0] if self.lines else 1
+            self.fail(line, "the file does not begin with HIERARCHY; check that it is a BVH file")
+        motion = next((i for i, (_, text) in enumerate(self.lines) if text.upper() == "MOTION"), len(self.lines))
+        for line, text in self.lines[1:motion]:
+            for statement in re.findall(r"[{}]|[^{}]+", text):
+                if statement.strip():
+                    self.statement(line, statement.strip())
+        last = self.lines[min(motion, len(self.lines) - 1)][0]
+        if self.open or self.header is not None:
+            self.fail(last, "the braces of the hierarchy do not match; a '}' is missing before this line")
+        if not self.joints:
+            self.fail(last, "the hierarchy has no ROOT")
+        if motion == len(self.lines):
+            self.fail(last, "the file ends without a MOTION part; it is cut short, export it again")
+        return self.joints, *self.motion(motion)
+
+    def statement(self, line: int, text: str) -> None:
+        key, _, rest = text.partition(" ") if "\t" not in text else text.replace("\t", " ").partition(" ")
+        key, rest = key.upper(), rest.strip()
+        if (key == "{") != (self.header is not None):
+            self.fail(line, f"'{{' expected before '{text}'" if key != "{" else "'{' without a joint before it")
+        known = {"{": self.brace, "}": self.close, "ROOT": self.joint, "JOINT": self.joint, "END": self.end}
+        known |= {"OFFSET": self.offset, "CHANNELS": self.channels}
+        if key not in known:
+            self.fail(line, f"'{key}' is not a BVH keyword; check the spelling")
+        if key in ("}", "JOINT", "END", "OFFSET", "CHANNELS") and not self.open:
+            self.fail(line, f"'{key}' stands outside of a ROOT; check the braces above")
+        if key in ("JOINT", "END", "CHANNELS") and self.open[-1] == END:
+            self.fail(line, f"'{key}' stands inside an End Site; check the braces above")
+        known[key](line, key, rest)
+
+    def brace(self, line: int, key: str, rest: str) -> None:
+        self.open.append(END if self.header is None else self.header)
+        self.header = None
+
+    def close(self, line: int, key: str, rest: str) -> None:
+        index = self.open.pop()
+        if index != END and self.joints[index].offset is None:
+            self.fail(line, f"joint '{self.joints[index].name}' has no OFFSET; add one")
+
+    def joint(self, line: int, key: str, rest: str) -> None:
+        if key == "ROOT" and self.open:
+            self.fail(line, f"ROOT '{rest}' stands inside another joint; it should be a JOINT")
+        if not rest:
+            self.fail(line, f"the {key} has no name; add one")
+        self.header = len(self.joints)
+        self.joints.append(_BvhJoint(rest, self.open[-1] if self.open else -1, line))
+
+    def end(self, line: int, key: str, rest: str) -> None:
+        self.header = END
+
+    def offset(self, line: int, key: str, rest: str) -> None:
+        values = self.numbers(line, rest)
+        if len(values) != 3:
+            self.fail(line, f"OFFSET has {len(values)} numbers; it needs 3")
+        if self.open[-1] == END:
+            self.joints[self.open[-2]].end = values
+        else:
+            self.joints[self.open[-1]].offset = values
+
+    def channels(self, line: int, key: str, rest: str) -> None:
+        count, *names = rest.lower().split() or [""]
+        unknown = next((name for name in names if name not in CHANNELS), None)
+        if unknown is not None:
+            self.fail(line, f"channel '{unknown}' is unknown; it must be one of Xposition to Zposition, Xrotation to Zrotation")
+        if not count.isdecimal() or int(count) != len(names):
+            self.fail(line, f"CHANNELS announces '{count}' channels but names {len(names)}; correct the number")
+        joint = self.joints[self.open[-1]]
+        if joint.channels:
+            self.fail(line, f"joint '{joint.name}' has CHANNELS twice; remove one")
+        joint.channels, joint.column = tuple(names), self.columns
+        self.columns += len(names)
+
+    def motion(self, start: int) -> tuple[Array, float]:
+        """The lines after MOTION -> (values (F, C), seconds per frame)."""
+        frames = self.setting(start + 1, "Frames:")
+        frame_time = self.setting(start + 2, "Frame Time:")
+        if frames < 0 or frames != int(frames):
+            self.fail(self.lines[start + 1][0], f"the number of frames is {frames:g}; it must be a whole number")
+        if not frame_time > 0:
+            self.fail(self.lines[start + 2][0], f"the frame time is {frame_time:g} seconds; it must be above zero")
+        rows = self.lines[start + 3 :]
+        if len(rows) != frames and self.columns:
+            line = rows[int(frames)][0] if len(rows) > frames else self.lines[-1][0]
+            self.fail(line, f"the file announces {frames:.0f} frames and has {len(rows)}; correct 'Frames:' or export it again")
+        values = [self.row(line, text) for line, text in rows]
+        return np.array(values).reshape(int(frames), self.columns), frame_time
+
+    def setting(self, index: int, name: str) -> float:
+        line, text = self.lines[index] if index < len(self.lines) else (self.lines[-1][0], "")
+        pattern = r"\s*".join(re.escape(word) for word in re.findall(r"\w+|:", name))
+        match = re.match(pattern + r"\s*(\S+)$", text, re.IGNORECASE)
+        if match is None:
+            self.fail(line, f"'{name}' and a number must stand here")
+        return float(self.numbers(line, match[1])[0])
+
+    def row(self, line: int, text: str) -> Array:
+        values = self.numbers(line, text)
+        if len(values) != self.columns:
+            self.fail(line, f"this frame has {len(values)} values and the joints have {self.columns} channels; export it again")
+        return values
+
+    def numbers(self, line: int, text: str) -> Array:
+        words = text.split()
+        try:
+            values = np.array(words, dtype=np.float64)
+        except ValueError:
+            self.fail(line, f"'{next(word for word in words if not _is_number(word))}' is not a number")
+        if not np.isfinite(values).all():
+            self.fail(line, f"'{words[int(np.argmin(np.isfinite(values)))]}' is not a finite number")
+        return values
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
