@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..video.frame_source import fit_size, shrink
 from ..video.reader import Array
 from .background_alignment import alignment, grey
 from .matte import (
@@ -16,10 +17,8 @@ from .matte import (
     mask_box,
     matte_from_key,
     shade_vectors,
-    shrink,
     soft_matte,
     sort_planes,
-    work_size,
 )
 
 _SHADE = (0.9, 1.05)  # of a static background: the cube root of how dark a shadow and how bright a reflection on it may be
@@ -88,7 +87,7 @@ def find_uniform(samples: Array) -> Uniform | None:
     a backdrop if most of the border and a good part of the image agree with it closely.
     """
     height, width = samples.shape[1:3]
-    small = work_size(width, height, 320)
+    small = fit_size((width, height), 320)
     vectors = np.stack([shade_vectors(shrink(image, small)) for image in samples[:: max(1, len(samples) // 14)]])
     backdrop = _find_surface(vectors)
     if backdrop is None:

@@ -13,16 +13,6 @@ from ..video.reader import Array
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 are one past the last pixel
 
 
-def work_size(width: int, height: int, longest: int) -> tuple[int, int]:
-    """(width, height) scaled down so that the longer side is at most `longest`."""
-    scale = min(1.0, longest / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def shrink(image: Array, size: tuple[int, int]) -> Array:
-    return image if (image.shape[1], image.shape[0]) == size else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
 def shade_vectors(image: Array, smooth: bool = True) -> Array:
     """(H, W, 3) uint8 RGB -> (H, W, 3) float32 (L + 16, a, b), less noisy where `smooth`.
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from ..video.clip import Clip
+from ..video.frame_source import FrameSource, Size, fit_size
 from ..video.prefetch import prefetch
-from ..video.reader import Array, read_frames
+from ..video.reader import Array
 from .background_alignment import Chain, grey
 from .matte import (
     Box,
@@ -27,9 +27,7 @@ from .matte import (
     mask_box,
     shade_vectors,
     shifted_difference,
-    shrink,
     sort_planes,
-    work_size,
 )
 
 _LONGEST = 320  # pixels of the longer side that is worked on
@@ -55,25 +53,25 @@ class _FrameView:
 
 
 def follow_subject(
-    clip: Clip, fixed: Array, box: Box | None, size: tuple[int, int]
+    source: FrameSource, fixed: Array, box: Box | None, size: Size
 ) -> Generator[tuple[float, Array, float], None, None]:
     """Yields (time, soft matte at `size`, confidence) for each frame; zeros where no subject is seen.
 
     fixed: (H, W) bool, pixels that never change (logos), at any size. box: the user's, in pixels at `size`.
     """
-    small = work_size(*size, _LONGEST)
+    small = fit_size(size, _LONGEST)
     ratio = small[0] / size[0]
     still = cv2.resize(fixed.astype(np.uint8), small, interpolation=cv2.INTER_AREA) > 0
     scaled = None if box is None else (box[0] * ratio, box[1] * ratio, box[2] * ratio, box[3] * ratio)
     tracker = _Tracker(still, scaled)
     # GrabCut draws from a generator that each thread has: a second clip must not depend on the first.
     cv2.setRNGSeed(0)
-    with closing(prefetch(_prepared(clip, small, still))) as windows:
+    with closing(prefetch(_prepared(source, small, still))) as windows:
         yield from _masked(windows, tracker, size)
 
 
 def _masked(
-    windows: Iterable[tuple[list[_FrameView], int]], tracker: _Tracker, size: tuple[int, int]
+    windows: Iterable[tuple[list[_FrameView], int]], tracker: _Tracker, size: Size
 ) -> Generator[tuple[float, Array, float], None, None]:
     ready: list[tuple[Array, float]] | None = None
     for window, centre in windows:
@@ -83,26 +81,25 @@ def _masked(
         yield window[centre].time, cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8), quality
 
 
-def _prepared(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_FrameView], int], None, None]:
+def _prepared(source: FrameSource, size: Size, still: Array) -> Generator[tuple[list[_FrameView], int], None, None]:
     """`_windows` with the density of the centre: all that does not depend on the masks before."""
-    with closing(_windows(clip, size, still)) as windows:
+    with closing(_windows(source, size, still)) as windows:
         for window, centre in windows:
             window[centre].density = _density(_self_moving(window, centre, still))
             yield window, centre
 
 
-def _windows(clip: Clip, size: tuple[int, int], still: Array) -> Generator[tuple[list[_FrameView], int], None, None]:
+def _windows(source: FrameSource, size: Size, still: Array) -> Generator[tuple[list[_FrameView], int], None, None]:
     """For each frame the views within reach and the frame's place among them."""
     window: deque[_FrameView] = deque()
     centre = 0
     free = cv2.dilate(still.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0
     chain = Chain()
-    with closing(read_frames(clip)) as frames:
+    with closing(source.frames(size)) as frames:
         for frame in frames:
-            image = shrink(frame.image, size)
-            pixels = grey(image)
+            pixels = grey(frame.image)
             placed = chain.add(pixels, free)
-            window.append(_FrameView(frame.time, image, pixels, placed, chain.guesses))
+            window.append(_FrameView(frame.time, frame.image, pixels, placed, chain.guesses))
             if len(window) - centre > _REACH:
                 yield list(window), centre
                 centre += 1

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
 from ..errors import UserError
 from ..video.clip import Clip
-from ..video.prefetch import prefetch
-from ..video.reader import Array, Frame, frame_range, probe, read_frames
+from ..video.frame_source import FrameSource, Size, fit_size, shrink
+from ..video.reader import Array, Frame
 from .backdrop_key import Static, Uniform, find_static, find_uniform
-from .cutout_network import Cutout, load_cutout
-from .matte import Box, Picker, shrink, sort_planes, work_size
+from .cutout_network import load_cutout
+from .matte import Box, Picker, sort_planes
 from .moving_camera import follow_subject
-from .scenery_key import Scenery, find_scenery
+from .scenery_key import find_scenery
 from .track import Track, complete
 
 _LONGEST = 640  # pixels of the longer side of the stored mattes
@@ -60,57 +61,46 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
     refined by GrabCut.
     Raises UserError if the subject is never found or the matte does not fit the video, and what `read_frames` raises.
     """
-    info = probe(clip)
-    size = work_size(info.width, info.height, _LONGEST)
-    end = info.duration if clip.end is None else min(clip.end, info.duration)
-    expected = max(2, round((end - clip.start) * info.fps))
-    every = max(1, expected // _SAMPLES)
+    source = FrameSource(clip)
+    size = fit_size(source.size, _LONGEST)
+    expected = source.expected
     yield 0, expected
     samples: list[Frame] = []
-    with closing(_small_frames(clip, size, every)) as frames:
+    with closing(source.samples(_SAMPLES, size)) as frames:
         for frame in frames:
             samples.append(frame)
             yield 0, expected
-    source, seen = _source(clip, samples, size, (info.width, info.height))
+    kind, seen = _choose_source(source, samples, size)
     track = Track()
     with closing(seen):
         for time, matte, quality in seen:
             track.append(time, matte, quality)
             yield min(len(track.times), expected), expected
     yield expected, expected
-    return _subject(clip, source, track, (info.width, info.height), size)
+    return _subject(source, kind, track, size)
 
 
-def _small_frames(clip: Clip, size: tuple[int, int], every: int = 1) -> Generator[Frame, None, None]:
-    with closing(read_frames(clip, every)) as frames:
-        for frame in frames:
-            yield _reduced(frame, size)
-
-
-def _reduced(frame: Frame, size: tuple[int, int]) -> Frame:
-    return replace(frame, image=shrink(frame.image, size), alpha=None if frame.alpha is None else shrink(frame.alpha, size))
-
-
-def _source(
-    clip: Clip, samples: list[Frame], size: tuple[int, int], full: tuple[int, int]
-) -> tuple[str, Generator[_Seen, None, None]]:
-    box = _scaled(_put_right(clip, full[0]), size, full)
+def _choose_source(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]]:
+    """-> what the subject is found by, as `Subject.source` names it, and what is seen of it in each frame."""
+    clip = source.clip
+    box = _scaled(_put_right(clip, source.size[0]), size, source.size)
     if _has_alpha(samples):
-        return "alpha", _alpha(clip, size, box)
+        return "alpha", _mattes(source, size, partial(_alpha_matte, picker=None if box is None else Picker(box)))
     if clip.matte is not None:
-        return "matte", _given(clip, clip.matte, size, full, box)
+        return "matte", _given(source, FrameSource(Clip(clip.matte, mirror=clip.mirror)), size, box)
     images = np.stack([sample.image for sample in samples])
     backdrop = find_uniform(images)
     if backdrop is not None:
-        return "uniform", _keyed(clip, size, backdrop, images, box)
+        return "uniform", _keyed(source, size, backdrop, Picker(box, fixed_parts(images, backdrop.key)), 0.002)
     network = load_cutout()
     scenery = find_scenery(images, network)
     if scenery is not None:
-        return "scenery", _cut_out(clip, size, scenery, images, box, network)
+        picker = Picker(box, fixed_parts(images, scenery.key))
+        return "scenery", _mattes(source, size, lambda frame: scenery.pick(frame.image, picker, 0.02, network))
     background = find_static(images)
     if background is not None:
-        return "static", _keyed(clip, size, background, images, box)
-    return "grabcut", follow_subject(clip, overlays(images), box, size)
+        return "static", _keyed(source, size, background, Picker(box, fixed_parts(images, background.key)), 0.02)
+    return "grabcut", follow_subject(source, overlays(images), box, size)
 
 
 def _put_right(clip: Clip, width: int) -> Box | None:
@@ -121,7 +111,7 @@ def _put_right(clip: Clip, width: int) -> Box | None:
     return width - x1, y0, width - x0, y1
 
 
-def _scaled(box: Box | None, size: tuple[int, int], full: tuple[int, int]) -> Box | None:
+def _scaled(box: Box | None, size: Size, full: Size) -> Box | None:
     """The box in the work size's pixels."""
     if box is None:
         return None
@@ -140,32 +130,23 @@ def _has_alpha(samples: list[Frame]) -> bool:
     return sum(0.005 < share for share in clear) > 0.5 * len(samples) and min(clear) < 0.9999
 
 
-def _alpha(clip: Clip, size: tuple[int, int], box: Box | None) -> Generator[_Seen, None, None]:
-    picker = Picker(box)
-    with closing(prefetch(_small_frames(clip, size))) as frames:
+def _mattes(source: FrameSource, size: Size, matte_of: Callable[[Frame], Array]) -> Generator[_Seen, None, None]:
+    """What is seen in each frame alone, by a source that is sure of it."""
+    with closing(source.prefetched(size)) as frames:
         for frame in frames:
-            # A frame stored without alpha, or opaque all over, does not say where the subject is.
-            alpha = np.zeros(size[::-1], np.uint8) if frame.alpha is None else frame.alpha
-            yield frame.time, alpha if box is None else picker.pick(alpha), 1.0
+            yield frame.time, matte_of(frame), 1.0
+
+
+def _alpha_matte(frame: Frame, picker: Picker | None) -> Array:
+    # A frame stored without alpha, or opaque all over, does not say where the subject is.
+    alpha = np.zeros(frame.image.shape[:2], np.uint8) if frame.alpha is None else frame.alpha
+    return alpha if picker is None else picker.pick(alpha)
 
 
 def _keyed(
-    clip: Clip, size: tuple[int, int], backdrop: Uniform | Static, images: Array, box: Box | None
+    source: FrameSource, size: Size, backdrop: Uniform | Static, picker: Picker, holes: float
 ) -> Generator[_Seen, None, None]:
-    picker = Picker(box, fixed_parts(images, backdrop.key))
-    holes = 0.002 if isinstance(backdrop, Uniform) else 0.02
-    with closing(prefetch(_small_frames(clip, size))) as frames:
-        for frame in frames:
-            yield frame.time, picker.pick(backdrop.key(frame.image), holes), 1.0
-
-
-def _cut_out(
-    clip: Clip, size: tuple[int, int], scenery: Scenery, images: Array, box: Box | None, network: Cutout
-) -> Generator[_Seen, None, None]:
-    picker = Picker(box, fixed_parts(images, scenery.key))
-    with closing(prefetch(_small_frames(clip, size))) as frames:
-        for frame in frames:
-            yield frame.time, scenery.pick(frame.image, picker, 0.02, network), 1.0
+    return _mattes(source, size, lambda frame: picker.pick(backdrop.key(frame.image), holes))
 
 
 def unchanging(images: Array) -> Array:
@@ -216,10 +197,11 @@ def _joined(mask: Array, still: Array, parts: Array, count: int) -> Array:
     return around > np.where(areas > 0.5 * mask.sum(), 0.02, 0.15) * areas
 
 
-def _given(clip: Clip, path: str, size: tuple[int, int], full: tuple[int, int], box: Box | None) -> Generator[_Seen, None, None]:
+def _given(source: FrameSource, given: FrameSource, size: Size, box: Box | None) -> Generator[_Seen, None, None]:
     """The user's matte, for the whole file or for the trim range alone; resized if its proportions are the video's."""
-    first, count, total = frame_range(clip)
-    length = frame_range(Clip(path))[2]
+    path = given.clip.path
+    first, count, total = source.range
+    length = given.range[2]
     if length not in (count, total):
         raise UserError(
             f"The matte '{path}' has {length} frames where the video has {total}"
@@ -227,34 +209,34 @@ def _given(clip: Clip, path: str, size: tuple[int, int], full: tuple[int, int], 
             + ": give one matte per frame.",
             fix="no_matte",
         )
-    info = probe(Clip(path))
-    if abs(info.width / info.height / (full[0] / full[1]) - 1) > 0.03:
+    full, own = source.size, given.size
+    if abs(own[0] / own[1] / (full[0] / full[1]) - 1) > 0.03:
         raise UserError(
-            f"The matte '{path}' has {info.width} x {info.height} pixels where the video has {full[0]} x {full[1]}: "
+            f"The matte '{path}' has {own[0]} x {own[1]} pixels where the video has {full[0]} x {full[1]}: "
             "give a matte of the same proportions.",
             fix="no_matte",
         )
-    picker = Picker(box)
-    given = _matte_frames(Clip(path, mirror=clip.mirror), first if length == total else 0)
-    with closing(read_frames(clip)) as frames, closing(given) as mattes:
-        for frame, matte in zip(frames, mattes, strict=False):
+    picker = None if box is None else Picker(box)
+    skipped = first if length == total else 0
+    with closing(source.frames()) as frames, closing(given.frames(only=range(skipped, length))) as mattes:
+        for frame, other in zip(frames, mattes, strict=False):
+            matte = _matte_of(other)
             matte = shrink(matte, size) if matte.shape[1] > size[0] else cv2.resize(matte, size)
-            yield frame.time, matte if box is None else picker.pick(matte), 1.0
+            yield frame.time, matte if picker is None else picker.pick(matte), 1.0
 
 
-def _matte_frames(matte: Clip, skipped: int) -> Generator[Array, None, None]:
-    with closing(read_frames(matte)) as frames:
-        for frame in frames:
-            if frame.index >= skipped:
-                varied = frame.alpha is not None and bool(np.ptp(frame.alpha) > 0)
-                yield frame.alpha if varied and frame.alpha is not None else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+def _matte_of(frame: Frame) -> Array:
+    """A frame of the user's matte: its alpha if that varies, else its brightness."""
+    varied = frame.alpha is not None and bool(np.ptp(frame.alpha) > 0)
+    return frame.alpha if varied and frame.alpha is not None else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
 
 
-def _subject(clip: Clip, source: str, track: Track, full: tuple[int, int], size: tuple[int, int]) -> Subject:
+def _subject(source: FrameSource, kind: str, track: Track, size: Size) -> Subject:
+    clip, full = source.clip, source.size
     done = complete(track)
     if done is None:
         hint = "draw the subject box around it" if clip.box is None else "draw the subject box again"
         raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.", fix="draw_box")
     boxes, confidence, mattes = done
     scale = np.array([full[0] / size[0], full[1] / size[1]] * 2)
-    return Subject(np.array(track.times), boxes * scale, confidence, source, mattes, full)
+    return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, full)
