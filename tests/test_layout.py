@@ -14,7 +14,7 @@ BACKEND = sorted((ROOT / "backend").rglob("*.py"))
 ADDON = sorted((ROOT / "addon").rglob("*.py"))
 BLENDER = {"bpy", "mathutils", "bmesh", "gpu", "gpu_extras", "bpy_extras", "bl_math", "addon_utils", "rna_prop_ui"}
 NUMPY_ONLY = (
-    "errors", "capture_settings", "geometry.rotations", "geometry.camera", "rig.rig", "rig.skeleton", "rig.point_cloud", "video.clip",
+    "arrays", "errors", "capture_settings", "geometry.rotations", "geometry.camera", "rig.rig", "rig.skeleton", "rig.point_cloud", "video.clip",
     "motion.motion", "motion.bvh", "segmentation.isnet_files", "train.evaluation.metrics",
 )  # fmt: skip
 BROAD = {"Exception", "BaseException"}

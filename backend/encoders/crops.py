@@ -12,9 +12,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
-from ..geometry.rotations import Array
-
-Image = NDArray[np.uint8]
+from ..arrays import Array, Image
 
 SIZE = 224
 PADDING = 0.1  # of the box's longer side, on both ends

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arrays import Array, Image
 from ..errors import UserError
-from ..geometry.rotations import Array
 from ..hardware.metal import attended, layout_of
-from .crops import Image, crop_box
+from .crops import crop_box
 
 SIZE = 224
 SHORT_SIDE = 256  # of the image that the centre is cut from

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arrays import Array, Image
 from ..errors import UserError
-from ..geometry.rotations import Array
 from ..hardware.metal import layout_of
-from .crops import Image, clip_squares, crop
+from .crops import clip_squares, crop
 
 # EfficientNet-Lite0
 

@@ -20,9 +20,10 @@ from urllib.parse import quote, unquote
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Array
 from ..errors import UserError
 from ..geometry.camera import Y_UP
-from ..geometry.rotations import Array, axis_angle_to_matrix, quaternion_multiply
+from ..geometry.rotations import axis_angle_to_matrix, quaternion_multiply
 from ..rig.rig import Rig
 from ..rig.skeleton import Skeleton, global_to_local, network_axes, skeleton_of
 from .motion import Motion, fk_heads

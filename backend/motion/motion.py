@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Array
 from ..errors import NOT_NPZ, UserError
-from ..geometry.rotations import Array, quaternion_to_matrix
+from ..geometry.rotations import quaternion_to_matrix
 from ..rig.rig import Rig
 from ..rig.skeleton import network_axes, posed_heads, skeleton_of
 

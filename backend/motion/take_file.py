@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Array
 from ..capture_settings import Settings
 from ..errors import NOT_NPZ, UserError
-from ..geometry.rotations import Array
 from ..rig.rig import Rig
 from ..video.clip import Clip
 from .motion import Motion, with_current_keys

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..arrays import Array, Pixels
 from ..video.frame_source import fit_size, shrink
-from ..video.reader import Array
 from .background_alignment import alignment, grey
 from .matte import (
     Picker,
@@ -30,17 +30,17 @@ _COLOURED = 22.0  # chroma above which a backdrop is told from the subject by it
 class Uniform:
     """One colour, smoothly shaded over the image. backdrop: (H, W, 3) shade vectors; low, high: ends of the soft key."""
 
-    backdrop: Array
+    backdrop: Pixels
     shade: tuple[float, float]
     low: float
     high: float
 
-    def key(self, image: Array) -> Array:
+    def key(self, image: Pixels) -> Pixels:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not backdrop."""
         return without_frame(matte_from_key(image, self.backdrop, self.shade, self.low, self.high))
 
 
-def without_frame(matte: Array) -> Array:
+def without_frame(matte: Pixels) -> Pixels:
     """Clears black bars and bright lines along the image's edges: outermost rows and columns that differ nearly all along."""
     for side in range(4):
         turned = np.rot90(matte, side)
@@ -55,11 +55,11 @@ def without_frame(matte: Array) -> Array:
 class Static:
     """A background image. backdrop: (H, W, 3) shade vectors; noise: (H, W) their usual distance from it."""
 
-    backdrop: Array
-    noise: Array
-    reference: Array | None  # grey image to align frames to, where the camera trembles
+    backdrop: Pixels
+    noise: Pixels
+    reference: Pixels | None  # grey image to align frames to, where the camera trembles
 
-    def key(self, image: Array) -> Array:
+    def key(self, image: Pixels) -> Pixels:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not background."""
         backdrop, noise = self.backdrop, self.noise
         if self.reference is not None:
@@ -72,15 +72,15 @@ class Static:
         return matte_from_key(image, backdrop, _SHADE, low, low + _RAMP)
 
     @property
-    def low(self) -> Array:
+    def low(self) -> Pixels:
         return _tolerance(self.noise)
 
 
-def _tolerance(noise: Array) -> Array:
+def _tolerance(noise: Pixels) -> Pixels:
     return np.clip(2.0 * noise, 4.0, 14.0)
 
 
-def find_uniform(samples: Array) -> Uniform | None:
+def find_uniform(samples: Pixels) -> Uniform | None:
     """(N, H, W, 3) uint8 RGB samples -> the uniform backdrop, or None if there is none.
 
     The colour is the median of the border; a quadratic surface through all pixels near it follows uneven light. It counts as
@@ -96,7 +96,7 @@ def find_uniform(samples: Array) -> Uniform | None:
     return Uniform(cv2.resize(surface, (width, height)), shade, low, low + 9.0)
 
 
-def _find_surface(vectors: Array) -> tuple[Array, tuple[float, float], float] | None:
+def _find_surface(vectors: Pixels) -> tuple[Pixels, tuple[float, float], float] | None:
     """(N, H, W, 3) shade vectors -> the backdrop's (H, W, 3), its shade range and the tolerance, or None."""
     height, width = vectors.shape[1:3]
     band = np.zeros((height, width), bool)
@@ -116,7 +116,7 @@ def _find_surface(vectors: Array) -> tuple[Array, tuple[float, float], float] | 
     return (backdrop, shade, low) if low < 11.0 else None
 
 
-def _banded(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> bool:
+def _banded(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> bool:
     """Whether rows at the sides of the image differ as one from the backdrop, as sky and ground do from what is fit to both."""
     margin = max(2, round(0.08 * backdrop.shape[1]))
     middle = np.median(vectors[:, :, np.r_[:margin, -margin:0]], axis=(0, 2))
@@ -124,7 +124,7 @@ def _banded(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> bool
     return bool(np.percentile(difference(middle, expected, shade), 80) > 2.5)
 
 
-def _fit_surface(vectors: Array, colour: Array) -> Array:
+def _fit_surface(vectors: Pixels, colour: Array) -> Pixels:
     """(H, W, 3): the quadratic in x and y through the pixels that are near it, starting from one colour."""
     height, width = vectors.shape[1:3]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
@@ -143,7 +143,7 @@ def _fit_surface(vectors: Array, colour: Array) -> Array:
     return surface
 
 
-def find_static(samples: Array) -> Static | None:
+def find_static(samples: Pixels) -> Static | None:
     """(N, H, W, 3) uint8 RGB samples -> the background image, or None if the camera moves or the subject never clears it.
 
     The background is what each pixel shows most steadily. A trembling hand is allowed for: samples are aligned to the
@@ -169,11 +169,11 @@ def find_static(samples: Array) -> Static | None:
     return found if _clears(rest, found.low) else None
 
 
-def _moved(sample: Array, motion: Array) -> Array:
+def _moved(sample: Pixels, motion: Array) -> Pixels:
     return cv2.warpAffine(sample, motion, (sample.shape[1], sample.shape[0]), borderMode=cv2.BORDER_REPLICATE)
 
 
-def steadiest(samples: Array) -> Array:
+def steadiest(samples: Pixels) -> Pixels:
     """(N, H, W, 3) -> (H, W, 3) per channel the middle of the narrowest range that holds 40 % of the samples.
 
     Unlike the median it is the background's also where the subject hides that more than half of the time.
@@ -184,7 +184,7 @@ def steadiest(samples: Array) -> Array:
     return np.take_along_axis(levels, start[None] + held // 2, axis=0)[0]
 
 
-def _clears(rest: Array, low: Array) -> bool:
+def _clears(rest: Pixels, low: Pixels) -> bool:
     """Whether something moves, not nearly everything, and it leaves its place, so that the background behind it shows.
 
     Of a subject that stays in place only the limbs are seen to move; the body has become part of the background.

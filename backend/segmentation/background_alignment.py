@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..video.reader import Array
+from ..arrays import Array, Pixels
 
 _GRID = (6, 10)  # cells in which agreeing corners are counted
 _AGREED = 30.0  # of the `_spread` of corners that is needed: a quarter of what the whole image gives
 _TRACKING = {"winSize": (15, 15), "maxLevel": 3}
 
 
-def grey(image: Array) -> Array:
+def grey(image: Pixels) -> Pixels:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
-def alignment(source: Array, target: Array, where: Array | None = None, guess: Array | None = None) -> Array | None:
+def alignment(source: Pixels, target: Pixels, where: Pixels | None = None, guess: Array | None = None) -> Array | None:
     """(2, 3) affine map of pixels in grey `source` to `target` that the background follows, or None.
 
     where: (H, W) bool, the pixels whose corners count. guess: (2, 3) a map to start from. Several groups of corners may
@@ -40,7 +40,7 @@ def alignment(source: Array, target: Array, where: Array | None = None, guess: A
     return best if most >= _AGREED else None
 
 
-def _tracked(source: Array, target: Array, where: Array | None, guess: Array | None) -> tuple[Array, Array] | None:
+def _tracked(source: Pixels, target: Pixels, where: Pixels | None, guess: Array | None) -> tuple[Array, Array] | None:
     """Corners (N, 2) in `source` and where they are in `target`, kept if tracking back returns to them."""
     mask = None if where is None else where.astype(np.uint8)
     corners = cv2.goodFeaturesToTrack(source, 300, 0.003, 7, mask=mask)
@@ -76,7 +76,7 @@ def _full_affine(pairs: tuple[Array, Array], motion: Array, spread: float) -> Ar
     return motion if affine is None else affine
 
 
-def border_shift(source: Array, target: Array, where: Array) -> Array | None:
+def border_shift(source: Pixels, target: Pixels, where: Pixels) -> Array | None:
     """(2, 3) translation that brings the sides and the top of grey `source` onto `target`, or None.
 
     For backgrounds with few corners (sky, sand, a line of hills), where a textured subject in the middle would win.
@@ -104,14 +104,14 @@ class Chain:
     taken from corners all over the image.
     """
 
-    key: Array | None = None
+    key: Pixels | None = None
     key_placed: Array | None = None
-    last: Array | None = None
+    last: Pixels | None = None
     placed: Array | None = None
     step: Array | None = None
     guesses: int = 0
 
-    def add(self, image: Array, where: Array) -> Array:
+    def add(self, image: Pixels, where: Pixels) -> Array:
         """Adds the next frame (grey); `where`: (H, W) bool, pixels that can be background. Returns its (3, 3) `placed`."""
         if self.key is None or self.last is None or self.placed is None or self.key_placed is None:
             self.key, self.last, self.key_placed, self.placed = image, image, np.eye(3), np.eye(3)

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arrays import Array, Pixels
 from ..errors import UserError
-from ..video.reader import Array
 from .matte import mask_box
 
 SIDE = 192  # pixels of the square that the network sees
@@ -75,7 +75,7 @@ def load_cutout(path: Path = FILE) -> Cutout:
     return network.to(memory_format=torch.channels_last).eval()
 
 
-def square_around(rough: Array, dark: Array) -> Square | None:
+def square_around(rough: Pixels, dark: Pixels) -> Square | None:
     """What the network is to look at, for a rough matte (H, W) uint8 and shadows (H, W) bool: legs may pass for shadows."""
     box = mask_box((rough >= ROUGH) | dark)
     if box is None or not (rough >= ROUGH).any():
@@ -84,7 +84,7 @@ def square_around(rough: Array, dark: Array) -> Square | None:
     return (box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2, side
 
 
-def inputs_of(image: Array, behind: Array, rough: Array, dark: Array, square: Square) -> NDArray[np.float32]:
+def inputs_of(image: Pixels, behind: Pixels, rough: Pixels, dark: Pixels, square: Square) -> NDArray[np.float32]:
     """(CHANNELS, SIDE, SIDE): the image and what is behind it, (H, W, 3) uint8 RGB, rough matte and shadow, cut out."""
     cover = np.dstack([rough, dark.astype(np.uint8) * 255])
     # beyond the image colours go on, but there is no subject
@@ -92,7 +92,7 @@ def inputs_of(image: Array, behind: Array, rough: Array, dark: Array, square: Sq
     return np.concatenate(parts, axis=2).transpose(2, 0, 1) * np.float32(1 / 255)
 
 
-def cut(image: Array, square: Square, border: int = cv2.BORDER_CONSTANT) -> NDArray[np.float32]:
+def cut(image: Pixels, square: Square, border: int = cv2.BORDER_CONSTANT) -> NDArray[np.float32]:
     """(H, W, C) uint8 -> the square (SIDE, SIDE, C), 0..255.
 
     A pixel's centre p of the image comes to p' + 0.5 = (p + 0.5 - corner) zoom, with zoom = SIDE / side.
@@ -113,7 +113,7 @@ def _motion(left: float, top: float, across: float, down: float) -> Array:
 
 
 @torch.inference_mode()
-def cut_out(network: Cutout, image: Array, behind: Array, rough: Array, dark: Array) -> Array:
+def cut_out(network: Cutout, image: Pixels, behind: Pixels, rough: Pixels, dark: Pixels) -> Pixels:
     """An image and what is behind its subject (H, W, 3) uint8 RGB, a rough matte (H, W) uint8 and shadows (H, W) bool -> a better matte.
 
     Beyond the surroundings of the rough one it is empty.

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..video.reader import Array
+from ..arrays import Array, Pixels
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 are one past the last pixel
 
 
-def shade_vectors(image: Array, smooth: bool = True) -> Array:
+def shade_vectors(image: Pixels, smooth: bool = True) -> Pixels:
     """(H, W, 3) uint8 RGB -> (H, W, 3) float32 (L + 16, a, b), less noisy where `smooth`.
 
     L* + 16, a* and b* are all proportional to the cube root of luminance (CIE 1976, above 0.9 % luminance): the same surface
@@ -21,7 +21,7 @@ def shade_vectors(image: Array, smooth: bool = True) -> Array:
     """
     lab = cv2.cvtColor(cv2.blur(image, (3, 3)) if smooth else image, cv2.COLOR_RGB2Lab)
     # Plane by plane in memory: arithmetic on one component at a time is then several times as fast.
-    planes: Array = np.empty((3, *lab.shape[:2]), np.float32)
+    planes: Pixels = np.empty((3, *lab.shape[:2]), np.float32)
     # OpenCV stores 255/100 L and a + 128, b + 128 in 8 bits.
     for index, (factor, offset) in enumerate(((100 / 255, 16), (1, -128), (1, -128))):
         np.multiply(lab[..., index], np.float32(factor), out=planes[index], dtype=np.float32)
@@ -29,19 +29,19 @@ def shade_vectors(image: Array, smooth: bool = True) -> Array:
     return np.moveaxis(planes, 0, -1)
 
 
-def difference(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> Array:
+def difference(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> Pixels:
     """(H, W) distance of `vectors` from the backdrop lit between shade[0] and shade[1] times (cube root of luminance)."""
     return np.sqrt(_squared(vectors, backdrop, np.maximum(channel_dot(backdrop, backdrop), 1.0), shade))
 
 
-def _squared(vectors: Array, backdrop: Array, length: Array, shade: tuple[float, float]) -> Array:
+def _squared(vectors: Pixels, backdrop: Pixels, length: Pixels, shade: tuple[float, float]) -> Pixels:
     factor = np.clip(channel_dot(vectors, backdrop) / length, *shade)
     rest = (vectors[..., part] - factor * backdrop[..., part] for part in range(3))
     first, second, third = (part * part for part in rest)
     return first + second + third
 
 
-def shifted_difference(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> Array:
+def shifted_difference(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> Pixels:
     """The least `difference` over shifts of the backdrop by a pixel, because frames never align perfectly."""
     planes = np.ascontiguousarray(np.moveaxis(backdrop, -1, 0))
     length = np.maximum(channel_dot(backdrop, backdrop), 1.0)
@@ -52,12 +52,12 @@ def shifted_difference(vectors: Array, backdrop: Array, shade: tuple[float, floa
     return np.sqrt(least)  # the root of the least is the least root
 
 
-def channel_dot(a: Array, b: Array) -> Array:
+def channel_dot(a: Pixels, b: Pixels) -> Pixels:
     """Inner product over the last axis of 3."""
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
-def sort_planes(stack: Array) -> Array:
+def sort_planes(stack: Pixels) -> Pixels:
     """np.sort(stack, axis=0) for a few images (N, ...) of whole numbers, as a network of minima and maxima of whole images.
 
     The network is Batcher's odd-even merge (Knuth, The Art of Computer Programming 3, 5.2.2 M), which takes any N.
@@ -82,13 +82,15 @@ def _comparators(count: int) -> Iterator[tuple[int, int]]:
         step >>= 1
 
 
-def soft_matte(distance: Array, low: float | Array, high: float | Array) -> Array:
+def soft_matte(distance: Pixels, low: float | Pixels, high: float | Pixels) -> Pixels:
     """Distances -> 0 (up to `low`) .. 255 (from `high`), single stray pixels removed."""
     matte = np.clip((distance - low) * (255.0 / (high - low)), 0.0, 255.0)
     return cv2.medianBlur(matte.astype(np.uint8), 3)
 
 
-def matte_from_key(image: Array, backdrop: Array, shade: tuple[float, float], low: float | Array, high: float | Array) -> Array:
+def matte_from_key(
+    image: Pixels, backdrop: Pixels, shade: tuple[float, float], low: float | Pixels, high: float | Pixels
+) -> Pixels:
     """(H, W) uint8 matte of what differs from the backdrop's shade vectors.
 
     Smoothing against noise widens the subject by a pixel; the pixels themselves take it back.
@@ -105,7 +107,7 @@ def matte_from_key(image: Array, backdrop: Array, shade: tuple[float, float], lo
     return matte
 
 
-def mask_box(mask: Array) -> Box | None:
+def mask_box(mask: Pixels) -> Box | None:
     """The box around the pixels that are set."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return (float(x), float(y), float(x + width), float(y + height)) if width else None
@@ -123,7 +125,7 @@ def gap(a: Box, b: Box) -> float:
     return float(np.hypot(max(a[0] - b[2], b[0] - a[2], 0.0), max(a[1] - b[3], b[1] - a[3], 0.0)))
 
 
-def fill_holes(mask: Array, largest: float) -> Array:
+def fill_holes(mask: Pixels, largest: float) -> Pixels:
     """Sets enclosed background regions of at most `largest` pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats((mask == 0).astype(np.uint8), connectivity=4)
     height, width = mask.shape
@@ -143,11 +145,11 @@ class Picker:
     """
 
     box: Box | None = None
-    fixed: Array | None = None
-    previous: Array | None = None
+    fixed: Pixels | None = None
+    previous: Pixels | None = None
     reach: float = 0.06
 
-    def pick(self, matte: Array, holes: float = 0.005) -> Array:
+    def pick(self, matte: Pixels, holes: float = 0.005) -> Pixels:
         """A soft matte of everything that differs -> the subject's matte, zeros where it is not seen.
 
         Thin gaps do not separate a limb from the body, and components of meaningful size near the main one stay. Enclosed
@@ -167,7 +169,7 @@ class Picker:
         picked = np.where(cv2.dilate(chosen.astype(np.uint8), kernel) > 0, matte, 0)
         return np.where(filled, 255, picked).astype(np.uint8)
 
-    def _choose(self, labels: Array, stats: Array, pixels: int) -> Array:
+    def _choose(self, labels: Pixels, stats: Pixels, pixels: int) -> Array:
         """(number of labels,) bool: the main component and what belongs to it."""
         areas = stats[:, 4].astype(float)
         boxes = [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h, _ in stats]
@@ -188,7 +190,7 @@ class Picker:
         kept[main] = True
         return kept
 
-    def _before(self, labels: Array, areas: Array) -> Array:
+    def _before(self, labels: Pixels, areas: Array) -> Array:
         """(labels,) the share of each component that lies where the subject was, or within the user's box."""
         if self.previous is not None:
             return self._share(labels, self.previous, areas)
@@ -201,5 +203,5 @@ class Picker:
         return np.where(share > 0.3, share, -0.1)  # cancels the 0.1 that others get: outside the box is out of the question
 
     @staticmethod
-    def _share(labels: Array, where: Array, areas: Array) -> Array:
+    def _share(labels: Pixels, where: Pixels, areas: Array) -> Array:
         return np.bincount(labels[where], minlength=len(areas)) / np.maximum(areas, 1.0)

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from ..arrays import Array, Pixels
 from ..video.frame_source import FrameSource, Size, fit_size
 from ..video.prefetch import prefetch
-from ..video.reader import Array
 from .background_alignment import Chain, grey
 from .matte import (
     Box,
@@ -44,17 +44,17 @@ class _FrameView:
     """A frame at work size. placed, guesses: where its background lies, as `Chain` has it. mask: the subject, once known."""
 
     time: float
-    image: Array
-    grey: Array
+    image: Pixels
+    grey: Pixels
     placed: Array
     guesses: int
-    mask: Array | None = None
-    density: Array | None = None
+    mask: Pixels | None = None
+    density: Pixels | None = None
 
 
 def follow_subject(
-    source: FrameSource, fixed: Array, box: Box | None, size: Size
-) -> Generator[tuple[float, Array, float], None, None]:
+    source: FrameSource, fixed: Pixels, box: Box | None, size: Size
+) -> Generator[tuple[float, Pixels, float], None, None]:
     """Yields (time, soft matte at `size`, confidence) for each frame; zeros where no subject is seen.
 
     fixed: (H, W) bool, pixels that never change (logos), at any size. box: the user's, in pixels at `size`.
@@ -72,8 +72,8 @@ def follow_subject(
 
 def _masked(
     windows: Iterable[tuple[list[_FrameView], int]], tracker: _Tracker, size: Size
-) -> Generator[tuple[float, Array, float], None, None]:
-    ready: list[tuple[Array, float]] | None = None
+) -> Generator[tuple[float, Pixels, float], None, None]:
+    ready: list[tuple[Pixels, float]] | None = None
     for window, centre in windows:
         ready = tracker.begin(window) if ready is None else ready
         mask, quality = ready.pop(0) if ready else tracker.step(window, centre)
@@ -81,7 +81,7 @@ def _masked(
         yield window[centre].time, cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8), quality
 
 
-def _prepared(source: FrameSource, size: Size, still: Array) -> Generator[tuple[list[_FrameView], int], None, None]:
+def _prepared(source: FrameSource, size: Size, still: Pixels) -> Generator[tuple[list[_FrameView], int], None, None]:
     """`_windows` with the density of the centre: all that does not depend on the masks before."""
     with closing(_windows(source, size, still)) as windows:
         for window, centre in windows:
@@ -89,7 +89,7 @@ def _prepared(source: FrameSource, size: Size, still: Array) -> Generator[tuple[
             yield window, centre
 
 
-def _windows(source: FrameSource, size: Size, still: Array) -> Generator[tuple[list[_FrameView], int], None, None]:
+def _windows(source: FrameSource, size: Size, still: Pixels) -> Generator[tuple[list[_FrameView], int], None, None]:
     """For each frame the views within reach and the frame's place among them."""
     window: deque[_FrameView] = deque()
     centre = 0
@@ -139,12 +139,12 @@ class _Evidence:
     """strong, weak: (H, W) bool, what surely or perhaps differs from the background. known: (H, W) bool, where that can be
     told: everywhere that is textured or has been cleared by the subject."""
 
-    strong: Array
-    weak: Array
-    known: Array
+    strong: Pixels
+    weak: Pixels
+    known: Pixels
 
 
-def _placed_as(other: _FrameView, view: _FrameView) -> tuple[Array, Array]:
+def _placed_as(other: _FrameView, view: _FrameView) -> tuple[Pixels, Pixels]:
     """The other frame's image where `view` has the same background, and (H, W) bool where it is seen and not masked."""
     size = (view.image.shape[1], view.image.shape[0])
     # a pixel of the other frame -> the first frame's background -> this frame
@@ -153,14 +153,14 @@ def _placed_as(other: _FrameView, view: _FrameView) -> tuple[Array, Array]:
     return cv2.warpAffine(other.image, motion, size), cv2.warpAffine(free, motion, size, flags=cv2.INTER_NEAREST) > 0
 
 
-def _self_moving(window: list[_FrameView], centre: int, still: Array) -> Array:
+def _self_moving(window: list[_FrameView], centre: int, still: Pixels) -> Pixels:
     """(H, W) float: colour difference from the frames just before and from those just after, whichever is less.
 
     What a thing uncovers or covers differs on one side of time only. At the clip's ends the least of one side's must do.
     """
     view = window[centre]
     vectors = shade_vectors(view.image)
-    sides: list[list[Array]] = [[], []]
+    sides: list[list[Pixels]] = [[], []]
     for side, sign in enumerate((-1, 1)):
         for offset in _NEAR:
             if 0 <= centre + sign * offset < len(window):
@@ -174,13 +174,13 @@ def _self_moving(window: list[_FrameView], centre: int, still: Array) -> Array:
     return np.where(still, 0.0, least).astype(np.float32)
 
 
-def _density(moving: Array) -> Array:
+def _density(moving: Pixels) -> Pixels:
     """(H, W) 0 to 1: how much of the neighbourhood moves by itself. Textures and outlines differ, plain parts do not."""
     noise = 2.0 * float(np.median(moving))
     return cv2.GaussianBlur(np.clip((moving - noise) / 12.0, 0.0, 1.0), (0, 0), 4.0)
 
 
-def _cleared(window: list[_FrameView], centre: int, chosen: list[int], still: Array, seed: Array) -> _Evidence:
+def _cleared(window: list[_FrameView], centre: int, chosen: list[int], still: Pixels, seed: Pixels) -> _Evidence:
     """Differences from the median of the chosen frames, where something moves by itself (`seed`).
 
     Elsewhere they are traces of the subject in those frames, or of a background that is not flat.
@@ -199,7 +199,7 @@ def _cleared(window: list[_FrameView], centre: int, chosen: list[int], still: Ar
     return _Evidence(known & strong, known & (distance > 7.0 + 0.7 * usual), known)
 
 
-def _fitted(view: _FrameView, backdrop: Array, free: Array) -> Array:
+def _fitted(view: _FrameView, backdrop: Pixels, free: Pixels) -> Pixels:
     """The backdrop moved by a few pixels where, near and far things apart, no one map fits them all.
 
     Its optical flow is averaged over the surroundings, of which only the pixels in `free` count: the subject does not pull.
@@ -211,7 +211,7 @@ def _fitted(view: _FrameView, backdrop: Array, free: Array) -> Array:
     return cv2.remap(backdrop, x + smooth[..., 0], y + smooth[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _masked_median(stack: Array, valid: Array) -> tuple[Array, Array]:
+def _masked_median(stack: Pixels, valid: Pixels) -> tuple[Pixels, Pixels]:
     """(N, H, W, 3) uint8 and (N, H, W) bool -> (H, W, 3) lower median of the valid ones, and (H, W) how far they differ.
 
     Where none is valid the result means nothing.
@@ -227,16 +227,16 @@ def _masked_median(stack: Array, valid: Array) -> tuple[Array, Array]:
 class _Tracker:
     """Carries the mask from frame to frame."""
 
-    def __init__(self, still: Array, box: Box | None) -> None:
+    def __init__(self, still: Pixels, box: Box | None) -> None:
         self.still = still
         self.box = box
         self.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self.last: _FrameView | None = None
-        self.mask: Array | None = None
+        self.mask: Pixels | None = None
         self.density = np.zeros(still.shape, np.float32)
         self.unconfirmed = 0
 
-    def begin(self, window: list[_FrameView]) -> list[tuple[Array, float]]:
+    def begin(self, window: list[_FrameView]) -> list[tuple[Pixels, float]]:
         """The results of the first frames, found backwards from one that has frames on both sides to be compared with."""
         if self.box is not None:
             return []
@@ -248,7 +248,7 @@ class _Tracker:
         self.last, self.mask, self.density = last, mask, density
         return results
 
-    def step(self, window: list[_FrameView], centre: int) -> tuple[Array, float]:
+    def step(self, window: list[_FrameView], centre: int) -> tuple[Pixels, float]:
         """(mask, confidence) of the window's frame `centre`."""
         view = window[centre]
         carried = self._carry(view)
@@ -274,12 +274,12 @@ class _Tracker:
         self.last, self.mask = view, mask if mask.any() else None
         return mask, quality
 
-    def _pick(self, mask: Array, reach: float) -> Array:
+    def _pick(self, mask: Pixels, reach: float) -> Pixels:
         """The subject's components, judged by where it was; this choice itself leaves no trace."""
         picker = Picker(self.box, previous=self.mask, reach=reach)
         return picker.pick(mask.astype(np.uint8) * 255, holes=0.05) > 0
 
-    def _carry(self, view: _FrameView) -> Array | None:
+    def _carry(self, view: _FrameView) -> Pixels | None:
         """The last mask, moved by the optical flow from this frame back to the last; so is the density, fading."""
         if self.last is None:
             return None
@@ -289,7 +289,7 @@ class _Tracker:
         self.density = 0.85 * cv2.remap(self.density, x, y, cv2.INTER_LINEAR)
         return None if self.mask is None else cv2.remap(self.mask.astype(np.float32), x, y, cv2.INTER_LINEAR) > 0.5
 
-    def _segment(self, view: _FrameView, evidence: _Evidence, moving: Array, carried: Array | None) -> tuple[Array, float]:
+    def _segment(self, view: _FrameView, evidence: _Evidence, moving: Pixels, carried: Pixels | None) -> tuple[Pixels, float]:
         nothing = np.zeros(moving.shape, bool)
         if carried is None or not carried.any():
             if self.box is None and moving.sum() < 2e-3 * moving.size:
@@ -308,7 +308,7 @@ class _Tracker:
         sure = 0.9 if evidence.known.any() else 0.5
         return mask, float(np.clip(agreement + 0.1, 0.3, 1.0)) * sure * (1.0 if confirmed else 0.6)
 
-    def _refine(self, view: _FrameView, evidence: _Evidence, moving: Array, carried: Array) -> Array:
+    def _refine(self, view: _FrameView, evidence: _Evidence, moving: Pixels, carried: Pixels) -> Pixels:
         """GrabCut within the neighbourhood of what moves and what was carried."""
         support = moving | carried
         box = self.box if self.box is not None and not carried.any() else mask_box(support)
@@ -330,7 +330,7 @@ class _Tracker:
         mask[region] = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
         return _touching(mask, support if support.any() else mask)
 
-    def _labels(self, evidence: _Evidence, moving: Array, carried: Array, box: Box) -> Array:
+    def _labels(self, evidence: _Evidence, moving: Pixels, carried: Pixels, box: Box) -> Pixels:
         """GrabCut's labels: what is surely or probably subject or background."""
         labels = np.full(moving.shape, cv2.GC_BGD, np.uint8)
         if self.box is not None and not carried.any():
@@ -358,7 +358,7 @@ class _Tracker:
         return labels
 
 
-def _touching(mask: Array, support: Array) -> Array:
+def _touching(mask: Pixels, support: Pixels) -> Pixels:
     """The components of the mask that overlap the support with more than a few pixels, small holes filled."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     kept = np.bincount(labels[support], minlength=labels.max() + 1) >= 8
@@ -367,9 +367,9 @@ def _touching(mask: Array, support: Array) -> Array:
     return fill_holes(chosen, 0.01 * chosen.sum())
 
 
-def _dilated(mask: Array, width: int) -> Array:
+def _dilated(mask: Pixels, width: int) -> Pixels:
     return cv2.dilate(mask.astype(np.uint8), np.ones((width, width), np.uint8)) > 0
 
 
-def _eroded(mask: Array, width: int) -> Array:
+def _eroded(mask: Pixels, width: int) -> Pixels:
     return cv2.erode(mask.astype(np.uint8), np.ones((width, width), np.uint8)) > 0

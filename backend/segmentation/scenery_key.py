@@ -13,7 +13,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from ..video.reader import Array
+from ..arrays import Array, Pixels
 from .backdrop_key import steadiest
 from .cutout_network import Cutout, cut_out
 from .matte import Picker, difference, fill_holes, mask_box, shade_vectors, soft_matte
@@ -33,10 +33,10 @@ _LEVELS = (np.arange(256) / 255.0) ** 2.2
 class Shadow:
     """What a cast shadow leaves of the light. ground: (H, W, 3) linear RGB without it. core: (3,) shares of R, G and B."""
 
-    ground: Array
+    ground: Pixels
     core: Array
 
-    def mask(self, image: Array, differs: Array) -> Array:
+    def mask(self, image: Pixels, differs: Pixels) -> Pixels:
         """(H, W, 3) uint8 RGB, (H, W) bool what differs from the ground -> (H, W) bool what of it is in shadow alone.
 
         Light in a penumbra is a mixture of none and all of the sun's. A dark patch within the subject is not its shadow: that
@@ -55,7 +55,7 @@ class Shadow:
         shadow[part] = _beside(alike & near, here)
         return shadow
 
-    def _shaded(self, ratio: Array, here: Array) -> tuple[Array, Array]:
+    def _shaded(self, ratio: Pixels, here: Pixels) -> tuple[Pixels, Pixels]:
         """Light (H, W, 3) as a share of that on the ground -> (H, W) uint8: the shadow's core, and all that can be shadow.
 
         From the penumbra, a mixture of full light and the core's, it goes on into corners that not even the sky lights well.
@@ -77,7 +77,7 @@ def _around(box: tuple[float, ...], margin: int, shape: tuple[int, ...]) -> tupl
     return np.s_[max(y0 - margin, 0) : min(y1 + margin, shape[0]), max(x0 - margin, 0) : min(x1 + margin, shape[1])]
 
 
-def _beside(alike: Array, differs: Array) -> Array:
+def _beside(alike: Pixels, differs: Pixels) -> Pixels:
     """The components of `alike` with a good part of their outline on what does not differ, lower than the rest."""
     count, labels, stats, centres = cv2.connectedComponentsWithStats(alike, connectivity=4)
     rim = (cv2.erode(alike, np.ones((3, 3), np.uint8)) == 0) & (alike > 0)
@@ -92,11 +92,11 @@ def _beside(alike: Array, differs: Array) -> Array:
     return kept[labels]
 
 
-def _linear(image: Array) -> Array:
+def _linear(image: Pixels) -> Pixels:
     return _LEVELS.astype(np.float32)[image]
 
 
-def find_shadow(images: Array, background: Array, masks: Array) -> Shadow | None:
+def find_shadow(images: Pixels, background: Pixels, masks: Pixels) -> Shadow | None:
     """How dark cast shadows are, or None if there are none.
 
     images: (N, H, W, 3) uint8 RGB; background: (H, W, 3) shade vectors; masks: (N, H, W) bool, what differs from it. A shadow's
@@ -138,7 +138,7 @@ def _commonest(points: Array, weights: Array, least: float) -> Array | None:
     return np.median(points[near], axis=0) if weights[near].sum() > least * total else None
 
 
-def _image(vectors: Array) -> Array:
+def _image(vectors: Pixels) -> Pixels:
     """Shade vectors (matte.shade_vectors) back to uint8 RGB."""
     lab = (vectors - np.array([16, -128, -128], np.float32)) * np.array([255 / 100, 1, 1], np.float32)
     return cv2.cvtColor(np.clip(np.rint(lab), 0, 255).astype(np.uint8), cv2.COLOR_Lab2RGB)
@@ -148,20 +148,20 @@ def _image(vectors: Array) -> Array:
 class Scenery:
     """Bands of colour. backdrop: (H, W, 3) shade vectors; low: (H, W) the distance from it up to which all is background."""
 
-    backdrop: Array
-    low: Array
+    backdrop: Pixels
+    low: Pixels
     shadow: Shadow | None = None
 
     @cached_property
-    def image(self) -> Array:
+    def image(self) -> Pixels:
         """(H, W, 3) uint8 RGB: the backdrop as one would see it."""
         return _image(self.backdrop)
 
-    def key(self, image: Array) -> Array:
+    def key(self, image: Pixels) -> Pixels:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is neither background nor shadow."""
         return self.keyed(image)[0]
 
-    def pick(self, image: Array, picker: Picker, holes: float, network: Cutout) -> Array:
+    def pick(self, image: Pixels, picker: Picker, holes: float, network: Cutout) -> Pixels:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the subject that the picker chooses, cut out by the network.
 
         Twice, since what the picker saw may be a hand alone: what is found around it the second time is found in its own
@@ -172,7 +172,7 @@ class Scenery:
         rough = np.maximum(rough, cut_out(network, image, self.image, rough, dark))
         return Picker(reach=_REACH).pick(cut_out(network, image, self.image, rough, dark), 0.0)
 
-    def keyed(self, image: Array) -> tuple[Array, Array]:
+    def keyed(self, image: Pixels) -> tuple[Pixels, Pixels]:
         """The soft matte, and (H, W) bool what is in shadow alone."""
         matte = soft_matte(difference(shade_vectors(image), self.backdrop, _SHADE), self.low, self.low + _RAMP)
         if self.shadow is None:
@@ -181,7 +181,7 @@ class Scenery:
         return _without(matte, dark), dark
 
 
-def _without(matte: Array, dark: Array) -> Array:
+def _without(matte: Pixels, dark: Pixels) -> Pixels:
     """Clears shadows (H, W) bool and the slivers of their rims from a soft matte (H, W) uint8."""
     if not dark.any():
         return matte
@@ -192,7 +192,7 @@ def _without(matte: Array, dark: Array) -> Array:
     return cleared
 
 
-def find_scenery(samples: Array, network: Cutout | None = None) -> Scenery | None:
+def find_scenery(samples: Pixels, network: Cutout | None = None) -> Scenery | None:
     """(N, H, W, 3) uint8 RGB samples -> the bands behind the subject, or None if the camera moves or bands do not explain it.
 
     They do if the sides of the image agree with them, and if what differs is one compact subject and little else; with a
@@ -214,7 +214,7 @@ def find_scenery(samples: Array, network: Cutout | None = None) -> Scenery | Non
     return found if network is not None and _plausible(_joined(found, images, keyed, network)) else None
 
 
-def _joined(found: Scenery, images: Array, keyed: list[tuple[Array, Array]], network: Cutout) -> Array:
+def _joined(found: Scenery, images: Pixels, keyed: list[tuple[Pixels, Pixels]], network: Cutout) -> Pixels:
     """(N, H, W) uint8: all that differs, together with what the network takes for the subject."""
     picker = Picker(reach=0.15)
     pairs = zip(images, keyed, strict=True)
@@ -222,7 +222,7 @@ def _joined(found: Scenery, images: Array, keyed: list[tuple[Array, Array]], net
     return np.stack([np.maximum(whole, matte) for whole, (matte, _) in zip(wholes, keyed, strict=True)])
 
 
-def _with_image(images: Array, steady: Array, backdrop: Array, low: Array) -> tuple[Array, Array]:
+def _with_image(images: Pixels, steady: Pixels, backdrop: Pixels, low: Pixels) -> tuple[Pixels, Pixels]:
     """The backdrop and its tolerance, replaced by what a pixel shows most steadily wherever that lies within the tolerance.
 
     There the ground's own texture is known, and limbs that pass over it stand out better.
@@ -236,7 +236,7 @@ def _with_image(images: Array, steady: Array, backdrop: Array, low: Array) -> tu
     return backdrop + weight[..., None] * (pixels - backdrop), low + weight * (precise - low)
 
 
-def _stands_still(images: Array) -> bool:
+def _stands_still(images: Pixels) -> bool:
     """Whether nearly all pixels at the border keep their colour."""
     band = np.zeros(images.shape[1:3], bool)
     margin = max(2, round(0.06 * min(band.shape)))
@@ -245,7 +245,7 @@ def _stands_still(images: Array) -> bool:
     return bool(np.percentile((high - low).max(axis=-1), 85) < 12)
 
 
-def _bands(vectors: Array) -> tuple[Array, Array]:
+def _bands(vectors: Pixels) -> tuple[Pixels, Pixels]:
     """(H, W, 3) shade vectors -> each row's colour, running from its left to its right side (H, W, 3), and its tolerance (H, W).
 
     Where one side is the other in shade, the brighter one holds for the row: a shadow may reach out of the image.
@@ -271,7 +271,7 @@ def _bands(vectors: Array) -> tuple[Array, Array]:
     return backdrop, low.astype(np.float32)
 
 
-def _plausible(mattes: Array) -> bool:
+def _plausible(mattes: Pixels) -> bool:
     """Whether the mattes of all that differs (N, H, W) show one compact subject, most of the time, and little beside it."""
     picker = Picker(reach=0.15)
     good = 0

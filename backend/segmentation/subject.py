@@ -10,10 +10,11 @@ from functools import partial
 import cv2
 import numpy as np
 
+from ..arrays import Array, Pixels
 from ..errors import UserError
 from ..video.clip import Clip
 from ..video.frame_source import FrameSource, Size, fit_size, shrink
-from ..video.reader import Array, Frame
+from ..video.reader import Frame
 from .backdrop_key import Static, Uniform, find_static, find_uniform
 from .cutout_network import load_cutout
 from .matte import Box, Picker, sort_planes
@@ -25,7 +26,7 @@ _LONGEST = 640  # pixels of the longer side of the stored mattes
 _SAMPLES = 40
 
 # One frame's time and soft matte (zeros where the subject is not seen), and how sure the source is of it.
-_Seen = tuple[float, Array, float]
+_Seen = tuple[float, Pixels, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Subject:
     mattes: list[bytes]
     size: tuple[int, int] | None = None
 
-    def matte(self, index: int) -> Array:
+    def matte(self, index: int) -> Pixels:
         """(H, W) uint8, 0 to 255, at the video's size."""
         stored = cv2.imdecode(np.frombuffer(self.mattes[index], np.uint8), cv2.IMREAD_GRAYSCALE)
         if self.size is None or (stored.shape[1], stored.shape[0]) == self.size:
@@ -130,14 +131,14 @@ def _has_alpha(samples: list[Frame]) -> bool:
     return sum(0.005 < share for share in clear) > 0.5 * len(samples) and min(clear) < 0.9999
 
 
-def _mattes(source: FrameSource, size: Size, matte_of: Callable[[Frame], Array]) -> Generator[_Seen, None, None]:
+def _mattes(source: FrameSource, size: Size, matte_of: Callable[[Frame], Pixels]) -> Generator[_Seen, None, None]:
     """What is seen in each frame alone, by a source that is sure of it."""
     with closing(source.prefetched(size)) as frames:
         for frame in frames:
             yield frame.time, matte_of(frame), 1.0
 
 
-def _alpha_matte(frame: Frame, picker: Picker | None) -> Array:
+def _alpha_matte(frame: Frame, picker: Picker | None) -> Pixels:
     # A frame stored without alpha, or opaque all over, does not say where the subject is.
     alpha = np.zeros(frame.image.shape[:2], np.uint8) if frame.alpha is None else frame.alpha
     return alpha if picker is None else picker.pick(alpha)
@@ -149,14 +150,14 @@ def _keyed(
     return _mattes(source, size, lambda frame: picker.pick(backdrop.key(frame.image), holes))
 
 
-def unchanging(images: Array) -> Array:
+def unchanging(images: Pixels) -> Pixels:
     """(N, H, W, 3) samples -> (H, W) bool: pixels that keep their colour all the time."""
     levels = sort_planes(images[:: max(1, len(images) // 16)])
     trim = len(levels) // 8
     return (levels[-1 - trim].astype(np.int16) - levels[trim]).max(axis=-1) <= 18
 
 
-def overlays(images: Array) -> Array:
+def overlays(images: Pixels) -> Pixels:
     """(N, H, W, 3) samples of a moving camera -> (H, W) bool: lettering and logos, which alone keep their outlines in place."""
     image = cv2.cvtColor(np.median(images[:: max(1, len(images) // 16)], axis=0).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     outline = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 40
@@ -165,7 +166,7 @@ def overlays(images: Array) -> Array:
     return cv2.dilate(fixed, kernel) > 0
 
 
-def fixed_parts(images: Array, key: Callable[[Array], Array]) -> Array | None:
+def fixed_parts(images: Pixels, key: Callable[[Pixels], Pixels]) -> Pixels | None:
     """(H, W) bool: logos and other things in front of the backdrop that never change; None if nothing but them is there.
 
     The still trunk of a subject that only moves its arms never changes either, but it is joined to what moves.
@@ -183,7 +184,7 @@ def fixed_parts(images: Array, key: Callable[[Array], Array]) -> Array | None:
     return fixed if fixed.any() and np.median(moving) > 5e-4 else None
 
 
-def _joined(mask: Array, still: Array, parts: Array, count: int) -> Array:
+def _joined(mask: Pixels, still: Pixels, parts: Pixels, count: int) -> Pixels:
     """(count,) bool: which of the still parts hang together with a fair amount of changing mask in this sample.
 
     A little is enough for a part that is most of all there is: an animal that stands and turns its head, a fish's trunk.
@@ -225,7 +226,7 @@ def _given(source: FrameSource, given: FrameSource, size: Size, box: Box | None)
             yield frame.time, matte if picker is None else picker.pick(matte), 1.0
 
 
-def _matte_of(frame: Frame) -> Array:
+def _matte_of(frame: Frame) -> Pixels:
     """A frame of the user's matte: its alpha if that varies, else its brightness."""
     varied = frame.alpha is not None and bool(np.ptp(frame.alpha) > 0)
     return frame.alpha if varied and frame.alpha is not None else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from ..video.reader import Array
+from ..arrays import Array, Pixels
 from .matte import mask_box
 
 
@@ -26,7 +27,7 @@ class Track:
     mattes: list[bytes] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
 
-    def append(self, time: float, matte: Array, quality: float) -> None:
+    def append(self, time: float, matte: Pixels, quality: float) -> None:
         """Adds a frame: its soft matte (H, W) uint8 and the source's own confidence in it."""
         mask = matte >= 128
         box = mask_box(mask)
@@ -39,15 +40,15 @@ class Track:
         self.size = (matte.shape[1], matte.shape[0])
 
 
-def encode(matte: Array) -> bytes:
+def encode(matte: Pixels) -> bytes:
     return cv2.imencode(".png", matte, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
 
 
-def decode(data: bytes) -> Array:
+def decode(data: bytes) -> Pixels:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
 
 
-def _contact(mask: Array, box: tuple[float, float, float, float]) -> float:
+def _contact(mask: Pixels, box: tuple[float, float, float, float]) -> float:
     edges = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
     return float(edges) / (2 * (box[2] - box[0] + box[3] - box[1]))
 
@@ -78,7 +79,7 @@ def complete(track: Track) -> tuple[Array, Array, list[bytes]] | None:
     return full, confidence, mattes
 
 
-def _running_median(values: Array, found: Array, radius: int = 12) -> Array:
+def _running_median(values: Array, found: NDArray[np.bool_], radius: int = 12) -> Array:
     """Per frame, the median over the found frames nearby (all found ones where there are none)."""
     known = np.flatnonzero(found)
     result = np.full(len(values), np.median(values[known]))
@@ -89,7 +90,7 @@ def _running_median(values: Array, found: Array, radius: int = 12) -> Array:
     return result
 
 
-def _leaps(boxes: Array, areas: Array, found: Array) -> Array:
+def _leaps(boxes: Array, areas: Array, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(T,) bool: frames whose box shares nothing with those of the frames before and after, which agree with each other."""
     leap = np.zeros(len(boxes), bool)
     known = np.flatnonzero(found)
@@ -114,7 +115,7 @@ def _confidence(track: Track, boxes: Array, areas: Array, usual: Array) -> Array
     return np.array(track.quality) * steady * inside * large
 
 
-def _moved(matte: Array, source: Array, target: Array) -> Array:
+def _moved(matte: Pixels, source: Array, target: Array) -> Pixels:
     """The matte with what is in box `source` moved into box `target`.
 
     x_target = x0_target + (x_source - x0_source) s, with pixel centres at +0.5: u' + 0.5 = t0 + (u + 0.5 - s0) s.

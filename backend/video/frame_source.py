@@ -9,9 +9,10 @@ from functools import cached_property
 
 import cv2
 
+from ..arrays import Image
 from .clip import Clip
 from .prefetch import prefetch
-from .reader import Array, Frame, VideoInfo, frame_range, probe, read_frames
+from .reader import Frame, VideoInfo, frame_range, probe, read_frames
 
 Size = tuple[int, int]  # width and height in pixels
 
@@ -72,6 +73,6 @@ def fit_size(size: Size, longest: int) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def shrink(image: Array, size: Size) -> Array:
+def shrink(image: Image, size: Size) -> Image:
     """An image (H, W) or (H, W, C) at `size`; each pixel is the mean of those that it covers."""
     return image if (image.shape[1], image.shape[0]) == size else cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -10,16 +10,13 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Image
 from ..errors import UserError
 from .clip import Clip
-
-Array = NDArray[Any]  # of images, masks and what is computed from them
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".exr", ".hdr"})
 SEQUENCE_FPS = 24.0
@@ -28,7 +25,7 @@ _TOLERANCE = 1e-4  # seconds, of the trim range
 
 # One step of a decoder: the frame's time in the file in seconds, and a function that fetches its image (BGR, BGRA or grey).
 # Frames outside the trim range are stepped over without being fetched.
-_Step = tuple[float, Callable[[], Array]]
+_Step = tuple[float, Callable[[], Image]]
 
 # CAP_PROP_ORIENTATION_META is the clockwise turn, in degrees, that puts the stored image upright.
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
@@ -54,8 +51,8 @@ class Frame:
 
     index: int
     time: float
-    image: Array
-    alpha: Array | None
+    image: Image
+    alpha: Image | None
 
 
 def probe(clip: Clip) -> VideoInfo:
@@ -129,7 +126,7 @@ def image_files(clip: Clip) -> list[Path]:
     return _sequence(path) if is_sequence(path) else []
 
 
-def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
+def write_video(path: str | Path, frames: Iterable[Image], fps: float) -> None:
     """Writes (H, W, 3) uint8 RGB images of one size as MPEG-4 in an mp4 file.
 
     The codec needs even sides: an odd last row or column is repeated once. Raises UserError if nothing can be written.
@@ -138,7 +135,7 @@ def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
         pass
 
 
-def video_steps(path: str | Path, frames: Iterable[Array], fps: float) -> Generator[int, None, None]:
+def video_steps(path: str | Path, frames: Iterable[Image], fps: float) -> Generator[int, None, None]:
     """`write_video` frame by frame: yields how many are written. Closed early, it leaves the film so far."""
     images = (_even_bgr(frame) for frame in frames)
     first = next(images, None)
@@ -158,7 +155,7 @@ def video_steps(path: str | Path, frames: Iterable[Array], fps: float) -> Genera
         writer.release()
 
 
-def _even_bgr(frame: Array) -> Array:
+def _even_bgr(frame: Image) -> Image:
     height, width = frame.shape[:2]
     image = cv2.cvtColor(np.ascontiguousarray(frame, dtype=np.uint8), cv2.COLOR_RGB2BGR)
     return cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
@@ -226,7 +223,7 @@ def _rate(capture: cv2.VideoCapture) -> float:
     return fps if math.isfinite(fps) and 0 < fps <= 1000 else _VIDEO_FPS
 
 
-def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Array:
+def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Image:
     done, image = capture.retrieve()
     if not done or image is None:
         raise UserError(
@@ -317,7 +314,7 @@ def _listed(folder: Path) -> list[Path]:
         raise UserError(f"The folder '{folder}' cannot be read ({error.strerror}): check who may read it.") from error
 
 
-def decoded(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Array | None:
+def decoded(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Image | None:
     """The image in a file, grey, BGR or BGRA as it is stored there; None if it is none. Raises OSError.
 
     Through a buffer, because OpenCV's own opening of files fails on Windows with names outside the code page.
@@ -326,7 +323,7 @@ def decoded(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Array | None:
     return cv2.imdecode(buffer, flag) if buffer.size else None
 
 
-def _read_image(file: Path) -> Array:
+def _read_image(file: Path) -> Image:
     # A JPEG's orientation is applied only by the colour flag, and alpha kept only by the other.
     flag = cv2.IMREAD_COLOR if file.suffix.lower() in {".jpg", ".jpeg", ".exr", ".hdr"} else cv2.IMREAD_UNCHANGED
     try:
@@ -340,7 +337,7 @@ def _read_image(file: Path) -> Array:
     return (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
 
 
-def _split(image: Array) -> tuple[Array, Array | None]:
+def _split(image: Image) -> tuple[Image, Image | None]:
     """A grey, BGR or BGRA image -> RGB and alpha (None where there is none)."""
     if image.ndim == 2:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None

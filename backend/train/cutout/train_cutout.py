@@ -13,18 +13,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...arrays import Pixels
 from ...errors import UserError
 from ...segmentation.cutout_network import SIDE, Cutout, Square, cut, inputs_of, load_cutout, square_around
 from ...segmentation.matte import Picker, mask_box
 from ...segmentation.scenery_key import find_scenery
 from ...segmentation.subject import fixed_parts
 from ...video.clip import Clip
-from ...video.reader import Array, read_frames
+from ...video.reader import read_frames
 from ..loop.provenance import provenance
 from ..packs.rendered_clips import load_mattes, rendered_clips_in
 
@@ -37,7 +37,6 @@ HOLES = 0.02  # as subject.py fills them before scenery
 GHOSTS = 0.35  # share of examples in which parts of the subject pass for what is behind it
 LOST_SHADOW = 0.15  # share of examples whose shadow is not known
 ROUGHER = 0.3  # share of examples whose rough matte is made worse
-Pixels = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +45,11 @@ class Scene:
     all uint8; dark (T, H, W) bool."""
 
     pack: str
-    images: Array
-    covers: Array
-    behind: Array
-    rough: Array
-    dark: Array
+    images: Pixels
+    covers: Pixels
+    behind: Pixels
+    rough: Pixels
+    dark: Pixels
 
 
 def scene_of(path: Path, pack: str) -> Scene | None:

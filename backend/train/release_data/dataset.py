@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from ...arrays import Array
 from ...capture.inference import predict_positions, predict_rotations
 from ...errors import UserError
-from ...geometry.rotations import Array, geodesic_angle, rot6d_to_matrix
+from ...geometry.rotations import geodesic_angle, rot6d_to_matrix
 from ...model.config import Config
 from ...model.encode_rig import ReferencePairs, SkeletonFeatures, collate
 from ...model.network import Video2Pose2Rot

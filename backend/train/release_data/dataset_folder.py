@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import Array
 from ...errors import UserError
-from ...geometry.rotations import Array, rot6d_to_matrix
+from ...geometry.rotations import rot6d_to_matrix
 from ...motion.bvh import read_bvh
 from ...rig.skeleton import MAX_HOP, PARENT, UNRELATED, Skeleton, forward_kinematics, skeleton_of
 from .safe_pickle import load_object_npy, load_pickle
