@@ -9,7 +9,7 @@ import numpy as np
 
 from ..arrays import Array, Pixels
 from ..video.frame_source import fit_size, shrink
-from .background_alignment import alignment, grey
+from .background_alignment import align_background, grey
 from .matte import (
     Picker,
     channel_dot,
@@ -63,7 +63,7 @@ class Static:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not background."""
         backdrop, noise = self.backdrop, self.noise
         if self.reference is not None:
-            motion = alignment(self.reference, grey(image))
+            motion = align_background(self.reference, grey(image))
             if motion is not None:
                 size = (image.shape[1], image.shape[0])
                 backdrop = cv2.warpAffine(backdrop, motion, size, borderMode=cv2.BORDER_REPLICATE)
@@ -110,13 +110,13 @@ def _find_surface(vectors: Pixels) -> tuple[Pixels, tuple[float, float], float] 
     distance = np.stack([difference(frame, backdrop, shade) for frame in vectors])
     near = distance < 12.0
     border = np.median(near[:, band].mean(axis=1))
-    if border < 0.7 or np.median(near.mean(axis=(1, 2))) < 0.25 or _banded(vectors, backdrop, shade):
+    if border < 0.7 or np.median(near.mean(axis=(1, 2))) < 0.25 or _has_bands(vectors, backdrop, shade):
         return None
     low = max(5.0, 1.2 * float(np.percentile(distance[near], 97)))
     return (backdrop, shade, low) if low < 11.0 else None
 
 
-def _banded(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> bool:
+def _has_bands(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> bool:
     """Whether rows at the sides of the image differ as one from the backdrop, as sky and ground do from what is fit to both."""
     margin = max(2, round(0.08 * backdrop.shape[1]))
     middle = np.median(vectors[:, :, np.r_[:margin, -margin:0]], axis=(0, 2))
@@ -150,30 +150,30 @@ def find_static(samples: Pixels) -> Static | None:
     middle one first.
     """
     middle = grey(samples[len(samples) // 2])
-    motions = [alignment(grey(sample), middle) for sample in samples]
+    motions = [align_background(grey(sample), middle) for sample in samples]
     if sum(motion is None for motion in motions) > 0.1 * len(samples):
         return None
     size = (middle.shape[1], middle.shape[0])
-    shift = max(_shift(motion, size) for motion in motions if motion is not None)
+    shift = max(_largest_shift(motion, size) for motion in motions if motion is not None)
     if shift > 0.05 * max(size):
         return None
     trembles = shift > 0.6
     if trembles:
         pairs = zip(samples, motions, strict=True)
-        samples = np.stack([_moved(sample, motion) for sample, motion in pairs if motion is not None])
-    backdrop = shade_vectors(steadiest(samples))
+        samples = np.stack([_warp_sample(sample, motion) for sample, motion in pairs if motion is not None])
+    backdrop = shade_vectors(steadiest_colours(samples))
     rest = np.stack([difference(shade_vectors(sample), backdrop, _SHADE) for sample in samples])
     # Where the subject often passes, a low percentile still sees the background alone.
     noise = cv2.GaussianBlur(1.8 * np.percentile(rest, 30, axis=0).astype(np.float32), (0, 0), 2.0)
     found = Static(backdrop, noise, middle if trembles else None)
-    return found if _clears(rest, found.low) else None
+    return found if _leaves_its_place(rest, found.low) else None
 
 
-def _moved(sample: Pixels, motion: Array) -> Pixels:
+def _warp_sample(sample: Pixels, motion: Array) -> Pixels:
     return cv2.warpAffine(sample, motion, (sample.shape[1], sample.shape[0]), borderMode=cv2.BORDER_REPLICATE)
 
 
-def steadiest(samples: Pixels) -> Pixels:
+def steadiest_colours(samples: Pixels) -> Pixels:
     """(N, H, W, 3) -> (H, W, 3) per channel the middle of the narrowest range that holds 40 % of the samples.
 
     Unlike the median it is the background's also where the subject hides that more than half of the time.
@@ -184,7 +184,7 @@ def steadiest(samples: Pixels) -> Pixels:
     return np.take_along_axis(levels, start[None] + held // 2, axis=0)[0]
 
 
-def _clears(rest: Pixels, low: Pixels) -> bool:
+def _leaves_its_place(rest: Pixels, low: Pixels) -> bool:
     """Whether something moves, not nearly everything, and it leaves its place, so that the background behind it shows.
 
     Of a subject that stays in place only the limbs are seen to move; the body has become part of the background.
@@ -200,7 +200,7 @@ def _clears(rest: Pixels, low: Pixels) -> bool:
     return bool((travel > 0.7 * extent).any())
 
 
-def _shift(motion: Array, size: tuple[int, int]) -> float:
+def _largest_shift(motion: Array, size: tuple[int, int]) -> float:
     """How far the map moves the corner it moves most, in pixels."""
     corners = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [*size, 1]], float)
     return float(np.linalg.norm(corners @ motion.T - corners[:, :2], axis=1).max())

@@ -10,7 +10,7 @@ import numpy as np
 from ..arrays import Array, Pixels
 
 _GRID = (6, 10)  # cells in which agreeing corners are counted
-_AGREED = 30.0  # of the `_spread` of corners that is needed: a quarter of what the whole image gives
+_AGREED = 30.0  # of the `_corner_spread` of corners that is needed: a quarter of what the whole image gives
 _TRACKING = {"winSize": (15, 15), "maxLevel": 3}
 
 
@@ -18,13 +18,13 @@ def grey(image: Pixels) -> Pixels:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
-def alignment(source: Pixels, target: Pixels, where: Pixels | None = None, guess: Array | None = None) -> Array | None:
+def align_background(source: Pixels, target: Pixels, where: Pixels | None = None, guess: Array | None = None) -> Array | None:
     """(2, 3) affine map of pixels in grey `source` to `target` that the background follows, or None.
 
     where: (H, W) bool, the pixels whose corners count. guess: (2, 3) a map to start from. Several groups of corners may
     each agree on a map: the background's is the one spread widest, above all along the border, not the one with most corners.
     """
-    pairs = _tracked(source, target, where, guess)
+    pairs = _track_corners(source, target, where, guess)
     best, most = None, 0.0
     for _ in range(3):
         if pairs is None or len(pairs[0]) < 8:
@@ -33,14 +33,14 @@ def alignment(source: Pixels, target: Pixels, where: Pixels | None = None, guess
         if motion is None or inlier.sum() < 8:
             break
         inlier = inlier.ravel().astype(bool)
-        spread = _spread(pairs[0][inlier], source.shape)
+        spread = _corner_spread(pairs[0][inlier], source.shape)
         if spread > most:
-            best, most = _full_affine(pairs, motion, spread), spread
+            best, most = _refine_affine(pairs, motion, spread), spread
         pairs = (pairs[0][~inlier], pairs[1][~inlier])
     return best if most >= _AGREED else None
 
 
-def _tracked(source: Pixels, target: Pixels, where: Pixels | None, guess: Array | None) -> tuple[Array, Array] | None:
+def _track_corners(source: Pixels, target: Pixels, where: Pixels | None, guess: Array | None) -> tuple[Array, Array] | None:
     """Corners (N, 2) in `source` and where they are in `target`, kept if tracking back returns to them."""
     mask = None if where is None else where.astype(np.uint8)
     corners = cv2.goodFeaturesToTrack(source, 300, 0.003, 7, mask=mask)
@@ -55,7 +55,7 @@ def _tracked(source: Pixels, target: Pixels, where: Pixels | None, guess: Array 
     return corners[good, 0], moved[good, 0]
 
 
-def _spread(points: Array, shape: tuple[int, ...]) -> float:
+def _corner_spread(points: Array, shape: tuple[int, ...]) -> float:
     """How many cells of the image the points occupy; those along the border count three times."""
     rows, columns = _GRID
     y = np.clip(points[:, 1] * rows / shape[0], 0, rows - 1).astype(int)
@@ -67,7 +67,7 @@ def _spread(points: Array, shape: tuple[int, ...]) -> float:
     return float(weight[occupied].sum())
 
 
-def _full_affine(pairs: tuple[Array, Array], motion: Array, spread: float) -> Array:
+def _refine_affine(pairs: tuple[Array, Array], motion: Array, spread: float) -> Array:
     """The similarity made an affine map, where corners all over the image support that."""
     near = np.linalg.norm(cv2.transform(pairs[0][:, None], motion)[:, 0] - pairs[1], axis=1) < 4.0
     if near.sum() < 60 or spread < 40:
@@ -76,7 +76,7 @@ def _full_affine(pairs: tuple[Array, Array], motion: Array, spread: float) -> Ar
     return motion if affine is None else affine
 
 
-def border_shift(source: Pixels, target: Pixels, where: Pixels) -> Array | None:
+def align_border(source: Pixels, target: Pixels, where: Pixels) -> Array | None:
     """(2, 3) translation that brings the sides and the top of grey `source` onto `target`, or None.
 
     For backgrounds with few corners (sky, sand, a line of hills), where a textured subject in the middle would win.
@@ -119,21 +119,21 @@ class Chain:
         # key frame -> last frame -> this frame, if the camera goes on as it did
         known = self.placed @ np.linalg.inv(self.key_placed)
         guess = known if self.step is None else self.step @ known
-        in_sight = _shift(guess, image.shape) < 0.12 * max(image.shape)
-        motion = alignment(self.key, image, where, guess[:2]) if in_sight else None
+        in_sight = _middle_shift(guess, image.shape) < 0.12 * max(image.shape)
+        motion = align_background(self.key, image, where, guess[:2]) if in_sight else None
         if motion is None:
             self.key, self.key_placed = self.last, self.placed
-            motion = alignment(self.last, image, where, None if self.step is None else self.step[:2])
+            motion = align_background(self.last, image, where, None if self.step is None else self.step[:2])
             if motion is None:
                 self.guesses += 1
-                motion = border_shift(self.last, image, where)
+                motion = align_border(self.last, image, where)
         placed = self.placed if motion is None else np.vstack([motion, [0.0, 0.0, 1.0]]) @ self.key_placed
         self.step = placed @ np.linalg.inv(self.placed)
         self.last, self.placed = image, placed
         return placed
 
 
-def _shift(motion: Array, shape: tuple[int, ...]) -> float:
+def _middle_shift(motion: Array, shape: tuple[int, ...]) -> float:
     """How far the map moves the middle of the image, in pixels."""
     middle = np.array([shape[1] / 2, shape[0] / 2, 1.0])
     return float(np.linalg.norm((motion @ middle - middle)[:2]))

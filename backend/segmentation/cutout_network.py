@@ -37,9 +37,9 @@ class Cutout(nn.Module):
         super().__init__()
         inputs = (CHANNELS, *WIDTHS[:-1])
         pairs = zip(inputs, WIDTHS, strict=True)
-        self.down = nn.ModuleList(nn.Sequential(_step(a, b, 2), _step(b, b)) for a, b in pairs)
-        self.middle = _step(WIDTHS[-1], WIDTHS[-1])
-        self.up = nn.ModuleList(_step(a + b, b) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
+        self.down = nn.ModuleList(nn.Sequential(_convolution(a, b, 2), _convolution(b, b)) for a, b in pairs)
+        self.middle = _convolution(WIDTHS[-1], WIDTHS[-1])
+        self.up = nn.ModuleList(_convolution(a + b, b) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
         # the four outputs of a place at half the size are its pixels at the whole size
         self.out = nn.Conv2d(WIDTHS[0], 4, 3, padding=1)
 
@@ -55,7 +55,7 @@ class Cutout(nn.Module):
         return F.pixel_shuffle(self.out(x), 2)[:, 0]
 
 
-def _step(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
@@ -84,7 +84,7 @@ def square_around(rough: Pixels, dark: Pixels) -> Square | None:
     return (box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2, side
 
 
-def inputs_of(image: Pixels, behind: Pixels, rough: Pixels, dark: Pixels, square: Square) -> NDArray[np.float32]:
+def network_inputs(image: Pixels, behind: Pixels, rough: Pixels, dark: Pixels, square: Square) -> NDArray[np.float32]:
     """(CHANNELS, SIDE, SIDE): the image and what is behind it, (H, W, 3) uint8 RGB, rough matte and shadow, cut out."""
     cover = np.dstack([rough, dark.astype(np.uint8) * 255])
     # beyond the image colours go on, but there is no subject
@@ -102,13 +102,13 @@ def cut(image: Pixels, square: Square, border: int = cv2.BORDER_CONSTANT) -> NDA
         size = tuple(max(1, round(length * SIDE / side)) for length in image.shape[1::-1])
         across, down = size[0] / image.shape[1], size[1] / image.shape[0]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        motion = _motion(left * across, top * down, SIDE / (side * across), SIDE / (side * down))
+        motion = _affine_map(left * across, top * down, SIDE / (side * across), SIDE / (side * down))
     else:
-        motion = _motion(left, top, SIDE / side, SIDE / side)
+        motion = _affine_map(left, top, SIDE / side, SIDE / side)
     return cv2.warpAffine(image, motion, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=border).astype(np.float32)
 
 
-def _motion(left: float, top: float, across: float, down: float) -> Array:
+def _affine_map(left: float, top: float, across: float, down: float) -> Array:
     return np.array([[across, 0.0, (0.5 - left) * across - 0.5], [0.0, down, (0.5 - top) * down - 0.5]])
 
 
@@ -121,8 +121,8 @@ def cut_out(network: Cutout, image: Pixels, behind: Pixels, rough: Pixels, dark:
     square = square_around(rough, dark)
     if square is None:
         return rough
-    x = torch.from_numpy(inputs_of(image, behind, rough, dark, square))[None].contiguous(memory_format=torch.channels_last)
+    x = torch.from_numpy(network_inputs(image, behind, rough, dark, square))[None].contiguous(memory_format=torch.channels_last)
     cover = (network(x)[0].sigmoid() * 255).numpy()
     left, top, side = square
-    back = cv2.invertAffineTransform(_motion(left, top, SIDE / side, SIDE / side))
+    back = cv2.invertAffineTransform(_affine_map(left, top, SIDE / side, SIDE / side))
     return np.rint(cv2.warpAffine(cover, back, rough.shape[::-1], flags=cv2.INTER_LINEAR)).astype(np.uint8)

@@ -31,10 +31,10 @@ def shade_vectors(image: Pixels, smooth: bool = True) -> Pixels:
 
 def difference(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> Pixels:
     """(H, W) distance of `vectors` from the backdrop lit between shade[0] and shade[1] times (cube root of luminance)."""
-    return np.sqrt(_squared(vectors, backdrop, np.maximum(channel_dot(backdrop, backdrop), 1.0), shade))
+    return np.sqrt(_squared_difference(vectors, backdrop, np.maximum(channel_dot(backdrop, backdrop), 1.0), shade))
 
 
-def _squared(vectors: Pixels, backdrop: Pixels, length: Pixels, shade: tuple[float, float]) -> Pixels:
+def _squared_difference(vectors: Pixels, backdrop: Pixels, length: Pixels, shade: tuple[float, float]) -> Pixels:
     factor = np.clip(channel_dot(vectors, backdrop) / length, *shade)
     rest = (vectors[..., part] - factor * backdrop[..., part] for part in range(3))
     first, second, third = (part * part for part in rest)
@@ -45,10 +45,10 @@ def shifted_difference(vectors: Pixels, backdrop: Pixels, shade: tuple[float, fl
     """The least `difference` over shifts of the backdrop by a pixel, because frames never align perfectly."""
     planes = np.ascontiguousarray(np.moveaxis(backdrop, -1, 0))
     length = np.maximum(channel_dot(backdrop, backdrop), 1.0)
-    least = _squared(vectors, backdrop, length, shade)
+    least = _squared_difference(vectors, backdrop, length, shade)
     for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
         moved = np.moveaxis(np.roll(planes, shift, axis=(1, 2)), 0, -1)
-        np.minimum(least, _squared(vectors, moved, np.roll(length, shift, axis=(0, 1)), shade), out=least)
+        np.minimum(least, _squared_difference(vectors, moved, np.roll(length, shift, axis=(0, 1)), shade), out=least)
     return np.sqrt(least)  # the root of the least is the least root
 
 
@@ -158,7 +158,7 @@ class Picker:
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
         mask = cv2.morphologyEx((matte >= 96).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        kept = self._choose(labels, stats, matte.size) if count > 1 else np.zeros(1, bool)
+        kept = self._choose_components(labels, stats, matte.size) if count > 1 else np.zeros(1, bool)
         if not kept.any():
             return np.zeros_like(matte)
         chosen = kept[labels]
@@ -169,15 +169,15 @@ class Picker:
         picked = np.where(cv2.dilate(chosen.astype(np.uint8), kernel) > 0, matte, 0)
         return np.where(filled, 255, picked).astype(np.uint8)
 
-    def _choose(self, labels: Pixels, stats: Pixels, pixels: int) -> Array:
+    def _choose_components(self, labels: Pixels, stats: Pixels, pixels: int) -> Array:
         """(number of labels,) bool: the main component and what belongs to it."""
         areas = stats[:, 4].astype(float)
         boxes = [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h, _ in stats]
         candidate = areas >= max(12.0, 1e-4 * pixels)
         candidate[0] = False
         if self.fixed is not None:
-            candidate &= self._share(labels, self.fixed, areas) < 0.6
-        before = self._before(labels, areas)
+            candidate &= self._share_within(labels, self.fixed, areas) < 0.6
+        before = self._share_expected(labels, areas)
         score = np.where(candidate, areas * (0.1 + before), 0.0)
         kept = np.zeros(len(areas), bool)
         main = int(np.argmax(score))
@@ -190,18 +190,18 @@ class Picker:
         kept[main] = True
         return kept
 
-    def _before(self, labels: Pixels, areas: Array) -> Array:
+    def _share_expected(self, labels: Pixels, areas: Array) -> Array:
         """(labels,) the share of each component that lies where the subject was, or within the user's box."""
         if self.previous is not None:
-            return self._share(labels, self.previous, areas)
+            return self._share_within(labels, self.previous, areas)
         if self.box is None:
             return np.ones(len(areas))
         inside = np.zeros(labels.shape, bool)
         x0, y0, x1, y1 = (round(value) for value in self.box)
         inside[max(y0, 0) : y1, max(x0, 0) : x1] = True
-        share = self._share(labels, inside, areas)
+        share = self._share_within(labels, inside, areas)
         return np.where(share > 0.3, share, -0.1)  # cancels the 0.1 that others get: outside the box is out of the question
 
     @staticmethod
-    def _share(labels: Pixels, where: Pixels, areas: Array) -> Array:
+    def _share_within(labels: Pixels, where: Pixels, areas: Array) -> Array:
         return np.bincount(labels[where], minlength=len(areas)) / np.maximum(areas, 1.0)

@@ -66,11 +66,11 @@ def follow_subject(
     tracker = _Tracker(still, scaled)
     # GrabCut draws from a generator that each thread has: a second clip must not depend on the first.
     cv2.setRNGSeed(0)
-    with closing(prefetch(_prepared(source, small, still))) as windows:
-        yield from _masked(windows, tracker, size)
+    with closing(prefetch(_windows_with_density(source, small, still))) as windows:
+        yield from _track_windows(windows, tracker, size)
 
 
-def _masked(
+def _track_windows(
     windows: Iterable[tuple[list[_FrameView], int]], tracker: _Tracker, size: Size
 ) -> Generator[tuple[float, Pixels, float], None, None]:
     ready: list[tuple[Pixels, float]] | None = None
@@ -81,11 +81,11 @@ def _masked(
         yield window[centre].time, cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR).astype(np.uint8), quality
 
 
-def _prepared(source: FrameSource, size: Size, still: Pixels) -> Generator[tuple[list[_FrameView], int], None, None]:
+def _windows_with_density(source: FrameSource, size: Size, still: Pixels) -> Generator[tuple[list[_FrameView], int], None, None]:
     """`_windows` with the density of the centre: all that does not depend on the masks before."""
     with closing(_windows(source, size, still)) as windows:
         for window, centre in windows:
-            window[centre].density = _density(_self_moving(window, centre, still))
+            window[centre].density = _density(_self_motion(window, centre, still))
             yield window, centre
 
 
@@ -111,7 +111,7 @@ def _windows(source: FrameSource, size: Size, still: Pixels) -> Generator[tuple[
         centre += 1
 
 
-def _neighbours(window: list[_FrameView], centre: int, extent: tuple[float, float]) -> list[int]:
+def _choose_neighbours(window: list[_FrameView], centre: int, extent: tuple[float, float]) -> list[int]:
     """Frames whose background has moved far enough to show what is behind a subject of `extent` (width, height) in pixels."""
     height, width = window[0].grey.shape
     middle = np.array([width / 2, height / 2, 1.0])
@@ -122,10 +122,10 @@ def _neighbours(window: list[_FrameView], centre: int, extent: tuple[float, floa
     # A background that had to be guessed at in between does not fit well enough.
     cleared[[abs(view.guesses - window[centre].guesses) > 2 for view in window]] = 0.0
     sides = (range(centre - 1, -1, -1), range(centre + 1, len(window)))
-    return sorted(set().union(*(_displaced(side, cleared, 1.0, 0.6 * width / extent[0]) for side in sides)))
+    return sorted(set().union(*(_pick_displaced(side, cleared, 1.0, 0.6 * width / extent[0]) for side in sides)))
 
 
-def _displaced(side: range, shift: Array, least: float, most: float) -> set[int]:
+def _pick_displaced(side: range, shift: Array, least: float, most: float) -> set[int]:
     """Frames going away from the centre, evenly displaced from `least` to at most about `most`."""
     distances = shift[list(side)]
     if len(distances) == 0 or distances.max() < least:
@@ -144,7 +144,7 @@ class _Evidence:
     known: Pixels
 
 
-def _placed_as(other: _FrameView, view: _FrameView) -> tuple[Pixels, Pixels]:
+def _warp_to(other: _FrameView, view: _FrameView) -> tuple[Pixels, Pixels]:
     """The other frame's image where `view` has the same background, and (H, W) bool where it is seen and not masked."""
     size = (view.image.shape[1], view.image.shape[0])
     # a pixel of the other frame -> the first frame's background -> this frame
@@ -153,7 +153,7 @@ def _placed_as(other: _FrameView, view: _FrameView) -> tuple[Pixels, Pixels]:
     return cv2.warpAffine(other.image, motion, size), cv2.warpAffine(free, motion, size, flags=cv2.INTER_NEAREST) > 0
 
 
-def _self_moving(window: list[_FrameView], centre: int, still: Pixels) -> Pixels:
+def _self_motion(window: list[_FrameView], centre: int, still: Pixels) -> Pixels:
     """(H, W) float: colour difference from the frames just before and from those just after, whichever is less.
 
     What a thing uncovers or covers differs on one side of time only. At the clip's ends the least of one side's must do.
@@ -164,7 +164,7 @@ def _self_moving(window: list[_FrameView], centre: int, still: Pixels) -> Pixels
     for side, sign in enumerate((-1, 1)):
         for offset in _NEAR:
             if 0 <= centre + sign * offset < len(window):
-                image, inside = _placed_as(replace(window[centre + sign * offset], mask=None), view)
+                image, inside = _warp_to(replace(window[centre + sign * offset], mask=None), view)
                 inside = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
                 sides[side].append(np.where(inside, shifted_difference(vectors, shade_vectors(image), _SHADE), 0.0))
     if sides[0] and sides[1]:
@@ -180,26 +180,26 @@ def _density(moving: Pixels) -> Pixels:
     return cv2.GaussianBlur(np.clip((moving - noise) / 12.0, 0.0, 1.0), (0, 0), 4.0)
 
 
-def _cleared(window: list[_FrameView], centre: int, chosen: list[int], still: Pixels, seed: Pixels) -> _Evidence:
+def _find_evidence(window: list[_FrameView], centre: int, chosen: list[int], still: Pixels, seed: Pixels) -> _Evidence:
     """Differences from the median of the chosen frames, where something moves by itself (`seed`).
 
     Elsewhere they are traces of the subject in those frames, or of a background that is not flat.
     """
     view = window[centre]
-    images, seen = zip(*(_placed_as(window[index], view) for index in chosen), strict=True)
+    images, seen = zip(*(_warp_to(window[index], view) for index in chosen), strict=True)
     valid = np.stack(seen) & ~still
     backdrop, spread = _masked_median(np.stack(images), valid)
-    backdrop = _fitted(view, backdrop, ~_dilated(seed, 15))
+    backdrop = _fit_backdrop(view, backdrop, ~_dilate(seed, 15))
     distance = np.where(still, 0.0, shifted_difference(shade_vectors(view.image), shade_vectors(backdrop), _SHADE))
     usual = np.minimum(cv2.blur(spread, (5, 5)), 20.0)
     known = valid.sum(axis=0) >= 2
     # Outlines of the background that do not fit exactly are thin.
     clear = cv2.morphologyEx((distance > 12.0 + usual).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
-    strong = _dilated(seed, 21) & (clear | (seed & (distance > 9.0 + 0.4 * usual)))
+    strong = _dilate(seed, 21) & (clear | (seed & (distance > 9.0 + 0.4 * usual)))
     return _Evidence(known & strong, known & (distance > 7.0 + 0.7 * usual), known)
 
 
-def _fitted(view: _FrameView, backdrop: Pixels, free: Pixels) -> Pixels:
+def _fit_backdrop(view: _FrameView, backdrop: Pixels, free: Pixels) -> Pixels:
     """The backdrop moved by a few pixels where, near and far things apart, no one map fits them all.
 
     Its optical flow is averaged over the surroundings, of which only the pixels in `free` count: the subject does not pull.
@@ -252,7 +252,7 @@ class _Tracker:
         """(mask, confidence) of the window's frame `centre`."""
         view = window[centre]
         carried = self._carry(view)
-        density = _density(_self_moving(window, centre, self.still)) if view.density is None else view.density
+        density = _density(_self_motion(window, centre, self.still)) if view.density is None else view.density
         view.density = None  # not needed again
         self.density = np.maximum(self.density, density)
         usual = max(0.12, 0.3 * float(np.percentile(self.density, 99.5)))
@@ -260,17 +260,19 @@ class _Tracker:
         wide = self._pick(self.density > 0.5 * usual, 0.15)
         box = mask_box(wide if carried is None else carried)
         margin = 1.0 if carried is None else 0.65  # what is only surmised may be larger
-        chosen = [] if box is None else _neighbours(window, centre, (margin * (box[2] - box[0]), margin * (box[3] - box[1])))
+        chosen = (
+            [] if box is None else _choose_neighbours(window, centre, (margin * (box[2] - box[0]), margin * (box[3] - box[1])))
+        )
         if len(chosen) >= _ENOUGH:
-            evidence = _cleared(window, centre, chosen, self.still, seed)
-            moving = evidence.strong & _dilated(wide, 9)
+            evidence = _find_evidence(window, centre, chosen, self.still, seed)
+            moving = evidence.strong & _dilate(wide, 9)
             moving = fill_holes(moving, 0.05 * moving.sum())
         else:
             evidence = _Evidence(seed, seed, np.zeros_like(seed))
             solid = cv2.morphologyEx(seed.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8)) > 0
             moving = self._pick(fill_holes(solid, 0.02 * solid.size), 0.04)
         mask, quality = self._segment(view, evidence, moving, carried)
-        view.mask = _dilated(mask, 9) if mask.any() else None
+        view.mask = _dilate(mask, 9) if mask.any() else None
         self.last, self.mask = view, mask if mask.any() else None
         return mask, quality
 
@@ -328,7 +330,7 @@ class _Tracker:
         cv2.grabCut(bgr, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
         mask = np.zeros_like(support)
         mask[region] = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-        return _touching(mask, support if support.any() else mask)
+        return _keep_touching(mask, support if support.any() else mask)
 
     def _labels(self, evidence: _Evidence, moving: Pixels, carried: Pixels, box: Box) -> Pixels:
         """GrabCut's labels: what is surely or probably subject or background."""
@@ -341,24 +343,24 @@ class _Tracker:
             labels[y0:y1, x0:x1] = cv2.GC_PR_BGD
             labels[ellipse > 0] = cv2.GC_PR_FGD
         elif evidence.known.any():  # the background is known: only the rim is in question
-            labels[_dilated(moving, 5)] = cv2.GC_PR_BGD
-            labels[_dilated(moving, 15) & carried & (evidence.weak | ~evidence.known)] = cv2.GC_PR_FGD
+            labels[_dilate(moving, 5)] = cv2.GC_PR_BGD
+            labels[_dilate(moving, 15) & carried & (evidence.weak | ~evidence.known)] = cv2.GC_PR_FGD
             labels[moving] = cv2.GC_PR_FGD
-            labels[_eroded(moving, 3)] = cv2.GC_FGD
+            labels[_erode(moving, 3)] = cv2.GC_FGD
         elif self.box is not None:  # what the user pointed at need not move
-            labels[_dilated(carried, 13)] = cv2.GC_PR_BGD
+            labels[_dilate(carried, 13)] = cv2.GC_PR_BGD
             labels[carried] = cv2.GC_PR_FGD
-            labels[_eroded(carried, 5)] = cv2.GC_FGD
+            labels[_erode(carried, 5)] = cv2.GC_FGD
         else:  # a mask that grew from motion fades where nothing moves
-            near = _dilated(moving, 17) if moving.any() else _dilated(carried, 9)
+            near = _dilate(moving, 17) if moving.any() else _dilate(carried, 9)
             labels[near] = cv2.GC_PR_BGD
             labels[moving | (carried & near)] = cv2.GC_PR_FGD
-            labels[_eroded(moving & carried if carried.any() else moving, 7)] = cv2.GC_FGD
+            labels[_erode(moving & carried if carried.any() else moving, 7)] = cv2.GC_FGD
         labels[self.still] = cv2.GC_BGD
         return labels
 
 
-def _touching(mask: Pixels, support: Pixels) -> Pixels:
+def _keep_touching(mask: Pixels, support: Pixels) -> Pixels:
     """The components of the mask that overlap the support with more than a few pixels, small holes filled."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     kept = np.bincount(labels[support], minlength=labels.max() + 1) >= 8
@@ -367,9 +369,9 @@ def _touching(mask: Pixels, support: Pixels) -> Pixels:
     return fill_holes(chosen, 0.01 * chosen.sum())
 
 
-def _dilated(mask: Pixels, width: int) -> Pixels:
+def _dilate(mask: Pixels, width: int) -> Pixels:
     return cv2.dilate(mask.astype(np.uint8), np.ones((width, width), np.uint8)) > 0
 
 
-def _eroded(mask: Pixels, width: int) -> Pixels:
+def _erode(mask: Pixels, width: int) -> Pixels:
     return cv2.erode(mask.astype(np.uint8), np.ones((width, width), np.uint8)) > 0

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ..arrays import Array, Pixels
-from .backdrop_key import steadiest
+from .backdrop_key import steadiest_colours
 from .cutout_network import Cutout, cut_out
 from .matte import Picker, difference, fill_holes, mask_box, shade_vectors, soft_matte
 
@@ -46,13 +46,13 @@ class Shadow:
         shadow = np.zeros(differs.shape, bool)
         if box is None:
             return shadow
-        part = _around(box, 4, differs.shape)
+        part = _box_slices(box, 4, differs.shape)
         here = differs[part]
-        ratio = _linear(cv2.blur(image[part], (3, 3))) / self.ground[part]
+        ratio = _to_linear(cv2.blur(image[part], (3, 3))) / self.ground[part]
         core, alike = self._shaded(ratio, here)
         reach = 2 * round(_PENUMBRA * differs.shape[1]) + 1
         near = cv2.dilate(core, np.ones((reach, reach), np.uint8))
-        shadow[part] = _beside(alike & near, here)
+        shadow[part] = _keep_beside_background(alike & near, here)
         return shadow
 
     def _shaded(self, ratio: Pixels, here: Pixels) -> tuple[Pixels, Pixels]:
@@ -72,12 +72,12 @@ class Shadow:
         return cv2.morphologyEx(core.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), alike
 
 
-def _around(box: tuple[float, ...], margin: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
+def _box_slices(box: tuple[float, ...], margin: int, shape: tuple[int, ...]) -> tuple[slice, slice]:
     x0, y0, x1, y1 = (int(side) for side in box)
     return np.s_[max(y0 - margin, 0) : min(y1 + margin, shape[0]), max(x0 - margin, 0) : min(x1 + margin, shape[1])]
 
 
-def _beside(alike: Pixels, differs: Pixels) -> Pixels:
+def _keep_beside_background(alike: Pixels, differs: Pixels) -> Pixels:
     """The components of `alike` with a good part of their outline on what does not differ, lower than the rest."""
     count, labels, stats, centres = cv2.connectedComponentsWithStats(alike, connectivity=4)
     rim = (cv2.erode(alike, np.ones((3, 3), np.uint8)) == 0) & (alike > 0)
@@ -92,7 +92,7 @@ def _beside(alike: Pixels, differs: Pixels) -> Pixels:
     return kept[labels]
 
 
-def _linear(image: Pixels) -> Pixels:
+def _to_linear(image: Pixels) -> Pixels:
     return _LEVELS.astype(np.float32)[image]
 
 
@@ -103,23 +103,23 @@ def find_shadow(images: Pixels, background: Pixels, masks: Pixels) -> Shadow | N
     core has nearly one colour relative to the ground; outdoors, where the sky alone lights it, bluish. Of such colours the one
     found most, above all low in what differs, is the shadow's.
     """
-    ground = np.maximum(_linear(_image(background)), 0.004)
+    ground = np.maximum(_to_linear(_to_rgb(background)), 0.004)
     points, weights = [], []
     for image, mask in zip(images, masks, strict=True):
         rows, columns = np.nonzero(mask)
         if len(rows) < 30:
             continue
-        ratio = _linear(cv2.blur(image, (3, 3)))[rows, columns] / ground[rows, columns]
+        ratio = _to_linear(cv2.blur(image, (3, 3)))[rows, columns] / ground[rows, columns]
         points.append(np.log(np.maximum(ratio, 1e-3)))
         low, high = np.percentile(rows, [2, 98])
         weights.append(np.clip((rows - low) / max(high - low, 1.0), 0.0, 1.0) ** 2)
     if not points:
         return None
-    core = _commonest(np.concatenate(points), np.concatenate(weights), 0.02)
+    core = _densest_colour(np.concatenate(points), np.concatenate(weights), 0.02)
     return None if core is None else Shadow(ground, np.exp(core))
 
 
-def _commonest(points: Array, weights: Array, least: float) -> Array | None:
+def _densest_colour(points: Array, weights: Array, least: float) -> Array | None:
     """(3,) the densest place among logarithms of light (P, 3) that a shadow's core can have; `least` is its share of the weight."""
     red, green, blue = points.T
     tint = blue - red
@@ -138,7 +138,7 @@ def _commonest(points: Array, weights: Array, least: float) -> Array | None:
     return np.median(points[near], axis=0) if weights[near].sum() > least * total else None
 
 
-def _image(vectors: Pixels) -> Pixels:
+def _to_rgb(vectors: Pixels) -> Pixels:
     """Shade vectors (matte.shade_vectors) back to uint8 RGB."""
     lab = (vectors - np.array([16, -128, -128], np.float32)) * np.array([255 / 100, 1, 1], np.float32)
     return cv2.cvtColor(np.clip(np.rint(lab), 0, 255).astype(np.uint8), cv2.COLOR_Lab2RGB)
@@ -155,11 +155,11 @@ class Scenery:
     @cached_property
     def image(self) -> Pixels:
         """(H, W, 3) uint8 RGB: the backdrop as one would see it."""
-        return _image(self.backdrop)
+        return _to_rgb(self.backdrop)
 
     def key(self, image: Pixels) -> Pixels:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is neither background nor shadow."""
-        return self.keyed(image)[0]
+        return self.key_with_shadow(image)[0]
 
     def pick(self, image: Pixels, picker: Picker, holes: float, network: Cutout) -> Pixels:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the subject that the picker chooses, cut out by the network.
@@ -167,21 +167,21 @@ class Scenery:
         Twice, since what the picker saw may be a hand alone: what is found around it the second time is found in its own
         surroundings. Scraps far from the rest are bits of shadow.
         """
-        matte, dark = self.keyed(image)
+        matte, dark = self.key_with_shadow(image)
         rough = picker.pick(matte, holes)
         rough = np.maximum(rough, cut_out(network, image, self.image, rough, dark))
         return Picker(reach=_REACH).pick(cut_out(network, image, self.image, rough, dark), 0.0)
 
-    def keyed(self, image: Pixels) -> tuple[Pixels, Pixels]:
+    def key_with_shadow(self, image: Pixels) -> tuple[Pixels, Pixels]:
         """The soft matte, and (H, W) bool what is in shadow alone."""
         matte = soft_matte(difference(shade_vectors(image), self.backdrop, _SHADE), self.low, self.low + _RAMP)
         if self.shadow is None:
             return matte, np.zeros(matte.shape, bool)
         dark = self.shadow.mask(image, matte >= 64)
-        return _without(matte, dark), dark
+        return _clear_shadow(matte, dark), dark
 
 
-def _without(matte: Pixels, dark: Pixels) -> Pixels:
+def _clear_shadow(matte: Pixels, dark: Pixels) -> Pixels:
     """Clears shadows (H, W) bool and the slivers of their rims from a soft matte (H, W) uint8."""
     if not dark.any():
         return matte
@@ -201,20 +201,20 @@ def find_scenery(samples: Pixels, network: Cutout | None = None) -> Scenery | No
     images = samples[:: max(1, len(samples) // 14)]
     if not _stands_still(images):
         return None
-    steady = steadiest(images)
+    steady = steadiest_colours(images)
     backdrop, low = _bands(shade_vectors(steady))
     if np.median(low) > _ROUGHEST:
         return None
-    found = Scenery(*_with_image(images, steady, backdrop, low))
+    found = Scenery(*_refine_with_image(images, steady, backdrop, low))
     masks = np.stack([found.key(image) >= 96 for image in images])
     found = replace(found, shadow=find_shadow(images, found.backdrop, masks))
-    keyed = [found.keyed(image) for image in images]
-    if _plausible(np.stack([matte for matte, _ in keyed])):
+    keyed = [found.key_with_shadow(image) for image in images]
+    if _show_one_subject(np.stack([matte for matte, _ in keyed])):
         return found
-    return found if network is not None and _plausible(_joined(found, images, keyed, network)) else None
+    return found if network is not None and _show_one_subject(_mattes_with_network(found, images, keyed, network)) else None
 
 
-def _joined(found: Scenery, images: Pixels, keyed: list[tuple[Pixels, Pixels]], network: Cutout) -> Pixels:
+def _mattes_with_network(found: Scenery, images: Pixels, keyed: list[tuple[Pixels, Pixels]], network: Cutout) -> Pixels:
     """(N, H, W) uint8: all that differs, together with what the network takes for the subject."""
     picker = Picker(reach=0.15)
     pairs = zip(images, keyed, strict=True)
@@ -222,7 +222,7 @@ def _joined(found: Scenery, images: Pixels, keyed: list[tuple[Pixels, Pixels]], 
     return np.stack([np.maximum(whole, matte) for whole, (matte, _) in zip(wholes, keyed, strict=True)])
 
 
-def _with_image(images: Pixels, steady: Pixels, backdrop: Pixels, low: Pixels) -> tuple[Pixels, Pixels]:
+def _refine_with_image(images: Pixels, steady: Pixels, backdrop: Pixels, low: Pixels) -> tuple[Pixels, Pixels]:
     """The backdrop and its tolerance, replaced by what a pixel shows most steadily wherever that lies within the tolerance.
 
     There the ground's own texture is known, and limbs that pass over it stand out better.
@@ -271,7 +271,7 @@ def _bands(vectors: Pixels) -> tuple[Pixels, Pixels]:
     return backdrop, low.astype(np.float32)
 
 
-def _plausible(mattes: Pixels) -> bool:
+def _show_one_subject(mattes: Pixels) -> bool:
     """Whether the mattes of all that differs (N, H, W) show one compact subject, most of the time, and little beside it."""
     picker = Picker(reach=0.15)
     good = 0

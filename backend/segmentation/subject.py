@@ -20,7 +20,7 @@ from .cutout_network import load_cutout
 from .matte import Box, Picker, sort_planes
 from .moving_camera import follow_subject
 from .scenery_key import find_scenery
-from .track import Track, complete
+from .track import Track, complete_track
 
 _LONGEST = 640  # pixels of the longer side of the stored mattes
 _SAMPLES = 40
@@ -84,27 +84,27 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
 def _choose_source(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]]:
     """-> what the subject is found by, as `Subject.source` names it, and what is seen of it in each frame."""
     clip = source.clip
-    box = _scaled(_put_right(clip, source.size[0]), size, source.size)
+    box = _scaled_box(_unmirrored_box(clip, source.size[0]), size, source.size)
     if _has_alpha(samples):
-        return "alpha", _mattes(source, size, partial(_alpha_matte, picker=None if box is None else Picker(box)))
+        return "alpha", _frame_mattes(source, size, partial(_alpha_matte, picker=None if box is None else Picker(box)))
     if clip.matte is not None:
-        return "matte", _given(source, FrameSource(Clip(clip.matte, mirror=clip.mirror)), size, box)
+        return "matte", _user_mattes(source, FrameSource(Clip(clip.matte, mirror=clip.mirror)), size, box)
     images = np.stack([sample.image for sample in samples])
     backdrop = find_uniform(images)
     if backdrop is not None:
-        return "uniform", _keyed(source, size, backdrop, Picker(box, fixed_parts(images, backdrop.key)), 0.002)
+        return "uniform", _keyed(source, size, backdrop, Picker(box, find_fixed_parts(images, backdrop.key)), 0.002)
     network = load_cutout()
     scenery = find_scenery(images, network)
     if scenery is not None:
-        picker = Picker(box, fixed_parts(images, scenery.key))
-        return "scenery", _mattes(source, size, lambda frame: scenery.pick(frame.image, picker, 0.02, network))
+        picker = Picker(box, find_fixed_parts(images, scenery.key))
+        return "scenery", _frame_mattes(source, size, lambda frame: scenery.pick(frame.image, picker, 0.02, network))
     background = find_static(images)
     if background is not None:
-        return "static", _keyed(source, size, background, Picker(box, fixed_parts(images, background.key)), 0.02)
-    return "grabcut", follow_subject(source, overlays(images), box, size)
+        return "static", _keyed(source, size, background, Picker(box, find_fixed_parts(images, background.key)), 0.02)
+    return "grabcut", follow_subject(source, find_overlays(images), box, size)
 
 
-def _put_right(clip: Clip, width: int) -> Box | None:
+def _unmirrored_box(clip: Clip, width: int) -> Box | None:
     """The user's box in pixels of the frames as `read_frames` gives them: x of the file is width - x of mirrored footage."""
     if clip.box is None or not clip.mirror:
         return clip.box
@@ -112,7 +112,7 @@ def _put_right(clip: Clip, width: int) -> Box | None:
     return width - x1, y0, width - x0, y1
 
 
-def _scaled(box: Box | None, size: Size, full: Size) -> Box | None:
+def _scaled_box(box: Box | None, size: Size, full: Size) -> Box | None:
     """The box in the work size's pixels."""
     if box is None:
         return None
@@ -131,7 +131,7 @@ def _has_alpha(samples: list[Frame]) -> bool:
     return sum(0.005 < share for share in clear) > 0.5 * len(samples) and min(clear) < 0.9999
 
 
-def _mattes(source: FrameSource, size: Size, matte_of: Callable[[Frame], Pixels]) -> Generator[_Seen, None, None]:
+def _frame_mattes(source: FrameSource, size: Size, matte_of: Callable[[Frame], Pixels]) -> Generator[_Seen, None, None]:
     """What is seen in each frame alone, by a source that is sure of it."""
     with closing(source.prefetched(size)) as frames:
         for frame in frames:
@@ -147,34 +147,34 @@ def _alpha_matte(frame: Frame, picker: Picker | None) -> Pixels:
 def _keyed(
     source: FrameSource, size: Size, backdrop: Uniform | Static, picker: Picker, holes: float
 ) -> Generator[_Seen, None, None]:
-    return _mattes(source, size, lambda frame: picker.pick(backdrop.key(frame.image), holes))
+    return _frame_mattes(source, size, lambda frame: picker.pick(backdrop.key(frame.image), holes))
 
 
-def unchanging(images: Pixels) -> Pixels:
+def unchanging_pixels(images: Pixels) -> Pixels:
     """(N, H, W, 3) samples -> (H, W) bool: pixels that keep their colour all the time."""
     levels = sort_planes(images[:: max(1, len(images) // 16)])
     trim = len(levels) // 8
     return (levels[-1 - trim].astype(np.int16) - levels[trim]).max(axis=-1) <= 18
 
 
-def overlays(images: Pixels) -> Pixels:
+def find_overlays(images: Pixels) -> Pixels:
     """(N, H, W, 3) samples of a moving camera -> (H, W) bool: lettering and logos, which alone keep their outlines in place."""
     image = cv2.cvtColor(np.median(images[:: max(1, len(images) // 16)], axis=0).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     outline = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 40
     kernel = np.ones((5, 5), np.uint8)
-    fixed = cv2.morphologyEx((outline & unchanging(images)).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    fixed = cv2.morphologyEx((outline & unchanging_pixels(images)).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     return cv2.dilate(fixed, kernel) > 0
 
 
-def fixed_parts(images: Pixels, key: Callable[[Pixels], Pixels]) -> Pixels | None:
+def find_fixed_parts(images: Pixels, key: Callable[[Pixels], Pixels]) -> Pixels | None:
     """(H, W) bool: logos and other things in front of the backdrop that never change; None if nothing but them is there.
 
     The still trunk of a subject that only moves its arms never changes either, but it is joined to what moves.
     """
     masks = np.stack([key(image) >= 96 for image in images[:: max(1, len(images) // 16)]])
-    still = (masks.mean(axis=0) > 0.9) & unchanging(images)
+    still = (masks.mean(axis=0) > 0.9) & unchanging_pixels(images)
     count, parts = cv2.connectedComponents(still.astype(np.uint8))
-    joined = np.array([_joined(mask, still, parts, count) for mask in masks]).mean(axis=0)
+    joined = np.array([_joined_parts(mask, still, parts, count) for mask in masks]).mean(axis=0)
     # Lettering is full of gaps that a matte's components bridge.
     kernel = np.ones((5, 5), np.uint8)
     fixed = cv2.morphologyEx((still & (joined < 0.5)[parts]).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
@@ -184,7 +184,7 @@ def fixed_parts(images: Pixels, key: Callable[[Pixels], Pixels]) -> Pixels | Non
     return fixed if fixed.any() and np.median(moving) > 5e-4 else None
 
 
-def _joined(mask: Pixels, still: Pixels, parts: Pixels, count: int) -> Pixels:
+def _joined_parts(mask: Pixels, still: Pixels, parts: Pixels, count: int) -> Pixels:
     """(count,) bool: which of the still parts hang together with a fair amount of changing mask in this sample.
 
     A little is enough for a part that is most of all there is: an animal that stands and turns its head, a fish's trunk.
@@ -198,7 +198,7 @@ def _joined(mask: Pixels, still: Pixels, parts: Pixels, count: int) -> Pixels:
     return around > np.where(areas > 0.5 * mask.sum(), 0.02, 0.15) * areas
 
 
-def _given(source: FrameSource, given: FrameSource, size: Size, box: Box | None) -> Generator[_Seen, None, None]:
+def _user_mattes(source: FrameSource, given: FrameSource, size: Size, box: Box | None) -> Generator[_Seen, None, None]:
     """The user's matte, for the whole file or for the trim range alone; resized if its proportions are the video's."""
     path = given.clip.path
     first, count, total = source.range
@@ -234,7 +234,7 @@ def _matte_of(frame: Frame) -> Pixels:
 
 def _subject(source: FrameSource, kind: str, track: Track, size: Size) -> Subject:
     clip, full = source.clip, source.size
-    done = complete(track)
+    done = complete_track(track)
     if done is None:
         hint = "draw the subject box around it" if clip.box is None else "draw the subject box again"
         raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.", fix="draw_box")

@@ -34,26 +34,26 @@ class Track:
         self.times.append(time)
         self.boxes.append(np.full(4, np.nan) if box is None else np.array(box))
         self.areas.append(float(mask.sum()))
-        self.contact.append(0.0 if box is None else _contact(mask, box))
+        self.contact.append(0.0 if box is None else _edge_contact(mask, box))
         self.quality.append(quality)
-        self.mattes.append(encode(matte))
+        self.mattes.append(encode_matte(matte))
         self.size = (matte.shape[1], matte.shape[0])
 
 
-def encode(matte: Pixels) -> bytes:
+def encode_matte(matte: Pixels) -> bytes:
     return cv2.imencode(".png", matte, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
 
 
-def decode(data: bytes) -> Pixels:
+def decode_matte(data: bytes) -> Pixels:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
 
 
-def _contact(mask: Pixels, box: tuple[float, float, float, float]) -> float:
+def _edge_contact(mask: Pixels, box: tuple[float, float, float, float]) -> float:
     edges = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
     return float(edges) / (2 * (box[2] - box[0] + box[3] - box[1]))
 
 
-def complete(track: Track) -> tuple[Array, Array, list[bytes]] | None:
+def complete_track(track: Track) -> tuple[Array, Array, list[bytes]] | None:
     """(T, 4) boxes, (T,) confidence and the mattes, without gaps; None if the subject is nowhere.
 
     Between the frames around it a lost frame's box is interpolated, beyond the first and last it is carried; its matte is
@@ -67,15 +67,15 @@ def complete(track: Track) -> tuple[Array, Array, list[bytes]] | None:
     reference = float(np.median(areas[found]))
     # Next to nothing, compared with what it was: a stray remainder, not the subject.
     found &= areas > 0.04 * np.maximum(usual, reference * 0.1)
-    found &= ~_leaps(boxes, areas, found)
-    confidence = np.where(found, _confidence(track, boxes, areas, usual), 0.0)
+    found &= ~_find_leaps(boxes, areas, found)
+    confidence = np.where(found, _frame_confidence(track, boxes, areas, usual), 0.0)
     known = np.flatnonzero(found)
     times = np.array(track.times)
     full = np.stack([np.interp(times, times[known], boxes[known, side]) for side in range(4)], axis=1)
     mattes = list(track.mattes)
     for index in np.flatnonzero(~found):
         nearest = known[np.argmin(np.abs(times[known] - times[index]))]
-        mattes[index] = encode(_moved(decode(track.mattes[nearest]), boxes[nearest], full[index]))
+        mattes[index] = encode_matte(_move_matte(decode_matte(track.mattes[nearest]), boxes[nearest], full[index]))
     return full, confidence, mattes
 
 
@@ -90,22 +90,22 @@ def _running_median(values: Array, found: NDArray[np.bool_], radius: int = 12) -
     return result
 
 
-def _leaps(boxes: Array, areas: Array, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _find_leaps(boxes: Array, areas: Array, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(T,) bool: frames whose box shares nothing with those of the frames before and after, which agree with each other."""
     leap = np.zeros(len(boxes), bool)
     known = np.flatnonzero(found)
     for before, here, after in zip(known, known[1:], known[2:], strict=False):
         if after - before <= 6 and not leap[before]:
-            leap[here] = _apart(boxes[before], boxes[here]) and _apart(boxes[here], boxes[after])
-            leap[here] &= not _apart(boxes[before], boxes[after])
+            leap[here] = _boxes_apart(boxes[before], boxes[here]) and _boxes_apart(boxes[here], boxes[after])
+            leap[here] &= not _boxes_apart(boxes[before], boxes[after])
     return leap
 
 
-def _apart(a: Array, b: Array) -> bool:
+def _boxes_apart(a: Array, b: Array) -> bool:
     return bool((np.maximum(a[:2], b[:2]) >= np.minimum(a[2:], b[2:])).any())
 
 
-def _confidence(track: Track, boxes: Array, areas: Array, usual: Array) -> Array:
+def _frame_confidence(track: Track, boxes: Array, areas: Array, usual: Array) -> Array:
     """(T,) product of: the source's own; cut off at the edge; few pixels; area far from that of the frames around."""
     ratio = np.minimum(areas, usual) / np.maximum(np.maximum(areas, usual), 1.0)
     steady = np.clip(0.15 + (ratio - 0.25) / 0.35, 0.15, 1.0)
@@ -115,7 +115,7 @@ def _confidence(track: Track, boxes: Array, areas: Array, usual: Array) -> Array
     return np.array(track.quality) * steady * inside * large
 
 
-def _moved(matte: Pixels, source: Array, target: Array) -> Pixels:
+def _move_matte(matte: Pixels, source: Array, target: Array) -> Pixels:
     """The matte with what is in box `source` moved into box `target`.
 
     x_target = x0_target + (x_source - x0_source) s, with pixel centres at +0.5: u' + 0.5 = t0 + (u + 0.5 - s0) s.

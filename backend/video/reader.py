@@ -25,10 +25,10 @@ _TOLERANCE = 1e-4  # seconds, of the trim range
 
 # One step of a decoder: the frame's time in the file in seconds, and a function that fetches its image (BGR, BGRA or grey).
 # Frames outside the trim range are stepped over without being fetched.
-_Step = tuple[float, Callable[[], Image]]
+_DecodeStep = tuple[float, Callable[[], Image]]
 
 # CAP_PROP_ORIENTATION_META is the clockwise turn, in degrees, that puts the stored image upright.
-_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+_ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ def probe(clip: Clip) -> VideoInfo:
 
     The frame count is the container's; it is counted only where the container does not say.
     """
-    path = _existing(clip.path)
-    with closing(_steps(clip)) as steps:
+    path = _existing_path(clip.path)
+    with closing(_decode_steps(clip)) as steps:
         height, width = next(steps)[1]().shape[:2]
     if is_sequence(path):
-        fps, frames = clip.fps or SEQUENCE_FPS, len(_sequence(path))
+        fps, frames = clip.fps or SEQUENCE_FPS, len(_sequence_files(path))
     else:
-        capture = _open(path)
-        fps = clip.fps or _rate(capture)
+        capture = _open_video(path)
+        fps = clip.fps or _frame_rate(capture)
         frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
     if frames < 1:
-        with closing(_steps(clip)) as steps:
+        with closing(_decode_steps(clip)) as steps:
             frames = sum(1 for _ in steps)
     return VideoInfo(width, height, fps, frames, frames / fps)
 
@@ -88,7 +88,7 @@ def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) 
     shape: tuple[int, ...] | None = None
     index = 0
     last = 0.0
-    with closing(_steps(clip)) as steps:
+    with closing(_decode_steps(clip)) as steps:
         for stamp, fetch in steps:
             last = stamp
             if clip.end is not None and stamp >= clip.end - _TOLERANCE:
@@ -100,7 +100,7 @@ def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) 
                 shape = shape or pixels.shape
                 if pixels.shape[:2] != shape[:2]:
                     raise UserError(_size_message(clip, index, pixels.shape, shape))
-                image, alpha = _split(cv2.flip(pixels, 1) if clip.mirror else pixels)
+                image, alpha = _split_alpha(cv2.flip(pixels, 1) if clip.mirror else pixels)
                 yield Frame(index, max(stamp - clip.start, 0.0) / clip.speed, image, alpha)
             index += 1
     if index < 2:
@@ -110,7 +110,7 @@ def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) 
 def frame_range(clip: Clip) -> tuple[int, int, int]:
     """(first, count, total): where the trim range begins, its length, and the file's length, all in decoded frames."""
     first = count = total = 0
-    with closing(_steps(clip)) as steps:
+    with closing(_decode_steps(clip)) as steps:
         for stamp, _ in steps:
             total += 1
             if stamp < clip.start - _TOLERANCE:
@@ -122,8 +122,8 @@ def frame_range(clip: Clip) -> tuple[int, int, int]:
 
 def image_files(clip: Clip) -> list[Path]:
     """The images of an image sequence in order, those outside the trim range too; none for a video file. Raises UserError."""
-    path = _existing(clip.path)
-    return _sequence(path) if is_sequence(path) else []
+    path = _existing_path(clip.path)
+    return _sequence_files(path) if is_sequence(path) else []
 
 
 def write_video(path: str | Path, frames: Iterable[Image], fps: float) -> None:
@@ -161,7 +161,7 @@ def _even_bgr(frame: Image) -> Image:
     return cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
 
 
-def _existing(name: str) -> Path:
+def _existing_path(name: str) -> Path:
     path = Path(name)
     if not name or not path.exists():
         raise UserError(f"The video '{name}' does not exist: choose the file again.", fix="choose_video")
@@ -173,22 +173,22 @@ def is_sequence(path: str | Path) -> bool:
     return Path(path).is_dir() or Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _steps(clip: Clip) -> Generator[_Step, None, None]:
+def _decode_steps(clip: Clip) -> Generator[_DecodeStep, None, None]:
     """Every frame of the file in order, at least one; times start at 0 and strictly increase."""
-    path = _existing(clip.path)
-    return _sequence_steps(path, clip.fps or SEQUENCE_FPS) if is_sequence(path) else _video_steps(path, clip.fps)
+    path = _existing_path(clip.path)
+    return _decode_sequence(path, clip.fps or SEQUENCE_FPS) if is_sequence(path) else _decode_video(path, clip.fps)
 
 
-def _sequence_steps(path: Path, fps: float) -> Generator[_Step, None, None]:
-    for index, file in enumerate(_sequence(path)):
+def _decode_sequence(path: Path, fps: float) -> Generator[_DecodeStep, None, None]:
+    for index, file in enumerate(_sequence_files(path)):
         yield index / fps, lambda file=file: _read_image(file)
 
 
-def _video_steps(path: Path, fps: float | None) -> Generator[_Step, None, None]:
-    capture = _open(path)
+def _decode_video(path: Path, fps: float | None) -> Generator[_DecodeStep, None, None]:
+    capture = _open_video(path)
     try:
-        turn = _TURNS.get(round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
-        interval = 1.0 / (fps or _rate(capture))
+        turn = _ROTATIONS.get(round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
+        interval = 1.0 / (fps or _frame_rate(capture))
         index, origin, last = 0, 0.0, -interval
         while capture.grab():
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
@@ -196,14 +196,14 @@ def _video_steps(path: Path, fps: float | None) -> Generator[_Step, None, None]:
             # A container without usable stamps repeats or rewinds them: count on at the nominal rate.
             trusted = fps is None and math.isfinite(stamp) and stamp - origin > last + 1e-6
             last = stamp - origin if trusted else last + interval
-            yield last, lambda number=index: _retrieve(capture, turn, path, number)
+            yield last, lambda number=index: _retrieve_image(capture, turn, path, number)
             index += 1
         _check_end(capture, path, index)
     finally:
         capture.release()
 
 
-def _open(path: Path) -> cv2.VideoCapture:
+def _open_video(path: Path) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         codec = _stated_codec(path)
@@ -218,12 +218,12 @@ def _open(path: Path) -> cv2.VideoCapture:
     return capture
 
 
-def _rate(capture: cv2.VideoCapture) -> float:
+def _frame_rate(capture: cv2.VideoCapture) -> float:
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if math.isfinite(fps) and 0 < fps <= 1000 else _VIDEO_FPS
 
 
-def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Image:
+def _retrieve_image(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Image:
     done, image = capture.retrieve()
     if not done or image is None:
         raise UserError(
@@ -287,34 +287,34 @@ def _stated_codec(path: Path) -> str | None:
     return None
 
 
-def _natural(path: Path) -> list[str | int]:
+def _natural_key(path: Path) -> list[str | int]:
     """Sort key under which 'walk_9' comes before 'walk_10'."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name.lower())]
 
 
-def _sequence(path: Path) -> list[Path]:
+def _sequence_files(path: Path) -> list[Path]:
     """The images of a folder, or those numbered like the given one, in natural order."""
     if path.is_dir():
-        files = [file for file in _listed(path) if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
+        files = [file for file in _list_folder(path) if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
         if not files:
             raise UserError(f"The folder '{path}' has no images: choose a folder of numbered PNG or JPEG files, or a video file.")
-        return sorted(files, key=_natural)
+        return sorted(files, key=_natural_key)
     number = re.search(r"\d+(?=\D*$)", path.stem)
     if number is None:
         return [path]
     before, after = path.stem[: number.start()], path.stem[number.end() :] + path.suffix
     alike = re.compile(re.escape(before) + r"\d+" + re.escape(after))
-    return sorted((file for file in _listed(path.parent) if alike.fullmatch(file.name)), key=_natural)
+    return sorted((file for file in _list_folder(path.parent) if alike.fullmatch(file.name)), key=_natural_key)
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
         raise UserError(f"The folder '{folder}' cannot be read ({error.strerror}): check who may read it.") from error
 
 
-def decoded(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Image | None:
+def decode_image(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Image | None:
     """The image in a file, grey, BGR or BGRA as it is stored there; None if it is none. Raises OSError.
 
     Through a buffer, because OpenCV's own opening of files fails on Windows with names outside the code page.
@@ -327,7 +327,7 @@ def _read_image(file: Path) -> Image:
     # A JPEG's orientation is applied only by the colour flag, and alpha kept only by the other.
     flag = cv2.IMREAD_COLOR if file.suffix.lower() in {".jpg", ".jpeg", ".exr", ".hdr"} else cv2.IMREAD_UNCHANGED
     try:
-        image = decoded(file, flag)
+        image = decode_image(file, flag)
     except OSError as error:
         raise UserError(
             f"The image '{file}' cannot be read ({error.strerror}): bring it back, or check who may read it."
@@ -337,7 +337,7 @@ def _read_image(file: Path) -> Image:
     return (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
 
 
-def _split(image: Image) -> tuple[Image, Image | None]:
+def _split_alpha(image: Image) -> tuple[Image, Image | None]:
     """A grey, BGR or BGRA image -> RGB and alpha (None where there is none)."""
     if image.ndim == 2:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None
@@ -348,7 +348,7 @@ def _split(image: Image) -> tuple[Image, Image | None]:
 
 def _size_message(clip: Clip, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
     path = Path(clip.path)
-    name = f"image '{_sequence(path)[frame_range(clip)[0] + index].name}'" if is_sequence(path) else f"frame {index}"
+    name = f"image '{_sequence_files(path)[frame_range(clip)[0] + index].name}'" if is_sequence(path) else f"frame {index}"
     return (
         f"In '{clip.path}' the {name} has {found[1]} x {found[0]} pixels where the first has {expected[1]} x {expected[0]}: "
         "bring all to one size, or remove those that do not belong."

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from ...arrays import Pixels
 from ...errors import UserError
-from ...segmentation.cutout_network import SIDE, Cutout, Square, cut, inputs_of, load_cutout, square_around
+from ...segmentation.cutout_network import SIDE, Cutout, Square, cut, load_cutout, network_inputs, square_around
 from ...segmentation.matte import Picker, mask_box
 from ...segmentation.scenery_key import find_scenery
-from ...segmentation.subject import fixed_parts
+from ...segmentation.subject import find_fixed_parts
 from ...video.clip import Clip
 from ...video.reader import read_frames
 from ..loop.provenance import provenance
@@ -60,8 +60,8 @@ def scene_of(path: Path, pack: str) -> Scene | None:
     scenery = find_scenery(images)
     if scenery is None:
         return None
-    picker = Picker(None, fixed_parts(images, scenery.key))
-    found = [scenery.keyed(image) for image in images]
+    picker = Picker(None, find_fixed_parts(images, scenery.key))
+    found = [scenery.key_with_shadow(image) for image in images]
     rough = np.stack([picker.pick(matte, HOLES) for matte, _ in found])
     return Scene(pack, images, covers, scenery.image, rough, np.stack([dark for _, dark in found]))
 
@@ -107,7 +107,7 @@ class Examples:
             return None
         square = _jittered(around, rng)
         cover = cut(scene.covers[frame], square) / 255
-        seen = inputs_of(scene.images[frame], scene.behind, rough, dark, square).transpose(1, 2, 0)
+        seen = network_inputs(scene.images[frame], scene.behind, rough, dark, square).transpose(1, 2, 0)
         image, behind, rough, shade = np.split(seen, (3, 6, 7), axis=2)
         alpha = cover[..., None]
         if rng.random() < GHOSTS:
