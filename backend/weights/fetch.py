@@ -17,9 +17,9 @@ from .registry import (
     Folder,
     Item,
     base_url,
-    flaw,
-    header,
+    find_flaw,
     names_text,
+    safetensors_header,
 )
 
 SUFFIXES = {".pt", ".pth", ".safetensors", ".json"}
@@ -37,11 +37,11 @@ def fetch_files(
     wanted = [item for item in folder.missing() if items is None or item in items]
     if wanted:
         _check_space(folder, wanted)
-    if wanted or _convertible(folder):
+    if wanted or _needs_converting(folder):
         with folder.locked():
             for item in wanted:
                 yield from _fetch_one(folder, item, base)
-            yield from _convert(folder)
+            yield from _convert_network(folder)
     return wanted
 
 
@@ -52,27 +52,27 @@ def use_local_files(folder: Folder, source: Path) -> Generator[DownloadStep, Non
     another file than was recorded before.
     """
     found: dict[str, tuple[Item, Path]] = {}
-    for paths in _candidates(source):
+    for paths in _candidate_files(source):
         yield DownloadStep("Looking for the weights", len(found), len(TABLE))
         for path in paths:
-            item = _recognise(path, chosen=source.is_file())
+            item = _recognise_item(path, chosen=source.is_file())
             if item is not None and (
-                item.name not in found or (_published_size(path) and not _published_size(found[item.name][1]))
+                item.name not in found or (_has_published_size(path) and not _has_published_size(found[item.name][1]))
             ):
                 found[item.name] = (item, path)
     if not found:
         raise UserError(f"None of the released weights is in '{source}': choose the folder that holds {names_text(TABLE)}.")
     with folder.locked():
         for item, path in found.values():
-            sha256 = yield from _digest(path, item)
-            _compare(folder, item, sha256, "", str(path))
+            sha256 = yield from _compute_sha256(path, item)
+            _compare_sha256(folder, item, sha256, "", str(path))
             folder.note(item, sha256, path.stat().st_size, str(path), path.absolute())
-        yield from _convert(folder)
+        yield from _convert_network(folder)
     return [item for item, _ in found.values()]
 
 
 def _check_space(folder: Folder, wanted: Sequence[Item]) -> None:
-    begun = sum(_size(folder.path / f"{item.arriving}{ending}") for item in wanted for ending in ("", ".part"))
+    begun = sum(_size_of(folder.path / f"{item.arriving}{ending}") for item in wanted for ending in ("", ".part"))
     needed = sum(item.size for item in wanted) - begun + SPARE + (CONVERTED_SIZE if wanted[0].name == NETWORK else 0)
     home = next((parent for parent in (folder.path, *folder.path.absolute().parents) if parent.is_dir()), None)
     if home is None:  # a drive that is not there
@@ -85,7 +85,7 @@ def _check_space(folder: Folder, wanted: Sequence[Item]) -> None:
         )
 
 
-def _size(path: Path) -> int:
+def _size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
@@ -94,11 +94,11 @@ def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[DownloadStep,
     url, arrived = item.url(base), folder.path / item.arriving
     published = yield from in_steps(f"Downloading {item.name}", download(url, arrived, item.name), item.size)
     try:
-        problem = flaw(arrived)
+        problem = find_flaw(arrived)
         if problem:
             raise UserError(f"What came from {base} for {item.name} is damaged ({problem}): try again, or use another mirror.")
-        sha256 = yield from _digest(arrived, item)
-        _compare(folder, item, sha256, published, base)
+        sha256 = yield from _compute_sha256(arrived, item)
+        _compare_sha256(folder, item, sha256, published, base)
     except UserError:
         discard(arrived)
         raise
@@ -108,11 +108,11 @@ def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[DownloadStep,
     folder.note(item, sha256, size, url)
 
 
-def _digest(path: Path, item: Item) -> Generator[DownloadStep, None, str]:
+def _compute_sha256(path: Path, item: Item) -> Generator[DownloadStep, None, str]:
     return in_steps(f"Checking {item.name}", digest(path))
 
 
-def _compare(folder: Folder, item: Item, sha256: str, published: str, source: str) -> None:
+def _compare_sha256(folder: Folder, item: Item, sha256: str, published: str, source: str) -> None:
     """Raises UserError if the file is not the one that the hub published, or that was recorded the first time."""
     if published and sha256 != published:
         raise UserError(
@@ -127,26 +127,26 @@ def _compare(folder: Folder, item: Item, sha256: str, published: str, source: st
         )
 
 
-def _convert(folder: Folder) -> Generator[DownloadStep, None, None]:
+def _convert_network(folder: Folder) -> Generator[DownloadStep, None, None]:
     """The checkpoint becomes safetensors once; a downloaded one is deleted then, its SHA-256 stays on record."""
-    if not _convertible(folder):
+    if not _needs_converting(folder):
         return
     item = TABLE[0]
     checkpoint = folder.file(item)
     yield DownloadStep("Converting the network", 0, 1)
-    from .released_checkpoint import convert  # torch
+    from .released_checkpoint import convert_checkpoint  # torch
 
-    convert(checkpoint, folder.network, {"source": folder.record().get(item.name, {})})
+    convert_checkpoint(checkpoint, folder.network, {"source": folder.record().get(item.name, {})})
     if checkpoint == folder.path / item.local and checkpoint.absolute() not in folder.adopted():
         checkpoint.unlink()
     yield DownloadStep("Converting the network", 1, 1)
 
 
-def _convertible(folder: Folder) -> bool:
+def _needs_converting(folder: Folder) -> bool:
     return not folder.network.is_file() and folder.file(TABLE[0]).is_file()
 
 
-def _candidates(source: Path) -> Iterator[list[Path]]:
+def _candidate_files(source: Path) -> Iterator[list[Path]]:
     """Files that may be ours, folder by folder."""
     if not source.exists():
         raise UserError(f"'{source}' does not exist: choose a folder or file that holds the released weights.")
@@ -163,26 +163,26 @@ def _candidates(source: Path) -> Iterator[list[Path]]:
 WIDTHS = {"embeddings.cls_token": 1024, "shared.weight": 768}
 
 
-def _published_size(path: Path) -> bool:
+def _has_published_size(path: Path) -> bool:
     """Whether an encoder's file is of the size that the release uses: a cache may hold several."""
     if path.suffix.lower() != ".safetensors":
         return True
-    shapes = {key: entry["shape"] for key, entry in header(path).items() if key in WIDTHS}
+    shapes = {key: entry["shape"] for key, entry in safetensors_header(path).items() if key in WIDTHS}
     return all(shapes[key][-1] == WIDTHS[key] for key in shapes)
 
 
-def _recognise(path: Path, chosen: bool) -> Item | None:
+def _recognise_item(path: Path, chosen: bool) -> Item | None:
     """Which item a file is, by what is in it; a checkpoint also by its name, unless it is the very file that the user chose."""
     network, images, names, tokenizer = TABLE
     suffix = path.suffix.lower()
     try:
-        if suffix not in SUFFIXES or flaw(path):
+        if suffix not in SUFFIXES or find_flaw(path):
             return None
         if suffix == ".json":
             return tokenizer if '"Unigram"' in path.read_text(encoding="utf-8") else None
         if suffix != ".safetensors":
             return network if chosen or path.name == network.file else None
-        keys = header(path).keys()
+        keys = safetensors_header(path).keys()
     except OSError:  # not ours to read
         return None
     if any("register" in key for key in keys):  # another DINOv2

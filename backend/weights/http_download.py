@@ -29,9 +29,9 @@ FRUITLESS = 4  # attempts in a row that bring nothing
 ATTEMPTS = 50  # in all
 PAUSE = 0.5  # seconds before the second attempt, doubled for each after it
 SPARE = 200_000_000  # bytes that are left free on the disk
-AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that a later attempt may change
+RETRY_CODES = {408, 425, 429, 500, 502, 503, 504}  # answers that a later attempt may change
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-BEYOND = re.compile(r"bytes \*/(\d+)")
+PAST_END = re.compile(r"bytes \*/(\d+)")
 BLOCK = 1 << 22
 SHA256 = re.compile(r'^(?:W/)?"?([0-9a-f]{64})"?$')
 
@@ -40,7 +40,7 @@ class Dropped(Exception):
     """An attempt that ended early; the next one goes on from there."""
 
 
-class _Beyond(Exception):
+class _PastEnd(Exception):
     """The server has nothing after the bytes that are there. length: the whole file's, if it says so; else 0."""
 
     def __init__(self, length: int) -> None:
@@ -55,7 +55,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     sha256: str = ""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        self.sha256 = self.sha256 or _published(headers)
+        self.sha256 = self.sha256 or _published_sha256(headers)
         scheme = urlsplit(newurl).scheme
         if scheme not in ("http", "https") or (scheme == "http" and urlsplit(req.full_url).scheme == "https"):
             raise UserError(
@@ -64,7 +64,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _published(headers: Any) -> str:
+def _published_sha256(headers: Any) -> str:
     """The hub tells the SHA-256 of large files in a header of its own."""
     found = SHA256.match(headers.get("X-Linked-ETag", ""))
     return found[1] if found else ""
@@ -140,12 +140,12 @@ def download(url: str, path: Path, name: str) -> Generator[Bytes, None, str]:
             ) from error
         if fruitless >= FRUITLESS:
             break
-        yield from _wait(PAUSE * 2**fruitless, part.size)
+        yield from _pause(PAUSE * 2**fruitless, part.size)
     kept = f"; {size_text(part.size)} are kept" if part.size else ""
     raise UserError(f"{name} does not arrive from {urlsplit(url).netloc} ({reason}){kept}: try again later, or set a mirror.")
 
 
-def _wait(seconds: float, done: int) -> Generator[Bytes, None, None]:
+def _pause(seconds: float, done: int) -> Generator[Bytes, None, None]:
     """Wait in short steps, so that a cancel is heard."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -161,14 +161,14 @@ def _attempt(url: str, part: _Part) -> Generator[Bytes, None, str]:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": version}
     redirects = _Redirects()
     try:
-        response = _open(urllib.request.Request(url, headers=headers), redirects, part)
-    except _Beyond as beyond:
+        response = _open_url(urllib.request.Request(url, headers=headers), redirects, part)
+    except _PastEnd as beyond:
         published = redirects.sha256 or part.known(url).get("published", "")
-        yield from _settle(part, beyond.length, published)
+        yield from _check_complete(part, beyond.length, published)
         return published
     with response:
-        published = redirects.sha256 or _published(response.headers)
-        start, total = _extent(response, part)
+        published = redirects.sha256 or _published_sha256(response.headers)
+        start, total = _received_range(response, part)
         _check_space(part, total - start)
         if start == 0:
             part.begin(url, _validator(response.headers), published)
@@ -176,14 +176,14 @@ def _attempt(url: str, part: _Part) -> Generator[Bytes, None, str]:
     return published
 
 
-def _open(request: urllib.request.Request, redirects: _Redirects, part: _Part) -> http.client.HTTPResponse:
+def _open_url(request: urllib.request.Request, redirects: _Redirects, part: _Part) -> http.client.HTTPResponse:
     host = urlsplit(request.full_url).netloc
     secure = urllib.request.HTTPSHandler(context=authorities())
     try:
         return urllib.request.build_opener(redirects, secure).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        raise _refused(error, host, part) from error
+        raise _error_for(error, host, part) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             problem = error.reason.verify_message
@@ -192,7 +192,7 @@ def _open(request: urllib.request.Request, redirects: _Redirects, part: _Part) -
             ) from error
         raise Dropped(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
-        raise Dropped(_words(error)) from error
+        raise Dropped(_reason_of(error)) from error
     except ValueError as error:  # letters that an address cannot have
         raise UserError(f"'{request.full_url}' is not an address ({error}): use another mirror.") from error
 
@@ -207,12 +207,12 @@ def authorities() -> ssl.SSLContext:
     return context
 
 
-def _refused(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception:
+def _error_for(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception:
     """An answer that is no file: try again, or tell the user."""
     if error.code == 416:
-        found = BEYOND.match(error.headers.get("Content-Range", ""))
-        return _Beyond(int(found[1]) if found else 0)
-    if error.code in AGAIN:
+        found = PAST_END.match(error.headers.get("Content-Range", ""))
+        return _PastEnd(int(found[1]) if found else 0)
+    if error.code in RETRY_CODES:
         return Dropped(f"{error.code} {error.reason}")
     if error.code in (301, 302, 303, 307, 308):
         where = "to an unsafe address" if "not allowed" in error.msg else "in circles"
@@ -223,7 +223,7 @@ def _refused(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception
     )
 
 
-def _settle(part: _Part, length: int, published: str) -> Generator[Bytes, None, None]:
+def _check_complete(part: _Part, length: int, published: str) -> Generator[Bytes, None, None]:
     """What is there is the whole file if it has its length and its published SHA-256, if there is one; else raises Dropped.
 
     The version is the right one: another would have been sent from its beginning (If-Range).
@@ -245,7 +245,7 @@ def digest(path: Path) -> Generator[Bytes, None, str]:
     return sha256.hexdigest()
 
 
-def _extent(response: http.client.HTTPResponse, part: _Part) -> tuple[int, int]:
+def _received_range(response: http.client.HTTPResponse, part: _Part) -> tuple[int, int]:
     """Where the bytes that come begin, and how long the whole file is (0: unknown)."""
     if response.status != 206:
         return 0, response.length or 0
@@ -274,7 +274,7 @@ def _check_space(part: _Part, coming: int) -> None:
 def _receive(response: http.client.HTTPResponse, part: _Part, done: int, total: int) -> Generator[Bytes, None, None]:
     with part.path.open("ab") as file:
         yield done, total
-        while chunk := _read(response):
+        while chunk := _read_chunk(response):
             file.write(chunk)
             done += len(chunk)
             yield done, total
@@ -285,12 +285,12 @@ def _receive(response: http.client.HTTPResponse, part: _Part, done: int, total: 
         raise Dropped(f"more arrived than the announced {size_text(total)}")
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
+def _read_chunk(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(CHUNK)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Dropped(_words(error)) from error
+        raise Dropped(_reason_of(error)) from error
 
 
-def _words(error: BaseException) -> str:
+def _reason_of(error: BaseException) -> str:
     return str(error) or type(error).__name__

@@ -175,22 +175,20 @@ class Folder:
         """
         if not self.path.is_dir():
             return 0
-        with self.locked():
-            return self._remove()
-
-    def _remove(self) -> int:
         names = [CONVERTED, RECORD, *(item.local for item in TABLE), *(item.arriving for item in TABLE)]
         files = [self.path / f"{name}{ending}" for name in names for ending in ("", ".part", ".json", ".partial")]
-        freed, own = 0, self.adopted()
-        for file in (file for file in files if file.is_file() and file.absolute() not in own):
-            size = file.stat().st_size
-            try:
-                file.unlink()
-            except OSError as error:
-                raise UserError(
-                    f"'{file}' cannot be deleted ({error.strerror}): close what uses it, and remove again."
-                ) from error
-            freed += size
+        freed = 0
+        with self.locked():
+            own = self.adopted()
+            for file in (file for file in files if file.is_file() and file.absolute() not in own):
+                size = file.stat().st_size
+                try:
+                    file.unlink()
+                except OSError as error:
+                    raise UserError(
+                        f"'{file}' cannot be deleted ({error.strerror}): close the programs that use it, and remove again."
+                    ) from error
+                freed += size
         return freed
 
 
@@ -198,20 +196,20 @@ def _unwritable(folder: Path, error: OSError) -> UserError:
     return UserError(f"Folder '{folder}' cannot be written to ({error.strerror or error}): choose another one for the weights.")
 
 
-def flaw(path: Path) -> str:
+def find_flaw(path: Path) -> str:
     """What is wrong with a file of the kind that its name says; '' if nothing. Looks at its frame, not at its numbers."""
     try:
         if path.suffix.lower() == ".json":
             found = json.loads(path.read_text(encoding="utf-8"))
             return "" if isinstance(found, dict) and "model" in found else "no tokenizer is in it"
         if path.suffix.lower() == ".safetensors":
-            return _safetensors_flaw(path)
-        return "" if zipfile.is_zipfile(path) else f"no PyTorch checkpoint is in it, or its end is missing{_looks(path)}"
+            return _find_safetensors_flaw(path)
+        return "" if zipfile.is_zipfile(path) else f"no PyTorch checkpoint is in it, or its end is missing{_web_page_note(path)}"
     except (ValueError, LookupError, TypeError):
-        return f"its content is not what its name says{_looks(path)}"
+        return f"its content is not what its name says{_web_page_note(path)}"
 
 
-def header(path: Path) -> dict[str, Any]:
+def safetensors_header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file. Raises ValueError if it is none."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -223,15 +221,15 @@ def header(path: Path) -> dict[str, Any]:
     return found | {"": size + 8}
 
 
-def _safetensors_flaw(path: Path) -> str:
-    found = header(path)
+def _find_safetensors_flaw(path: Path) -> str:
+    found = safetensors_header(path)
     start = found.pop("")
     ends = [entry["data_offsets"][1] for key, entry in found.items() if key != "__metadata__"]
     expected, size = start + max(ends, default=0), path.stat().st_size
     return "" if size == expected else f"{size_text(expected)} are announced in it, {size_text(size)} are there"
 
 
-def _looks(path: Path) -> str:
+def _web_page_note(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(200).lstrip().lower()
     return "; it is a web page" if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) else ""

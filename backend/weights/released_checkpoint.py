@@ -76,12 +76,12 @@ def infer_config(shapes: Shapes, source: str) -> Config:
         width=width, heads=heads, image_width=image_width, name_width=name_width, ref_layers=count(rf"{stage1}\.fusion_blocks"),
         layers=count(rf"{stage1}\.blocks_img"), rest_layers=count(rf"{stage2}\.rest_encoder\.layers"),
         pose_layers=count(rf"{stage2}\.pose_encoder\.temporal_blocks"), memory_layers=count(rf"{stage2}\.memory_encoder\.layers"),
-        decoder_layers=count(rf"{stage2}\.decoder\.blocks"), cross_layers=_crossing(shapes), joint_radius=(table - 1) // 2,
+        decoder_layers=count(rf"{stage2}\.decoder\.blocks"), cross_layers=_count_cross_layers(shapes), joint_radius=(table - 1) // 2,
         encoder=dinov2.NAMES.get(image_width, f"dinov2 of width {image_width}"), names="t5-base" if name_width == 768 else f"t5 of width {name_width}",
     )  # fmt: skip
 
 
-def _crossing(shapes: Shapes) -> int:
+def _count_cross_layers(shapes: Shapes) -> int:
     return len({key.split(".")[3] for key in shapes if re.match(r"pos2rot\.decoder\.blocks\.\d+\.cross\.", key)})
 
 
@@ -90,19 +90,19 @@ def shape_differences(expected: Shapes, found: Shapes) -> str:
     unknown, missing = sorted(found.keys() - expected.keys()), sorted(expected.keys() - found.keys())
     other = [key for key in sorted(expected.keys() & found.keys()) if expected[key] != found[key]]
     kinds = (
-        ("that AnyRig does not know", [f"{key} {_shape(found[key])}" for key in unknown]),
-        ("missing", [f"{key} {_shape(expected[key])}" for key in missing]),
-        ("of another shape", [f"{key} {_shape(found[key])} instead of {_shape(expected[key])}" for key in other]),
+        ("that AnyRig does not know", [f"{key} {_shape_text(found[key])}" for key in unknown]),
+        ("missing", [f"{key} {_shape_text(expected[key])}" for key in missing]),
+        ("of another shape", [f"{key} {_shape_text(found[key])} instead of {_shape_text(expected[key])}" for key in other]),
     )
     listed = (f"{len(which)} {what}: {', '.join(which[:3])}{', ...' if len(which) > 3 else ''}" for what, which in kinds if which)
     return "; ".join(listed)
 
 
-def _shape(shape: Sequence[int]) -> str:
+def _shape_text(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "scalar"
 
 
-def convert(checkpoint: Path, out: Path, provenance: Mapping[str, object]) -> Config:
+def convert_checkpoint(checkpoint: Path, out: Path, provenance: Mapping[str, object]) -> Config:
     """A .pt checkpoint -> safetensors in float32 with the config inside. Raises UserError if it is not the network we know."""
     state = {key: value.float().contiguous() for key, value in read_checkpoint(checkpoint).items()}
     config = infer_config(shapes_of(state), str(checkpoint))
@@ -130,12 +130,12 @@ def image_encoder(folder: Folder, device: torch.device, width: int) -> Dinov2Enc
     config = dinov2.config_of(shapes_of(tensors), str(path))
     if config.width != width:
         raise UserError(
-            f"'{path}' is {config.name} and gives tokens {config.width} wide, but the network reads {width}: get {_wanted(width)}."
+            f"'{path}' is {config.name} and gives tokens {config.width} wide, but the network reads {width}: get {_encoder_remedy(width)}."
         )
-    return Dinov2Encoder(_loaded(lambda: Dinov2(config), tensors, path), device)
+    return Dinov2Encoder(_load_strictly(lambda: Dinov2(config), tensors, path), device)
 
 
-def _wanted(width: int) -> str:
+def _encoder_remedy(width: int) -> str:
     return f"model.safetensors of facebook/{dinov2.NAMES[width]}" if width in dinov2.NAMES else "the encoder it was trained with"
 
 
@@ -166,17 +166,17 @@ class T5Names:
             raise UserError(
                 f"'{self._weights}' gives vectors {config.width} wide, but the network reads {self.width}: get that of t5-base."
             )
-        network = _loaded(lambda: T5Encoder(config), tensors, self._weights)
+        network = _load_strictly(lambda: T5Encoder(config), tensors, self._weights)
         ids = [tokenizer.encode(name) for name in names]
         largest = max(map(max, ids))
         if largest >= config.words:
             raise UserError(f"'{self._tokenizer}' has more pieces than '{self._weights}' (id {largest}): get both from t5-base.")
         return np.concatenate(
-            [_pooled(network, ids[start : start + BATCH], tokenizer.pad) for start in range(0, len(ids), BATCH)]
+            [_encode_batch(network, ids[start : start + BATCH], tokenizer.pad) for start in range(0, len(ids), BATCH)]
         )
 
 
-def _pooled(network: T5Encoder, ids: Sequence[Sequence[int]], pad: int) -> np.ndarray:
+def _encode_batch(network: T5Encoder, ids: Sequence[Sequence[int]], pad: int) -> np.ndarray:
     length = max(map(len, ids))
     rows = torch.tensor([[*row, *[pad] * (length - len(row))] for row in ids])
     mask = torch.arange(length)[None] < torch.tensor([len(row) for row in ids])[:, None]
@@ -194,7 +194,7 @@ def _encoder_tensors(path: Path, kept: Callable[[Sequence[str]], Mapping[str, st
         raise UserError(f"'{path}' cannot be read ({error}): remove the released weights and download them again.") from error
 
 
-def _loaded(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path) -> N:
+def _load_strictly(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path) -> N:
     network = build_without_init(make)
     problem = shape_differences(shapes_of(network.state_dict()), shapes_of(tensors))
     if problem:

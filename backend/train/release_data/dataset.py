@@ -98,7 +98,7 @@ def sample_of(
     rotations = rot6d_to_matrix(rot6d[frames])
     uv = torch.full((*rotations.shape[:2], 2), torch.nan)
     body = skeleton_features_of(release, view, references[0][0])
-    return Sample(body, pairs, torch.from_numpy(tokens), _tensor(position[frames]), _tensor(rotations), uv)
+    return Sample(body, pairs, torch.from_numpy(tokens), _to_tensor(position[frames]), _to_tensor(rotations), uv)
 
 
 def skeleton_features_of(release: Release, view: DatasetView, reference: DatasetView) -> SkeletonFeatures:
@@ -119,7 +119,7 @@ def skeleton_features_of(release: Release, view: DatasetView, reference: Dataset
     )
 
 
-def _tensor(values: Array) -> Tensor:
+def _to_tensor(values: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
@@ -165,30 +165,33 @@ def score(sample: Sample, position: Array, rotations: Array) -> dict[str, float]
     true, true_turns = sample.position.double().numpy(), sample.rotations.double().numpy()
     copy, copy_turns = sample.pairs.position[:1], rot6d_to_matrix(sample.pairs.rot6d[:1])
     _, chained = forward_kinematics(skeleton.parents, skeleton.offsets / sample.pairs.scale, rotations)
-    angle, spin = geodesic_angle(rotations, true_turns), geodesic_angle(_steps(rotations), _steps(true_turns))
+    angle, spin = (
+        geodesic_angle(rotations, true_turns),
+        geodesic_angle(_rotations_between(rotations), _rotations_between(true_turns)),
+    )
     return {
         "frames": len(true),
         "joints": len(skeleton),
-        "angle_deg": _degrees(angle[:, rotates]),
-        "copy_angle_deg": _degrees(geodesic_angle(copy_turns, true_turns)[:, rotates]),
-        "root_angle_deg": _degrees(angle[:, 0]),
-        "angular_velocity_deg": _degrees(spin[:, rotates]),
-        "mpjpe_cm": _length((position - true)[:, seen]),
-        "copy_mpjpe_cm": _length((copy - true)[:, seen]),
-        "fk_mpjpe_cm": _length((chained - true)[:, seen]),
-        "mpjve_cm": _length(np.diff(position - true, axis=0)[:, seen]),
-        "travel_cm": _length(np.diff(chained, axis=0)),
-        "true_travel_cm": _length(np.diff(true, axis=0)),
+        "angle_deg": _mean_degrees(angle[:, rotates]),
+        "copy_angle_deg": _mean_degrees(geodesic_angle(copy_turns, true_turns)[:, rotates]),
+        "root_angle_deg": _mean_degrees(angle[:, 0]),
+        "angular_velocity_deg": _mean_degrees(spin[:, rotates]),
+        "mpjpe_cm": _mean_length((position - true)[:, seen]),
+        "copy_mpjpe_cm": _mean_length((copy - true)[:, seen]),
+        "fk_mpjpe_cm": _mean_length((chained - true)[:, seen]),
+        "mpjve_cm": _mean_length(np.diff(position - true, axis=0)[:, seen]),
+        "travel_cm": _mean_length(np.diff(chained, axis=0)),
+        "true_travel_cm": _mean_length(np.diff(true, axis=0)),
     }
 
 
-def _steps(local: Array) -> Array:
+def _rotations_between(local: Array) -> Array:
     return np.swapaxes(local[:-1], -1, -2) @ local[1:]
 
 
-def _degrees(angles: Array) -> float:
+def _mean_degrees(angles: Array) -> float:
     return float(np.degrees(angles.mean())) if angles.size else 0.0
 
 
-def _length(vectors: Array) -> float:
+def _mean_length(vectors: Array) -> float:
     return CENTIMETRES * float(np.linalg.norm(vectors, axis=-1).mean()) if vectors.size else 0.0

@@ -83,7 +83,7 @@ class Release:
         """-> positions (F, J, 3) relative to the root and divided by the species' scale, rot6d (F, J, 6) local rows."""
         species = self.species[view.species]
         path = self._path(POSES, view, "npz")
-        position, rot6d = (_array(path, key).astype(np.float64) for key in ("position", "rot6d"))
+        position, rot6d = (_read_array(path, key).astype(np.float64) for key in ("position", "rot6d"))
         count = len(species.names)
         if position.shape[1:] != (count, 3) or rot6d.shape != (len(position), count, 6) or not len(position):
             raise UserError(
@@ -100,7 +100,7 @@ class Release:
 
     def tokens(self, view: DatasetView, frames: Iterable[int], count: int) -> NDArray[np.generic]:
         """`frames` of the image features (len, S, C) of a view with `count` frames."""
-        return _rows(self._path(FEATURES, view, "npz"), "image_embed", list(frames), count)
+        return _read_rows(self._path(FEATURES, view, "npz"), "image_embed", list(frames), count)
 
     def skeleton(self, view: DatasetView) -> Skeleton:
         """The view's BVH in units of the species' scale, joints in the order of the other files."""
@@ -175,7 +175,7 @@ class Release:
         if not 0 < scale < np.inf:
             raise UserError(f"The scale of species '{name}' in '{SCALES}' is {scale:g}: make the file again.")
         try:
-            return _entry(entry, scale)
+            return _species_of(entry, scale)
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise UserError(f"The entry of species '{name}' in '{INFO}' is not complete ({error}): make it again.") from error
 
@@ -184,7 +184,9 @@ class Release:
             lists = json.loads(path.read_text(encoding="utf-8"))
             wanted = {
                 group: [
-                    DatasetView(sequence, _degrees(angle)) for sequence, angles in entries.items() for angle in _several(angles)
+                    DatasetView(sequence, _yaw_degrees(angle))
+                    for sequence, angles in entries.items()
+                    for angle in _as_list(angles)
                 ]
                 for group, entries in lists.items()
             }
@@ -207,7 +209,7 @@ class Release:
         }
 
 
-def _entry(entry: dict[str, Any], scale: float) -> Species:
+def _species_of(entry: dict[str, Any], scale: float) -> Species:
     """The arrays may be padded beyond the joints. Raises what is missing or has another shape."""
     names = tuple(str(name) for name in entry["joints_name"])
     count = len(names)
@@ -219,11 +221,11 @@ def _entry(entry: dict[str, Any], scale: float) -> Species:
         raise ValueError("a joint's name occurs twice")
     # ids beyond the tables mean "none" in the data set's own padding
     hop, edge = np.clip(hop, 0, MAX_HOP), np.where((edge >= 0) & (edge <= MAX_HOP), edge, UNRELATED)
-    position, rotation = (_flags(entry.get(key, ()), names) for key in ("static_joints", "static_rot_joints"))
+    position, rotation = (_joint_flags(entry.get(key, ()), names) for key in ("static_joints", "static_rot_joints"))
     return Species(names, hop, edge, embedding, position, rotation, scale)
 
 
-def _flags(value: Any, names: tuple[str, ...]) -> NDArray[np.bool_]:
+def _joint_flags(value: Any, names: tuple[str, ...]) -> NDArray[np.bool_]:
     """Joints as a mask, as indices or as names -> (J,) bool."""
     value, flags = np.asarray(value), np.zeros(len(names), np.bool_)
     if not value.size:
@@ -236,15 +238,15 @@ def _flags(value: Any, names: tuple[str, ...]) -> NDArray[np.bool_]:
     return flags
 
 
-def _several(angles: Any) -> list[Any]:
+def _as_list(angles: Any) -> list[Any]:
     return list(angles) if isinstance(angles, list) else [angles]
 
 
-def _degrees(angle: Any) -> int:
+def _yaw_degrees(angle: Any) -> int:
     return int(str(angle).removeprefix("y"))
 
 
-def _array(path: Path, key: str) -> NDArray[np.generic]:
+def _read_array(path: Path, key: str) -> NDArray[np.generic]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return file[key]
@@ -252,14 +254,14 @@ def _array(path: Path, key: str) -> NDArray[np.generic]:
         raise UserError(f"'{path}' cannot be read as an array file with '{key}' ({error}): make it again.") from error
 
 
-def _rows(path: Path, key: str, rows: list[int], count: int) -> NDArray[np.generic]:
+def _read_rows(path: Path, key: str, rows: list[int], count: int) -> NDArray[np.generic]:
     """`rows` of an array with `count` of them. Where it is stored uncompressed only they are read: a clip's features may be
     hundreds of megabytes."""
     try:
-        array = _mapped(path, key)
+        array = _map_array(path, key)
     except (OSError, KeyError, ValueError, struct.error, zipfile.BadZipFile) as error:
         raise UserError(f"'{path}' cannot be read as an array file with '{key}' ({error}): make it again.") from error
-    array = _array(path, key) if array is None else array
+    array = _read_array(path, key) if array is None else array
     if array.ndim != 3 or len(array) != count:
         raise UserError(
             f"'{path}' has {key} {array.shape}, the poses of the view have {count} frames: extract the features again."
@@ -267,7 +269,7 @@ def _rows(path: Path, key: str, rows: list[int], count: int) -> NDArray[np.gener
     return np.array(array[rows])
 
 
-def _mapped(path: Path, key: str) -> NDArray[np.generic] | None:
+def _map_array(path: Path, key: str) -> NDArray[np.generic] | None:
     """The array as a memory map of the zip archive; None if it is compressed or not in row order."""
     with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
         entry = archive.getinfo(f"{key}.npy")
