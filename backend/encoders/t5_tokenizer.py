@@ -1,6 +1,6 @@
-"""T5's tokenizer (a unigram model, Kudo 2018) for cleaned joint names: each word is split into the pieces with the highest total score.
+"""T5's tokenizer, a unigram model (Kudo 2018), for cleaned joint names: splits words into the pieces with the best total score.
 
-It reads t5-base's tokenizer.json. The character map in that file is not read: it leaves letters alone that are in NFKC.
+Reads t5-base's tokenizer.json. Ignores the character map in that file, which does not change letters in NFKC.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from ..errors import UserError
 
 UNKNOWN_PENALTY = 10.0  # an unknown character scores this much below the worst piece
-SPACE = "\u2581"  # begins each word
-SPACES = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": SPACE}  # changes nothing where spaces are single
+SPACE = "\u2581"  # the first character of each word
+SPACES = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": SPACE}  # has no effect on single spaces
 REMEDY = "get tokenizer.json of t5-base"
 
 
 class Tokenizer:
-    """Text -> ids. `pad` is the id of "<pad>"."""
+    """Turns text into ids. pad: the id of "<pad>"."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         """`settings`: the content of a tokenizer.json. Raises UserError for another pipeline than T5's."""
@@ -46,15 +46,12 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Words of letters, with spaces between them, as `clean_name` returns them -> ids, "</s>" at the end."""
-        words = unicodedata.normalize("NFKC", text).split()  # changing the case of a letter may leave NFKC
+        words = unicodedata.normalize("NFKC", text).split()  # changing a letter's case may lead out of NFKC
         return [id_ for word in words for id_ in self._split(SPACE + word)] + [self._end]
 
     def _split(self, word: str) -> list[int]:
-        """The ids of the split with the highest score (Viterbi). Of equal splits the first one found counts.
-
-        Neighbouring unknown characters are one token.
-        """
-        best = [(0.0, 0, 0)] + [(-float("inf"), 0, 0)] * len(word)  # up to each place: score, start and id of its last piece
+        """-> the ids of the split with the best score (Viterbi), the first of equals. Unknown neighbours are one token."""
+        best = [(0.0, 0, 0)] + [(-float("inf"), 0, 0)] * len(word)  # per end: best score, and start and id of the last piece
         for start in range(len(word)):
             for end, id_, score in self._edges(word, start):
                 total = best[start][0] + score
@@ -69,7 +66,7 @@ class Tokenizer:
         return ids[::-1]
 
     def _edges(self, word: str, start: int) -> Iterator[tuple[int, int, float]]:
-        """The pieces that begin at `start`, shortest first: end, id, score. A character that is no piece is an unknown one."""
+        """Yield the pieces that begin at `start`, shortest first: end, id, score. A character that is no piece is unknown."""
         for end in range(start + 1, min(start + self._longest, len(word)) + 1):
             if word[start:end] in self._pieces:
                 yield end, *self._pieces[word[start:end]]

@@ -41,10 +41,12 @@ class Track:
 
 
 def encode_matte(matte: Pixels) -> bytes:
+    """(H, W) uint8 -> a PNG file."""
     return cv2.imencode(".png", matte, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
 
 
 def decode_matte(data: bytes) -> Pixels:
+    """A PNG file -> (H, W) uint8."""
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
 
 

@@ -1,1 +1,1 @@
-"""Reads and writes videos; frame_source.py is the way to read one. May import OpenCV and numpy, and of the backend only arrays and errors."""
+"""Reads and writes videos; FrameSource reads one. May import OpenCV, numpy and, of the backend, only arrays and errors."""

@@ -1,4 +1,4 @@
-"""Getting the released weights: downloads or files that the user has, checked, recorded, the checkpoint converted once."""
+"""Fetches the released weights, or uses files that the user has. Checks and records them, and converts the checkpoint once."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SUFFIXES = {".pt", ".pth", ".safetensors", ".json"}
 def fetch_files(
     folder: Folder, mirror: str = "", items: Sequence[Item] | None = None
 ) -> Generator[DownloadStep, None, list[Item]]:
-    """Download what is missing of `items` (None: all of the release) and convert the network. -> what was downloaded.
+    """Download the missing files of `items` (None: of the whole release) and convert the network. -> the downloaded items.
 
-    Closing the generator keeps what has arrived. Raises UserError: see `download`; a file that is garbage or is another one than
-    was recorded before; a checkpoint that does not fit; another Blender that is at it.
+    Closing the generator keeps what has arrived. Raises UserError as `download` does, and for a damaged file, a file other than the
+    recorded one, a checkpoint that does not fit, or another Blender that downloads into this folder.
     """
     base = base_url(mirror)
     wanted = [item for item in folder.missing() if items is None or item in items]
@@ -46,10 +46,10 @@ def fetch_files(
 
 
 def use_local_files(folder: Folder, source: Path) -> Generator[DownloadStep, None, list[Item]]:
-    """Use files that the user has: one file, or a folder that is searched with all folders in it. -> what was found.
+    """Use the user's own files: one file, or those in a folder and all folders inside. -> the items found.
 
-    The files stay where they are; the network is converted into our folder. Raises UserError if none of them is ours, or one is
-    another file than was recorded before.
+    The files stay in their place; the converted network goes into `folder`. Raises UserError if no released file is found, or one is
+    not the recorded one.
     """
     found: dict[str, tuple[Item, Path]] = {}
     for paths in _candidate_files(source):
@@ -75,7 +75,7 @@ def _check_space(folder: Folder, wanted: Sequence[Item]) -> None:
     begun = sum(_size_of(folder.path / f"{item.arriving}{ending}") for item in wanted for ending in ("", ".part"))
     needed = sum(item.size for item in wanted) - begun + SPARE + (CONVERTED_SIZE if wanted[0].name == NETWORK else 0)
     home = next((parent for parent in (folder.path, *folder.path.absolute().parents) if parent.is_dir()), None)
-    if home is None:  # a drive that is not there
+    if home is None:  # the drive does not exist
         raise UserError(f"Folder '{folder.path}' cannot be made: choose another one for the weights.")
     free = shutil.disk_usage(home).free
     if needed > free:
@@ -90,13 +90,15 @@ def _size_of(path: Path) -> int:
 
 
 def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[DownloadStep, None, None]:
-    """Closed while it checks, it keeps the file, which the next call then checks."""
+    """Download, check and record one file. Closed while it checks, it keeps the file, and the next call checks it."""
     url, arrived = item.url(base), folder.path / item.arriving
     published = yield from in_steps(f"Downloading {item.name}", download(url, arrived, item.name), item.size)
     try:
         problem = find_flaw(arrived)
         if problem:
-            raise UserError(f"What came from {base} for {item.name} is damaged ({problem}): try again, or use another mirror.")
+            raise UserError(
+                f"The file that {base} sent for {item.name} is damaged ({problem}): try again, or use another mirror."
+            )
         sha256 = yield from _compute_sha256(arrived, item)
         _compare_sha256(folder, item, sha256, published, base)
     except UserError:
@@ -113,7 +115,7 @@ def _compute_sha256(path: Path, item: Item) -> Generator[DownloadStep, None, str
 
 
 def _compare_sha256(folder: Folder, item: Item, sha256: str, published: str, source: str) -> None:
-    """Raises UserError if the file is not the one that the hub published, or that was recorded the first time."""
+    """Raises UserError if the SHA-256 is not the one that the hub published, or the one recorded before."""
     if published and sha256 != published:
         raise UserError(
             f"{item.name} from {source} is not the published file (SHA-256 {sha256[:12]}, published {published[:12]}): try again, or use "
@@ -128,7 +130,7 @@ def _compare_sha256(folder: Folder, item: Item, sha256: str, published: str, sou
 
 
 def _convert_network(folder: Folder) -> Generator[DownloadStep, None, None]:
-    """The checkpoint becomes safetensors once; a downloaded one is deleted then, its SHA-256 stays on record."""
+    """Convert the checkpoint to safetensors once. A downloaded checkpoint is then deleted; its SHA-256 stays recorded."""
     if not _needs_converting(folder):
         return
     item = TABLE[0]
@@ -147,7 +149,7 @@ def _needs_converting(folder: Folder) -> bool:
 
 
 def _candidate_files(source: Path) -> Iterator[list[Path]]:
-    """Files that may be ours, folder by folder."""
+    """Yield the files that may belong to the release, folder by folder."""
     if not source.exists():
         raise UserError(f"'{source}' does not exist: choose a folder or file that holds the released weights.")
     if source.is_file():
@@ -164,7 +166,7 @@ WIDTHS = {"embeddings.cls_token": 1024, "shared.weight": 768}
 
 
 def _has_published_size(path: Path) -> bool:
-    """Whether an encoder's file is of the size that the release uses: a cache may hold several."""
+    """True if an encoder's file has the size that the release uses: a cache may hold several sizes."""
     if path.suffix.lower() != ".safetensors":
         return True
     shapes = {key: entry["shape"] for key, entry in safetensors_header(path).items() if key in WIDTHS}
@@ -172,7 +174,7 @@ def _has_published_size(path: Path) -> bool:
 
 
 def _recognise_item(path: Path, chosen: bool) -> Item | None:
-    """Which item a file is, by what is in it; a checkpoint also by its name, unless it is the very file that the user chose."""
+    """The item that a file is, by its content; None if it is none. A checkpoint also needs its name, unless the user chose this file."""
     network, images, names, tokenizer = TABLE
     suffix = path.suffix.lower()
     try:
@@ -183,9 +185,9 @@ def _recognise_item(path: Path, chosen: bool) -> Item | None:
         if suffix != ".safetensors":
             return network if chosen or path.name == network.file else None
         keys = safetensors_header(path).keys()
-    except OSError:  # not ours to read
+    except OSError:  # the file may not be read
         return None
-    if any("register" in key for key in keys):  # another DINOv2
+    if any("register" in key for key in keys):  # a DINOv2 with registers
         return None
     if any(key.endswith("embeddings.patch_embeddings.projection.weight") for key in keys):
         return images

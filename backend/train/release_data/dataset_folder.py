@@ -38,6 +38,7 @@ class DatasetView:
 
     @property
     def species(self) -> str:
+        """The species' name, the part of the sequence before "#"."""
         return self.sequence.partition("#")[0]
 
     def __str__(self) -> str:
