@@ -1,11 +1,11 @@
-"""BVH files: write a take, read a skeleton and its clip. numpy only.
+"""Writes takes as BVH files, and reads skeletons and clips from BVH files. Uses numpy only.
 
-A BVH holds y-up axes, rest frames along the axes, and local rotations away from them: the network's convention
-(docs/network.md, Conventions), so a take is written in the network's axes. A position channel replaces the joint's offset, as in
-Blender: it is relative to the parent, in the parent's turned frame.
+A BVH has y-up axes, rest frames along the axes, and local rotations away from them. This is the network's convention
+(docs/network.md, Conventions), so a take is written in the network's axes. As in Blender, a position channel replaces the joint's
+offset: it is relative to the parent, in the parent's rotated frame.
 
-Names: BVH ends a name at the first blank. Blanks, braces and % are written as % and two hexadecimal digits (`Left Arm` is
-`Left%20Arm`), and read back as they were. Joints come in depth-first order, which may not be the rig's.
+In a BVH a name ends at the first blank. Blanks, braces and % are written as % and two hexadecimal digits (`Left%20Arm`), and
+reading restores them. Joints are in depth-first order, which may not be the rig's order.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ AXES = "xyz"
 POSITIONS = "Xposition Yposition Zposition"
 ROTATIONS = "Zrotation Xrotation Yrotation"
 ANGLE_FORMAT = "%.6f"  # degrees
-SINGLE_FRAME_TIME = 1 / 30  # a take of one frame has no rate of its own
+SINGLE_FRAME_TIME = 1 / 30  # for a take of one frame, which has no rate
 UNSAFE = re.compile(r"[\s%{}\x00]")
 CHANNELS = {f"{axis}{kind}" for axis in AXES for kind in ("position", "rotation")}
-END = -1  # an End Site among the open braces
+END = -1  # marks an End Site among the open braces
 
 
 # ---- writing
@@ -44,10 +44,10 @@ END = -1  # an End Site among the open braces
 def write_bvh(path: str | Path, rig: Rig, motion: Motion, root: Array | None = None) -> None:
     """Write a take as a BVH: the rig's rest pose and one frame per frame of the take.
 
-    root: (T, 3) the root's head in armature space; left out, it stays where it is at rest. In the file y is up, as
-    `rig.world` says; lengths are the armature's. Leaves end at their tails. Joints that translate have position channels, as
-    the root has. A take whose times stray more than a tenth of a frame from a steady rate is resampled at its median rate.
-    Raises UserError if the take is not the rig's or the file cannot be written.
+    root: (T, 3) the root's head in armature space; None leaves it at its rest position. In the file y is up, by `rig.world`, and
+    lengths are the armature's. Leaf joints end at their tails. The root and joints that translate have position channels. If the
+    times deviate more than a tenth of a frame from a steady rate, the take is resampled at its median rate.
+    Raises UserError if the take was made for another rig or the file cannot be written.
     """
     if motion.names != rig.names:
         raise UserError(f"The take was captured for other bones than those of rig '{rig.name}': pick the rig it was made for.")
@@ -71,13 +71,13 @@ def _encode_name(name: str) -> str:
 
 
 def _length_format(skeleton: Skeleton) -> str:
-    """Enough decimals for 1e-8 of the skeleton's size."""
+    """A format with enough decimals for 1e-8 of the skeleton's size."""
     size = max(float(np.abs(skeleton.rest).max()), 1e-9)
     return f"%.{max(2, 8 - int(np.floor(np.log10(size))))}f"
 
 
 def _hierarchy_lines(skeleton: Skeleton, root: Array, number: str) -> tuple[list[int], list[str]]:
-    """-> (the joints in the file's order, the lines of the HIERARCHY part). root: (3,) head of the root at rest."""
+    """-> (joints in the file's order, lines of the HIERARCHY part). root: (3,) the root's head at rest."""
     children: list[list[int]] = [[] for _ in skeleton.names]
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
         children[parent].append(joint)
@@ -102,7 +102,7 @@ def _hierarchy_lines(skeleton: Skeleton, root: Array, number: str) -> tuple[list
 
 
 def _motion_lines(rig: Rig, motion: Motion, root: Array, order: Sequence[int], number: str) -> list[str]:
-    """The lines of the MOTION part, joints in `order`."""
+    """-> the lines of the MOTION part, with the joints in `order`."""
     axes = network_axes(rig)
     rotations = axes @ motion.matrices @ axes.T
     angles = np.rad2deg(_zxy_angles(global_to_local(rig.parents, rotations)))
@@ -123,7 +123,7 @@ def _motion_lines(rig: Rig, motion: Motion, root: Array, order: Sequence[int], n
 
 
 def _zxy_angles(matrices: Array) -> Array:
-    """(T, J, 3, 3) -> (T, J, 3) radians z, x, y with R = Rz Rx Ry, each frame as near as can be to the frame before."""
+    """(T, J, 3, 3) -> (T, J, 3) radians z, x, y with R = Rz Rx Ry, each frame as near as possible to the frame before."""
     angles = np.zeros((*matrices.shape[:2], 3))
     before = np.zeros(angles.shape[1:])
     for frame, matrix in enumerate(matrices):
@@ -143,7 +143,7 @@ def _zxy_angles(matrices: Array) -> Array:
 
 
 def _at_steady_rate(motion: Motion, root: Array) -> tuple[Motion, Array]:
-    """The take and the root's path (T, 3) at a steady rate, as they are if they are steady already."""
+    """Resample the take and the root's path (T, 3) at a steady rate, if their rate is not steady."""
     if len(motion) < 3:
         return motion, root
     times = motion.times
@@ -178,13 +178,13 @@ def _turn_between(start: Array, end: Array, part: Array) -> Array:
 
 
 def read_bvh(path: str | Path) -> tuple[Rig, Array, float]:
-    """-> (rig, clip (F, J, 4, 4) joint matrices in armature space, seconds per frame).
+    """Read a BVH -> (rig, clip (F, J, 4, 4) of joint matrices in armature space, seconds per frame).
 
-    Armature space is the file's (y up) and `rig.world` turns it to z up; rest rotations are the identity. A joint's tail is
-    its End Site, else the mean head of its children, else its head. Any channel order. Of several roots the one with the most
-    joints is the root, and the others follow it as its children. `translates`: those, and joints whose positions leave the
-    offset by more than 1e-4 of the skeleton's size. A name that occurs twice gets .001, as in Blender.
-    Raises UserError with the line number for a file that is not a complete BVH.
+    Armature space is the file's space (y up), and `rig.world` rotates it to z up. Rest rotations are the identity. A joint's tail
+    is its End Site, else the mean head of its children, else its head. Channels may have any order. Of several roots, the one
+    with the most joints becomes the root and the others its children. These children translate, and so do joints whose positions
+    deviate from the offset by more than 1e-4 of the skeleton's size. A repeated name gets .001, as in Blender. Raises UserError
+    with the line number if the file is not a complete BVH.
     """
     joints, values, frame_time = _BvhParser(Path(path)).parse()
     joints = _main_root_first(joints)
@@ -211,13 +211,13 @@ def read_bvh(path: str | Path) -> tuple[Rig, Array, float]:
 
 
 def _decode_name(text: str) -> str:
-    """The inverse of `_encode_name`; what `_encode_name` cannot have written stays as it is."""
+    """Undo `_encode_name`. Text that it cannot have written stays as it is."""
     name = unquote(text)
     return name if _encode_name(name) == text else text
 
 
 def _main_root_first(joints: list[_BvhJoint]) -> list[_BvhJoint]:
-    """The tree with the most joints first, the others after it, each in the file's order."""
+    """Move the tree with the most joints to the front. Each tree keeps the file's order."""
     root_of: list[int] = []
     for i, joint in enumerate(joints):
         root_of.append(i if joint.parent < 0 else root_of[joint.parent])
@@ -228,7 +228,7 @@ def _main_root_first(joints: list[_BvhJoint]) -> list[_BvhJoint]:
 
 
 def _apply_channels(joints: list[_BvhJoint], values: Array) -> tuple[Array, Array]:
-    """Columns (F, C) -> L (F, J, 3, 3), places (F, J, 3) that stand for the offsets."""
+    """Columns (F, C) -> local rotations (F, J, 3, 3), and positions (F, J, 3) that replace the offsets."""
     local = np.tile(np.eye(3), (len(values), len(joints), 1, 1))
     places = np.tile(np.array([joint.offset for joint in joints]), (len(values), 1, 1))
     for i, joint in enumerate(joints):
@@ -242,7 +242,10 @@ def _apply_channels(joints: list[_BvhJoint], values: Array) -> tuple[Array, Arra
 
 
 def _place_joints(parents: NDArray[np.integer], local: Array, places: Array) -> tuple[Array, Array]:
-    """L (F, J, 3, 3) and places (F, J, 3) in the parent's frame -> (G, heads (F, J, 3)); every parent of -1 is a root."""
+    """Local rotations and positions in the parent's frame -> global rotations (F, J, 3, 3) and heads (F, J, 3).
+
+    Every joint with the parent -1 is a root.
+    """
     rotations, heads = np.array(local), np.array(places)
     for joint, parent in enumerate(parents):
         if parent >= 0:
@@ -279,10 +282,10 @@ def _unique_names(names: list[str]) -> tuple[str, ...]:
 
 @dataclass
 class _BvhJoint:
-    """One joint as the file has it.
+    """A joint of the file.
 
-    parent: index of the parent in the file's order, -1 for a root. offset: (3,). channels: lower case, in the file's order,
-    the first of them in column `column` of the motion. end: (3,) offset of the End Site, or None.
+    parent: index of the parent in the file's order, -1 for a root. offset: (3,). channels: in lower case and in the file's order;
+    the first one is column `column` of the motion. end: (3,) offset of the End Site, or None.
     """
 
     name: str
@@ -301,7 +304,7 @@ def _read_text(path: Path) -> str:
         raise UserError(f"BVH file '{path}' cannot be read ({error.strerror}): check the path.") from error
     try:
         text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:  # files of old Windows tools; any bytes are Latin-1, so names survive
+    except UnicodeDecodeError:  # files of old Windows tools: any bytes are valid Latin-1
         text = content.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -348,9 +351,9 @@ class _BvhParser:
         if key not in known:
             self.fail(line, f"'{key}' is not a BVH keyword; check the spelling")
         if key in ("}", "JOINT", "END", "OFFSET", "CHANNELS") and not self.open:
-            self.fail(line, f"'{key}' stands outside of a ROOT; check the braces above")
+            self.fail(line, f"'{key}' is outside of a ROOT; check the braces above")
         if key in ("JOINT", "END", "CHANNELS") and self.open[-1] == END:
-            self.fail(line, f"'{key}' stands inside an End Site; check the braces above")
+            self.fail(line, f"'{key}' is inside an End Site; check the braces above")
         known[key](line, key, rest)
 
     def brace(self, line: int, key: str, rest: str) -> None:
@@ -364,7 +367,7 @@ class _BvhParser:
 
     def joint(self, line: int, key: str, rest: str) -> None:
         if key == "ROOT" and self.open:
-            self.fail(line, f"ROOT '{rest}' stands inside another joint; it should be a JOINT")
+            self.fail(line, f"ROOT '{rest}' is inside another joint; it should be a JOINT")
         if not rest:
             self.fail(line, f"the {key} has no name; add one")
         self.header = len(self.joints)
@@ -396,7 +399,7 @@ class _BvhParser:
         self.columns += len(names)
 
     def motion(self, start: int) -> tuple[Array, float]:
-        """The lines after MOTION -> (values (F, C), seconds per frame)."""
+        """Read the lines after MOTION -> (values (F, C), seconds per frame)."""
         frames = self.setting(start + 1, "Frames:")
         frame_time = self.setting(start + 2, "Frame Time:")
         if frames < 0 or frames != int(frames):
@@ -415,7 +418,7 @@ class _BvhParser:
         pattern = r"\s*".join(re.escape(word) for word in re.findall(r"\w+|:", name))
         match = re.match(pattern + r"\s*(\S+)$", text, re.IGNORECASE)
         if match is None:
-            self.fail(line, f"'{name}' and a number must stand here")
+            self.fail(line, f"'{name}' and a number are expected here")
         return float(self.numbers(line, match[1])[0])
 
     def row(self, line: int, text: str) -> Array:

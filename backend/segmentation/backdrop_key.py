@@ -1,4 +1,4 @@
-"""Backdrops that can be keyed frame by frame: one colour, or an image that stays in place. OpenCV and numpy."""
+"""Finds backdrops, one colour or one still image, and keys them out of each frame. Uses OpenCV and numpy."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .matte import (
     sort_planes,
 )
 
-_SHADE = (0.9, 1.05)  # of a static background: the cube root of how dark a shadow and how bright a reflection on it may be
-_RAMP = 11.0  # of a static background: from its tolerance to what is surely not background
-_COLOURED = 22.0  # chroma above which a backdrop is told from the subject by its colour alone
+_SHADE = (0.9, 1.05)  # of a static background: cube roots of the darkest shadow and the brightest reflection on it
+_RAMP = 11.0  # of a static background: from the tolerance to a distance that is certainly not background
+_COLOURED = 22.0  # chroma above which the colour alone separates backdrop and subject
 
 
 @dataclass(frozen=True, eq=False)
 class Uniform:
-    """One colour, smoothly shaded over the image. backdrop: (H, W, 3) shade vectors; low, high: ends of the soft key."""
+    """A backdrop of one colour, smoothly shaded. backdrop: (H, W, 3) shade vectors. low, high: ends of the soft key."""
 
     backdrop: Pixels
     shade: tuple[float, float]
@@ -36,31 +36,31 @@ class Uniform:
     high: float
 
     def key(self, image: Pixels) -> Pixels:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not backdrop."""
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of everything but the backdrop."""
         return without_frame(matte_from_key(image, self.backdrop, self.shade, self.low, self.high))
 
 
 def without_frame(matte: Pixels) -> Pixels:
-    """Clears black bars and bright lines along the image's edges: outermost rows and columns that differ nearly all along."""
+    """Clear black bars and bright lines along the edges of a matte: outermost rows and columns that are nearly full."""
     for side in range(4):
         turned = np.rot90(matte, side)
         full = (turned >= 96).mean(axis=1) > 0.8
         depth = int(np.argmin(full)) if not full.all() else 0
-        if depth:  # and the line's own blur
+        if depth:  # one more row for the line's blur
             turned[: depth + 1] = 0
     return matte
 
 
 @dataclass(frozen=True, eq=False)
 class Static:
-    """A background image. backdrop: (H, W, 3) shade vectors; noise: (H, W) their usual distance from it."""
+    """A background image. backdrop: (H, W, 3) shade vectors. noise: (H, W) the usual distance of a frame from it."""
 
     backdrop: Pixels
     noise: Pixels
-    reference: Pixels | None  # grey image to align frames to, where the camera trembles
+    reference: Pixels | None  # grey image to align frames to; None if the camera stands still
 
     def key(self, image: Pixels) -> Pixels:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not background."""
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of everything but the background."""
         backdrop, noise = self.backdrop, self.noise
         if self.reference is not None:
             motion = align_background(self.reference, grey(image))
@@ -73,6 +73,7 @@ class Static:
 
     @property
     def low(self) -> Pixels:
+        """(H, W) the distance below which a pixel is background."""
         return _tolerance(self.noise)
 
 
@@ -83,8 +84,8 @@ def _tolerance(noise: Pixels) -> Pixels:
 def find_uniform(samples: Pixels) -> Uniform | None:
     """(N, H, W, 3) uint8 RGB samples -> the uniform backdrop, or None if there is none.
 
-    The colour is the median of the border; a quadratic surface through all pixels near it follows uneven light. It counts as
-    a backdrop if most of the border and a good part of the image agree with it closely.
+    The colour is the median of the border. A quadratic surface through all pixels near it follows uneven light. It is a backdrop
+    if most of the border and a good part of the image agree with it closely.
     """
     height, width = samples.shape[1:3]
     small = fit_size((width, height), 320)
@@ -97,7 +98,7 @@ def find_uniform(samples: Pixels) -> Uniform | None:
 
 
 def _find_surface(vectors: Pixels) -> tuple[Pixels, tuple[float, float], float] | None:
-    """(N, H, W, 3) shade vectors -> the backdrop's (H, W, 3), its shade range and the tolerance, or None."""
+    """(N, H, W, 3) shade vectors -> the backdrop (H, W, 3), its shade range and its tolerance; None if there is none."""
     height, width = vectors.shape[1:3]
     band = np.zeros((height, width), bool)
     margin = max(2, round(0.05 * min(height, width)))
@@ -117,7 +118,7 @@ def _find_surface(vectors: Pixels) -> tuple[Pixels, tuple[float, float], float] 
 
 
 def _has_bands(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> bool:
-    """Whether rows at the sides of the image differ as one from the backdrop, as sky and ground do from what is fit to both."""
+    """True if whole rows at the image's sides differ from the backdrop, as sky and ground do from a surface fitted to both."""
     margin = max(2, round(0.08 * backdrop.shape[1]))
     middle = np.median(vectors[:, :, np.r_[:margin, -margin:0]], axis=(0, 2))
     expected = np.median(backdrop[:, np.r_[:margin, -margin:0]], axis=1)
@@ -125,7 +126,7 @@ def _has_bands(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) ->
 
 
 def _fit_surface(vectors: Pixels, colour: Array) -> Pixels:
-    """(H, W, 3): the quadratic in x and y through the pixels that are near it, starting from one colour."""
+    """Fit a quadratic in x and y to the pixels near it, starting from one colour -> (H, W, 3)."""
     height, width = vectors.shape[1:3]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
@@ -146,8 +147,7 @@ def _fit_surface(vectors: Pixels, colour: Array) -> Pixels:
 def find_static(samples: Pixels) -> Static | None:
     """(N, H, W, 3) uint8 RGB samples -> the background image, or None if the camera moves or the subject never clears it.
 
-    The background is what each pixel shows most steadily. A trembling hand is allowed for: samples are aligned to the
-    middle one first.
+    The background is the steadiest colour of each pixel. The camera may tremble: samples are first aligned to the middle one.
     """
     middle = grey(samples[len(samples) // 2])
     motions = [align_background(grey(sample), middle) for sample in samples]
@@ -163,7 +163,7 @@ def find_static(samples: Pixels) -> Static | None:
         samples = np.stack([_warp_sample(sample, motion) for sample, motion in pairs if motion is not None])
     backdrop = shade_vectors(steadiest_colours(samples))
     rest = np.stack([difference(shade_vectors(sample), backdrop, _SHADE) for sample in samples])
-    # Where the subject often passes, a low percentile still sees the background alone.
+    # Where the subject often passes, a low percentile still measures the background only.
     noise = cv2.GaussianBlur(1.8 * np.percentile(rest, 30, axis=0).astype(np.float32), (0, 0), 2.0)
     found = Static(backdrop, noise, middle if trembles else None)
     return found if _leaves_its_place(rest, found.low) else None
@@ -174,9 +174,9 @@ def _warp_sample(sample: Pixels, motion: Array) -> Pixels:
 
 
 def steadiest_colours(samples: Pixels) -> Pixels:
-    """(N, H, W, 3) -> (H, W, 3) per channel the middle of the narrowest range that holds 40 % of the samples.
+    """(N, H, W, 3) -> (H, W, 3): per channel, the middle of the narrowest range that holds 40 % of the samples.
 
-    Unlike the median it is the background's also where the subject hides that more than half of the time.
+    Unlike the median, it is the background's colour even if the subject covers the pixel more than half of the time.
     """
     levels = sort_planes(samples)
     held = max(1, round(0.4 * len(levels)))
@@ -185,9 +185,9 @@ def steadiest_colours(samples: Pixels) -> Pixels:
 
 
 def _leaves_its_place(rest: Pixels, low: Pixels) -> bool:
-    """Whether something moves, not nearly everything, and it leaves its place, so that the background behind it shows.
+    """True if part of the image, but not most of it, moves far enough to reveal the background behind it.
 
-    Of a subject that stays in place only the limbs are seen to move; the body has become part of the background.
+    If the subject stays in place, only its limbs differ: its body has become part of the background.
     """
     boxes = [mask_box(Picker(reach=3.0).pick(soft_matte(one, low, low + _RAMP))) for one in rest]
     seen = np.array([box for box in boxes if box is not None])
@@ -201,6 +201,6 @@ def _leaves_its_place(rest: Pixels, low: Pixels) -> bool:
 
 
 def _largest_shift(motion: Array, size: tuple[int, int]) -> float:
-    """How far the map moves the corner it moves most, in pixels."""
+    """The largest distance in pixels that the map moves a corner of the image."""
     corners = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [*size, 1]], float)
     return float(np.linalg.norm(corners @ motion.T - corners[:, :2], axis=1).max())

@@ -1,6 +1,6 @@
-"""A small network that cuts the subject out where colours alone cannot: from the image, what is behind it and a rough matte.
+"""A small network that refines a rough matte, where colours alone do not separate the subject from the background.
 
-A U-Net (Ronneberger et al. 2015) of 0.4 million parameters, trained on videos of `anyrig render` (train/cutting.py).
+A U-Net (Ronneberger et al. 2015) of 0.4 million parameters, trained on rendered clips (train/cutout/train_cutout.py).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ..errors import UserError
 from .matte import mask_box
 
 SIDE = 192  # pixels of the square that the network sees
-PAD = 0.2  # of the longer side of what is to be cut out, beyond it on all four sides
-ROUGH = 96  # of 255: cover from which a rough matte counts
+PAD = 0.2  # margin on all four sides, as a share of the longer side of the rough matte
+ROUGH = 96  # of 255: threshold of a rough matte
 WIDTHS = (24, 40, 64, 96)
-CHANNELS = 8  # the image, what is behind it (RGB each), rough matte, shadow
+CHANNELS = 8  # image and background (RGB each), rough matte, shadow
 FILE = Path(__file__).parents[1] / "data" / "cutout.safetensors"
 
 Square = tuple[float, float, float]  # left, top and side in pixels; the first pixel covers [0, 1]
 
 
 class Cutout(nn.Module):
-    """(B, CHANNELS, H, W) in 0..1 -> logits (B, H, W) of the subject's cover; H and W are multiples of 16."""
+    """(B, CHANNELS, H, W) in 0..1 -> logits (B, H, W) of the matte; H and W are multiples of 16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Cutout(nn.Module):
         self.down = nn.ModuleList(nn.Sequential(_convolution(a, b, 2), _convolution(b, b)) for a, b in pairs)
         self.middle = _convolution(WIDTHS[-1], WIDTHS[-1])
         self.up = nn.ModuleList(_convolution(a + b, b) for a, b in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True))
-        # the four outputs of a place at half the size are its pixels at the whole size
+        # four outputs per place at half the size are four pixels at the whole size
         self.out = nn.Conv2d(WIDTHS[0], 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,14 +61,14 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def load_cutout(path: Path = FILE) -> Cutout:
-    """The network of a file that train.cutting writes, on the CPU. Raises UserError if it is none."""
+    """Load the network from a file of the command `cutout`, on the CPU. Raises UserError if it is another file."""
     network = Cutout()
     try:
         with safe_open(path, "pt") as file:
             state: Mapping[str, Tensor] = {key: file.get_tensor(key).float() for key in file.keys()}
         network.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: other layers
-        problem = "its layers are others" if isinstance(error, RuntimeError) else str(error)
+        problem = "it has other layers" if isinstance(error, RuntimeError) else str(error)
         raise UserError(
             f"'{path}' is not a network that cuts subjects out ({problem}): give a file of the command cutout, or reinstall AnyRig."
         ) from error
@@ -76,7 +76,7 @@ def load_cutout(path: Path = FILE) -> Cutout:
 
 
 def square_around(rough: Pixels, dark: Pixels) -> Square | None:
-    """What the network is to look at, for a rough matte (H, W) uint8 and shadows (H, W) bool: legs may pass for shadows."""
+    """The square that the network sees, around a rough matte (H, W) uint8 and shadows (H, W) bool, which may be legs; or None."""
     box = mask_box((rough >= ROUGH) | dark)
     if box is None or not (rough >= ROUGH).any():
         return None
@@ -85,20 +85,20 @@ def square_around(rough: Pixels, dark: Pixels) -> Square | None:
 
 
 def network_inputs(image: Pixels, behind: Pixels, rough: Pixels, dark: Pixels, square: Square) -> NDArray[np.float32]:
-    """(CHANNELS, SIDE, SIDE): the image and what is behind it, (H, W, 3) uint8 RGB, rough matte and shadow, cut out."""
+    """Cut image and background (H, W, 3) uint8 RGB, rough matte and shadow (H, W) at the square -> (CHANNELS, SIDE, SIDE)."""
     cover = np.dstack([rough, dark.astype(np.uint8) * 255])
-    # beyond the image colours go on, but there is no subject
+    # outside the image, colours continue but there is no subject
     parts = [cut(image, square, cv2.BORDER_REPLICATE), cut(behind, square, cv2.BORDER_REPLICATE), cut(cover, square)]
     return np.concatenate(parts, axis=2).transpose(2, 0, 1) * np.float32(1 / 255)
 
 
 def cut(image: Pixels, square: Square, border: int = cv2.BORDER_CONSTANT) -> NDArray[np.float32]:
-    """(H, W, C) uint8 -> the square (SIDE, SIDE, C), 0..255.
+    """Cut the square out of (H, W, C) uint8 -> (SIDE, SIDE, C), 0..255.
 
-    A pixel's centre p of the image comes to p' + 0.5 = (p + 0.5 - corner) zoom, with zoom = SIDE / side.
+    Pixel p of the image becomes p' with p' + 0.5 = (p + 0.5 - corner) zoom, where zoom = SIDE / side: centres lie at +0.5.
     """
     left, top, side = square
-    if side > 1.3 * SIDE:  # each pixel of the cut-out stands for several
+    if side > 1.3 * SIDE:  # each pixel of the result is the mean of several
         size = tuple(max(1, round(length * SIDE / side)) for length in image.shape[1::-1])
         across, down = size[0] / image.shape[1], size[1] / image.shape[0]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -114,9 +114,9 @@ def _affine_map(left: float, top: float, across: float, down: float) -> Array:
 
 @torch.inference_mode()
 def cut_out(network: Cutout, image: Pixels, behind: Pixels, rough: Pixels, dark: Pixels) -> Pixels:
-    """An image and what is behind its subject (H, W, 3) uint8 RGB, a rough matte (H, W) uint8 and shadows (H, W) bool -> a better matte.
+    """Refine the rough matte (H, W) uint8 of an image. image, behind: (H, W, 3) uint8 RGB, with and without the subject.
 
-    Beyond the surroundings of the rough one it is empty.
+    dark: (H, W) bool, shadows. The new matte (H, W) uint8 is empty outside the surroundings of the rough one.
     """
     square = square_around(rough, dark)
     if square is None:

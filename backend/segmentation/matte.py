@@ -1,4 +1,4 @@
-"""Mattes of single frames: difference from a known backdrop, and which of its components are the subject. OpenCV and numpy."""
+"""Makes mattes of single frames from the difference to a backdrop, and picks the subject's components. Uses OpenCV and numpy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 a
 
 
 def shade_vectors(image: Pixels, smooth: bool = True) -> Pixels:
-    """(H, W, 3) uint8 RGB -> (H, W, 3) float32 (L + 16, a, b), less noisy where `smooth`.
+    """(H, W, 3) uint8 RGB -> (H, W, 3) float32 (L* + 16, a*, b*), from smoothed pixels if `smooth`.
 
-    L* + 16, a* and b* are all proportional to the cube root of luminance (CIE 1976, above 0.9 % luminance): the same surface
-    in shade or in stronger light lies on the line through the origin, which is what `difference` makes use of.
+    L* + 16, a* and b* are all proportional to the cube root of luminance (CIE 1976, above 0.9 % luminance). So a surface in shade
+    or in stronger light stays on one line through the origin. `difference` uses this.
     """
     lab = cv2.cvtColor(cv2.blur(image, (3, 3)) if smooth else image, cv2.COLOR_RGB2Lab)
-    # Plane by plane in memory: arithmetic on one component at a time is then several times as fast.
+    # One plane per component in memory: arithmetic on one component at a time is several times as fast.
     planes: Pixels = np.empty((3, *lab.shape[:2]), np.float32)
     # OpenCV stores 255/100 L and a + 128, b + 128 in 8 bits.
     for index, (factor, offset) in enumerate(((100 / 255, 16), (1, -128), (1, -128))):
@@ -30,7 +30,7 @@ def shade_vectors(image: Pixels, smooth: bool = True) -> Pixels:
 
 
 def difference(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> Pixels:
-    """(H, W) distance of `vectors` from the backdrop lit between shade[0] and shade[1] times (cube root of luminance)."""
+    """(H, W) distance of shade vectors from those of the backdrop in any light from shade[0] to shade[1] (cube roots)."""
     return np.sqrt(_squared_difference(vectors, backdrop, np.maximum(channel_dot(backdrop, backdrop), 1.0), shade))
 
 
@@ -42,7 +42,7 @@ def _squared_difference(vectors: Pixels, backdrop: Pixels, length: Pixels, shade
 
 
 def shifted_difference(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> Pixels:
-    """The least `difference` over shifts of the backdrop by a pixel, because frames never align perfectly."""
+    """(H, W) the least `difference` over shifts of the backdrop by a pixel, because frames never align perfectly."""
     planes = np.ascontiguousarray(np.moveaxis(backdrop, -1, 0))
     length = np.maximum(channel_dot(backdrop, backdrop), 1.0)
     least = _squared_difference(vectors, backdrop, length, shade)
@@ -58,9 +58,9 @@ def channel_dot(a: Pixels, b: Pixels) -> Pixels:
 
 
 def sort_planes(stack: Pixels) -> Pixels:
-    """np.sort(stack, axis=0) for a few images (N, ...) of whole numbers, as a network of minima and maxima of whole images.
+    """np.sort(stack, axis=0) for a few images (N, ...), faster: a sorting network of minima and maxima of whole images.
 
-    The network is Batcher's odd-even merge (Knuth, The Art of Computer Programming 3, 5.2.2 M), which takes any N.
+    The network is Batcher's odd-even merge for any N (Knuth, The Art of Computer Programming 3, 5.2.2 M).
     """
     rows = [np.array(image) for image in stack]
     spare = np.empty_like(rows[0])
@@ -83,7 +83,7 @@ def _comparators(count: int) -> Iterator[tuple[int, int]]:
 
 
 def soft_matte(distance: Pixels, low: float | Pixels, high: float | Pixels) -> Pixels:
-    """Distances -> 0 (up to `low`) .. 255 (from `high`), single stray pixels removed."""
+    """Distances (H, W) -> uint8, 0 up to `low`, 255 from `high`, without stray pixels."""
     matte = np.clip((distance - low) * (255.0 / (high - low)), 0.0, 255.0)
     return cv2.medianBlur(matte.astype(np.uint8), 3)
 
@@ -91,9 +91,9 @@ def soft_matte(distance: Pixels, low: float | Pixels, high: float | Pixels) -> P
 def matte_from_key(
     image: Pixels, backdrop: Pixels, shade: tuple[float, float], low: float | Pixels, high: float | Pixels
 ) -> Pixels:
-    """(H, W) uint8 matte of what differs from the backdrop's shade vectors.
+    """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the pixels that differ from the backdrop's shade vectors.
 
-    Smoothing against noise widens the subject by a pixel; the pixels themselves take it back.
+    Smoothing against noise widens the subject by a pixel. The unsmoothed pixels undo that.
     """
     matte = soft_matte(difference(shade_vectors(image), backdrop, shade), low, high)
     box = mask_box(matte)
@@ -108,25 +108,25 @@ def matte_from_key(
 
 
 def mask_box(mask: Pixels) -> Box | None:
-    """The box around the pixels that are set."""
+    """The box around the pixels that are set; None if there are none."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return (float(x), float(y), float(x + width), float(y + height)) if width else None
 
 
 def overlap(a: Box, b: Box) -> float:
-    """The boxes' shared area over the smaller one's area."""
+    """The shared area of two boxes, divided by the smaller box's area."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return max(width, 0.0) * max(height, 0.0) / max(smaller, 1e-9)
 
 
 def gap(a: Box, b: Box) -> float:
-    """Distance between two boxes, 0 where they touch."""
+    """The distance between two boxes, 0 if they touch."""
     return float(np.hypot(max(a[0] - b[2], b[0] - a[2], 0.0), max(a[1] - b[3], b[1] - a[3], 0.0)))
 
 
 def fill_holes(mask: Pixels, largest: float) -> Pixels:
-    """Sets enclosed background regions of at most `largest` pixels."""
+    """Set the enclosed background regions of at most `largest` pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats((mask == 0).astype(np.uint8), connectivity=4)
     height, width = mask.shape
     x, y, w, h, area = stats.T
@@ -139,9 +139,9 @@ def fill_holes(mask: Pixels, largest: float) -> Pixels:
 class Picker:
     """Chooses the subject's components frame after frame.
 
-    box: where the user says the subject is on the first frame, in the matte's pixels. fixed: (H, W) bool, what never moves
-    or changes (logos). reach: how far from the main component others may be, as a share of its diagonal. previous: the last
-    accepted mask, which makes the next choice prefer what is in the same place.
+    box: the user's box around the subject on the first frame, in the matte's pixels. fixed: (H, W) bool, pixels that never change
+    (logos). reach: the largest distance of other components from the main one, as a share of its diagonal. previous: the last
+    mask; the next choice prefers the same place.
     """
 
     box: Box | None = None
@@ -150,10 +150,10 @@ class Picker:
     reach: float = 0.06
 
     def pick(self, matte: Pixels, holes: float = 0.005) -> Pixels:
-        """A soft matte of everything that differs -> the subject's matte, zeros where it is not seen.
+        """A soft matte of everything that differs -> the subject's matte, all zeros if it is not seen.
 
-        Thin gaps do not separate a limb from the body, and components of meaningful size near the main one stay. Enclosed
-        holes are filled up to the share `holes` of the subject's area.
+        Thin gaps do not separate a limb from the body, and components of some size near the main one stay. Fills enclosed holes
+        up to the share `holes` of the subject's area.
         """
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
         mask = cv2.morphologyEx((matte >= 96).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
@@ -165,12 +165,12 @@ class Picker:
         self.previous = chosen
         body = chosen & (matte >= 96)
         filled = fill_holes(body, holes * body.sum()) & ~body
-        # The soft rim lies just outside the mask that was labelled.
+        # the soft rim lies just outside the labelled mask
         picked = np.where(cv2.dilate(chosen.astype(np.uint8), kernel) > 0, matte, 0)
         return np.where(filled, 255, picked).astype(np.uint8)
 
     def _choose_components(self, labels: Pixels, stats: Pixels, pixels: int) -> Array:
-        """(number of labels,) bool: the main component and what belongs to it."""
+        """(labels,) bool: the main component and those that belong to it."""
         areas = stats[:, 4].astype(float)
         boxes = [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h, _ in stats]
         candidate = areas >= max(12.0, 1e-4 * pixels)
@@ -191,7 +191,7 @@ class Picker:
         return kept
 
     def _share_expected(self, labels: Pixels, areas: Array) -> Array:
-        """(labels,) the share of each component that lies where the subject was, or within the user's box."""
+        """(labels,) the share of each component inside the previous mask, or else the user's box."""
         if self.previous is not None:
             return self._share_within(labels, self.previous, areas)
         if self.box is None:
@@ -200,7 +200,7 @@ class Picker:
         x0, y0, x1, y1 = (round(value) for value in self.box)
         inside[max(y0, 0) : y1, max(x0, 0) : x1] = True
         share = self._share_within(labels, inside, areas)
-        return np.where(share > 0.3, share, -0.1)  # cancels the 0.1 that others get: outside the box is out of the question
+        return np.where(share > 0.3, share, -0.1)  # cancels the 0.1 in the score: a component outside the box is never chosen
 
     @staticmethod
     def _share_within(labels: Pixels, where: Pixels, areas: Array) -> Array:

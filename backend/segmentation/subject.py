@@ -1,4 +1,4 @@
-"""Where the subject is: a matte and a box per frame, with a confidence. OpenCV and numpy, and one small network (cutout.py)."""
+"""Finds the subject of a clip: a matte, a box and a confidence per frame. Uses OpenCV, numpy and a small network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .track import Track, complete_track
 _LONGEST = 640  # pixels of the longer side of the stored mattes
 _SAMPLES = 40
 
-# One frame's time and soft matte (zeros where the subject is not seen), and how sure the source is of it.
+# time, soft matte (zeros if the subject is not seen) and confidence of one frame
 _Seen = tuple[float, Pixels, float]
 
 
@@ -33,10 +33,10 @@ _Seen = tuple[float, Pixels, float]
 class Subject:
     """The subject of a clip, frame by frame.
 
-    times: (T,) seconds, as `video.read_frames` gives them. boxes: (T, 4) x0, y0, x1, y1 in the video's pixels (x1, y1 one
-    past the last). confidence: (T,) 0 to 1; 0 where the subject was lost, and the box and matte are interpolated.
-    source: "alpha", "matte", "uniform", "scenery", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size: (width,
-    height) of the video, or None if the mattes are stored at full size.
+    times: (T,) seconds, as `read_frames` yields them. boxes: (T, 4) x0, y0, x1, y1 in the video's pixels (x1, y1 one past the
+    last). confidence: (T,) 0 to 1; 0 if the subject was lost and the box and matte are interpolated. source: the method that
+    found it, "alpha", "matte", "uniform", "scenery", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size:
+    (width, height) of the video, or None if the mattes are stored at full size.
     """
 
     times: Array
@@ -47,7 +47,7 @@ class Subject:
     size: tuple[int, int] | None = None
 
     def matte(self, index: int) -> Pixels:
-        """(H, W) uint8, 0 to 255, at the video's size."""
+        """The matte of a frame: (H, W) uint8, 0 to 255, at the video's size."""
         stored = cv2.imdecode(np.frombuffer(self.mattes[index], np.uint8), cv2.IMREAD_GRAYSCALE)
         if self.size is None or (stored.shape[1], stored.shape[0]) == self.size:
             return stored
@@ -55,12 +55,12 @@ class Subject:
 
 
 def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
-    """Yields (done, total) in frames and returns the Subject.
+    """Find the subject in every frame. Yields (done, total) in frames.
 
-    The first source that fits is taken: the alpha of the images; the user's matte; a uniform backdrop; open scenery, sky and
-    ground, before which the subject may stay in place (cut out by a network); a static background; else motion against it,
-    refined by GrabCut.
-    Raises UserError if the subject is never found or the matte does not fit the video, and what `read_frames` raises.
+    Uses the first of these methods that suits the clip: the alpha of the images; the user's matte; a key of a uniform backdrop; a
+    key of open scenery, sky and ground, completed by a network, before which the subject may stay in place; the difference from a
+    static background; motion relative to the background, refined by GrabCut.
+    Raises UserError if the subject is never found or the matte does not fit the video, and as `read_frames` does.
     """
     source = FrameSource(clip)
     size = fit_size(source.size, _LONGEST)
@@ -71,7 +71,7 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
         for frame in frames:
             samples.append(frame)
             yield 0, expected
-    kind, seen = _choose_source(source, samples, size)
+    kind, seen = _choose_method(source, samples, size)
     track = Track()
     with closing(seen):
         for time, matte, quality in seen:
@@ -87,8 +87,8 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
     return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, source.size)
 
 
-def _choose_source(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]]:
-    """-> what the subject is found by, as `Subject.source` names it, and what is seen of it in each frame."""
+def _choose_method(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]]:
+    """-> the method that suits the samples, as `Subject.source` names it, and a generator of what it sees in each frame."""
     clip = source.clip
     box = _scaled_box(_unmirrored_box(clip, source.size[0]), size, source.size)
     if _has_alpha(samples):
@@ -111,7 +111,7 @@ def _choose_source(source: FrameSource, samples: list[Frame], size: Size) -> tup
 
 
 def _unmirrored_box(clip: Clip, width: int) -> Box | None:
-    """The user's box in pixels of the frames as `read_frames` gives them: x of the file is width - x of mirrored footage."""
+    """The user's box in pixels of the frames that `read_frames` yields: for mirrored videos, x becomes width - x."""
     if clip.box is None or not clip.mirror:
         return clip.box
     x0, y0, x1, y1 = clip.box
@@ -119,7 +119,7 @@ def _unmirrored_box(clip: Clip, width: int) -> Box | None:
 
 
 def _scaled_box(box: Box | None, size: Size, full: Size) -> Box | None:
-    """The box in the work size's pixels."""
+    """The box in pixels at `size`, from a box at the `full` size. Raises UserError if it lies outside the image."""
     if box is None:
         return None
     if box[0] >= full[0] or box[1] >= full[1] or box[2] <= 0 or box[3] <= 0:
@@ -132,20 +132,20 @@ def _scaled_box(box: Box | None, size: Size, full: Size) -> Box | None:
 
 
 def _has_alpha(samples: list[Frame]) -> bool:
-    """Whether most samples have an alpha that tells a subject from its surroundings: an opaque channel says nothing."""
+    """True if most samples have an alpha that separates a subject from its surroundings. An opaque channel does not."""
     clear = [float((sample.alpha < 128).mean()) for sample in samples if sample.alpha is not None]
     return sum(0.005 < share for share in clear) > 0.5 * len(samples) and min(clear) < 0.9999
 
 
 def _frame_mattes(source: FrameSource, size: Size, matte_of: Callable[[Frame], Pixels]) -> Generator[_Seen, None, None]:
-    """What is seen in each frame alone, by a source that is sure of it."""
+    """Yield what a method sees that looks at each frame by itself, with full confidence."""
     with closing(source.prefetched(size)) as frames:
         for frame in frames:
             yield frame.time, matte_of(frame), 1.0
 
 
 def _alpha_matte(frame: Frame, picker: Picker | None) -> Pixels:
-    # A frame stored without alpha, or opaque all over, does not say where the subject is.
+    # A frame without alpha shows no subject.
     alpha = np.zeros(frame.image.shape[:2], np.uint8) if frame.alpha is None else frame.alpha
     return alpha if picker is None else picker.pick(alpha)
 
@@ -157,14 +157,14 @@ def _keyed(
 
 
 def unchanging_pixels(images: Pixels) -> Pixels:
-    """(N, H, W, 3) samples -> (H, W) bool: pixels that keep their colour all the time."""
+    """(N, H, W, 3) samples -> (H, W) bool: the pixels that keep their colour all the time."""
     levels = sort_planes(images[:: max(1, len(images) // 16)])
     trim = len(levels) // 8
     return (levels[-1 - trim].astype(np.int16) - levels[trim]).max(axis=-1) <= 18
 
 
 def find_overlays(images: Pixels) -> Pixels:
-    """(N, H, W, 3) samples of a moving camera -> (H, W) bool: lettering and logos, which alone keep their outlines in place."""
+    """(N, H, W, 3) samples of a moving camera -> (H, W) bool: lettering and logos. Only their outlines stay in place."""
     image = cv2.cvtColor(np.median(images[:: max(1, len(images) // 16)], axis=0).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     outline = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 40
     kernel = np.ones((5, 5), np.uint8)
@@ -173,30 +173,30 @@ def find_overlays(images: Pixels) -> Pixels:
 
 
 def find_fixed_parts(images: Pixels, key: Callable[[Pixels], Pixels]) -> Pixels | None:
-    """(H, W) bool: logos and other things in front of the backdrop that never change; None if nothing but them is there.
+    """(N, H, W, 3) samples -> (H, W) bool: logos and the like, which never change; None if there is nothing else.
 
-    The still trunk of a subject that only moves its arms never changes either, but it is joined to what moves.
+    The trunk of a subject that moves only its arms does not change either, but it is connected to parts that move.
     """
     masks = np.stack([key(image) >= 96 for image in images[:: max(1, len(images) // 16)]])
     still = (masks.mean(axis=0) > 0.9) & unchanging_pixels(images)
     count, parts = cv2.connectedComponents(still.astype(np.uint8))
     joined = np.array([_joined_parts(mask, still, parts, count) for mask in masks]).mean(axis=0)
-    # Lettering is full of gaps that a matte's components bridge.
+    # a matte's components bridge the gaps of lettering
     kernel = np.ones((5, 5), np.uint8)
     fixed = cv2.morphologyEx((still & (joined < 0.5)[parts]).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     fixed = cv2.dilate(fixed, np.ones((3, 3), np.uint8)) > 0
-    # Without anything else in most of the samples, what stands still is the subject.
+    # if most samples show nothing else, the still parts are the subject
     moving = (masks & ~cv2.dilate(fixed.astype(np.uint8), kernel).astype(bool)).mean(axis=(1, 2))
     return fixed if fixed.any() and np.median(moving) > 5e-4 else None
 
 
 def _joined_parts(mask: Pixels, still: Pixels, parts: Pixels, count: int) -> Pixels:
-    """(count,) bool: which of the still parts hang together with a fair amount of changing mask in this sample.
+    """(count,) bool: the still parts that are connected to enough changing mask in this sample.
 
-    A little is enough for a part that is most of all there is: an animal that stands and turns its head, a fish's trunk.
+    A little is enough for a part that makes up most of the mask: an animal that stands and turns its head, a fish's trunk.
     """
     number, regions = cv2.connectedComponents(mask.astype(np.uint8))
-    rim = cv2.dilate(still.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)  # flickers with the compression
+    rim = cv2.dilate(still.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)  # the rim flickers with the compression
     changing = np.bincount(regions[mask & ~rim], minlength=number)
     around = np.zeros(count, np.int64)
     np.maximum.at(around, parts[mask & still], changing[regions[mask & still]])
@@ -205,7 +205,10 @@ def _joined_parts(mask: Pixels, still: Pixels, parts: Pixels, count: int) -> Pix
 
 
 def _user_mattes(source: FrameSource, given: FrameSource, size: Size, box: Box | None) -> Generator[_Seen, None, None]:
-    """The user's matte, for the whole file or for the trim range alone; resized if its proportions are the video's."""
+    """Yield the user's mattes, given for the whole file or for the trim range, resized if the proportions are the video's.
+
+    Raises UserError if their number or their proportions do not fit the video.
+    """
     path = given.clip.path
     first, count, total = source.range
     length = given.range[2]

@@ -30,8 +30,8 @@ def fetch_files(
 ) -> Generator[DownloadStep, None, list[Item]]:
     """Download the missing files of `items` (None: of the whole release) and convert the network. -> the downloaded items.
 
-    Closing the generator keeps what has arrived. Raises UserError as `download` does, and for a damaged file, a file other than the
-    recorded one, a checkpoint that does not fit, or another Blender that downloads into this folder.
+    Closing the generator keeps what has arrived. Raises UserError as `download` does, and for a damaged file, a file other than
+    the recorded one, a checkpoint that does not fit, or another Blender that downloads into this folder.
     """
     base = base_url(mirror)
     wanted = [item for item in folder.missing() if items is None or item in items]
@@ -48,8 +48,8 @@ def fetch_files(
 def use_local_files(folder: Folder, source: Path) -> Generator[DownloadStep, None, list[Item]]:
     """Use the user's own files: one file, or those in a folder and all folders inside. -> the items found.
 
-    The files stay in their place; the converted network goes into `folder`. Raises UserError if no released file is found, or one is
-    not the recorded one.
+    The files stay in their place; the converted network goes into `folder`. Raises UserError if no released file is found, or one
+    is not the recorded one.
     """
     found: dict[str, tuple[Item, Path]] = {}
     for paths in _candidate_files(source):

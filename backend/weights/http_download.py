@@ -118,8 +118,8 @@ def download(url: str, path: Path, name: str) -> Generator[Bytes, None, str]:
     """Download `url` to `path`. Yields (bytes done, bytes in all) and returns the SHA-256 that the hub published, or ''.
 
     name: of the file, for the user. Closing the generator keeps the bytes in `path`.part, and the next call goes on from there. A
-    complete file is not downloaded again until `discard` is called. Raises UserError: no connection, file not found, no space, disk
-    not writable, connection that keeps breaking.
+    complete file is not downloaded again until `discard` is called. Raises UserError: no connection, file not found, no space,
+    disk not writable, connection that keeps breaking.
     """
     part, fruitless, reason = _Part(path, name), 0, ""
     if path.is_file() and (known := part.known(url)):

@@ -145,8 +145,8 @@ class Folder:
     def locked(self) -> Iterator[None]:
         """Keep other processes out of the folder until the block ends. Makes the folder if need be.
 
-        A process that dies lets go of the lock. A drive that cannot lock files is used without a lock. Raises UserError if another
-        process holds the lock, or the folder cannot be written to.
+        A process that dies lets go of the lock. A drive that cannot lock files is used without a lock. Raises UserError if
+        another process holds the lock, or the folder cannot be written to.
         """
         try:
             from filelock import FileLock, Timeout  # here, because the add-on starts without the libraries, too

@@ -1,7 +1,8 @@
 """Reads pickles that hold numpy arrays, numbers, text and plain containers, and runs nothing that they name.
 
-A pickle may call what `find_class` returns with any arguments, and set any state on the result. numpy's own dtypes, and arrays over a
-buffer, can be driven into bad memory this way: a dtype is therefore read by `_Dtype`, and an array gets its state from `_Array`.
+A pickle may call what `find_class` returns with any arguments, and set any state on the result. numpy's own dtypes, and arrays
+over a buffer, can be driven into bad memory this way: a dtype is therefore read by `_Dtype`, and an array gets its state from
+`_Array`.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ _DAMAGED = (
 
 
 def load_pickle(path: str | Path) -> Any:
-    """The content of a pickle. Raises UserError if it is missing, damaged, or names a class that is not data."""
+    """Read a pickle. Raises UserError if it is missing, damaged, or names a class that is not data."""
     return _unpickle(path, _read_bytes(path))
 
 
 def load_object_npy(path: str | Path) -> Any:
-    """What `numpy.save` made of a dictionary: an .npy file with one object in it. Raises as `load_pickle` does."""
+    """Read a dictionary that `numpy.save` wrote: an .npy file with one object in it. Raises UserError as `load_pickle` does."""
     file = io.BytesIO(_read_bytes(path))
     try:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -69,7 +70,7 @@ class _Unpickler(pickle.Unpickler):
         found = _ALLOWED.get((module.replace("__builtin__", "builtins").replace("numpy._core", "numpy.core"), name))
         if found is None:
             raise UserError(
-                f"'{self.path}' asks for {module}.{name}, which is not data, and was not read: get the file from a source you trust."
+                f"'{self.path}' was not read, because it asks for {module}.{name}, which is not data: get the file from a source you trust."
             )
         return found
 
@@ -94,7 +95,7 @@ class _Array(np.ndarray):
         version, shape, kind, fortran, data = state
         # numpy does not compare the two itself
         if kind.dtype.hasobject and (not isinstance(data, list) or len(data) != prod(shape)):
-            raise pickle.UnpicklingError("an array of objects has not as many as its shape says")
+            raise pickle.UnpicklingError("an array of objects does not have as many as its shape says")
         super().__setstate__((version, shape, kind.dtype, fortran, data))
 
 

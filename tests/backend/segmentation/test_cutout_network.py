@@ -168,7 +168,7 @@ def test_the_command_trains(tmp_path: Path) -> None:
             ["--out", "x.safetensors", "--budget", "1", "--start", "walk.mp4"],
             "'walk.mp4' is not a network that cuts subjects out",
         ),
-        (["--out", "x.safetensors", "--budget", "1", "--start", "other.safetensors"], "its layers are others"),
+        (["--out", "x.safetensors", "--budget", "1", "--start", "other.safetensors"], "it has other layers"),
     ],
 )
 def test_what_cannot_be_trained_is_told_before(
