@@ -1,4 +1,4 @@
-"""Whether files can be written, tried before the long work that makes them."""
+"""Checks that files can be written, before the long work that makes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .errors import UserError
 
 
 def check_outputs(*paths: str | Path | None) -> None:
-    """Raises UserError if one of the files cannot be written where it is to go; None and '' stand for no file. Changes nothing."""
+    """Raises UserError if one of the files cannot be written. None and '' stand for no file. Changes no file."""
     for path in filter(None, paths):
         file = Path(path).absolute()
         if file.is_dir():

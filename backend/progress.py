@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` of a stage, named as a user would say it. unit: what is counted, or '' if it says nothing to a user."""
+    """The progress of a stage: `done` of `total`. stage: its name for the user. unit: of the count, '' if it means nothing to a user."""
 
     stage: str
     done: int
@@ -24,7 +24,7 @@ class Progress:
 
 
 def result_of(work: Generator[object, None, T]) -> T:
-    """Run a generator to its end in silence; -> what it returns."""
+    """Run a generator to its end without output. -> its result."""
     while True:
         try:
             next(work)
@@ -33,7 +33,7 @@ def result_of(work: Generator[object, None, T]) -> T:
 
 
 def staged(stage: str, work: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
-    """Pass a generator of (done, total) on as Progress, and its result back."""
+    """Yield the (done, total) of a generator as Progress of a stage, and return its result."""
     with closing(work):
         while True:
             try:
@@ -95,7 +95,7 @@ def in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Ge
 
 
 def size_text(count: int) -> str:
-    """Bytes as people say them: 464 MB, 1.22 GB."""
+    """A number of bytes as text: 464 MB, 1.22 GB."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= unit:
             return f"{count / unit:.3g} {name}"

@@ -14,7 +14,7 @@ BACKEND = sorted((ROOT / "backend").rglob("*.py"))
 ADDON = sorted((ROOT / "addon").rglob("*.py"))
 BLENDER = {"bpy", "mathutils", "bmesh", "gpu", "gpu_extras", "bpy_extras", "bl_math", "addon_utils", "rna_prop_ui"}
 NUMPY_ONLY = (
-    "errors", "capture_settings", "geometry.rotations", "geometry.camera", "rig.rig", "rig.skeleton", "rig.point_cloud", "video.clip",
+    "arrays", "errors", "capture_settings", "geometry.rotations", "geometry.camera", "rig.rig", "rig.skeleton", "rig.point_cloud", "video.clip",
     "motion.motion", "motion.bvh", "segmentation.isnet_files", "train.evaluation.metrics",
 )  # fmt: skip
 BROAD = {"Exception", "BaseException"}
@@ -134,7 +134,7 @@ def test_only_the_job_catches_everything(path: Path):
 
 @pytest.mark.parametrize("path", BACKEND + ADDON, ids=name_of)
 def test_opencv_opens_no_images(path: Path):
-    """On Windows it does not find those whose names, or whose user's name, are outside the code page: see video.decoded."""
+    """On Windows it does not find those whose names, or whose user's name, are outside the code page: see reader.decode_image."""
     found = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
     assert not found & {"imread", "imwrite", "imreadmulti", "imwritemulti"}
 

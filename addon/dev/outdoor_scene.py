@@ -242,7 +242,7 @@ def render_frame(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.S
     """
     import cv2
 
-    from ...backend.video.reader import decoded
+    from ...backend.video.reader import decode_image
 
     with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:
         path = Path(folder) / "frame.png"
@@ -250,7 +250,7 @@ def render_frame(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.S
             pose(scene, frame)
             scene.render.filepath = str(path)
             bpy.ops.render.render(write_still=True, scene=scene.name)
-            image = decoded(path) if path.is_file() else None
+            image = decode_image(path) if path.is_file() else None
             if image is None:
                 raise UserError(f"Frame {frame} was not rendered: choose the other engine with --engine.")
             path.unlink()

@@ -145,11 +145,11 @@ def render_capsules(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], ca
 def render_still(scene: bpy.types.Scene, path: Path) -> Image:
     import cv2
 
-    from ...backend.video.reader import decoded
+    from ...backend.video.reader import decode_image
 
     scene.render.filepath = str(path)
     bpy.ops.render.render(write_still=True, scene=scene.name)
-    image = decoded(path) if path.is_file() else None
+    image = decode_image(path) if path.is_file() else None
     if image is None:
         raise UserError("Workbench did not render an image: install an OpenGL driver (Debian: libegl1 libgl1-mesa-dri).")
     return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)

@@ -154,7 +154,7 @@ class Studio:
         """The image of the camera as it was placed."""
         import cv2
 
-        from ...backend.video.reader import decoded
+        from ...backend.video.reader import decode_image
 
         with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:
             path = Path(folder) / "view.png"
@@ -163,7 +163,7 @@ class Studio:
             # not keyed: that must not be the user's scene.
             with bpy.context.temp_override(scene=self._scene, view_layer=self._scene.view_layers[0]):
                 bpy.ops.render.render(write_still=True)
-            image = decoded(path) if path.is_file() else None
+            image = decode_image(path) if path.is_file() else None
         if image is None or image.shape != (self._height, self._width, 4):
             raise UserError("The rig's image could not be rendered: choose Cycles in the add-on's preferences.", fix="use_cycles")
         return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)

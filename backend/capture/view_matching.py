@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..encoders.crops import Image
-from ..geometry.rotations import Array
+from ..arrays import Array, Image
 from ..rig.rig import Target
 from ..segmentation.subject import Subject
 from ..video.clip import Clip

@@ -1,1 +1,1 @@
-"""Image and name encoders, and the crops they are given. May import geometry and hardware."""
+"""Encodes images and joint names, and cuts the crops for it. May import arrays and hardware."""

@@ -1,4 +1,4 @@
-"""What the network sees: square crops of the subject on white, and image tokens from a frozen encoder.
+"""Cuts square crops of the subject out of images, on white, for the image encoders.
 
 Pixels are continuous: x right, y down, the first pixel covers [0, 1] and has its centre at 0.5 (as in camera.py).
 Crop coordinates run over [-1, 1] from edge to edge of the crop, x right, y down.
@@ -12,13 +12,11 @@ import scipy.sparse
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
-from ..geometry.rotations import Array
-
-Image = NDArray[np.uint8]
+from ..arrays import Array, Image
 
 SIZE = 224
 PADDING = 0.1  # of the box's longer side, on both ends
-STEADY = 8  # frames to either side over which the crop keeps its size
+STEADY = 8  # frames to either side within which the crop keeps its size
 
 
 # Crops
@@ -27,8 +25,8 @@ STEADY = 8  # frames to either side over which the crop keeps its size
 def crop_box(box: Array, side: float | None = None) -> Array:
     """Boxes (..., 4) as x0 y0 x1 y1 in pixels -> squares (..., 4) with the same centre (docs/network.md, Image features).
 
-    The longer side is padded by 10 % on both ends. With `side` (pixels) every square has that side, so that a clip cropped
-    with one side keeps its scale; `crop_side` gives the one that holds every box.
+    The longer side is padded by 10 % on both ends. With `side` (pixels) every square has that side, so that the scale stays the
+    same over a clip; `crop_side` gives a side that fits every box.
     """
     box = np.asarray(box, dtype=np.float64)
     centre = (box[..., :2] + box[..., 2:]) / 2
@@ -44,7 +42,7 @@ def crop_side(boxes: Array) -> float:
 
 
 def clip_squares(boxes: Array) -> Array:
-    """Boxes (T, 4) -> the squares (T, 4) to cut out: around each box, of a size that changes slowly, so that scale is kept."""
+    """Boxes (T, 4) -> the squares (T, 4) to cut out, around each box. Their size changes slowly, so that the scale is steady."""
     squares = crop_box(boxes)
     side = maximum_filter1d(squares[:, 2] - squares[:, 0], 2 * STEADY + 1, mode="nearest")
     side = uniform_filter1d(side, STEADY + 1, mode="nearest")
@@ -60,10 +58,10 @@ def to_crop(square: Array, pixels: Array) -> Array:
 def crop(image: Image, matte: Image, square: Array, size: int = SIZE) -> Image:
     """Cut `square` (4,) out of an image (H, W, 3) uint8 RGB with its matte (H, W) uint8 -> (size, size, 3) uint8 on white.
 
-    Bicubic with antialiasing, at the square's exact fractional position. What lies outside the image is white.
+    Resamples with an antialiased bicubic kernel at the square's exact fractional position. White outside the image.
     """
     x0, y0, x1, y1 = (float(edge) for edge in square)
-    # As a difference from white, the background and all that lies outside the image are zero: only the matte's box counts.
+    # The difference from white is zero in the background and outside the image, so only the matte's box counts.
     left, top, width, height = cv2.boundingRect(matte)
     columns, across = resampling(x0, x1, (left, left + width), size)
     rows, down = resampling(y0, y1, (top, top + height), size)
@@ -75,7 +73,7 @@ def crop(image: Image, matte: Image, square: Array, size: int = SIZE) -> Image:
 
 
 def _ink(image: Image, matte: Image) -> NDArray[np.float32]:
-    """(H, W, 3) and (H, W) -> (H, 3, W): the difference from white, covered by the matte. Colour by colour, which is faster."""
+    """(H, W, 3) and (H, W) -> (H, 3, W): the difference from white, times the matte. One colour at a time is faster."""
     cover = np.multiply(matte, np.float32(1 / 255), dtype=np.float32)
     ink = np.empty((image.shape[0], 3, image.shape[1]), np.float32)
     for colour, plane in enumerate(cv2.split(image)):
@@ -85,7 +83,7 @@ def _ink(image: Image, matte: Image) -> NDArray[np.float32]:
 
 
 def resampling(start: float, end: float, bounds: tuple[int, int], size: int) -> tuple[slice, scipy.sparse.csr_matrix]:
-    """The pixels within `bounds` that [start, end] of an axis needs, and the weights (size, pixels) that resample them."""
+    """-> the pixels of an axis, within `bounds`, for resampling [start, end] to `size`, and their weights (size, pixels)."""
     step = (end - start) / size
     width = max(step, 1.0)  # antialiasing: when shrinking, the kernel grows with the output's pixels
     centres = start + (np.arange(size) + 0.5) * step

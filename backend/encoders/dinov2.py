@@ -1,4 +1,4 @@
-"""DINOv2 (Oquab et al. 2023): the vision transformer that the released weights see through, and how its images are prepared.
+"""DINOv2 (Oquab et al. 2023), the image encoder of the released weights, and the preparation of its images.
 
 Parameters are named as in the safetensors of facebook/dinov2-small, -base and -large. B images, S tokens, D width.
 """
@@ -13,23 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arrays import Array, Image
 from ..errors import UserError
-from ..geometry.rotations import Array
 from ..hardware.metal import attended, layout_of
-from .crops import Image, crop_box
-from .pillow_resize import centre_crop, shorter_side
+from .crops import crop_box
 
 SIZE = 224
-SHORT_SIDE = 256  # of the image that the centre is cut from
+SHORT_SIDE = 256  # of the image before its centre is cut out
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 HEAD_WIDTH = 64  # in all published sizes
-LEFT_OUT = ("embeddings.mask_token",)  # used in training alone
+LEFT_OUT = ("embeddings.mask_token",)  # only used in training
 NAMES = {384: "dinov2-small", 768: "dinov2-base", 1024: "dinov2-large", 1536: "dinov2-giant"}
 
 
 @dataclass(frozen=True)
 class VitConfig:
-    """grid: patches along each side of the images that the position table was trained on."""
+    """grid: patches along each side of the training images, for which the position table was made."""
 
     width: int = 1024
     layers: int = 24
@@ -40,11 +39,12 @@ class VitConfig:
 
     @property
     def name(self) -> str:
+        """The published name of this size, for the user."""
         return NAMES.get(self.width, f"dinov2 of width {self.width}")
 
 
 class Embeddings(nn.Module):
-    """Images (B, 3, H, W) -> tokens (B, S, D) that know their places, the class token first."""
+    """Images (B, 3, H, W) -> tokens (B, S, D) with their positions added, the class token first."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Named attention.{query,key,value} and output.dense."""
+    """Attention over (B, S, D), with the file's names attention.{query,key,value} and output.dense."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Attention(nn.Module):
 
 
 class Scale(nn.Module):
-    """(..., D) channel by channel."""
+    """Multiplies (..., D) by a factor per channel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Scale(nn.Module):
 
 
 class Mlp(nn.Module):
-    """(..., D) -> (..., D) with GELU inside."""
+    """Two linear layers with GELU between them, (..., D) -> (..., D)."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and MLP, each scaled channel by channel."""
+    """Pre-norm attention and MLP, each scaled per channel."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -140,13 +140,13 @@ class Dinov2(nn.Module):
 
 
 def parameters_to_keep(keys: Iterable[str]) -> dict[str, str]:
-    """The file's keys that belong to the encoder -> ours: without "dinov2." of a classifier's file, its head and the mask token."""
+    """-> the file's keys that belong to the encoder, and our names for them. Leaves out a classifier's head and the mask."""
     found = {key: key.removeprefix("dinov2.") for key in keys if not key.startswith("classifier.")}
     return {key: ours for key, ours in found.items() if ours not in LEFT_OUT}
 
 
 def config_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> VitConfig:
-    """Sizes from the shapes of our keys. Raises UserError if they are not those of a DINOv2 that this network is."""
+    """Infer the sizes from the shapes of our keys. Raises UserError if they are not a DINOv2's."""
     try:
         width, _, patch, _ = shapes["embeddings.patch_embeddings.projection.weight"]
         positions = shapes["embeddings.position_embeddings"][1]
@@ -160,18 +160,28 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> VitConfig:
 
 
 def normalise(crops: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Crops (B, H, W, 3) uint8 RGB -> (B, 3, H, W), ImageNet's mean and deviation taken out."""
+    """Crops (B, H, W, 3) uint8 RGB -> (B, 3, H, W), normalised by ImageNet's mean and deviation."""
     mean, deviation = (torch.tensor(values, dtype=torch.float32, device=crops.device) for values in (MEAN, DEVIATION))
     return ((crops.to(torch.float32) / 255 - mean) / deviation).to(dtype).permute(0, 3, 1, 2)
 
 
 def prepare_images(image: Image) -> Image:
-    """(H, W, 3) uint8 -> (224, 224, 3) uint8 as the published processor does: shorter side to 256, bicubic, then the centre."""
-    return centre_crop(shorter_side(image, SHORT_SIDE), SIZE)
+    """(H, W, 3) uint8 -> (224, 224, 3) uint8 as the published processor does: shorter side to 256, bicubic, then the centre.
+
+    The processor resizes with Pillow. torch differs by at most two levels of a pixel, which changes the tokens by less than
+    bfloat16 does.
+    """
+    height, width = image.shape[:2]
+    short = min(height, width)
+    rows, columns = int(SHORT_SIDE * height / short), int(SHORT_SIDE * width / short)  # cut to whole pixels, as transformers does
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    resized = F.interpolate(planes, (rows, columns), mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
+    top, left = (rows - SIZE) // 2, (columns - SIZE) // 2
+    return np.ascontiguousarray(resized[top : top + SIZE, left : left + SIZE])
 
 
 def crop_exactly(image: Image, matte: Image, square: Array) -> Image:
-    """An image (H, W, 3) and its matte (H, W), uint8, on white; the square (4,) in whole pixels, white outside; `prepared`."""
+    """Cut a square (4,), rounded to pixels, out of an image (H, W, 3) with its matte (H, W) -> (224, 224, 3) on white; uint8."""
     x0, y0 = (round(float(edge)) for edge in square[:2])
     side = max(round(float(square[2] - square[0])), 1)
     height, width = matte.shape
@@ -185,7 +195,7 @@ def crop_exactly(image: Image, matte: Image, square: Array) -> Image:
 
 
 class Dinov2Encoder:
-    """The frozen image encoder of `release`, used like vision.Encoder: crops in, tokens out."""
+    """The frozen image encoder of `release`. It has the methods of efficientnet.Encoder."""
 
     def __init__(self, network: Dinov2, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.device, self.dtype = torch.device(device), dtype
@@ -194,11 +204,11 @@ class Dinov2Encoder:
         self.grid = SIZE // network.config.patch
 
     def squares(self, boxes: Array) -> Array:
-        """Boxes (T, 4) -> the squares (T, 4) to cut out: each frame's own (docs/network.md, Image features)."""
+        """Boxes (T, 4) -> the squares (T, 4) to cut out, of each frame by itself (docs/network.md, Image features)."""
         return crop_box(boxes)
 
     def cut(self, image: Image, matte: Image, square: Array) -> Image:
-        """(224, 224, 3) uint8, as the network was trained to see it."""
+        """The crop (224, 224, 3) uint8 of an image (H, W, 3) with its matte (H, W), as in the network's training."""
         return crop_exactly(image, matte, square)
 
     @torch.no_grad()

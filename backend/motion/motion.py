@@ -1,4 +1,4 @@
-"""`Motion`: what a capture returns, a value with an npz and a JSON round trip."""
+"""`Motion`, the result of a capture: a value that can be stored as npz and as JSON."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Array
 from ..errors import NOT_NPZ, UserError
-from ..geometry.rotations import Array, quaternion_to_matrix
+from ..geometry.rotations import quaternion_to_matrix
 from ..rig.rig import Rig
 from ..rig.skeleton import network_axes, posed_heads, skeleton_of
 
@@ -19,13 +20,14 @@ from ..rig.skeleton import network_axes, posed_heads, skeleton_of
 class Motion:
     """A take of T frames for a rig of J joints.
 
-    names: the rig's joints. times: (T,) seconds from the start of the trimmed clip, increasing.
-    rotations: (T, J, 4) wxyz, rotations away from rest in armature axes (G of docs/architecture.md, Bone algebra), sign-continuous
-    over time.
-    positions: (T, J, 3) predicted joint positions relative to the root joint, armature axes and units.
-    boxes: (T, 4) x0, y0, x1, y1 of the subject in pixels of the video (of mirrored footage: as put right). confidence: (T, J) 0..1,
-    0 where the subject was lost.
-    provenance: video, model, settings, seed and the like; JSON values only.
+    names: the rig's joints.
+    times: (T,) seconds from the start of the trim range, increasing.
+    rotations: (T, J, 4) wxyz, global rotations away from rest in armature axes, continuous in sign over time
+      (docs/architecture.md, Bone algebra).
+    positions: (T, J, 3) predicted joint positions relative to the root joint, in armature axes and units.
+    boxes: (T, 4) x0, y0, x1, y1 of the subject in pixels of the video; of mirrored videos, of the corrected image.
+    confidence: (T, J) 0..1, 0 where the subject was lost.
+    provenance: video, model, settings, seed and the like, as JSON values.
     """
 
     names: tuple[str, ...]
@@ -60,23 +62,23 @@ class Motion:
 
     @property
     def matrices(self) -> Array:
-        """(T, J, 3, 3) G as matrices."""
+        """The global rotations as matrices (T, J, 3, 3)."""
         return quaternion_to_matrix(self.rotations)
 
     def _arrays(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("names", "provenance")}
 
     def save(self, path: str | Path) -> None:
-        """Write an npz that `load` reads back without loss, under exactly this name. Raises UserError if it cannot be written."""
+        """Write an npz of exactly this name, which `load` reads without loss. Raises UserError if it cannot be written."""
         try:
-            with Path(path).open("wb") as file:  # given a name, numpy would append .npz to it
+            with Path(path).open("wb") as file:  # numpy would append .npz to a name
                 np.savez_compressed(file, names=np.array(self.names), provenance=json.dumps(self.provenance), **self._arrays())
         except OSError as error:
             raise UserError(f"Take '{path}' cannot be written ({error.strerror}): choose another place.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Motion:
-        """Raises UserError if the file is missing or not a take."""
+        """Read an npz of `save`. Raises UserError if the file is missing or not a take."""
         try:
             with np.load(path) as data:
                 stored = with_current_keys({name: data[name] for name in data.files})
@@ -90,13 +92,13 @@ class Motion:
             raise UserError(f"'{path}' is not a take written by AnyRig ({error}): capture it again.") from error
 
     def to_json(self) -> str:
-        """Text that `from_json` reads back without loss."""
+        """JSON text that `from_json` reads without loss."""
         arrays = {key: value.tolist() for key, value in self._arrays().items()}
         return json.dumps({"names": self.names, "provenance": self.provenance, **arrays})
 
     @classmethod
     def from_json(cls, text: str) -> Motion:
-        """Raises UserError if the text is not a take."""
+        """Read the text of `to_json`. Raises UserError if it is not a take."""
         try:
             values = json.loads(text)
             if not isinstance(values, dict):
@@ -107,14 +109,14 @@ class Motion:
 
 
 def with_current_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """Takes of version 0.1 call the rotations `turns`."""
+    """Rename the rotations of version 0.1, which calls them `turns`."""
     return {"rotations" if key == "turns" else key: value for key, value in values.items()}
 
 
 def fk_heads(rig: Rig, motion: Motion) -> Array:
-    """(T, J, 3) heads relative to the root in the network's axes, as the rig puts them when it plays the take.
+    """The heads (T, J, 3) of the rig playing the take, relative to the root, in the network's axes.
 
-    Bones keep their rest length: only joints that translate take the predicted position, and their children follow.
+    Bones keep their rest length. Only joints that translate have the predicted position, and their children follow.
     """
     axes = network_axes(rig)
     return posed_heads(skeleton_of(rig, tips=False), axes @ motion.matrices @ axes.T, motion.positions @ axes.T)

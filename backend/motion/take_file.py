@@ -1,4 +1,4 @@
-"""`RawTake`: a capture as the network left it, with all that writing its keys anew needs, in one self-contained file."""
+"""`Take`, one armature's capture, with everything that is needed to write its keys again, as one self-contained file."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Array
 from ..capture_settings import Settings
 from ..errors import NOT_NPZ, UserError
-from ..geometry.rotations import Array
 from ..rig.rig import Rig
 from ..video.clip import Clip
 from .motion import Motion, with_current_keys
 
-FORMAT = 2  # 1, of version 0.1, calls the rotations `turns`
+FORMAT = 2  # format 1, of version 0.1, calls the rotations `turns`
 
 
 @dataclass(frozen=True, eq=False)
 class Take:
     """One armature's take.
 
-    name: what its action is called. armature: the object's name. date: local time, "YYYY-MM-DD HH:MM:SS". start_frame: scene frame
-    of time 0. rig, motion: as captured. pose: (J, 4, 4) the reference pose, armature space.
+    name: of its action. armature: the object's name. date: local time, "YYYY-MM-DD HH:MM:SS". start_frame: scene frame of time 0.
+    rig, motion: as captured. pose: (J, 4, 4) the reference pose, in armature space.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Take:
 
     @cached_property
     def data(self) -> bytes:
-        """An npz file, the same bytes for the same take.
+        """The bytes of an npz file, always the same for the same take.
 
-        Rotations and positions are kept in single precision: the keys are single precision too (they differ by less than 1e-6), and
-        it halves the file. 300 frames of 150 bones of noise, which no packing makes smaller, are 1.2 MB, and 2.4 MB in double.
+        Rotations and positions are in single precision, as the keys are: they differ by less than 1e-6, and the file is half as
+        large. 300 frames of 150 bones of noise, which cannot be compressed, have 1.2 MB, and 2.4 MB in double precision.
         """
         motion, buffer = self.motion, io.BytesIO()
         about = {
@@ -71,12 +71,12 @@ class Take:
 
     @cached_property
     def key(self) -> str:
-        """Tells takes apart: two are the same only if all that is in them is."""
+        """A short hash of the content, to tell takes apart."""
         return hashlib.sha256(self.data).hexdigest()[:12]
 
     @classmethod
     def from_data(cls, data: bytes, source: str) -> Take:
-        """Read `data` back. Raises UserError, naming the `source`, if that is not a take."""
+        """Read a take from the bytes of `data`. Raises UserError that names the `source` if they are not a take."""
         try:
             with np.load(io.BytesIO(data)) as stored:
                 arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
@@ -102,7 +102,7 @@ class Take:
 
     @classmethod
     def load(cls, path: Path) -> Take:
-        """Raises UserError if the file is missing or not a take."""
+        """Read a file. Raises UserError if it is missing or not a take."""
         try:
             return cls.from_data(path.read_bytes(), f"File '{path}'")
         except OSError as error:

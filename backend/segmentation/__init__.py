@@ -1,1 +1,1 @@
-"""Finds where the subject is: a matte and a box per frame. May import video and hardware."""
+"""Finds the subject: a matte and a box per frame. May import video and hardware."""

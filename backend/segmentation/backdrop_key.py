@@ -1,4 +1,4 @@
-"""Backdrops that can be keyed frame by frame: one colour, or an image that stays in place. OpenCV and numpy."""
+"""Finds backdrops, one colour or one still image, and keys them out of each frame. Uses OpenCV and numpy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..video.reader import Array
-from .background_alignment import alignment, grey
+from ..arrays import Array, Pixels
+from ..video.frame_source import fit_size, shrink
+from .background_alignment import align_background, grey
 from .matte import (
     Picker,
     channel_dot,
@@ -16,55 +17,53 @@ from .matte import (
     mask_box,
     matte_from_key,
     shade_vectors,
-    shrink,
     soft_matte,
     sort_planes,
-    work_size,
 )
 
-_SHADE = (0.9, 1.05)  # of a static background: the cube root of how dark a shadow and how bright a reflection on it may be
-_RAMP = 11.0  # of a static background: from its tolerance to what is surely not background
-_COLOURED = 22.0  # chroma above which a backdrop is told from the subject by its colour alone
+_SHADE = (0.9, 1.05)  # of a static background: cube roots of the darkest shadow and the brightest reflection on it
+_RAMP = 11.0  # of a static background: from the tolerance to a distance that is certainly not background
+_COLOURED = 22.0  # chroma above which the colour alone separates backdrop and subject
 
 
 @dataclass(frozen=True, eq=False)
 class Uniform:
-    """One colour, smoothly shaded over the image. backdrop: (H, W, 3) shade vectors; low, high: ends of the soft key."""
+    """A backdrop of one colour, smoothly shaded. backdrop: (H, W, 3) shade vectors. low, high: ends of the soft key."""
 
-    backdrop: Array
+    backdrop: Pixels
     shade: tuple[float, float]
     low: float
     high: float
 
-    def key(self, image: Array) -> Array:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not backdrop."""
+    def key(self, image: Pixels) -> Pixels:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of everything but the backdrop."""
         return without_frame(matte_from_key(image, self.backdrop, self.shade, self.low, self.high))
 
 
-def without_frame(matte: Array) -> Array:
-    """Clears black bars and bright lines along the image's edges: outermost rows and columns that differ nearly all along."""
+def without_frame(matte: Pixels) -> Pixels:
+    """Clear black bars and bright lines along the edges of a matte: outermost rows and columns that are nearly full."""
     for side in range(4):
         turned = np.rot90(matte, side)
         full = (turned >= 96).mean(axis=1) > 0.8
         depth = int(np.argmin(full)) if not full.all() else 0
-        if depth:  # and the line's own blur
+        if depth:  # one more row for the line's blur
             turned[: depth + 1] = 0
     return matte
 
 
 @dataclass(frozen=True, eq=False)
 class Static:
-    """A background image. backdrop: (H, W, 3) shade vectors; noise: (H, W) their usual distance from it."""
+    """A background image. backdrop: (H, W, 3) shade vectors. noise: (H, W) the usual distance of a frame from it."""
 
-    backdrop: Array
-    noise: Array
-    reference: Array | None  # grey image to align frames to, where the camera trembles
+    backdrop: Pixels
+    noise: Pixels
+    reference: Pixels | None  # grey image to align frames to; None if the camera stands still
 
-    def key(self, image: Array) -> Array:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of all that is not background."""
+    def key(self, image: Pixels) -> Pixels:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of everything but the background."""
         backdrop, noise = self.backdrop, self.noise
         if self.reference is not None:
-            motion = alignment(self.reference, grey(image))
+            motion = align_background(self.reference, grey(image))
             if motion is not None:
                 size = (image.shape[1], image.shape[0])
                 backdrop = cv2.warpAffine(backdrop, motion, size, borderMode=cv2.BORDER_REPLICATE)
@@ -73,22 +72,23 @@ class Static:
         return matte_from_key(image, backdrop, _SHADE, low, low + _RAMP)
 
     @property
-    def low(self) -> Array:
+    def low(self) -> Pixels:
+        """(H, W) the distance below which a pixel is background."""
         return _tolerance(self.noise)
 
 
-def _tolerance(noise: Array) -> Array:
+def _tolerance(noise: Pixels) -> Pixels:
     return np.clip(2.0 * noise, 4.0, 14.0)
 
 
-def find_uniform(samples: Array) -> Uniform | None:
+def find_uniform(samples: Pixels) -> Uniform | None:
     """(N, H, W, 3) uint8 RGB samples -> the uniform backdrop, or None if there is none.
 
-    The colour is the median of the border; a quadratic surface through all pixels near it follows uneven light. It counts as
-    a backdrop if most of the border and a good part of the image agree with it closely.
+    The colour is the median of the border. A quadratic surface through all pixels near it follows uneven light. It is a backdrop
+    if most of the border and a good part of the image agree with it closely.
     """
     height, width = samples.shape[1:3]
-    small = work_size(width, height, 320)
+    small = fit_size((width, height), 320)
     vectors = np.stack([shade_vectors(shrink(image, small)) for image in samples[:: max(1, len(samples) // 14)]])
     backdrop = _find_surface(vectors)
     if backdrop is None:
@@ -97,8 +97,8 @@ def find_uniform(samples: Array) -> Uniform | None:
     return Uniform(cv2.resize(surface, (width, height)), shade, low, low + 9.0)
 
 
-def _find_surface(vectors: Array) -> tuple[Array, tuple[float, float], float] | None:
-    """(N, H, W, 3) shade vectors -> the backdrop's (H, W, 3), its shade range and the tolerance, or None."""
+def _find_surface(vectors: Pixels) -> tuple[Pixels, tuple[float, float], float] | None:
+    """(N, H, W, 3) shade vectors -> the backdrop (H, W, 3), its shade range and its tolerance; None if there is none."""
     height, width = vectors.shape[1:3]
     band = np.zeros((height, width), bool)
     margin = max(2, round(0.05 * min(height, width)))
@@ -111,22 +111,22 @@ def _find_surface(vectors: Array) -> tuple[Array, tuple[float, float], float] | 
     distance = np.stack([difference(frame, backdrop, shade) for frame in vectors])
     near = distance < 12.0
     border = np.median(near[:, band].mean(axis=1))
-    if border < 0.7 or np.median(near.mean(axis=(1, 2))) < 0.25 or _banded(vectors, backdrop, shade):
+    if border < 0.7 or np.median(near.mean(axis=(1, 2))) < 0.25 or _has_bands(vectors, backdrop, shade):
         return None
     low = max(5.0, 1.2 * float(np.percentile(distance[near], 97)))
     return (backdrop, shade, low) if low < 11.0 else None
 
 
-def _banded(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> bool:
-    """Whether rows at the sides of the image differ as one from the backdrop, as sky and ground do from what is fit to both."""
+def _has_bands(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> bool:
+    """True if whole rows at the image's sides differ from the backdrop, as sky and ground do from a surface fitted to both."""
     margin = max(2, round(0.08 * backdrop.shape[1]))
     middle = np.median(vectors[:, :, np.r_[:margin, -margin:0]], axis=(0, 2))
     expected = np.median(backdrop[:, np.r_[:margin, -margin:0]], axis=1)
     return bool(np.percentile(difference(middle, expected, shade), 80) > 2.5)
 
 
-def _fit_surface(vectors: Array, colour: Array) -> Array:
-    """(H, W, 3): the quadratic in x and y through the pixels that are near it, starting from one colour."""
+def _fit_surface(vectors: Pixels, colour: Array) -> Pixels:
+    """Fit a quadratic in x and y to the pixels near it, starting from one colour -> (H, W, 3)."""
     height, width = vectors.shape[1:3]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
@@ -144,40 +144,39 @@ def _fit_surface(vectors: Array, colour: Array) -> Array:
     return surface
 
 
-def find_static(samples: Array) -> Static | None:
+def find_static(samples: Pixels) -> Static | None:
     """(N, H, W, 3) uint8 RGB samples -> the background image, or None if the camera moves or the subject never clears it.
 
-    The background is what each pixel shows most steadily. A trembling hand is allowed for: samples are aligned to the
-    middle one first.
+    The background is the steadiest colour of each pixel. The camera may tremble: samples are first aligned to the middle one.
     """
     middle = grey(samples[len(samples) // 2])
-    motions = [alignment(grey(sample), middle) for sample in samples]
+    motions = [align_background(grey(sample), middle) for sample in samples]
     if sum(motion is None for motion in motions) > 0.1 * len(samples):
         return None
     size = (middle.shape[1], middle.shape[0])
-    shift = max(_shift(motion, size) for motion in motions if motion is not None)
+    shift = max(_largest_shift(motion, size) for motion in motions if motion is not None)
     if shift > 0.05 * max(size):
         return None
     trembles = shift > 0.6
     if trembles:
         pairs = zip(samples, motions, strict=True)
-        samples = np.stack([_moved(sample, motion) for sample, motion in pairs if motion is not None])
-    backdrop = shade_vectors(steadiest(samples))
+        samples = np.stack([_warp_sample(sample, motion) for sample, motion in pairs if motion is not None])
+    backdrop = shade_vectors(steadiest_colours(samples))
     rest = np.stack([difference(shade_vectors(sample), backdrop, _SHADE) for sample in samples])
-    # Where the subject often passes, a low percentile still sees the background alone.
+    # Where the subject often passes, a low percentile still measures the background only.
     noise = cv2.GaussianBlur(1.8 * np.percentile(rest, 30, axis=0).astype(np.float32), (0, 0), 2.0)
     found = Static(backdrop, noise, middle if trembles else None)
-    return found if _clears(rest, found.low) else None
+    return found if _leaves_its_place(rest, found.low) else None
 
 
-def _moved(sample: Array, motion: Array) -> Array:
+def _warp_sample(sample: Pixels, motion: Array) -> Pixels:
     return cv2.warpAffine(sample, motion, (sample.shape[1], sample.shape[0]), borderMode=cv2.BORDER_REPLICATE)
 
 
-def steadiest(samples: Array) -> Array:
-    """(N, H, W, 3) -> (H, W, 3) per channel the middle of the narrowest range that holds 40 % of the samples.
+def steadiest_colours(samples: Pixels) -> Pixels:
+    """(N, H, W, 3) -> (H, W, 3): per channel, the middle of the narrowest range that holds 40 % of the samples.
 
-    Unlike the median it is the background's also where the subject hides that more than half of the time.
+    Unlike the median, it is the background's colour even if the subject covers the pixel more than half of the time.
     """
     levels = sort_planes(samples)
     held = max(1, round(0.4 * len(levels)))
@@ -185,10 +184,10 @@ def steadiest(samples: Array) -> Array:
     return np.take_along_axis(levels, start[None] + held // 2, axis=0)[0]
 
 
-def _clears(rest: Array, low: Array) -> bool:
-    """Whether something moves, not nearly everything, and it leaves its place, so that the background behind it shows.
+def _leaves_its_place(rest: Pixels, low: Pixels) -> bool:
+    """True if part of the image, but not most of it, moves far enough to reveal the background behind it.
 
-    Of a subject that stays in place only the limbs are seen to move; the body has become part of the background.
+    If the subject stays in place, only its limbs differ: its body has become part of the background.
     """
     boxes = [mask_box(Picker(reach=3.0).pick(soft_matte(one, low, low + _RAMP))) for one in rest]
     seen = np.array([box for box in boxes if box is not None])
@@ -201,7 +200,7 @@ def _clears(rest: Array, low: Array) -> bool:
     return bool((travel > 0.7 * extent).any())
 
 
-def _shift(motion: Array, size: tuple[int, int]) -> float:
-    """How far the map moves the corner it moves most, in pixels."""
+def _largest_shift(motion: Array, size: tuple[int, int]) -> float:
+    """The largest distance in pixels that the map moves a corner of the image."""
     corners = np.array([[0, 0, 1], [size[0], 0, 1], [0, size[1], 1], [*size, 1]], float)
     return float(np.linalg.norm(corners @ motion.T - corners[:, :2], axis=1).max())

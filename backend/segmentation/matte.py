@@ -1,4 +1,4 @@
-"""Mattes of single frames: difference from a known backdrop, and which of its components are the subject. OpenCV and numpy."""
+"""Makes mattes of single frames from the difference to a backdrop, and picks the subject's components. Uses OpenCV and numpy."""
 
 from __future__ import annotations
 
@@ -8,30 +8,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..video.reader import Array
+from ..arrays import Array, Pixels
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels; x1 and y1 are one past the last pixel
 
 
-def work_size(width: int, height: int, longest: int) -> tuple[int, int]:
-    """(width, height) scaled down so that the longer side is at most `longest`."""
-    scale = min(1.0, longest / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
+def shade_vectors(image: Pixels, smooth: bool = True) -> Pixels:
+    """(H, W, 3) uint8 RGB -> (H, W, 3) float32 (L* + 16, a*, b*), from smoothed pixels if `smooth`.
 
-
-def shrink(image: Array, size: tuple[int, int]) -> Array:
-    return image if (image.shape[1], image.shape[0]) == size else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def shade_vectors(image: Array, smooth: bool = True) -> Array:
-    """(H, W, 3) uint8 RGB -> (H, W, 3) float32 (L + 16, a, b), less noisy where `smooth`.
-
-    L* + 16, a* and b* are all proportional to the cube root of luminance (CIE 1976, above 0.9 % luminance): the same surface
-    in shade or in stronger light lies on the line through the origin, which is what `difference` makes use of.
+    L* + 16, a* and b* are all proportional to the cube root of luminance (CIE 1976, above 0.9 % luminance). So a surface in shade
+    or in stronger light stays on one line through the origin. `difference` uses this.
     """
     lab = cv2.cvtColor(cv2.blur(image, (3, 3)) if smooth else image, cv2.COLOR_RGB2Lab)
-    # Plane by plane in memory: arithmetic on one component at a time is then several times as fast.
-    planes: Array = np.empty((3, *lab.shape[:2]), np.float32)
+    # One plane per component in memory: arithmetic on one component at a time is several times as fast.
+    planes: Pixels = np.empty((3, *lab.shape[:2]), np.float32)
     # OpenCV stores 255/100 L and a + 128, b + 128 in 8 bits.
     for index, (factor, offset) in enumerate(((100 / 255, 16), (1, -128), (1, -128))):
         np.multiply(lab[..., index], np.float32(factor), out=planes[index], dtype=np.float32)
@@ -39,38 +29,38 @@ def shade_vectors(image: Array, smooth: bool = True) -> Array:
     return np.moveaxis(planes, 0, -1)
 
 
-def difference(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> Array:
-    """(H, W) distance of `vectors` from the backdrop lit between shade[0] and shade[1] times (cube root of luminance)."""
-    return np.sqrt(_squared(vectors, backdrop, np.maximum(channel_dot(backdrop, backdrop), 1.0), shade))
+def difference(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> Pixels:
+    """(H, W) distance of shade vectors from those of the backdrop in any light from shade[0] to shade[1] (cube roots)."""
+    return np.sqrt(_squared_difference(vectors, backdrop, np.maximum(channel_dot(backdrop, backdrop), 1.0), shade))
 
 
-def _squared(vectors: Array, backdrop: Array, length: Array, shade: tuple[float, float]) -> Array:
+def _squared_difference(vectors: Pixels, backdrop: Pixels, length: Pixels, shade: tuple[float, float]) -> Pixels:
     factor = np.clip(channel_dot(vectors, backdrop) / length, *shade)
     rest = (vectors[..., part] - factor * backdrop[..., part] for part in range(3))
     first, second, third = (part * part for part in rest)
     return first + second + third
 
 
-def shifted_difference(vectors: Array, backdrop: Array, shade: tuple[float, float]) -> Array:
-    """The least `difference` over shifts of the backdrop by a pixel, because frames never align perfectly."""
+def shifted_difference(vectors: Pixels, backdrop: Pixels, shade: tuple[float, float]) -> Pixels:
+    """(H, W) the least `difference` over shifts of the backdrop by a pixel, because frames never align perfectly."""
     planes = np.ascontiguousarray(np.moveaxis(backdrop, -1, 0))
     length = np.maximum(channel_dot(backdrop, backdrop), 1.0)
-    least = _squared(vectors, backdrop, length, shade)
+    least = _squared_difference(vectors, backdrop, length, shade)
     for shift in ((0, 1), (0, -1), (1, 0), (-1, 0)):
         moved = np.moveaxis(np.roll(planes, shift, axis=(1, 2)), 0, -1)
-        np.minimum(least, _squared(vectors, moved, np.roll(length, shift, axis=(0, 1)), shade), out=least)
+        np.minimum(least, _squared_difference(vectors, moved, np.roll(length, shift, axis=(0, 1)), shade), out=least)
     return np.sqrt(least)  # the root of the least is the least root
 
 
-def channel_dot(a: Array, b: Array) -> Array:
+def channel_dot(a: Pixels, b: Pixels) -> Pixels:
     """Inner product over the last axis of 3."""
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
-def sort_planes(stack: Array) -> Array:
-    """np.sort(stack, axis=0) for a few images (N, ...) of whole numbers, as a network of minima and maxima of whole images.
+def sort_planes(stack: Pixels) -> Pixels:
+    """np.sort(stack, axis=0) for a few images (N, ...), faster: a sorting network of minima and maxima of whole images.
 
-    The network is Batcher's odd-even merge (Knuth, The Art of Computer Programming 3, 5.2.2 M), which takes any N.
+    The network is Batcher's odd-even merge for any N (Knuth, The Art of Computer Programming 3, 5.2.2 M).
     """
     rows = [np.array(image) for image in stack]
     spare = np.empty_like(rows[0])
@@ -92,16 +82,18 @@ def _comparators(count: int) -> Iterator[tuple[int, int]]:
         step >>= 1
 
 
-def soft_matte(distance: Array, low: float | Array, high: float | Array) -> Array:
-    """Distances -> 0 (up to `low`) .. 255 (from `high`), single stray pixels removed."""
+def soft_matte(distance: Pixels, low: float | Pixels, high: float | Pixels) -> Pixels:
+    """Distances (H, W) -> uint8, 0 up to `low`, 255 from `high`, without stray pixels."""
     matte = np.clip((distance - low) * (255.0 / (high - low)), 0.0, 255.0)
     return cv2.medianBlur(matte.astype(np.uint8), 3)
 
 
-def matte_from_key(image: Array, backdrop: Array, shade: tuple[float, float], low: float | Array, high: float | Array) -> Array:
-    """(H, W) uint8 matte of what differs from the backdrop's shade vectors.
+def matte_from_key(
+    image: Pixels, backdrop: Pixels, shade: tuple[float, float], low: float | Pixels, high: float | Pixels
+) -> Pixels:
+    """(H, W, 3) uint8 RGB -> (H, W) uint8 matte of the pixels that differ from the backdrop's shade vectors.
 
-    Smoothing against noise widens the subject by a pixel; the pixels themselves take it back.
+    Smoothing against noise widens the subject by a pixel. The unsmoothed pixels undo that.
     """
     matte = soft_matte(difference(shade_vectors(image), backdrop, shade), low, high)
     box = mask_box(matte)
@@ -115,26 +107,26 @@ def matte_from_key(image: Array, backdrop: Array, shade: tuple[float, float], lo
     return matte
 
 
-def mask_box(mask: Array) -> Box | None:
-    """The box around the pixels that are set."""
+def mask_box(mask: Pixels) -> Box | None:
+    """The box around the pixels that are set; None if there are none."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return (float(x), float(y), float(x + width), float(y + height)) if width else None
 
 
 def overlap(a: Box, b: Box) -> float:
-    """The boxes' shared area over the smaller one's area."""
+    """The shared area of two boxes, divided by the smaller box's area."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return max(width, 0.0) * max(height, 0.0) / max(smaller, 1e-9)
 
 
 def gap(a: Box, b: Box) -> float:
-    """Distance between two boxes, 0 where they touch."""
+    """The distance between two boxes, 0 if they touch."""
     return float(np.hypot(max(a[0] - b[2], b[0] - a[2], 0.0), max(a[1] - b[3], b[1] - a[3], 0.0)))
 
 
-def fill_holes(mask: Array, largest: float) -> Array:
-    """Sets enclosed background regions of at most `largest` pixels."""
+def fill_holes(mask: Pixels, largest: float) -> Pixels:
+    """Set the enclosed background regions of at most `largest` pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats((mask == 0).astype(np.uint8), connectivity=4)
     height, width = mask.shape
     x, y, w, h, area = stats.T
@@ -147,45 +139,45 @@ def fill_holes(mask: Array, largest: float) -> Array:
 class Picker:
     """Chooses the subject's components frame after frame.
 
-    box: where the user says the subject is on the first frame, in the matte's pixels. fixed: (H, W) bool, what never moves
-    or changes (logos). reach: how far from the main component others may be, as a share of its diagonal. previous: the last
-    accepted mask, which makes the next choice prefer what is in the same place.
+    box: the user's box around the subject on the first frame, in the matte's pixels. fixed: (H, W) bool, pixels that never change
+    (logos). reach: the largest distance of other components from the main one, as a share of its diagonal. previous: the last
+    mask; the next choice prefers the same place.
     """
 
     box: Box | None = None
-    fixed: Array | None = None
-    previous: Array | None = None
+    fixed: Pixels | None = None
+    previous: Pixels | None = None
     reach: float = 0.06
 
-    def pick(self, matte: Array, holes: float = 0.005) -> Array:
-        """A soft matte of everything that differs -> the subject's matte, zeros where it is not seen.
+    def pick(self, matte: Pixels, holes: float = 0.005) -> Pixels:
+        """A soft matte of everything that differs -> the subject's matte, all zeros if it is not seen.
 
-        Thin gaps do not separate a limb from the body, and components of meaningful size near the main one stay. Enclosed
-        holes are filled up to the share `holes` of the subject's area.
+        Thin gaps do not separate a limb from the body, and components of some size near the main one stay. Fills enclosed holes
+        up to the share `holes` of the subject's area.
         """
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
         mask = cv2.morphologyEx((matte >= 96).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        kept = self._choose(labels, stats, matte.size) if count > 1 else np.zeros(1, bool)
+        kept = self._choose_components(labels, stats, matte.size) if count > 1 else np.zeros(1, bool)
         if not kept.any():
             return np.zeros_like(matte)
         chosen = kept[labels]
         self.previous = chosen
         body = chosen & (matte >= 96)
         filled = fill_holes(body, holes * body.sum()) & ~body
-        # The soft rim lies just outside the mask that was labelled.
+        # the soft rim lies just outside the labelled mask
         picked = np.where(cv2.dilate(chosen.astype(np.uint8), kernel) > 0, matte, 0)
         return np.where(filled, 255, picked).astype(np.uint8)
 
-    def _choose(self, labels: Array, stats: Array, pixels: int) -> Array:
-        """(number of labels,) bool: the main component and what belongs to it."""
+    def _choose_components(self, labels: Pixels, stats: Pixels, pixels: int) -> Array:
+        """(labels,) bool: the main component and those that belong to it."""
         areas = stats[:, 4].astype(float)
         boxes = [(float(x), float(y), float(x + w), float(y + h)) for x, y, w, h, _ in stats]
         candidate = areas >= max(12.0, 1e-4 * pixels)
         candidate[0] = False
         if self.fixed is not None:
-            candidate &= self._share(labels, self.fixed, areas) < 0.6
-        before = self._before(labels, areas)
+            candidate &= self._share_within(labels, self.fixed, areas) < 0.6
+        before = self._share_expected(labels, areas)
         score = np.where(candidate, areas * (0.1 + before), 0.0)
         kept = np.zeros(len(areas), bool)
         main = int(np.argmax(score))
@@ -198,18 +190,18 @@ class Picker:
         kept[main] = True
         return kept
 
-    def _before(self, labels: Array, areas: Array) -> Array:
-        """(labels,) the share of each component that lies where the subject was, or within the user's box."""
+    def _share_expected(self, labels: Pixels, areas: Array) -> Array:
+        """(labels,) the share of each component inside the previous mask, or else the user's box."""
         if self.previous is not None:
-            return self._share(labels, self.previous, areas)
+            return self._share_within(labels, self.previous, areas)
         if self.box is None:
             return np.ones(len(areas))
         inside = np.zeros(labels.shape, bool)
         x0, y0, x1, y1 = (round(value) for value in self.box)
         inside[max(y0, 0) : y1, max(x0, 0) : x1] = True
-        share = self._share(labels, inside, areas)
-        return np.where(share > 0.3, share, -0.1)  # cancels the 0.1 that others get: outside the box is out of the question
+        share = self._share_within(labels, inside, areas)
+        return np.where(share > 0.3, share, -0.1)  # cancels the 0.1 in the score: a component outside the box is never chosen
 
     @staticmethod
-    def _share(labels: Array, where: Array, areas: Array) -> Array:
+    def _share_within(labels: Pixels, where: Pixels, areas: Array) -> Array:
         return np.bincount(labels[where], minlength=len(areas)) / np.maximum(areas, 1.0)

@@ -1,40 +1,42 @@
-"""Where the subject is: a matte and a box per frame, with a confidence. OpenCV and numpy, and one small network (cutout.py)."""
+"""Finds the subject of a clip: a matte, a box and a confidence per frame. Uses OpenCV, numpy and a small network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
+from ..arrays import Array, Pixels
 from ..errors import UserError
 from ..video.clip import Clip
-from ..video.prefetch import prefetch
-from ..video.reader import Array, Frame, frame_range, probe, read_frames
+from ..video.frame_source import FrameSource, Size, fit_size, shrink
+from ..video.reader import Frame
 from .backdrop_key import Static, Uniform, find_static, find_uniform
-from .cutout_network import Cutout, load_cutout
-from .matte import Box, Picker, shrink, sort_planes, work_size
+from .cutout_network import load_cutout
+from .matte import Box, Picker, sort_planes
 from .moving_camera import follow_subject
-from .scenery_key import Scenery, find_scenery
-from .track import Track, complete
+from .scenery_key import find_scenery
+from .track import Track, complete_track
 
 _LONGEST = 640  # pixels of the longer side of the stored mattes
 _SAMPLES = 40
 
-# One frame's time and soft matte (zeros where the subject is not seen), and how sure the source is of it.
-_Seen = tuple[float, Array, float]
+# time, soft matte (zeros if the subject is not seen) and confidence of one frame
+_Seen = tuple[float, Pixels, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
     """The subject of a clip, frame by frame.
 
-    times: (T,) seconds, as `video.read_frames` gives them. boxes: (T, 4) x0, y0, x1, y1 in the video's pixels (x1, y1 one
-    past the last). confidence: (T,) 0 to 1; 0 where the subject was lost, and the box and matte are interpolated.
-    source: "alpha", "matte", "uniform", "scenery", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size: (width,
-    height) of the video, or None if the mattes are stored at full size.
+    times: (T,) seconds, as `read_frames` yields them. boxes: (T, 4) x0, y0, x1, y1 in the video's pixels (x1, y1 one past the
+    last). confidence: (T,) 0 to 1; 0 if the subject was lost and the box and matte are interpolated. source: the method that
+    found it, "alpha", "matte", "uniform", "scenery", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size:
+    (width, height) of the video, or None if the mattes are stored at full size.
     """
 
     times: Array
@@ -44,8 +46,8 @@ class Subject:
     mattes: list[bytes]
     size: tuple[int, int] | None = None
 
-    def matte(self, index: int) -> Array:
-        """(H, W) uint8, 0 to 255, at the video's size."""
+    def matte(self, index: int) -> Pixels:
+        """The matte of a frame: (H, W) uint8, 0 to 255, at the video's size."""
         stored = cv2.imdecode(np.frombuffer(self.mattes[index], np.uint8), cv2.IMREAD_GRAYSCALE)
         if self.size is None or (stored.shape[1], stored.shape[0]) == self.size:
             return stored
@@ -53,76 +55,71 @@ class Subject:
 
 
 def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
-    """Yields (done, total) in frames and returns the Subject.
+    """Find the subject in every frame. Yields (done, total) in frames.
 
-    The first source that fits is taken: the alpha of the images; the user's matte; a uniform backdrop; open scenery, sky and
-    ground, before which the subject may stay in place (cut out by a network); a static background; else motion against it,
-    refined by GrabCut.
-    Raises UserError if the subject is never found or the matte does not fit the video, and what `read_frames` raises.
+    Uses the first of these methods that suits the clip: the alpha of the images; the user's matte; a key of a uniform backdrop; a
+    key of open scenery, sky and ground, completed by a network, before which the subject may stay in place; the difference from a
+    static background; motion relative to the background, refined by GrabCut.
+    Raises UserError if the subject is never found or the matte does not fit the video, and as `read_frames` does.
     """
-    info = probe(clip)
-    size = work_size(info.width, info.height, _LONGEST)
-    end = info.duration if clip.end is None else min(clip.end, info.duration)
-    expected = max(2, round((end - clip.start) * info.fps))
-    every = max(1, expected // _SAMPLES)
+    source = FrameSource(clip)
+    size = fit_size(source.size, _LONGEST)
+    expected = source.expected
     yield 0, expected
     samples: list[Frame] = []
-    with closing(_small_frames(clip, size, every)) as frames:
+    with closing(source.samples(_SAMPLES, size)) as frames:
         for frame in frames:
             samples.append(frame)
             yield 0, expected
-    source, seen = _source(clip, samples, size, (info.width, info.height))
+    kind, seen = _choose_method(source, samples, size)
     track = Track()
     with closing(seen):
         for time, matte, quality in seen:
             track.append(time, matte, quality)
             yield min(len(track.times), expected), expected
     yield expected, expected
-    return _subject(clip, source, track, (info.width, info.height), size)
+    done = complete_track(track)
+    if done is None:
+        hint = "draw the subject box around it" if clip.box is None else "draw the subject box again"
+        raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.", fix="draw_box")
+    boxes, confidence, mattes = done
+    scale = np.array([source.size[0] / size[0], source.size[1] / size[1]] * 2)
+    return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, source.size)
 
 
-def _small_frames(clip: Clip, size: tuple[int, int], every: int = 1) -> Generator[Frame, None, None]:
-    with closing(read_frames(clip, every)) as frames:
-        for frame in frames:
-            yield _reduced(frame, size)
-
-
-def _reduced(frame: Frame, size: tuple[int, int]) -> Frame:
-    return replace(frame, image=shrink(frame.image, size), alpha=None if frame.alpha is None else shrink(frame.alpha, size))
-
-
-def _source(
-    clip: Clip, samples: list[Frame], size: tuple[int, int], full: tuple[int, int]
-) -> tuple[str, Generator[_Seen, None, None]]:
-    box = _scaled(_put_right(clip, full[0]), size, full)
+def _choose_method(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]]:
+    """-> the method that suits the samples, as `Subject.source` names it, and a generator of what it sees in each frame."""
+    clip = source.clip
+    box = _scaled_box(_unmirrored_box(clip, source.size[0]), size, source.size)
     if _has_alpha(samples):
-        return "alpha", _alpha(clip, size, box)
+        return "alpha", _frame_mattes(source, size, partial(_alpha_matte, picker=None if box is None else Picker(box)))
     if clip.matte is not None:
-        return "matte", _given(clip, clip.matte, size, full, box)
+        return "matte", _user_mattes(source, FrameSource(Clip(clip.matte, mirror=clip.mirror)), size, box)
     images = np.stack([sample.image for sample in samples])
     backdrop = find_uniform(images)
     if backdrop is not None:
-        return "uniform", _keyed(clip, size, backdrop, images, box)
+        return "uniform", _keyed(source, size, backdrop, Picker(box, find_fixed_parts(images, backdrop.key)), 0.002)
     network = load_cutout()
     scenery = find_scenery(images, network)
     if scenery is not None:
-        return "scenery", _cut_out(clip, size, scenery, images, box, network)
+        picker = Picker(box, find_fixed_parts(images, scenery.key))
+        return "scenery", _frame_mattes(source, size, lambda frame: scenery.pick(frame.image, picker, 0.02, network))
     background = find_static(images)
     if background is not None:
-        return "static", _keyed(clip, size, background, images, box)
-    return "grabcut", follow_subject(clip, overlays(images), box, size)
+        return "static", _keyed(source, size, background, Picker(box, find_fixed_parts(images, background.key)), 0.02)
+    return "grabcut", follow_subject(source, find_overlays(images), box, size)
 
 
-def _put_right(clip: Clip, width: int) -> Box | None:
-    """The user's box in pixels of the frames as `read_frames` gives them: x of the file is width - x of mirrored footage."""
+def _unmirrored_box(clip: Clip, width: int) -> Box | None:
+    """The user's box in pixels of the frames that `read_frames` yields: for mirrored videos, x becomes width - x."""
     if clip.box is None or not clip.mirror:
         return clip.box
     x0, y0, x1, y1 = clip.box
     return width - x1, y0, width - x0, y1
 
 
-def _scaled(box: Box | None, size: tuple[int, int], full: tuple[int, int]) -> Box | None:
-    """The box in the work size's pixels."""
+def _scaled_box(box: Box | None, size: Size, full: Size) -> Box | None:
+    """The box in pixels at `size`, from a box at the `full` size. Raises UserError if it lies outside the image."""
     if box is None:
         return None
     if box[0] >= full[0] or box[1] >= full[1] or box[2] <= 0 or box[3] <= 0:
@@ -135,80 +132,71 @@ def _scaled(box: Box | None, size: tuple[int, int], full: tuple[int, int]) -> Bo
 
 
 def _has_alpha(samples: list[Frame]) -> bool:
-    """Whether most samples have an alpha that tells a subject from its surroundings: an opaque channel says nothing."""
+    """True if most samples have an alpha that separates a subject from its surroundings. An opaque channel does not."""
     clear = [float((sample.alpha < 128).mean()) for sample in samples if sample.alpha is not None]
     return sum(0.005 < share for share in clear) > 0.5 * len(samples) and min(clear) < 0.9999
 
 
-def _alpha(clip: Clip, size: tuple[int, int], box: Box | None) -> Generator[_Seen, None, None]:
-    picker = Picker(box)
-    with closing(prefetch(_small_frames(clip, size))) as frames:
+def _frame_mattes(source: FrameSource, size: Size, matte_of: Callable[[Frame], Pixels]) -> Generator[_Seen, None, None]:
+    """Yield what a method sees that looks at each frame by itself, with full confidence."""
+    with closing(source.prefetched(size)) as frames:
         for frame in frames:
-            # A frame stored without alpha, or opaque all over, does not say where the subject is.
-            alpha = np.zeros(size[::-1], np.uint8) if frame.alpha is None else frame.alpha
-            yield frame.time, alpha if box is None else picker.pick(alpha), 1.0
+            yield frame.time, matte_of(frame), 1.0
+
+
+def _alpha_matte(frame: Frame, picker: Picker | None) -> Pixels:
+    # A frame without alpha shows no subject.
+    alpha = np.zeros(frame.image.shape[:2], np.uint8) if frame.alpha is None else frame.alpha
+    return alpha if picker is None else picker.pick(alpha)
 
 
 def _keyed(
-    clip: Clip, size: tuple[int, int], backdrop: Uniform | Static, images: Array, box: Box | None
+    source: FrameSource, size: Size, backdrop: Uniform | Static, picker: Picker, holes: float
 ) -> Generator[_Seen, None, None]:
-    picker = Picker(box, fixed_parts(images, backdrop.key))
-    holes = 0.002 if isinstance(backdrop, Uniform) else 0.02
-    with closing(prefetch(_small_frames(clip, size))) as frames:
-        for frame in frames:
-            yield frame.time, picker.pick(backdrop.key(frame.image), holes), 1.0
+    return _frame_mattes(source, size, lambda frame: picker.pick(backdrop.key(frame.image), holes))
 
 
-def _cut_out(
-    clip: Clip, size: tuple[int, int], scenery: Scenery, images: Array, box: Box | None, network: Cutout
-) -> Generator[_Seen, None, None]:
-    picker = Picker(box, fixed_parts(images, scenery.key))
-    with closing(prefetch(_small_frames(clip, size))) as frames:
-        for frame in frames:
-            yield frame.time, scenery.pick(frame.image, picker, 0.02, network), 1.0
-
-
-def unchanging(images: Array) -> Array:
-    """(N, H, W, 3) samples -> (H, W) bool: pixels that keep their colour all the time."""
+def unchanging_pixels(images: Pixels) -> Pixels:
+    """(N, H, W, 3) samples -> (H, W) bool: the pixels that keep their colour all the time."""
     levels = sort_planes(images[:: max(1, len(images) // 16)])
     trim = len(levels) // 8
     return (levels[-1 - trim].astype(np.int16) - levels[trim]).max(axis=-1) <= 18
 
 
-def overlays(images: Array) -> Array:
-    """(N, H, W, 3) samples of a moving camera -> (H, W) bool: lettering and logos, which alone keep their outlines in place."""
+def find_overlays(images: Pixels) -> Pixels:
+    """(N, H, W, 3) samples of a moving camera -> (H, W) bool: lettering and logos. Only their outlines stay in place."""
     image = cv2.cvtColor(np.median(images[:: max(1, len(images) // 16)], axis=0).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     outline = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 40
     kernel = np.ones((5, 5), np.uint8)
-    fixed = cv2.morphologyEx((outline & unchanging(images)).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    fixed = cv2.morphologyEx((outline & unchanging_pixels(images)).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     return cv2.dilate(fixed, kernel) > 0
 
 
-def fixed_parts(images: Array, key: Callable[[Array], Array]) -> Array | None:
-    """(H, W) bool: logos and other things in front of the backdrop that never change; None if nothing but them is there.
+def find_fixed_parts(images: Pixels, key: Callable[[Pixels], Pixels]) -> Pixels | None:
+    """(N, H, W, 3) samples -> (H, W) bool: logos and the like, which never change; None if there is nothing else.
 
-    The still trunk of a subject that only moves its arms never changes either, but it is joined to what moves.
+    The trunk of a subject that moves only its arms does not change either, but it is connected to parts that move.
     """
     masks = np.stack([key(image) >= 96 for image in images[:: max(1, len(images) // 16)]])
-    still = (masks.mean(axis=0) > 0.9) & unchanging(images)
+    still = (masks.mean(axis=0) > 0.9) & unchanging_pixels(images)
     count, parts = cv2.connectedComponents(still.astype(np.uint8))
-    joined = np.array([_joined(mask, still, parts, count) for mask in masks]).mean(axis=0)
-    # Lettering is full of gaps that a matte's components bridge.
+    joined = np.array([_joined_parts(mask, still, parts, count) for mask in masks]).mean(axis=0)
+    # a matte's components bridge the gaps of lettering
     kernel = np.ones((5, 5), np.uint8)
     fixed = cv2.morphologyEx((still & (joined < 0.5)[parts]).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     fixed = cv2.dilate(fixed, np.ones((3, 3), np.uint8)) > 0
-    # Without anything else in most of the samples, what stands still is the subject.
+    # if most samples show nothing else, the still parts are the subject
     moving = (masks & ~cv2.dilate(fixed.astype(np.uint8), kernel).astype(bool)).mean(axis=(1, 2))
     return fixed if fixed.any() and np.median(moving) > 5e-4 else None
 
 
-def _joined(mask: Array, still: Array, parts: Array, count: int) -> Array:
-    """(count,) bool: which of the still parts hang together with a fair amount of changing mask in this sample.
+def _joined_parts(mask: Pixels, still: Pixels, parts: Pixels, count: int) -> Pixels:
+    """(count,) bool: the still parts that are connected to enough changing mask in this sample.
 
-    A little is enough for a part that is most of all there is: an animal that stands and turns its head, a fish's trunk.
+    A little is enough for a part that makes up most of the mask: an animal that stands and turns its head, a fish's trunk.
     """
     number, regions = cv2.connectedComponents(mask.astype(np.uint8))
-    rim = cv2.dilate(still.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)  # flickers with the compression
+    rim = cv2.dilate(still.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)  # the rim flickers with the compression
     changing = np.bincount(regions[mask & ~rim], minlength=number)
     around = np.zeros(count, np.int64)
     np.maximum.at(around, parts[mask & still], changing[regions[mask & still]])
@@ -216,10 +204,14 @@ def _joined(mask: Array, still: Array, parts: Array, count: int) -> Array:
     return around > np.where(areas > 0.5 * mask.sum(), 0.02, 0.15) * areas
 
 
-def _given(clip: Clip, path: str, size: tuple[int, int], full: tuple[int, int], box: Box | None) -> Generator[_Seen, None, None]:
-    """The user's matte, for the whole file or for the trim range alone; resized if its proportions are the video's."""
-    first, count, total = frame_range(clip)
-    length = frame_range(Clip(path))[2]
+def _user_mattes(source: FrameSource, given: FrameSource, size: Size, box: Box | None) -> Generator[_Seen, None, None]:
+    """Yield the user's mattes, given for the whole file or for the trim range, resized if the proportions are the video's.
+
+    Raises UserError if their number or their proportions do not fit the video.
+    """
+    path = given.clip.path
+    first, count, total = source.range
+    length = given.range[2]
     if length not in (count, total):
         raise UserError(
             f"The matte '{path}' has {length} frames where the video has {total}"
@@ -227,34 +219,23 @@ def _given(clip: Clip, path: str, size: tuple[int, int], full: tuple[int, int], 
             + ": give one matte per frame.",
             fix="no_matte",
         )
-    info = probe(Clip(path))
-    if abs(info.width / info.height / (full[0] / full[1]) - 1) > 0.03:
+    full, own = source.size, given.size
+    if abs(own[0] / own[1] / (full[0] / full[1]) - 1) > 0.03:
         raise UserError(
-            f"The matte '{path}' has {info.width} x {info.height} pixels where the video has {full[0]} x {full[1]}: "
+            f"The matte '{path}' has {own[0]} x {own[1]} pixels where the video has {full[0]} x {full[1]}: "
             "give a matte of the same proportions.",
             fix="no_matte",
         )
-    picker = Picker(box)
-    given = _matte_frames(Clip(path, mirror=clip.mirror), first if length == total else 0)
-    with closing(read_frames(clip)) as frames, closing(given) as mattes:
-        for frame, matte in zip(frames, mattes, strict=False):
+    picker = None if box is None else Picker(box)
+    skipped = first if length == total else 0
+    with closing(source.frames()) as frames, closing(given.frames(only=range(skipped, length))) as mattes:
+        for frame, other in zip(frames, mattes, strict=False):
+            matte = _matte_of(other)
             matte = shrink(matte, size) if matte.shape[1] > size[0] else cv2.resize(matte, size)
-            yield frame.time, matte if box is None else picker.pick(matte), 1.0
+            yield frame.time, matte if picker is None else picker.pick(matte), 1.0
 
 
-def _matte_frames(matte: Clip, skipped: int) -> Generator[Array, None, None]:
-    with closing(read_frames(matte)) as frames:
-        for frame in frames:
-            if frame.index >= skipped:
-                varied = frame.alpha is not None and bool(np.ptp(frame.alpha) > 0)
-                yield frame.alpha if varied and frame.alpha is not None else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-
-
-def _subject(clip: Clip, source: str, track: Track, full: tuple[int, int], size: tuple[int, int]) -> Subject:
-    done = complete(track)
-    if done is None:
-        hint = "draw the subject box around it" if clip.box is None else "draw the subject box again"
-        raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.", fix="draw_box")
-    boxes, confidence, mattes = done
-    scale = np.array([full[0] / size[0], full[1] / size[1]] * 2)
-    return Subject(np.array(track.times), boxes * scale, confidence, source, mattes, full)
+def _matte_of(frame: Frame) -> Pixels:
+    """A frame of the user's matte: its alpha if that varies, else its brightness."""
+    varied = frame.alpha is not None and bool(np.ptp(frame.alpha) > 0)
+    return frame.alpha if varied and frame.alpha is not None else cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)

@@ -1,4 +1,4 @@
-"""From single mattes to a track: which frames are lost, how sure the others are, and what stands in for the lost ones."""
+"""Joins the mattes of single frames to a track: finds lost frames, rates the others, and fills the gaps."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from ..video.reader import Array
+from ..arrays import Array, Pixels
 from .matte import mask_box
 
 
 @dataclass
 class Track:
-    """What was seen so far. boxes: (4,) in the mattes' pixels, nan where nothing was; mattes as PNG files.
+    """The frames seen so far. boxes: (4,) in the mattes' pixels, nan if nothing was seen. mattes: PNG files.
 
-    areas in pixels; contact: the share of the box's outline that lies on the image's edge and is subject there.
+    areas: in pixels. contact: the share of the box's outline where the subject touches the image's edge.
     """
 
     times: list[float] = field(default_factory=list)
@@ -26,37 +27,39 @@ class Track:
     mattes: list[bytes] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
 
-    def append(self, time: float, matte: Array, quality: float) -> None:
-        """Adds a frame: its soft matte (H, W) uint8 and the source's own confidence in it."""
+    def append(self, time: float, matte: Pixels, quality: float) -> None:
+        """Add a frame: its soft matte (H, W) uint8, and the confidence of the method that found it."""
         mask = matte >= 128
         box = mask_box(mask)
         self.times.append(time)
         self.boxes.append(np.full(4, np.nan) if box is None else np.array(box))
         self.areas.append(float(mask.sum()))
-        self.contact.append(0.0 if box is None else _contact(mask, box))
+        self.contact.append(0.0 if box is None else _edge_contact(mask, box))
         self.quality.append(quality)
-        self.mattes.append(encode(matte))
+        self.mattes.append(encode_matte(matte))
         self.size = (matte.shape[1], matte.shape[0])
 
 
-def encode(matte: Array) -> bytes:
+def encode_matte(matte: Pixels) -> bytes:
+    """(H, W) uint8 -> a PNG file."""
     return cv2.imencode(".png", matte, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
 
 
-def decode(data: bytes) -> Array:
+def decode_matte(data: bytes) -> Pixels:
+    """A PNG file -> (H, W) uint8."""
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
 
 
-def _contact(mask: Array, box: tuple[float, float, float, float]) -> float:
+def _edge_contact(mask: Pixels, box: tuple[float, float, float, float]) -> float:
     edges = mask[0].sum() + mask[-1].sum() + mask[:, 0].sum() + mask[:, -1].sum()
     return float(edges) / (2 * (box[2] - box[0] + box[3] - box[1]))
 
 
-def complete(track: Track) -> tuple[Array, Array, list[bytes]] | None:
-    """(T, 4) boxes, (T,) confidence and the mattes, without gaps; None if the subject is nowhere.
+def complete_track(track: Track) -> tuple[Array, Array, list[bytes]] | None:
+    """-> boxes (T, 4), confidence (T,) and mattes, without gaps; None if the subject is never seen.
 
-    Between the frames around it a lost frame's box is interpolated, beyond the first and last it is carried; its matte is
-    that of the nearest frame, moved and scaled into the box.
+    A lost frame's box is interpolated between the frames around it; before the first and after the last frame it stays the same.
+    Its matte is that of the nearest frame, moved and scaled into the box.
     """
     boxes, areas = np.array(track.boxes), np.array(track.areas)
     found = ~np.isnan(boxes[:, 0])
@@ -64,22 +67,22 @@ def complete(track: Track) -> tuple[Array, Array, list[bytes]] | None:
         return None
     usual = _running_median(areas, found)
     reference = float(np.median(areas[found]))
-    # Next to nothing, compared with what it was: a stray remainder, not the subject.
+    # an area far below the usual one is a stray remainder, not the subject
     found &= areas > 0.04 * np.maximum(usual, reference * 0.1)
-    found &= ~_leaps(boxes, areas, found)
-    confidence = np.where(found, _confidence(track, boxes, areas, usual), 0.0)
+    found &= ~_find_leaps(boxes, areas, found)
+    confidence = np.where(found, _frame_confidence(track, boxes, areas, usual), 0.0)
     known = np.flatnonzero(found)
     times = np.array(track.times)
     full = np.stack([np.interp(times, times[known], boxes[known, side]) for side in range(4)], axis=1)
     mattes = list(track.mattes)
     for index in np.flatnonzero(~found):
         nearest = known[np.argmin(np.abs(times[known] - times[index]))]
-        mattes[index] = encode(_moved(decode(track.mattes[nearest]), boxes[nearest], full[index]))
+        mattes[index] = encode_matte(_move_matte(decode_matte(track.mattes[nearest]), boxes[nearest], full[index]))
     return full, confidence, mattes
 
 
-def _running_median(values: Array, found: Array, radius: int = 12) -> Array:
-    """Per frame, the median over the found frames nearby (all found ones where there are none)."""
+def _running_median(values: Array, found: NDArray[np.bool_], radius: int = 12) -> Array:
+    """(T,) the median over the found frames nearby; over all found frames if there are none nearby."""
     known = np.flatnonzero(found)
     result = np.full(len(values), np.median(values[known]))
     for index in range(len(values)):
@@ -89,23 +92,23 @@ def _running_median(values: Array, found: Array, radius: int = 12) -> Array:
     return result
 
 
-def _leaps(boxes: Array, areas: Array, found: Array) -> Array:
-    """(T,) bool: frames whose box shares nothing with those of the frames before and after, which agree with each other."""
+def _find_leaps(boxes: Array, areas: Array, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(T,) bool: frames whose box overlaps neither the box before nor the one after, while these two overlap each other."""
     leap = np.zeros(len(boxes), bool)
     known = np.flatnonzero(found)
     for before, here, after in zip(known, known[1:], known[2:], strict=False):
         if after - before <= 6 and not leap[before]:
-            leap[here] = _apart(boxes[before], boxes[here]) and _apart(boxes[here], boxes[after])
-            leap[here] &= not _apart(boxes[before], boxes[after])
+            leap[here] = _boxes_apart(boxes[before], boxes[here]) and _boxes_apart(boxes[here], boxes[after])
+            leap[here] &= not _boxes_apart(boxes[before], boxes[after])
     return leap
 
 
-def _apart(a: Array, b: Array) -> bool:
+def _boxes_apart(a: Array, b: Array) -> bool:
     return bool((np.maximum(a[:2], b[:2]) >= np.minimum(a[2:], b[2:])).any())
 
 
-def _confidence(track: Track, boxes: Array, areas: Array, usual: Array) -> Array:
-    """(T,) product of: the source's own; cut off at the edge; few pixels; area far from that of the frames around."""
+def _frame_confidence(track: Track, boxes: Array, areas: Array, usual: Array) -> Array:
+    """(T,) the method's confidence, lowered for subjects cut off at the edge, of few pixels, or of an unusual area."""
     ratio = np.minimum(areas, usual) / np.maximum(np.maximum(areas, usual), 1.0)
     steady = np.clip(0.15 + (ratio - 0.25) / 0.35, 0.15, 1.0)
     inside = np.clip(1.0 - 3.0 * np.array(track.contact), 0.15, 1.0)
@@ -114,8 +117,8 @@ def _confidence(track: Track, boxes: Array, areas: Array, usual: Array) -> Array
     return np.array(track.quality) * steady * inside * large
 
 
-def _moved(matte: Array, source: Array, target: Array) -> Array:
-    """The matte with what is in box `source` moved into box `target`.
+def _move_matte(matte: Pixels, source: Array, target: Array) -> Pixels:
+    """Move and scale the matte so that the box `source` becomes the box `target`.
 
     x_target = x0_target + (x_source - x0_source) s, with pixel centres at +0.5: u' + 0.5 = t0 + (u + 0.5 - s0) s.
     """

@@ -1,1 +1,1 @@
-"""Reads and writes videos. May import OpenCV and numpy, and of the backend only errors."""
+"""Reads and writes videos; FrameSource reads one. May import OpenCV, numpy and, of the backend, only arrays and errors."""

@@ -1,4 +1,4 @@
-"""What to capture and how: `Clip` and `Settings`."""
+"""`Clip`, a video and its part to capture."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file or an image sequence, and where the subject is in it.
+    """A video file or an image sequence, its trim range, and hints about the subject.
 
     path: a video file, a folder of images, or one image of a numbered sequence.
-    start, end: seconds of the trim range; end None is the end of the file. speed: 2 means the footage is played at half
-    speed (slow motion), so times are divided by 2. fps: overrides the file's rate; needed for image sequences.
-    box: (x0, y0, x1, y1) pixels around the subject on the first frame of the trim range, or None. matte: a matte video, sequence
-    or image folder. mirror: the footage shows left and right swapped; frames and mattes are swapped back when they are read, so
-    all that comes out (crops, mattes, boxes of the take) is in pixels of the image put right. path, box and matte are those of
-    the files as they are.
+    start, end: seconds of the trim range; end None is the end of the file. speed: 2 means that the video plays at half speed
+    (slow motion), so times are divided by 2. fps: overrides the file's rate; needed for image sequences. box: (x0, y0, x1, y1)
+    pixels around the subject on the first frame of the trim range, or None. matte: a matte video, sequence or image folder.
+    mirror: the video shows left and right swapped. Frames and mattes are swapped back when they are read, so crops, mattes and
+    the boxes of the take are in pixels of the corrected image; box and matte are given as in the files.
     """
 
     path: str
@@ -47,12 +46,12 @@ class Clip:
             raise UserError("The subject box is empty: drag it from its top left to its bottom right corner.", fix="draw_box")
 
     def to_json(self) -> str:
-        """Text that `from_json` turns back into an equal clip."""
+        """JSON text that `from_json` turns back into an equal clip."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Clip:
-        """Raises UserError if the text is not a clip."""
+        """Read a clip from JSON text. Raises UserError if it is not one."""
         try:
             values: dict[str, Any] = json.loads(text)
             box = values.get("box")

@@ -1,4 +1,4 @@
-"""Work done ahead on a thread of its own: decoding while the network runs."""
+"""Runs a generator ahead on another thread, to decode frames while the network runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DEPTH = 4  # items
 
 
 def prefetch(source: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, None, None]:
-    """Yields what `source` yields, in order; the source runs on one other thread, at most `depth` items ahead.
+    """Yield the items of `source` in order. The source runs on one other thread, at most `depth` items ahead.
 
-    What it raises is raised here, after the items before. Closing this ends the thread, then closes the source.
+    An error of the source is raised here, after the items before it. Closing this ends the thread, then closes the source.
     """
     end = object()
     with closing(source), ThreadPoolExecutor(1, "anyrig-ahead") as worker:

@@ -1,4 +1,4 @@
-"""Frames with timestamps from video files and image sequences. OpenCV and numpy only."""
+"""Reads frames with timestamps from video files and image sequences, and writes videos. Uses OpenCV and numpy only."""
 
 from __future__ import annotations
 
@@ -10,33 +10,30 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Image
 from ..errors import UserError
 from .clip import Clip
 
-Array = NDArray[Any]  # of images, masks and what is computed from them
-
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".tga", ".exr", ".hdr"})
 SEQUENCE_FPS = 24.0
-_VIDEO_FPS = 30.0  # where the file states no rate
+_VIDEO_FPS = 30.0  # if the file states no rate
 _TOLERANCE = 1e-4  # seconds, of the trim range
 
 # One step of a decoder: the frame's time in the file in seconds, and a function that fetches its image (BGR, BGRA or grey).
-# Frames outside the trim range are stepped over without being fetched.
-_Step = tuple[float, Callable[[], Array]]
+# Frames outside the trim range are skipped without fetching them.
+_DecodeStep = tuple[float, Callable[[], Image]]
 
-# CAP_PROP_ORIENTATION_META is the clockwise turn, in degrees, that puts the stored image upright.
-_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+# by CAP_PROP_ORIENTATION_META, the clockwise angle in degrees that makes the stored image upright
+_ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Size in pixels after rotation, frames per second (the mean, where the rate varies), frame count, seconds."""
+    """Size in pixels after rotation, frames per second (the mean if the rate varies), frame count, and duration in seconds."""
 
     width: int
     height: int
@@ -47,51 +44,50 @@ class VideoInfo:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image: `index` from 0 within the trim range, `time` in seconds from the trim start, divided by the clip's speed.
+    """One frame. index: from 0 within the trim range. time: seconds from the trim start, divided by the clip's speed.
 
-    image: (H, W, 3) uint8 RGB. alpha: (H, W) uint8 where the file has it, else None.
+    image: (H, W, 3) uint8 RGB. alpha: (H, W) uint8, or None if the file has none.
     """
 
     index: int
     time: float
-    image: Array
-    alpha: Array | None
+    image: Image
+    alpha: Image | None
 
 
 def probe(clip: Clip) -> VideoInfo:
-    """Size, rate and length of the whole file; the trim range and the speed factor are not applied.
+    """Look up size, rate and length of the whole file, without trim range and speed factor.
 
-    The frame count is the container's; it is counted only where the container does not say.
+    The frame count is the one that the container states. If it states none, the frames are counted.
     """
-    path = _existing(clip.path)
-    with closing(_steps(clip)) as steps:
+    path = _existing_path(clip.path)
+    with closing(_decode_steps(clip)) as steps:
         height, width = next(steps)[1]().shape[:2]
     if is_sequence(path):
-        fps, frames = clip.fps or SEQUENCE_FPS, len(_sequence(path))
+        fps, frames = clip.fps or SEQUENCE_FPS, len(_sequence_files(path))
     else:
-        capture = _open(path)
-        fps = clip.fps or _rate(capture)
+        capture = _open_video(path)
+        fps = clip.fps or _frame_rate(capture)
         frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
     if frames < 1:
-        with closing(_steps(clip)) as steps:
+        with closing(_decode_steps(clip)) as steps:
             frames = sum(1 for _ in steps)
     return VideoInfo(width, height, fps, frames, frames / fps)
 
 
 def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) -> Generator[Frame, None, None]:
-    """Yields the frames within the trim range (start included, end not), their times strictly increasing.
+    """Yield the frames within the trim range (start included, end not), with strictly increasing times.
 
-    `every` = n fetches each n-th frame only, `only` the frames of these indices; indices and times are those of the full run.
-    Rotation metadata is applied, and mirrored footage is put right.
-    Transparency comes with image files; OpenCV does not hand out the alpha of video files.
-    Raises UserError: file missing, unreadable, undecodable, without frames, fewer than 2 frames within the trim range,
-    images of different size.
+    every: fetch each n-th frame only. only: fetch the frames with these indices only. Indices and times stay those of all frames.
+    Applies rotation metadata, and swaps left and right of mirrored videos. Only image files have alpha: OpenCV does not read that
+    of video files. Raises UserError: file missing, unreadable, undecodable, without frames; fewer than 2 frames within the trim
+    range; images of different size.
     """
     shape: tuple[int, ...] | None = None
     index = 0
     last = 0.0
-    with closing(_steps(clip)) as steps:
+    with closing(_decode_steps(clip)) as steps:
         for stamp, fetch in steps:
             last = stamp
             if clip.end is not None and stamp >= clip.end - _TOLERANCE:
@@ -103,7 +99,7 @@ def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) 
                 shape = shape or pixels.shape
                 if pixels.shape[:2] != shape[:2]:
                     raise UserError(_size_message(clip, index, pixels.shape, shape))
-                image, alpha = _split(cv2.flip(pixels, 1) if clip.mirror else pixels)
+                image, alpha = _split_alpha(cv2.flip(pixels, 1) if clip.mirror else pixels)
                 yield Frame(index, max(stamp - clip.start, 0.0) / clip.speed, image, alpha)
             index += 1
     if index < 2:
@@ -111,9 +107,9 @@ def read_frames(clip: Clip, every: int = 1, only: Container[int] | None = None) 
 
 
 def frame_range(clip: Clip) -> tuple[int, int, int]:
-    """(first, count, total): where the trim range begins, its length, and the file's length, all in decoded frames."""
+    """Count decoded frames -> (frames before the trim range, frames within it, frames of the file)."""
     first = count = total = 0
-    with closing(_steps(clip)) as steps:
+    with closing(_decode_steps(clip)) as steps:
         for stamp, _ in steps:
             total += 1
             if stamp < clip.start - _TOLERANCE:
@@ -124,22 +120,22 @@ def frame_range(clip: Clip) -> tuple[int, int, int]:
 
 
 def image_files(clip: Clip) -> list[Path]:
-    """The images of an image sequence in order, those outside the trim range too; none for a video file. Raises UserError."""
-    path = _existing(clip.path)
-    return _sequence(path) if is_sequence(path) else []
+    """The image files of an image sequence, in order and without trimming; empty for a video file. Raises UserError."""
+    path = _existing_path(clip.path)
+    return _sequence_files(path) if is_sequence(path) else []
 
 
-def write_video(path: str | Path, frames: Iterable[Array], fps: float) -> None:
-    """Writes (H, W, 3) uint8 RGB images of one size as MPEG-4 in an mp4 file.
+def write_video(path: str | Path, frames: Iterable[Image], fps: float) -> None:
+    """Write (H, W, 3) uint8 RGB images of one size as MPEG-4 in an mp4 file.
 
-    The codec needs even sides: an odd last row or column is repeated once. Raises UserError if nothing can be written.
+    The codec needs even sides, so an odd last row or column is repeated once. Raises UserError if the file cannot be written.
     """
     for _ in video_steps(path, frames, fps):
         pass
 
 
-def video_steps(path: str | Path, frames: Iterable[Array], fps: float) -> Generator[int, None, None]:
-    """`write_video` frame by frame: yields how many are written. Closed early, it leaves the film so far."""
+def video_steps(path: str | Path, frames: Iterable[Image], fps: float) -> Generator[int, None, None]:
+    """As `write_video`, but yields the number of frames written so far. Closing it early leaves a shorter video."""
     images = (_even_bgr(frame) for frame in frames)
     first = next(images, None)
     if first is None:
@@ -158,13 +154,13 @@ def video_steps(path: str | Path, frames: Iterable[Array], fps: float) -> Genera
         writer.release()
 
 
-def _even_bgr(frame: Array) -> Array:
+def _even_bgr(frame: Image) -> Image:
     height, width = frame.shape[:2]
     image = cv2.cvtColor(np.ascontiguousarray(frame, dtype=np.uint8), cv2.COLOR_RGB2BGR)
     return cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
 
 
-def _existing(name: str) -> Path:
+def _existing_path(name: str) -> Path:
     path = Path(name)
     if not name or not path.exists():
         raise UserError(f"The video '{name}' does not exist: choose the file again.", fix="choose_video")
@@ -172,41 +168,41 @@ def _existing(name: str) -> Path:
 
 
 def is_sequence(path: str | Path) -> bool:
-    """Whether the path is a folder, or an image that stands for all that are numbered like it."""
+    """True for a folder, and for an image, which stands for all images numbered like it."""
     return Path(path).is_dir() or Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _steps(clip: Clip) -> Generator[_Step, None, None]:
-    """Every frame of the file in order, at least one; times start at 0 and strictly increase."""
-    path = _existing(clip.path)
-    return _sequence_steps(path, clip.fps or SEQUENCE_FPS) if is_sequence(path) else _video_steps(path, clip.fps)
+def _decode_steps(clip: Clip) -> Generator[_DecodeStep, None, None]:
+    """Yield a step for every frame of the file, at least one. Times start at 0 and strictly increase."""
+    path = _existing_path(clip.path)
+    return _decode_sequence(path, clip.fps or SEQUENCE_FPS) if is_sequence(path) else _decode_video(path, clip.fps)
 
 
-def _sequence_steps(path: Path, fps: float) -> Generator[_Step, None, None]:
-    for index, file in enumerate(_sequence(path)):
+def _decode_sequence(path: Path, fps: float) -> Generator[_DecodeStep, None, None]:
+    for index, file in enumerate(_sequence_files(path)):
         yield index / fps, lambda file=file: _read_image(file)
 
 
-def _video_steps(path: Path, fps: float | None) -> Generator[_Step, None, None]:
-    capture = _open(path)
+def _decode_video(path: Path, fps: float | None) -> Generator[_DecodeStep, None, None]:
+    capture = _open_video(path)
     try:
-        turn = _TURNS.get(round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
-        interval = 1.0 / (fps or _rate(capture))
+        turn = _ROTATIONS.get(round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
+        interval = 1.0 / (fps or _frame_rate(capture))
         index, origin, last = 0, 0.0, -interval
         while capture.grab():
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
             origin = stamp if index == 0 else origin
-            # A container without usable stamps repeats or rewinds them: count on at the nominal rate.
+            # Containers without usable timestamps repeat or rewind them. Then times follow the nominal rate.
             trusted = fps is None and math.isfinite(stamp) and stamp - origin > last + 1e-6
             last = stamp - origin if trusted else last + interval
-            yield last, lambda number=index: _retrieve(capture, turn, path, number)
+            yield last, lambda number=index: _retrieve_image(capture, turn, path, number)
             index += 1
         _check_end(capture, path, index)
     finally:
         capture.release()
 
 
-def _open(path: Path) -> cv2.VideoCapture:
+def _open_video(path: Path) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         codec = _stated_codec(path)
@@ -216,17 +212,17 @@ def _open(path: Path) -> cv2.VideoCapture:
             else f"The file '{path}' cannot be read as a video: choose a video file, or convert it to H.264 in an mp4 file.",
             fix="convert",
         )
-    # Backends differ in whether they turn the image by default; this file does it itself.
+    # Backends differ in whether they rotate the image by default, so `_retrieve_image` does it.
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     return capture
 
 
-def _rate(capture: cv2.VideoCapture) -> float:
+def _frame_rate(capture: cv2.VideoCapture) -> float:
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if math.isfinite(fps) and 0 < fps <= 1000 else _VIDEO_FPS
 
 
-def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Array:
+def _retrieve_image(capture: cv2.VideoCapture, turn: int | None, path: Path, index: int) -> Image:
     done, image = capture.retrieve()
     if not done or image is None:
         raise UserError(
@@ -236,7 +232,7 @@ def _retrieve(capture: cv2.VideoCapture, turn: int | None, path: Path, index: in
 
 
 def _check_end(capture: cv2.VideoCapture, path: Path, decoded: int) -> None:
-    """Raises UserError where the file ended with no frame at all, or before it should."""
+    """Raises UserError if the file ended without a frame, or too early."""
     stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     code = int(capture.get(cv2.CAP_PROP_FOURCC))
     codec = bytes((code >> shift) & 0xFF for shift in (0, 8, 16, 24)).decode("latin-1").strip("\0 ")
@@ -248,7 +244,7 @@ def _check_end(capture: cv2.VideoCapture, path: Path, decoded: int) -> None:
         )
     if decoded == 0:
         raise UserError(f"The video '{path}' has no frames: choose another file.", fix="choose_video")
-    # An edit list may rightly hide stored frames, so fewer than stated is an error only if the file itself is cut off.
+    # An edit list may hide stored frames, so fewer frames than stated are an error only if the file itself is cut off.
     if decoded < 0.9 * stated and _is_cut_off(path):
         raise UserError(
             f"The video '{path}' breaks off after {decoded} of {stated} frames: copy or convert it again, "
@@ -257,7 +253,7 @@ def _check_end(capture: cv2.VideoCapture, path: Path, decoded: int) -> None:
 
 
 def _is_cut_off(path: Path) -> bool:
-    """Whether the last top-level box of an mp4 or mov file reaches past the file's end (ISO 14496-12, 4.2)."""
+    """True if the last top-level box of an mp4 or mov file ends after the file (ISO 14496-12, 4.2)."""
     length, at = path.stat().st_size, 0
     if path.suffix.lower() not in {".mp4", ".mov", ".m4v"}:
         return False
@@ -272,7 +268,7 @@ def _is_cut_off(path: Path) -> bool:
 
 
 def _stated_codec(path: Path) -> str | None:
-    """The codec that an mp4 or mov file states for its images, or None; also where the file may not be read.
+    """The codec that an mp4 or mov file states for its images; None if it states none or cannot be read.
 
     A sample description is 'stsd', version and flags (4 bytes), entry count (4), entry size (4), then the codec
     (ISO 14496-12, 8.5.2).
@@ -290,58 +286,56 @@ def _stated_codec(path: Path) -> str | None:
     return None
 
 
-def _natural(path: Path) -> list[str | int]:
-    """Sort key under which 'walk_9' comes before 'walk_10'."""
+def _natural_key(path: Path) -> list[str | int]:
+    """A sort key that puts 'walk_9' before 'walk_10'."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name.lower())]
 
 
-def _sequence(path: Path) -> list[Path]:
-    """The images of a folder, or those numbered like the given one, in natural order."""
+def _sequence_files(path: Path) -> list[Path]:
+    """The images of a folder, or those numbered like the given image, in natural order."""
     if path.is_dir():
-        files = [file for file in _listed(path) if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
+        files = [file for file in _list_folder(path) if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
         if not files:
             raise UserError(f"The folder '{path}' has no images: choose a folder of numbered PNG or JPEG files, or a video file.")
-        return sorted(files, key=_natural)
+        return sorted(files, key=_natural_key)
     number = re.search(r"\d+(?=\D*$)", path.stem)
     if number is None:
         return [path]
     before, after = path.stem[: number.start()], path.stem[number.end() :] + path.suffix
     alike = re.compile(re.escape(before) + r"\d+" + re.escape(after))
-    return sorted((file for file in _listed(path.parent) if alike.fullmatch(file.name)), key=_natural)
+    return sorted((file for file in _list_folder(path.parent) if alike.fullmatch(file.name)), key=_natural_key)
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise UserError(f"The folder '{folder}' cannot be read ({error.strerror}): check who may read it.") from error
+        raise UserError(f"The folder '{folder}' cannot be read ({error.strerror}): check its permissions.") from error
 
 
-def decoded(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Array | None:
-    """The image in a file, grey, BGR or BGRA as it is stored there; None if it is none. Raises OSError.
+def decode_image(file: Path, flag: int = cv2.IMREAD_UNCHANGED) -> Image | None:
+    """Decode the image in a file: grey, BGR or BGRA, as it is stored. None if it is not an image. Raises OSError.
 
-    Through a buffer, because OpenCV's own opening of files fails on Windows with names outside the code page.
+    Reads into a buffer first: on Windows, OpenCV cannot open files with names outside the code page.
     """
     buffer = np.fromfile(file, dtype=np.uint8)
     return cv2.imdecode(buffer, flag) if buffer.size else None
 
 
-def _read_image(file: Path) -> Array:
-    # A JPEG's orientation is applied only by the colour flag, and alpha kept only by the other.
+def _read_image(file: Path) -> Image:
+    # OpenCV applies a JPEG's orientation only with the colour flag, and keeps alpha only with the other.
     flag = cv2.IMREAD_COLOR if file.suffix.lower() in {".jpg", ".jpeg", ".exr", ".hdr"} else cv2.IMREAD_UNCHANGED
     try:
-        image = decoded(file, flag)
+        image = decode_image(file, flag)
     except OSError as error:
-        raise UserError(
-            f"The image '{file}' cannot be read ({error.strerror}): bring it back, or check who may read it."
-        ) from error
+        raise UserError(f"The image '{file}' cannot be read ({error.strerror}): restore it, or check its permissions.") from error
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise UserError(f"The image '{file}' cannot be decoded here: save it again as an 8-bit PNG.")
     return (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
 
 
-def _split(image: Array) -> tuple[Array, Array | None]:
-    """A grey, BGR or BGRA image -> RGB and alpha (None where there is none)."""
+def _split_alpha(image: Image) -> tuple[Image, Image | None]:
+    """A grey, BGR or BGRA image -> RGB, and alpha or None."""
     if image.ndim == 2:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None
     if image.shape[2] == 4:
@@ -351,7 +345,7 @@ def _split(image: Array) -> tuple[Array, Array | None]:
 
 def _size_message(clip: Clip, index: int, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
     path = Path(clip.path)
-    name = f"image '{_sequence(path)[frame_range(clip)[0] + index].name}'" if is_sequence(path) else f"frame {index}"
+    name = f"image '{_sequence_files(path)[frame_range(clip)[0] + index].name}'" if is_sequence(path) else f"frame {index}"
     return (
         f"In '{clip.path}' the {name} has {found[1]} x {found[0]} pixels where the first has {expected[1]} x {expected[0]}: "
         "bring all to one size, or remove those that do not belong."

@@ -1,1 +1,1 @@
-"""Model files, their download and the released checkpoint. May import model and encoders."""
+"""Loads models, downloads the released weights and converts their checkpoint. May import model and encoders."""

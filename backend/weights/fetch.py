@@ -1,4 +1,4 @@
-"""Getting the released weights: downloads or files that the user has, checked, recorded, the checkpoint converted once."""
+"""Fetches the released weights, or uses files that the user has. Checks and records them, and converts the checkpoint once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..progress import DownloadStep, in_steps, size_text
-from .folder_lock import alone
 from .http_download import SPARE, digest, discard, download
 from .registry import (
     CONVERTED_SIZE,
@@ -18,9 +17,9 @@ from .registry import (
     Folder,
     Item,
     base_url,
-    flaw,
-    header,
+    find_flaw,
     names_text,
+    safetensors_header,
 )
 
 SUFFIXES = {".pt", ".pth", ".safetensors", ".json"}
@@ -29,54 +28,54 @@ SUFFIXES = {".pt", ".pth", ".safetensors", ".json"}
 def fetch_files(
     folder: Folder, mirror: str = "", items: Sequence[Item] | None = None
 ) -> Generator[DownloadStep, None, list[Item]]:
-    """Download what is missing of `items` (None: all of the release) and convert the network. -> what was downloaded.
+    """Download the missing files of `items` (None: of the whole release) and convert the network. -> the downloaded items.
 
-    Closing the generator keeps what has arrived. Raises UserError: see `download`; a file that is garbage or is another one than
-    was recorded before; a checkpoint that does not fit; another Blender that is at it.
+    Closing the generator keeps what has arrived. Raises UserError as `download` does, and for a damaged file, a file other than
+    the recorded one, a checkpoint that does not fit, or another Blender that downloads into this folder.
     """
     base = base_url(mirror)
     wanted = [item for item in folder.missing() if items is None or item in items]
     if wanted:
         _check_space(folder, wanted)
-    if wanted or _convertible(folder):
-        with alone(folder.path):
+    if wanted or _needs_converting(folder):
+        with folder.locked():
             for item in wanted:
                 yield from _fetch_one(folder, item, base)
-            yield from _convert(folder)
+            yield from _convert_network(folder)
     return wanted
 
 
 def use_local_files(folder: Folder, source: Path) -> Generator[DownloadStep, None, list[Item]]:
-    """Use files that the user has: one file, or a folder that is searched with all folders in it. -> what was found.
+    """Use the user's own files: one file, or those in a folder and all folders inside. -> the items found.
 
-    The files stay where they are; the network is converted into our folder. Raises UserError if none of them is ours, or one is
-    another file than was recorded before.
+    The files stay in their place; the converted network goes into `folder`. Raises UserError if no released file is found, or one
+    is not the recorded one.
     """
     found: dict[str, tuple[Item, Path]] = {}
-    for paths in _candidates(source):
+    for paths in _candidate_files(source):
         yield DownloadStep("Looking for the weights", len(found), len(TABLE))
         for path in paths:
-            item = _recognise(path, chosen=source.is_file())
+            item = _recognise_item(path, chosen=source.is_file())
             if item is not None and (
-                item.name not in found or (_published_size(path) and not _published_size(found[item.name][1]))
+                item.name not in found or (_has_published_size(path) and not _has_published_size(found[item.name][1]))
             ):
                 found[item.name] = (item, path)
     if not found:
         raise UserError(f"None of the released weights is in '{source}': choose the folder that holds {names_text(TABLE)}.")
-    with alone(folder.path):
+    with folder.locked():
         for item, path in found.values():
-            sha256 = yield from _digest(path, item)
-            _compare(folder, item, sha256, "", str(path))
+            sha256 = yield from _compute_sha256(path, item)
+            _compare_sha256(folder, item, sha256, "", str(path))
             folder.note(item, sha256, path.stat().st_size, str(path), path.absolute())
-        yield from _convert(folder)
+        yield from _convert_network(folder)
     return [item for item, _ in found.values()]
 
 
 def _check_space(folder: Folder, wanted: Sequence[Item]) -> None:
-    begun = sum(_size(folder.path / f"{item.arriving}{ending}") for item in wanted for ending in ("", ".part"))
+    begun = sum(_size_of(folder.path / f"{item.arriving}{ending}") for item in wanted for ending in ("", ".part"))
     needed = sum(item.size for item in wanted) - begun + SPARE + (CONVERTED_SIZE if wanted[0].name == NETWORK else 0)
     home = next((parent for parent in (folder.path, *folder.path.absolute().parents) if parent.is_dir()), None)
-    if home is None:  # a drive that is not there
+    if home is None:  # the drive does not exist
         raise UserError(f"Folder '{folder.path}' cannot be made: choose another one for the weights.")
     free = shutil.disk_usage(home).free
     if needed > free:
@@ -86,20 +85,22 @@ def _check_space(folder: Folder, wanted: Sequence[Item]) -> None:
         )
 
 
-def _size(path: Path) -> int:
+def _size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
 def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[DownloadStep, None, None]:
-    """Closed while it checks, it keeps the file, which the next call then checks."""
+    """Download, check and record one file. Closed while it checks, it keeps the file, and the next call checks it."""
     url, arrived = item.url(base), folder.path / item.arriving
     published = yield from in_steps(f"Downloading {item.name}", download(url, arrived, item.name), item.size)
     try:
-        problem = flaw(arrived)
+        problem = find_flaw(arrived)
         if problem:
-            raise UserError(f"What came from {base} for {item.name} is damaged ({problem}): try again, or use another mirror.")
-        sha256 = yield from _digest(arrived, item)
-        _compare(folder, item, sha256, published, base)
+            raise UserError(
+                f"The file that {base} sent for {item.name} is damaged ({problem}): try again, or use another mirror."
+            )
+        sha256 = yield from _compute_sha256(arrived, item)
+        _compare_sha256(folder, item, sha256, published, base)
     except UserError:
         discard(arrived)
         raise
@@ -109,12 +110,12 @@ def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[DownloadStep,
     folder.note(item, sha256, size, url)
 
 
-def _digest(path: Path, item: Item) -> Generator[DownloadStep, None, str]:
+def _compute_sha256(path: Path, item: Item) -> Generator[DownloadStep, None, str]:
     return in_steps(f"Checking {item.name}", digest(path))
 
 
-def _compare(folder: Folder, item: Item, sha256: str, published: str, source: str) -> None:
-    """Raises UserError if the file is not the one that the hub published, or that was recorded the first time."""
+def _compare_sha256(folder: Folder, item: Item, sha256: str, published: str, source: str) -> None:
+    """Raises UserError if the SHA-256 is not the one that the hub published, or the one recorded before."""
     if published and sha256 != published:
         raise UserError(
             f"{item.name} from {source} is not the published file (SHA-256 {sha256[:12]}, published {published[:12]}): try again, or use "
@@ -128,27 +129,27 @@ def _compare(folder: Folder, item: Item, sha256: str, published: str, source: st
         )
 
 
-def _convert(folder: Folder) -> Generator[DownloadStep, None, None]:
-    """The checkpoint becomes safetensors once; a downloaded one is deleted then, its SHA-256 stays on record."""
-    if not _convertible(folder):
+def _convert_network(folder: Folder) -> Generator[DownloadStep, None, None]:
+    """Convert the checkpoint to safetensors once. A downloaded checkpoint is then deleted; its SHA-256 stays recorded."""
+    if not _needs_converting(folder):
         return
     item = TABLE[0]
     checkpoint = folder.file(item)
     yield DownloadStep("Converting the network", 0, 1)
-    from .released_checkpoint import convert  # torch
+    from .released_checkpoint import convert_checkpoint  # torch
 
-    convert(checkpoint, folder.network, {"source": folder.record().get(item.name, {})})
+    convert_checkpoint(checkpoint, folder.network, {"source": folder.record().get(item.name, {})})
     if checkpoint == folder.path / item.local and checkpoint.absolute() not in folder.adopted():
         checkpoint.unlink()
     yield DownloadStep("Converting the network", 1, 1)
 
 
-def _convertible(folder: Folder) -> bool:
+def _needs_converting(folder: Folder) -> bool:
     return not folder.network.is_file() and folder.file(TABLE[0]).is_file()
 
 
-def _candidates(source: Path) -> Iterator[list[Path]]:
-    """Files that may be ours, folder by folder."""
+def _candidate_files(source: Path) -> Iterator[list[Path]]:
+    """Yield the files that may belong to the release, folder by folder."""
     if not source.exists():
         raise UserError(f"'{source}' does not exist: choose a folder or file that holds the released weights.")
     if source.is_file():
@@ -164,29 +165,29 @@ def _candidates(source: Path) -> Iterator[list[Path]]:
 WIDTHS = {"embeddings.cls_token": 1024, "shared.weight": 768}
 
 
-def _published_size(path: Path) -> bool:
-    """Whether an encoder's file is of the size that the release uses: a cache may hold several."""
+def _has_published_size(path: Path) -> bool:
+    """True if an encoder's file has the size that the release uses: a cache may hold several sizes."""
     if path.suffix.lower() != ".safetensors":
         return True
-    shapes = {key: entry["shape"] for key, entry in header(path).items() if key in WIDTHS}
+    shapes = {key: entry["shape"] for key, entry in safetensors_header(path).items() if key in WIDTHS}
     return all(shapes[key][-1] == WIDTHS[key] for key in shapes)
 
 
-def _recognise(path: Path, chosen: bool) -> Item | None:
-    """Which item a file is, by what is in it; a checkpoint also by its name, unless it is the very file that the user chose."""
+def _recognise_item(path: Path, chosen: bool) -> Item | None:
+    """The item that a file is, by its content; None if it is none. A checkpoint also needs its name, unless the user chose this file."""
     network, images, names, tokenizer = TABLE
     suffix = path.suffix.lower()
     try:
-        if suffix not in SUFFIXES or flaw(path):
+        if suffix not in SUFFIXES or find_flaw(path):
             return None
         if suffix == ".json":
             return tokenizer if '"Unigram"' in path.read_text(encoding="utf-8") else None
         if suffix != ".safetensors":
             return network if chosen or path.name == network.file else None
-        keys = header(path).keys()
-    except OSError:  # not ours to read
+        keys = safetensors_header(path).keys()
+    except OSError:  # the file may not be read
         return None
-    if any("register" in key for key in keys):  # another DINOv2
+    if any("register" in key for key in keys):  # a DINOv2 with registers
         return None
     if any(key.endswith("embeddings.patch_embeddings.projection.weight") for key in keys):
         return images

@@ -1,4 +1,4 @@
-"""One file over HTTP, as a generator of progress: resumed where it ended, checked for space, with the standard library alone."""
+"""Downloads one file over HTTP. A download that was interrupted goes on where it ended. Uses the standard library alone."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from urllib.parse import urlsplit
 from ..errors import UserError
 from ..progress import Bytes, size_text
 
-TIMEOUT = 15.0  # seconds without a byte
+TIMEOUT = 15.0  # seconds without a byte until an attempt ends
 CHUNK = 1 << 18
-FRUITLESS = 4  # attempts in a row that bring nothing
-ATTEMPTS = 50  # in all
+FRUITLESS = 4  # attempts in a row without a new byte until the download fails
+ATTEMPTS = 50  # at most
 PAUSE = 0.5  # seconds before the second attempt, doubled for each after it
-SPARE = 200_000_000  # bytes that are left free on the disk
-AGAIN = {408, 425, 429, 500, 502, 503, 504}  # answers that a later attempt may change
+SPARE = 200_000_000  # bytes to leave free on the disk
+RETRY_CODES = {408, 425, 429, 500, 502, 503, 504}  # status codes after which another attempt may succeed
 RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-BEYOND = re.compile(r"bytes \*/(\d+)")
+PAST_END = re.compile(r"bytes \*/(\d+)")
 BLOCK = 1 << 22
 SHA256 = re.compile(r'^(?:W/)?"?([0-9a-f]{64})"?$')
 
 
 class Dropped(Exception):
-    """An attempt that ended early; the next one goes on from there."""
+    """An attempt ended early. The next one goes on from there."""
 
 
-class _Beyond(Exception):
-    """The server has nothing after the bytes that are there. length: the whole file's, if it says so; else 0."""
+class _PastEnd(Exception):
+    """The server has no bytes after those on the disk. length: of the whole file, 0 if the server does not state it."""
 
     def __init__(self, length: int) -> None:
         super().__init__(length)
@@ -50,29 +50,29 @@ class _Beyond(Exception):
 
 @dataclass(eq=False)
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https, never from https down to http. sha256: what the hub says the file's is, on the way."""
+    """Follows redirects to http and https, but not from https to http. sha256: of the file, if the hub states it on the way."""
 
     sha256: str = ""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        self.sha256 = self.sha256 or _published(headers)
+        self.sha256 = self.sha256 or _published_sha256(headers)
         scheme = urlsplit(newurl).scheme
         if scheme not in ("http", "https") or (scheme == "http" and urlsplit(req.full_url).scheme == "https"):
             raise UserError(
-                f"{urlsplit(req.full_url).netloc} sends on to the unsafe address '{newurl[:80]}': use another mirror."
+                f"{urlsplit(req.full_url).netloc} redirects to the unsafe address '{newurl[:80]}': use another mirror."
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _published(headers: Any) -> str:
-    """The hub tells the SHA-256 of large files in a header of its own."""
+def _published_sha256(headers: Any) -> str:
+    """The SHA-256 that the hub states for large files in a header of its own, or ''."""
     found = SHA256.match(headers.get("X-Linked-ETag", ""))
     return found[1] if found else ""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A file on its way to `whole`, and beside it where it comes from, of which version, and the SHA-256 that was published."""
+    """The begun download of the file `whole`, and a JSON file beside it with its address, version and published SHA-256."""
 
     whole: Path
     name: str  # for the user
@@ -90,7 +90,7 @@ class _Part:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def known(self, url: str) -> dict[str, str]:
-        """What is known of what is there, if it came from this address; nothing otherwise."""
+        """Version and published SHA-256 of the begun download, if it came from this address; else empty."""
         try:
             about = json.loads(self.about.read_text(encoding="utf-8"))
             return {key: str(about[key]) for key in ("version", "published")} if about["url"] == url else {}
@@ -98,7 +98,7 @@ class _Part:
             return {}
 
     def begin(self, url: str, version: str, published: str) -> None:
-        # first, so that older bytes, or a whole file from another address, never stand beside the new version
+        # first, so that old bytes, or a whole file from another address, never lie beside the new version
         self.whole.unlink(missing_ok=True)
         self.path.write_bytes(b"")
         self.about.write_text(json.dumps({"url": url, "version": version, "published": published}), encoding="utf-8")
@@ -109,17 +109,17 @@ class _Part:
 
 
 def discard(path: Path) -> None:
-    """Delete what `download` has left of `path`, whole or not."""
+    """Delete what `download` has written for `path`, complete or not."""
     path.unlink(missing_ok=True)
     _Part(path, "").drop()
 
 
 def download(url: str, path: Path, name: str) -> Generator[Bytes, None, str]:
-    """Fetch `url` to `path`, called `name` before the user; yields bytes done and in all. -> the SHA-256 the hub published, or ''.
+    """Download `url` to `path`. Yields (bytes done, bytes in all) and returns the SHA-256 that the hub published, or ''.
 
-    Closing the generator leaves what has arrived in `path`.part, where the next call goes on; a file that is whole already is not
-    fetched again, until `discard` is called. Raises UserError: no connection, not found, no space, a disk that cannot be written
-    to, a connection that keeps breaking.
+    name: of the file, for the user. Closing the generator keeps the bytes in `path`.part, and the next call goes on from there. A
+    complete file is not downloaded again until `discard` is called. Raises UserError: no connection, file not found, no space,
+    disk not writable, connection that keeps breaking.
     """
     part, fruitless, reason = _Part(path, name), 0, ""
     if path.is_file() and (known := part.known(url)):
@@ -140,13 +140,13 @@ def download(url: str, path: Path, name: str) -> Generator[Bytes, None, str]:
             ) from error
         if fruitless >= FRUITLESS:
             break
-        yield from _wait(PAUSE * 2**fruitless, part.size)
+        yield from _pause(PAUSE * 2**fruitless, part.size)
     kept = f"; {size_text(part.size)} are kept" if part.size else ""
     raise UserError(f"{name} does not arrive from {urlsplit(url).netloc} ({reason}){kept}: try again later, or set a mirror.")
 
 
-def _wait(seconds: float, done: int) -> Generator[Bytes, None, None]:
-    """Wait in short steps, so that a cancel is heard."""
+def _pause(seconds: float, done: int) -> Generator[Bytes, None, None]:
+    """Wait in short steps, so that the caller can cancel."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         yield done, 0
@@ -155,20 +155,20 @@ def _wait(seconds: float, done: int) -> Generator[Bytes, None, None]:
 
 def _attempt(url: str, part: _Part) -> Generator[Bytes, None, str]:
     part.path.parent.mkdir(parents=True, exist_ok=True)
-    version = part.known(url).get("version", "") if part.size else ""  # without one it cannot be resumed
+    version = part.known(url).get("version", "") if part.size else ""  # no version, no resuming
     headers = {"User-Agent": "AnyRig", "Accept-Encoding": "identity"}
     if version:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": version}
     redirects = _Redirects()
     try:
-        response = _open(urllib.request.Request(url, headers=headers), redirects, part)
-    except _Beyond as beyond:
+        response = _open_url(urllib.request.Request(url, headers=headers), redirects, part)
+    except _PastEnd as beyond:
         published = redirects.sha256 or part.known(url).get("published", "")
-        yield from _settle(part, beyond.length, published)
+        yield from _check_complete(part, beyond.length, published)
         return published
     with response:
-        published = redirects.sha256 or _published(response.headers)
-        start, total = _extent(response, part)
+        published = redirects.sha256 or _published_sha256(response.headers)
+        start, total = _received_range(response, part)
         _check_space(part, total - start)
         if start == 0:
             part.begin(url, _validator(response.headers), published)
@@ -176,14 +176,14 @@ def _attempt(url: str, part: _Part) -> Generator[Bytes, None, str]:
     return published
 
 
-def _open(request: urllib.request.Request, redirects: _Redirects, part: _Part) -> http.client.HTTPResponse:
+def _open_url(request: urllib.request.Request, redirects: _Redirects, part: _Part) -> http.client.HTTPResponse:
     host = urlsplit(request.full_url).netloc
     secure = urllib.request.HTTPSHandler(context=authorities())
     try:
         return urllib.request.build_opener(redirects, secure).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        raise _refused(error, host, part) from error
+        raise _error_for(error, host, part) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             problem = error.reason.verify_message
@@ -192,13 +192,13 @@ def _open(request: urllib.request.Request, redirects: _Redirects, part: _Part) -
             ) from error
         raise Dropped(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
-        raise Dropped(_words(error)) from error
-    except ValueError as error:  # letters that an address cannot have
+        raise Dropped(_reason_of(error)) from error
+    except ValueError as error:  # the address has characters that are not allowed
         raise UserError(f"'{request.full_url}' is not an address ({error}): use another mirror.") from error
 
 
 def authorities() -> ssl.SSLContext:
-    """Whom to trust: the system's authorities; where Python finds none, as Blender's own on macOS, certifi's, which Blender ships."""
+    """The certificates to trust: the system's, or certifi's where Python finds none, as in Blender on macOS. Blender ships certifi."""
     context, paths = ssl.create_default_context(), ssl.get_default_verify_paths()
     if sys.platform != "win32" and not (paths.cafile or paths.capath) and find_spec("certifi"):
         import certifi
@@ -207,12 +207,12 @@ def authorities() -> ssl.SSLContext:
     return context
 
 
-def _refused(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception:
-    """An answer that is no file: try again, or tell the user."""
+def _error_for(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception:
+    """The exception for an answer without a file: `Dropped` if another attempt may succeed, else UserError."""
     if error.code == 416:
-        found = BEYOND.match(error.headers.get("Content-Range", ""))
-        return _Beyond(int(found[1]) if found else 0)
-    if error.code in AGAIN:
+        found = PAST_END.match(error.headers.get("Content-Range", ""))
+        return _PastEnd(int(found[1]) if found else 0)
+    if error.code in RETRY_CODES:
         return Dropped(f"{error.code} {error.reason}")
     if error.code in (301, 302, 303, 307, 308):
         where = "to an unsafe address" if "not allowed" in error.msg else "in circles"
@@ -223,19 +223,19 @@ def _refused(error: urllib.error.HTTPError, host: str, part: _Part) -> Exception
     )
 
 
-def _settle(part: _Part, length: int, published: str) -> Generator[Bytes, None, None]:
-    """What is there is the whole file if it has its length and its published SHA-256, if there is one; else raises Dropped.
+def _check_complete(part: _Part, length: int, published: str) -> Generator[Bytes, None, None]:
+    """Raises Dropped if the bytes on the disk are not the whole file, by its length and its published SHA-256.
 
-    The version is the right one: another would have been sent from its beginning (If-Range).
+    Their version is right: the server would have sent another version from the beginning (If-Range).
     """
     if 0 < part.size == length and (not published or (yield from digest(part.path)) == published):
         return
     part.drop()
-    raise Dropped("what had arrived was not the file")
+    raise Dropped("the bytes on the disk were not the file")
 
 
 def digest(path: Path) -> Generator[Bytes, None, str]:
-    """The SHA-256 of a file, in steps of bytes done and in all."""
+    """Compute the SHA-256 of a file. Yields (bytes done, bytes in all)."""
     sha256, done, total = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -245,8 +245,8 @@ def digest(path: Path) -> Generator[Bytes, None, str]:
     return sha256.hexdigest()
 
 
-def _extent(response: http.client.HTTPResponse, part: _Part) -> tuple[int, int]:
-    """Where the bytes that come begin, and how long the whole file is (0: unknown)."""
+def _received_range(response: http.client.HTTPResponse, part: _Part) -> tuple[int, int]:
+    """-> the place of the first byte of the answer, and the length of the whole file (0: unknown)."""
     if response.status != 206:
         return 0, response.length or 0
     found = RANGE.match(response.headers.get("Content-Range", ""))
@@ -257,7 +257,7 @@ def _extent(response: http.client.HTTPResponse, part: _Part) -> tuple[int, int]:
 
 
 def _validator(headers: Any) -> str:
-    """What If-Range compares: a strong ETag, else the date."""
+    """The value for If-Range: a strong ETag, else the date."""
     etag = headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
 
@@ -274,7 +274,7 @@ def _check_space(part: _Part, coming: int) -> None:
 def _receive(response: http.client.HTTPResponse, part: _Part, done: int, total: int) -> Generator[Bytes, None, None]:
     with part.path.open("ab") as file:
         yield done, total
-        while chunk := _read(response):
+        while chunk := _read_chunk(response):
             file.write(chunk)
             done += len(chunk)
             yield done, total
@@ -285,12 +285,12 @@ def _receive(response: http.client.HTTPResponse, part: _Part, done: int, total: 
         raise Dropped(f"more arrived than the announced {size_text(total)}")
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
+def _read_chunk(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(CHUNK)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Dropped(_words(error)) from error
+        raise Dropped(_reason_of(error)) from error
 
 
-def _words(error: BaseException) -> str:
+def _reason_of(error: BaseException) -> str:
     return str(error) or type(error).__name__

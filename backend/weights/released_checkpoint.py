@@ -1,4 +1,4 @@
-"""The public V2 checkpoint and the encoders it was trained with: read, checked, converted (docs/network.md, Public weights)."""
+"""Reads, checks and converts the public V2 checkpoint and its encoders (docs/network.md, Public weights)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .registry import TABLE, Folder
 
 STATES = ("model_state", "model", "model_state_dict", "state_dict")
 BATCH = 64  # names per call
-# what training scripts keep beside the tensors, and cannot do harm: numbers and arrays of NumPy 1 and 2, and their options
+# harmless things that training scripts store beside the tensors: numbers and arrays of NumPy 1 and 2, and their options
 _NUMPY = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(1).__reduce__()[0]}
 HARMLESS: list[Any] = [
     np.ndarray, np.dtype, argparse.Namespace, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")),
@@ -43,11 +43,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """name -> shape."""
     return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The network's state dict in a .pt file; nothing in the file is run. Raises UserError."""
+    """Read the network's state dict from a .pt file. Runs no code from the file. Raises UserError."""
     try:
         with torch.serialization.safe_globals(HARMLESS):
             found = torch.load(path, map_location="cpu", weights_only=True)
@@ -63,7 +64,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def infer_config(shapes: Shapes, source: str) -> Config:
-    """Widths and depths from a state dict's shapes. Raises UserError if what tells them is missing."""
+    """Infer widths and depths from a state dict's shapes. Raises UserError if the necessary tensors are missing."""
     try:
         width, image_width = shapes["video2pos.ref_encoder.img_proj.weight"]
         table, heads = shapes["pos2rot.pose_encoder.temporal_blocks.0.attn.temporal_bias.weight"]
@@ -76,34 +77,34 @@ def infer_config(shapes: Shapes, source: str) -> Config:
         width=width, heads=heads, image_width=image_width, name_width=name_width, ref_layers=count(rf"{stage1}\.fusion_blocks"),
         layers=count(rf"{stage1}\.blocks_img"), rest_layers=count(rf"{stage2}\.rest_encoder\.layers"),
         pose_layers=count(rf"{stage2}\.pose_encoder\.temporal_blocks"), memory_layers=count(rf"{stage2}\.memory_encoder\.layers"),
-        decoder_layers=count(rf"{stage2}\.decoder\.blocks"), cross_layers=_crossing(shapes), joint_radius=(table - 1) // 2,
+        decoder_layers=count(rf"{stage2}\.decoder\.blocks"), cross_layers=_count_cross_layers(shapes), joint_radius=(table - 1) // 2,
         encoder=dinov2.NAMES.get(image_width, f"dinov2 of width {image_width}"), names="t5-base" if name_width == 768 else f"t5 of width {name_width}",
     )  # fmt: skip
 
 
-def _crossing(shapes: Shapes) -> int:
+def _count_cross_layers(shapes: Shapes) -> int:
     return len({key.split(".")[3] for key in shapes if re.match(r"pos2rot\.decoder\.blocks\.\d+\.cross\.", key)})
 
 
 def shape_differences(expected: Shapes, found: Shapes) -> str:
-    """What tensors differ, with names and shapes: '' if none do."""
+    """The tensors that differ, as a text with names and shapes; '' if none do."""
     unknown, missing = sorted(found.keys() - expected.keys()), sorted(expected.keys() - found.keys())
     other = [key for key in sorted(expected.keys() & found.keys()) if expected[key] != found[key]]
     kinds = (
-        ("that AnyRig does not know", [f"{key} {_shape(found[key])}" for key in unknown]),
-        ("missing", [f"{key} {_shape(expected[key])}" for key in missing]),
-        ("of another shape", [f"{key} {_shape(found[key])} instead of {_shape(expected[key])}" for key in other]),
+        ("that AnyRig does not know", [f"{key} {_shape_text(found[key])}" for key in unknown]),
+        ("missing", [f"{key} {_shape_text(expected[key])}" for key in missing]),
+        ("of another shape", [f"{key} {_shape_text(found[key])} instead of {_shape_text(expected[key])}" for key in other]),
     )
     listed = (f"{len(which)} {what}: {', '.join(which[:3])}{', ...' if len(which) > 3 else ''}" for what, which in kinds if which)
     return "; ".join(listed)
 
 
-def _shape(shape: Sequence[int]) -> str:
+def _shape_text(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "scalar"
 
 
-def convert(checkpoint: Path, out: Path, provenance: Mapping[str, object]) -> Config:
-    """A .pt checkpoint -> safetensors in float32 with the config inside. Raises UserError if it is not the network we know."""
+def convert_checkpoint(checkpoint: Path, out: Path, provenance: Mapping[str, object]) -> Config:
+    """Convert a .pt checkpoint to safetensors in float32 with the config inside. Raises UserError if it is another network."""
     state = {key: value.float().contiguous() for key, value in read_checkpoint(checkpoint).items()}
     config = infer_config(shapes_of(state), str(checkpoint))
     expected = shapes_of(build_without_init(lambda: Video2Pose2Rot(config)).state_dict())
@@ -124,32 +125,32 @@ def convert(checkpoint: Path, out: Path, provenance: Mapping[str, object]) -> Co
 
 
 def image_encoder(folder: Folder, device: torch.device, width: int) -> Dinov2Encoder:
-    """DINOv2 from the folder, for a network that reads tokens `width` wide. Raises UserError."""
+    """Load DINOv2 from the folder. width: of the tokens that the network reads. Raises UserError."""
     path = folder.file(TABLE[1])
     tensors = _encoder_tensors(path, dinov2.parameters_to_keep)
     config = dinov2.config_of(shapes_of(tensors), str(path))
     if config.width != width:
         raise UserError(
-            f"'{path}' is {config.name} and gives tokens {config.width} wide, but the network reads {width}: get {_wanted(width)}."
+            f"'{path}' is {config.name} and gives tokens {config.width} wide, but the network reads {width}: get {_encoder_remedy(width)}."
         )
-    return Dinov2Encoder(_loaded(lambda: Dinov2(config), tensors, path), device)
+    return Dinov2Encoder(_load_strictly(lambda: Dinov2(config), tensors, path), device)
 
 
-def _wanted(width: int) -> str:
+def _encoder_remedy(width: int) -> str:
     return f"model.safetensors of facebook/{dinov2.NAMES[width]}" if width in dinov2.NAMES else "the encoder it was trained with"
 
 
 class T5Names:
-    """Joint names -> vectors, as the released network reads them. T5 is loaded for new names and let go again."""
+    """Encodes joint names as the released network reads them. T5 is loaded for new names only, and freed afterwards."""
 
     def __init__(self, folder: Folder, width: int) -> None:
         self._weights, self._tokenizer, self.width = folder.file(TABLE[2]), folder.file(TABLE[3]), width
         self._known: dict[str, np.ndarray] = {"": np.zeros(width, np.float32)}
 
     def __call__(self, names: Sequence[str]) -> np.ndarray:
-        """Names (J) as the rig has them -> (J, E) float32: cleaned, encoded, the mean over tokens; zeros for a name without meaning.
+        """Names (J) as in the rig -> (J, E) float32: the mean over each cleaned name's tokens, zeros for a name without meaning.
 
-        Raises UserError: a file is missing, unreadable, or of another size than the network's.
+        Raises UserError if a file is missing or unreadable, or does not have the network's size.
         """
         clean = [clean_name(name) for name in names]
         unseen = list(dict.fromkeys(name for name in clean if name not in self._known))
@@ -166,17 +167,17 @@ class T5Names:
             raise UserError(
                 f"'{self._weights}' gives vectors {config.width} wide, but the network reads {self.width}: get that of t5-base."
             )
-        network = _loaded(lambda: T5Encoder(config), tensors, self._weights)
+        network = _load_strictly(lambda: T5Encoder(config), tensors, self._weights)
         ids = [tokenizer.encode(name) for name in names]
         largest = max(map(max, ids))
         if largest >= config.words:
             raise UserError(f"'{self._tokenizer}' has more pieces than '{self._weights}' (id {largest}): get both from t5-base.")
         return np.concatenate(
-            [_pooled(network, ids[start : start + BATCH], tokenizer.pad) for start in range(0, len(ids), BATCH)]
+            [_encode_batch(network, ids[start : start + BATCH], tokenizer.pad) for start in range(0, len(ids), BATCH)]
         )
 
 
-def _pooled(network: T5Encoder, ids: Sequence[Sequence[int]], pad: int) -> np.ndarray:
+def _encode_batch(network: T5Encoder, ids: Sequence[Sequence[int]], pad: int) -> np.ndarray:
     length = max(map(len, ids))
     rows = torch.tensor([[*row, *[pad] * (length - len(row))] for row in ids])
     mask = torch.arange(length)[None] < torch.tensor([len(row) for row in ids])[:, None]
@@ -184,7 +185,7 @@ def _pooled(network: T5Encoder, ids: Sequence[Sequence[int]], pad: int) -> np.nd
 
 
 def _encoder_tensors(path: Path, kept: Callable[[Sequence[str]], Mapping[str, str]]) -> dict[str, Tensor]:
-    """The tensors that belong to the encoder, under our names; the rest of the file is not read."""
+    """Read the encoder's tensors, under our names. Leaves out the rest of the file."""
     try:
         with safe_open(path, "pt") as file:
             return {ours: file.get_tensor(key).float() for key, ours in kept(list(file.keys())).items()}
@@ -194,7 +195,7 @@ def _encoder_tensors(path: Path, kept: Callable[[Sequence[str]], Mapping[str, st
         raise UserError(f"'{path}' cannot be read ({error}): remove the released weights and download them again.") from error
 
 
-def _loaded(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path) -> N:
+def _load_strictly(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path) -> N:
     network = build_without_init(make)
     problem = shape_differences(shapes_of(network.state_dict()), shapes_of(tensors))
     if problem:

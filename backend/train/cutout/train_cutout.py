@@ -13,18 +13,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...arrays import Pixels
 from ...errors import UserError
-from ...segmentation.cutout_network import SIDE, Cutout, Square, cut, inputs_of, load_cutout, square_around
+from ...segmentation.cutout_network import SIDE, Cutout, Square, cut, load_cutout, network_inputs, square_around
 from ...segmentation.matte import Picker, mask_box
 from ...segmentation.scenery_key import find_scenery
-from ...segmentation.subject import fixed_parts
+from ...segmentation.subject import find_fixed_parts
 from ...video.clip import Clip
-from ...video.reader import Array, read_frames
+from ...video.reader import read_frames
 from ..loop.provenance import provenance
 from ..packs.rendered_clips import load_mattes, rendered_clips_in
 
@@ -37,7 +37,6 @@ HOLES = 0.02  # the size of holes to fill, as in segmentation/subject.py
 GHOSTS = 0.35  # share of examples with parts of the subject in the background image
 LOST_SHADOW = 0.15  # share of examples without a shadow mask
 ROUGHER = 0.3  # share of examples with a worse rough matte
-Pixels = NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +48,11 @@ class Scene:
     """
 
     pack: str
-    images: Array
-    mattes: Array
-    behind: Array
-    rough: Array
-    dark: Array
+    images: Pixels
+    mattes: Pixels
+    behind: Pixels
+    rough: Pixels
+    dark: Pixels
 
 
 def scene_of(path: Path, pack: str) -> Scene | None:
@@ -66,8 +65,8 @@ def scene_of(path: Path, pack: str) -> Scene | None:
     scenery = find_scenery(images)
     if scenery is None:
         return None
-    picker = Picker(None, fixed_parts(images, scenery.key))
-    found = [scenery.keyed(image) for image in images]
+    picker = Picker(None, find_fixed_parts(images, scenery.key))
+    found = [scenery.key_with_shadow(image) for image in images]
     rough = np.stack([picker.pick(matte, HOLES) for matte, _ in found])
     return Scene(pack, images, mattes, scenery.image, rough, np.stack([dark for _, dark in found]))
 
@@ -114,7 +113,7 @@ class Examples:
             return None
         square = _jitter_square(around, rng)
         matte = cut(scene.mattes[frame], square) / 255
-        inputs = inputs_of(scene.images[frame], scene.behind, rough, dark, square).transpose(1, 2, 0)
+        inputs = network_inputs(scene.images[frame], scene.behind, rough, dark, square).transpose(1, 2, 0)
         image, behind, rough, shade = np.split(inputs, (3, 6, 7), axis=2)
         alpha = matte[..., None]
         if rng.random() < GHOSTS:

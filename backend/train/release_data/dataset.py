@@ -1,7 +1,7 @@
-"""Training and measuring on the public release's data set: samples with the layout of samples.py, from its files alone.
+"""Trains and measures on the public release's data set. Makes samples with the layout of samples.py from its files.
 
-Everything of a view is in that view's frame: y up, the yaw inside the root's rotation (docs/network.md, Conventions). The data know no
-camera, so they serve models without geometric aids; what only the aids read is not a number.
+All values of a view are in that view's frame: y up, the yaw inside the root's rotation (docs/network.md, Conventions). The data
+know no camera, so they serve models without geometric aids; what only the aids read is not a number.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from ...arrays import Array
 from ...capture.inference import predict_positions, predict_rotations
 from ...errors import UserError
-from ...geometry.rotations import Array, geodesic_angle, rot6d_to_matrix
+from ...geometry.rotations import geodesic_angle, rot6d_to_matrix
 from ...model.config import Config
 from ...model.encode_rig import ReferencePairs, SkeletonFeatures, collate
 from ...model.network import Video2Pose2Rot
@@ -32,9 +33,9 @@ AT_ROOT = 1e-6  # of the scale: a joint this near to the root is there from ever
 
 
 class ReleaseWindows(IterableDataset[Sample]):
-    """Samples by number, as samples.Windows makes them: `frames` consecutive frames of a training view, `pairs` reference pairs.
+    """Makes samples by number, as samples.Windows does: consecutive frames of a training view, and reference pairs.
 
-    Raises UserError if the config is not one for these data.
+    Raises UserError if the config does not fit the data.
     """
 
     def __init__(
@@ -53,15 +54,18 @@ class ReleaseWindows(IterableDataset[Sample]):
             yield self.sample(np.random.default_rng([self.seed, number]))
 
     def sample(self, rng: np.random.Generator) -> Sample:
+        """Draw one sample."""
         view = self.views[rng.integers(len(self.views))]
         last = self.release.frames(view) - 1
         start = rng.integers(max(1, last + 2 - self.frames))
-        frames = np.minimum(start + np.arange(self.frames), last)  # a short clip is held at its end
+        frames = np.minimum(start + np.arange(self.frames), last)  # the last frame of a short clip is repeated
         return sample_of(self.release, view, frames, self._references(view, rng))
 
     def _references(self, view: DatasetView, rng: np.random.Generator) -> list[tuple[DatasetView, int]]:
-        """Frames of another sequence or yaw of the same species (docs/network.md, Training and the data set's layout), or of the view itself where there is no other;
-        all pairs from one side."""
+        """Draw frames of another view of the species, all from one yaw; of the view itself if there is no other.
+
+        See docs/network.md, Training and the data set's layout.
+        """
         kin = [other for other in self.views if other.species == view.species]
         others = [other for other in kin if other != view] or [view]
         shown = others[rng.integers(len(others))]
@@ -71,7 +75,7 @@ class ReleaseWindows(IterableDataset[Sample]):
 
 
 def check_config(release: Release, config: Config) -> None:
-    """Raises UserError if the network reads what the data set has not."""
+    """Raises UserError if the network needs inputs that the data set does not have."""
     if config.aids or config.tips:
         raise UserError(f"'{release.folder}' has no cameras and no bone tails: choose a config without geometric aids and tips.")
     view = release.views[0]
@@ -86,7 +90,7 @@ def check_config(release: Release, config: Config) -> None:
 def sample_of(
     release: Release, view: DatasetView, frames: NDArray[np.integer], references: Sequence[tuple[DatasetView, int]]
 ) -> Sample:
-    """`frames` of a view, with frames of other views of its species as reference pairs, the first with its image."""
+    """Make a sample of the `frames` of a view, with frames of other views as reference pairs. Only the first pair has its image."""
     position, rot6d = release.pose(view)
     poses = [(release.pose(other), frame) for other, frame in references]
     paired = [np.stack([pose[part][frame] for pose, frame in poses]) for part in (0, 1)]
@@ -97,14 +101,14 @@ def sample_of(
     rotations = rot6d_to_matrix(rot6d[frames])
     uv = torch.full((*rotations.shape[:2], 2), torch.nan)
     body = skeleton_features_of(release, view, references[0][0])
-    return Sample(body, pairs, torch.from_numpy(tokens), _tensor(position[frames]), _tensor(rotations), uv)
+    return Sample(body, pairs, torch.from_numpy(tokens), _to_tensor(position[frames]), _to_tensor(rotations), uv)
 
 
 def skeleton_features_of(release: Release, view: DatasetView, reference: DatasetView) -> SkeletonFeatures:
     """The species' graph and names with the view's own skeleton.
 
-    What the data call static is so within a view. Seen from another yaw the root has turned, and with it every joint that is
-    not in its place: those are then left to the network.
+    The data's static joints are static within one view. If the reference has another yaw, the root has turned, and so has every
+    joint away from it: these are then not static.
     """
     species, skeleton = release.species[view.species], release.skeleton(view)
     # the network divides offsets by the pair's scale
@@ -118,7 +122,7 @@ def skeleton_features_of(release: Release, view: DatasetView, reference: Dataset
     )
 
 
-def _tensor(values: Array) -> Tensor:
+def _to_tensor(values: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
@@ -126,10 +130,10 @@ def _tensor(values: Array) -> Tensor:
 
 
 def evaluate_release(network: Video2Pose2Rot, release: Release, group: str, device: torch.device | str = "cpu") -> Iterator[dict]:
-    """One row for every view of a group: whole clips, the first frame of another sequence from the same yaw as the reference.
+    """Measure every view of a group over its whole clip. Yields one row per view.
 
-    The keys are those of metrics.measure, so that metrics.summarise reads the rows; the unit of length is the data set's own
-    scale, as in the published tables.
+    The reference is the first frame of another sequence from the same yaw. The rows have the keys of metrics.measure_motion, for
+    metrics.summarise. The unit of length is the data set's own scale, as in the published tables.
     """
     check_config(release, network.config)
     for view in release.group(group):
@@ -159,35 +163,39 @@ def _same_side(views: Sequence[DatasetView], view: DatasetView) -> DatasetView:
 
 
 def score(sample: Sample, position: Array, rotations: Array) -> dict[str, float]:
-    """Predicted positions (T, J, 3) and local rotations (T, J, 3, 3) of a sample against its truth, as metrics.measure does."""
+    """Compare predicted positions (T, J, 3) and local rotations (T, J, 3, 3) with a sample's truth, as metrics.measure_motion does."""
     skeleton, rotates, seen = sample.body.skeleton, ~sample.body.static_rotation, ~sample.body.static_position
     true, true_turns = sample.position.double().numpy(), sample.rotations.double().numpy()
     copy, copy_turns = sample.pairs.position[:1], rot6d_to_matrix(sample.pairs.rot6d[:1])
     _, chained = forward_kinematics(skeleton.parents, skeleton.offsets / sample.pairs.scale, rotations)
-    angle, spin = geodesic_angle(rotations, true_turns), geodesic_angle(_steps(rotations), _steps(true_turns))
+    angle, spin = (
+        geodesic_angle(rotations, true_turns),
+        geodesic_angle(_rotations_between(rotations), _rotations_between(true_turns)),
+    )
     return {
         "frames": len(true),
         "joints": len(skeleton),
-        "angle_deg": _degrees(angle[:, rotates]),
-        "copy_angle_deg": _degrees(geodesic_angle(copy_turns, true_turns)[:, rotates]),
-        "root_angle_deg": _degrees(angle[:, 0]),
-        "angular_velocity_deg": _degrees(spin[:, rotates]),
-        "mpjpe_cm": _length((position - true)[:, seen]),
-        "copy_mpjpe_cm": _length((copy - true)[:, seen]),
-        "fk_mpjpe_cm": _length((chained - true)[:, seen]),
-        "mpjve_cm": _length(np.diff(position - true, axis=0)[:, seen]),
-        "travel_cm": _length(np.diff(chained, axis=0)),
-        "true_travel_cm": _length(np.diff(true, axis=0)),
+        "angle_deg": _mean_degrees(angle[:, rotates]),
+        "copy_angle_deg": _mean_degrees(geodesic_angle(copy_turns, true_turns)[:, rotates]),
+        "root_angle_deg": _mean_degrees(angle[:, 0]),
+        "angular_velocity_deg": _mean_degrees(spin[:, rotates]),
+        "mpjpe_cm": _mean_length((position - true)[:, seen]),
+        "copy_mpjpe_cm": _mean_length((copy - true)[:, seen]),
+        "fk_mpjpe_cm": _mean_length((chained - true)[:, seen]),
+        "mpjve_cm": _mean_length(np.diff(position - true, axis=0)[:, seen]),
+        "travel_cm": _mean_length(np.diff(chained, axis=0)),
+        "true_travel_cm": _mean_length(np.diff(true, axis=0)),
     }
 
 
-def _steps(local: Array) -> Array:
+def _rotations_between(local: Array) -> Array:
+    """Rotations (T, J, 3, 3) -> (T - 1, J, 3, 3), from each frame to the next."""
     return np.swapaxes(local[:-1], -1, -2) @ local[1:]
 
 
-def _degrees(angles: Array) -> float:
+def _mean_degrees(angles: Array) -> float:
     return float(np.degrees(angles.mean())) if angles.size else 0.0
 
 
-def _length(vectors: Array) -> float:
+def _mean_length(vectors: Array) -> float:
     return CENTIMETRES * float(np.linalg.norm(vectors, axis=-1).mean()) if vectors.size else 0.0

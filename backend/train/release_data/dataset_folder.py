@@ -1,6 +1,7 @@
-"""The folder of the public release's data set (docs/network.md, Training and the data set's layout): which views there are, how they are split, what a species is.
+"""Reads the folder of the public release's data set: its views, their splits, and its species.
 
-A view is a sequence `Species#Clip` from one yaw. F frames, J joints, S image tokens, C their width, E the names' width.
+See docs/network.md, Training and the data set's layout. A view is a sequence `Species#Clip` from one yaw. F frames, J joints, S
+image tokens, C their width, E the names' width.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import Array
 from ...errors import UserError
-from ...geometry.rotations import Array, rot6d_to_matrix
+from ...geometry.rotations import rot6d_to_matrix
 from ...motion.bvh import read_bvh
 from ...rig.skeleton import MAX_HOP, PARENT, UNRELATED, Skeleton, forward_kinematics, skeleton_of
 from .safe_pickle import load_object_npy, load_pickle
 
 POSES, FEATURES, BVHS = "bvh_pose", "npz_train_image_only", "bvh"
 INFO, SCALES = "species_info_dict.npy", "cache/__mesh2pose1002_species_scale_cache.pkl"
-APART = 0.02  # of the scale: how far forward kinematics may leave the positions, on average
-CHECKED = 8  # frames of a sequence
+APART = 0.02  # of the scale: largest mean distance between the positions and forward kinematics
+CHECKED = 8  # frames of a sequence that are compared
 
 
 @dataclass(frozen=True, order=True)
@@ -37,6 +39,7 @@ class DatasetView:
 
     @property
     def species(self) -> str:
+        """The species' name, the part of the sequence before "#"."""
         return self.sequence.partition("#")[0]
 
     def __str__(self) -> str:
@@ -45,8 +48,11 @@ class DatasetView:
 
 @dataclass(frozen=True, eq=False)
 class Species:
-    """hop, edge (J, J) as skeleton.graph_relations; embedding (J, E); static_position, static_rotation (J,) bool; scale: units of
-    the files' positions per normalised unit."""
+    """The joints of a species.
+
+    hop, edge: (J, J) as skeleton.graph_relations. embedding: (J, E). static_position, static_rotation: (J,) bool. scale: units of
+    the files' positions per normalised unit.
+    """
 
     names: tuple[str, ...]
     hop: NDArray[np.int64]
@@ -58,9 +64,9 @@ class Species:
 
 
 class Release:
-    """The data set in `folder`. splits: {group: {sequence: angle or [angles]}}; what it does not list is group "train".
+    """The data set in `folder`. splits: file {group: {sequence: angle or [angles]}}; other sequences form the group "train".
 
-    Raises UserError if a file is missing or is not what the layout says.
+    Raises UserError if a file is missing or does not follow the layout.
     """
 
     def __init__(self, folder: str | Path, splits: str | Path | None = None) -> None:
@@ -79,10 +85,10 @@ class Release:
         return self.groups[name]
 
     def pose(self, view: DatasetView) -> tuple[Array, Array]:
-        """-> positions (F, J, 3) relative to the root and divided by the species' scale, rot6d (F, J, 6) local rows."""
+        """Read a view -> positions (F, J, 3) relative to the root, divided by the species' scale, and local rot6d (F, J, 6)."""
         species = self.species[view.species]
         path = self._path(POSES, view, "npz")
-        position, rot6d = (_array(path, key).astype(np.float64) for key in ("position", "rot6d"))
+        position, rot6d = (_read_array(path, key).astype(np.float64) for key in ("position", "rot6d"))
         count = len(species.names)
         if position.shape[1:] != (count, 3) or rot6d.shape != (len(position), count, 6) or not len(position):
             raise UserError(
@@ -94,15 +100,15 @@ class Release:
         return (position - position[:, :1]) / species.scale, rot6d
 
     def frames(self, view: DatasetView) -> int:
-        """How many frames a view has."""
+        """The number of frames of a view."""
         return len(self.pose(view)[0])
 
     def tokens(self, view: DatasetView, frames: Iterable[int], count: int) -> NDArray[np.generic]:
-        """`frames` of the image features (len, S, C) of a view with `count` frames."""
-        return _rows(self._path(FEATURES, view, "npz"), "image_embed", list(frames), count)
+        """Read the image features (len, S, C) of `frames` of a view with `count` frames."""
+        return _read_rows(self._path(FEATURES, view, "npz"), "image_embed", list(frames), count)
 
     def skeleton(self, view: DatasetView) -> Skeleton:
-        """The view's BVH in units of the species' scale, joints in the order of the other files."""
+        """The skeleton of the view's BVH, in units of the species' scale, with joints in the order of the other files."""
         if view.sequence not in self._skeletons:
             self._skeletons[view.sequence] = self._read_skeleton(view)
         return self._skeletons[view.sequence]
@@ -120,7 +126,7 @@ class Release:
         back = np.append(np.argsort(order), -1)  # the root's parent -1 stays -1
         parents = back[read.parents[order]].astype(np.int32)
         self._check_parents(view, path, parents)
-        # the BVH keeps the file's own unit, the positions one of the data set's; the lengths of the bones tell the ratio
+        # the BVH and the positions have different units: the bones' lengths give the ratio
         position, rot6d = (values[:: max(1, len(values) // CHECKED)] for values in self.pose(view))
         offsets = read.offsets[order]
         length = np.linalg.norm(offsets, axis=-1)
@@ -136,7 +142,7 @@ class Release:
         return Skeleton(names, parents, offsets, np.zeros(len(names), np.bool_), read.translates[order], read.static[order])
 
     def _check_parents(self, view: DatasetView, path: Path, parents: NDArray[np.integer]) -> None:
-        """The tree must be the one of the edges, parents first, as everything after this takes for granted."""
+        """Raises UserError if the tree is not that of the edges, or a joint comes before its parent, as the rest of the code needs."""
         species = self.species[view.species]
         for joint, parent in enumerate(parents):
             told = np.flatnonzero(species.edge[joint] == PARENT)
@@ -159,9 +165,7 @@ class Release:
         for view in views:
             for kind, ending, remedy in ((FEATURES, "npz", "extract the image features"), (BVHS, "bvh", "export the BVH")):
                 if not self._path(kind, view, ending).is_file():
-                    raise UserError(
-                        f"'{self._path(kind, view, ending)}' is missing: {remedy} of this view, or take its poses away."
-                    )
+                    raise UserError(f"'{self._path(kind, view, ending)}' is missing: {remedy} of this view, or remove its poses.")
         return sorted(views)
 
     def _species(self, name: str, info: Any, scales: Any) -> Species:
@@ -174,7 +178,7 @@ class Release:
         if not 0 < scale < np.inf:
             raise UserError(f"The scale of species '{name}' in '{SCALES}' is {scale:g}: make the file again.")
         try:
-            return _entry(entry, scale)
+            return _species_of(entry, scale)
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise UserError(f"The entry of species '{name}' in '{INFO}' is not complete ({error}): make it again.") from error
 
@@ -183,7 +187,9 @@ class Release:
             lists = json.loads(path.read_text(encoding="utf-8"))
             wanted = {
                 group: [
-                    DatasetView(sequence, _degrees(angle)) for sequence, angles in entries.items() for angle in _several(angles)
+                    DatasetView(sequence, _yaw_degrees(angle))
+                    for sequence, angles in entries.items()
+                    for angle in _as_list(angles)
                 ]
                 for group, entries in lists.items()
             }
@@ -198,7 +204,7 @@ class Release:
             absent = next((view for view in views if view not in here), None)
             if absent is not None:
                 raise UserError(
-                    f"Splits file '{path}' lists {absent} in group '{group}', which '{self.folder}' has not: add it or drop it."
+                    f"Splits file '{path}' lists {absent} in group '{group}', but '{self.folder}' does not have it: add it, or remove it from the list."
                 )
         listed = {view.sequence for views in wanted.values() for view in views}
         return {"train": [view for view in self.views if view.sequence not in listed]} | {
@@ -206,8 +212,8 @@ class Release:
         }
 
 
-def _entry(entry: dict[str, Any], scale: float) -> Species:
-    """The arrays may be padded beyond the joints. Raises what is missing or has another shape."""
+def _species_of(entry: dict[str, Any], scale: float) -> Species:
+    """Read a species' entry, whose arrays may be padded. Raises KeyError, TypeError or ValueError for a bad entry."""
     names = tuple(str(name) for name in entry["joints_name"])
     count = len(names)
     hop, edge = (np.asarray(entry[key], np.int64)[:count, :count] for key in ("joints_distance", "joint_relation"))
@@ -216,14 +222,14 @@ def _entry(entry: dict[str, Any], scale: float) -> Species:
         raise ValueError(f"{count} joints with arrays of shapes {hop.shape}, {edge.shape} and {embedding.shape}")
     if len(set(names)) != count:
         raise ValueError("a joint's name occurs twice")
-    # ids beyond the tables mean "none" in the data set's own padding
+    # ids outside the tables mean "none" in the data set's padding
     hop, edge = np.clip(hop, 0, MAX_HOP), np.where((edge >= 0) & (edge <= MAX_HOP), edge, UNRELATED)
-    position, rotation = (_flags(entry.get(key, ()), names) for key in ("static_joints", "static_rot_joints"))
+    position, rotation = (_joint_flags(entry.get(key, ()), names) for key in ("static_joints", "static_rot_joints"))
     return Species(names, hop, edge, embedding, position, rotation, scale)
 
 
-def _flags(value: Any, names: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Joints as a mask, as indices or as names -> (J,) bool."""
+def _joint_flags(value: Any, names: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Joints given as a mask, as indices or as names -> (J,) bool."""
     value, flags = np.asarray(value), np.zeros(len(names), np.bool_)
     if not value.size:
         return flags
@@ -235,15 +241,15 @@ def _flags(value: Any, names: tuple[str, ...]) -> NDArray[np.bool_]:
     return flags
 
 
-def _several(angles: Any) -> list[Any]:
+def _as_list(angles: Any) -> list[Any]:
     return list(angles) if isinstance(angles, list) else [angles]
 
 
-def _degrees(angle: Any) -> int:
+def _yaw_degrees(angle: Any) -> int:
     return int(str(angle).removeprefix("y"))
 
 
-def _array(path: Path, key: str) -> NDArray[np.generic]:
+def _read_array(path: Path, key: str) -> NDArray[np.generic]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return file[key]
@@ -251,14 +257,14 @@ def _array(path: Path, key: str) -> NDArray[np.generic]:
         raise UserError(f"'{path}' cannot be read as an array file with '{key}' ({error}): make it again.") from error
 
 
-def _rows(path: Path, key: str, rows: list[int], count: int) -> NDArray[np.generic]:
-    """`rows` of an array with `count` of them. Where it is stored uncompressed only they are read: a clip's features may be
+def _read_rows(path: Path, key: str, rows: list[int], count: int) -> NDArray[np.generic]:
+    """Read `rows` of an array of `count` rows. Reads only these if the array is stored uncompressed: a clip's features may have
     hundreds of megabytes."""
     try:
-        array = _mapped(path, key)
+        array = _map_array(path, key)
     except (OSError, KeyError, ValueError, struct.error, zipfile.BadZipFile) as error:
         raise UserError(f"'{path}' cannot be read as an array file with '{key}' ({error}): make it again.") from error
-    array = _array(path, key) if array is None else array
+    array = _read_array(path, key) if array is None else array
     if array.ndim != 3 or len(array) != count:
         raise UserError(
             f"'{path}' has {key} {array.shape}, the poses of the view have {count} frames: extract the features again."
@@ -266,8 +272,8 @@ def _rows(path: Path, key: str, rows: list[int], count: int) -> NDArray[np.gener
     return np.array(array[rows])
 
 
-def _mapped(path: Path, key: str) -> NDArray[np.generic] | None:
-    """The array as a memory map of the zip archive; None if it is compressed or not in row order."""
+def _map_array(path: Path, key: str) -> NDArray[np.generic] | None:
+    """Map the array in the zip archive to memory; None if it is compressed or not in row order."""
     with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
         entry = archive.getinfo(f"{key}.npy")
         version = np.lib.format.read_magic(member)
@@ -277,7 +283,7 @@ def _mapped(path: Path, key: str) -> NDArray[np.generic] | None:
             return None
         header = member.tell()
     with path.open("rb") as file:
-        # a local file header has 30 bytes, then the name and an extra field, whose lengths stand at 26
+        # a local file header has 30 bytes, with the lengths of name and extra field at 26; then follow these two
         file.seek(entry.header_offset + 26)
         name, extra = struct.unpack("<HH", file.read(4))
     return np.memmap(path, kind, "r", entry.header_offset + 30 + name + extra + header, shape)

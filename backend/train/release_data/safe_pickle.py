@@ -1,7 +1,8 @@
-"""Pickles that hold numpy arrays, numbers, text and plain containers, read without running anything that they name.
+"""Reads pickles that hold numpy arrays, numbers, text and plain containers, and runs nothing that they name.
 
-A pickle is a program: it may call whatever it can import, and numpy's own classes can be driven into bad memory with made-up
-states. So nothing of numpy is handed to it either. Its names are looked up here, arrays and dtypes are built by this file.
+A pickle may call what `find_class` returns with any arguments, and set any state on the result. numpy's own dtypes, and arrays
+over a buffer, can be driven into bad memory this way: a dtype is therefore read by `_Dtype`, and an array gets its state from
+`_Array`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from ...errors import UserError
 
-_KINDS = re.compile(r"(?:[biufcSU?]|\|b)\d*|O8?")
+_CODES = re.compile(r"(?:[biufcSU?]|\|b)\d*|O8?")  # booleans, numbers, text and objects, no structures
 _DAMAGED = (
     pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, KeyError, IndexError, UnicodeError, RecursionError,
     MemoryError, OverflowError, ImportError,
@@ -26,13 +27,13 @@ _DAMAGED = (
 
 
 def load_pickle(path: str | Path) -> Any:
-    """The content of a pickle. Raises UserError if it is missing, damaged, or names a class that is not data."""
-    return _loads(path, _read(path))
+    """Read a pickle. Raises UserError if it is missing, damaged, or names a class that is not data."""
+    return _unpickle(path, _read_bytes(path))
 
 
 def load_object_npy(path: str | Path) -> Any:
-    """What `numpy.save` made of a dictionary: an .npy file with one object in it. Raises as `load_pickle` does."""
-    file = io.BytesIO(_read(path))
+    """Read a dictionary that `numpy.save` wrote: an .npy file with one object in it. Raises UserError as `load_pickle` does."""
+    file = io.BytesIO(_read_bytes(path))
     try:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, kind = readers[np.lib.format.read_magic(file)](file)
@@ -40,31 +41,45 @@ def load_object_npy(path: str | Path) -> Any:
         raise UserError(f"'{path}' is not an .npy file ({error}): copy it again from the data set.") from error
     if shape != () or kind != np.dtype(object):
         raise UserError(f"'{path}' holds an array of {kind} and not a dictionary: copy it again from the data set.")
-    array = _loads(path, file.read())
+    array = _unpickle(path, file.read())
     if not isinstance(array, np.ndarray) or array.shape != ():
         raise UserError(f"'{path}' does not hold a dictionary: copy it again from the data set.")
     return array.item()
 
 
-def _read(path: str | Path) -> bytes:
+def _read_bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"'{path}' cannot be read ({error.strerror}): check that the data set's folder is complete.") from error
 
 
-def _loads(path: str | Path, content: bytes) -> Any:
+def _unpickle(path: str | Path, content: bytes) -> Any:
     try:
-        return _finished(_Reader(path, io.BytesIO(content)).load())
+        return _Unpickler(path, io.BytesIO(content)).load()
     except _DAMAGED as error:
         raise UserError(f"'{path}' is damaged ({error}): copy it again from the data set.") from error
 
 
-class _Kind:
-    """Stands for numpy.dtype: booleans, numbers, text and objects, no structures."""
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, path: str | Path, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = _ALLOWED.get((module.replace("__builtin__", "builtins").replace("numpy._core", "numpy.core"), name))
+        if found is None:
+            raise UserError(
+                f"'{self.path}' was not read, because it asks for {module}.{name}, which is not data: get the file from a source you trust."
+            )
+        return found
+
+
+class _Dtype:
+    """Replaces numpy.dtype, of whose state only the byte order is read."""
 
     def __init__(self, code: str, *_: object) -> None:
-        if not isinstance(code, str) or not _KINDS.fullmatch(code):
+        if not isinstance(code, str) or not _CODES.fullmatch(code):
             raise pickle.UnpicklingError(f"arrays of {code!r} are not read")
         self.dtype = np.dtype(code)
 
@@ -73,90 +88,47 @@ class _Kind:
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Array:
-    """Stands for numpy.ndarray until `_finished` takes its value out."""
-
-    value: np.ndarray
+class _Array(np.ndarray):
+    """An array whose pickled state names a `_Dtype`."""
 
     def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, fortran, data = state
-        self.fill(data, kind, shape, "F" if fortran else "C")
-
-    def fill(self, data: bytes | list, kind: _Kind, shape: tuple[int, ...], order: str) -> None:
-        if kind.dtype.hasobject:
-            if not isinstance(data, list) or len(data) != prod(shape):
-                raise pickle.UnpicklingError("an array of objects has not as many as its shape says")
-            flat = np.empty(len(data), object)
-            for place, value in enumerate(data):
-                flat[place] = _finished(value)
-        else:
-            flat = np.frombuffer(bytes(data), kind.dtype)
-        self.value = flat.reshape(shape, order="F" if order == "F" else "C")
+        version, shape, kind, fortran, data = state
+        # numpy does not compare the two itself
+        if kind.dtype.hasobject and (not isinstance(data, list) or len(data) != prod(shape)):
+            raise pickle.UnpicklingError("an array of objects does not have as many as its shape says")
+        super().__setstate__((version, shape, kind.dtype, fortran, data))
 
 
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
+def _reconstruct(*_: object) -> np.ndarray:
+    return _Array(0)
 
 
-def _frombuffer(data: bytes, kind: _Kind, shape: tuple[int, ...], order: str) -> _Array:
-    array = _Array()
-    array.fill(data, kind, shape, order)
-    return array
+def _from_buffer(data: bytes, kind: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    """How protocol 5 writes an array."""
+    return np.frombuffer(bytes(data), kind.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _scalar(kind: _Kind, data: bytes) -> np.generic:
+def _scalar(kind: _Dtype, data: bytes) -> np.generic:
     return np.frombuffer(bytes(data), kind.dtype)[0]
 
 
-def _latin1(text: str, encoding: str) -> bytes:
+def _bytes(text: str = "", encoding: str = "latin1") -> bytes:
     """How protocol 2 writes bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text in {encoding!r} is not read")
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    """How protocol 2 writes b""."""
-    return b""
-
-
-_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Kind,
-    ("_codecs", "encode"): _latin1,
+# names of Python 3 and numpy 1; `find_class` translates those of Python 2 and numpy 2
+_ALLOWED: dict[tuple[str, str], Callable[..., Any] | str] = {
+    ("numpy", "ndarray"): "ndarray",  # an argument of _reconstruct; nothing that could be called
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _bytes,
+    ("builtins", "bytes"): _bytes,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
     ("collections", "OrderedDict"): dict,
-    ("__builtin__", "bytes"): _no_bytes,
 }
-for _module in ("builtins", "__builtin__"):  # since and before Python 3
-    _NAMES |= {(_module, "set"): set, (_module, "frozenset"): frozenset}
-for _core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-    _NAMES |= {
-        (f"{_core}.multiarray", "_reconstruct"): _reconstruct,
-        (f"{_core}.multiarray", "scalar"): _scalar,
-        (f"{_core}.numeric", "_frombuffer"): _frombuffer,
-    }
-
-
-class _Reader(pickle.Unpickler):
-    def __init__(self, path: str | Path, file: io.BytesIO) -> None:
-        super().__init__(file)
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = _NAMES.get((module, name))
-        if found is None:
-            raise UserError(
-                f"'{self.path}' asks for {module}.{name}, which is not data, and was not read: get the file from a source you trust."
-            )
-        return found
-
-
-def _finished(value: Any) -> Any:
-    """The same with arrays in the place of what stood for them."""
-    if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, dict):
-        return {key: _finished(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_finished(inner) for inner in value)
-    return value

@@ -10,8 +10,8 @@ from anyrig.backend.encoders.efficientnet import (
     EfficientNetLite0,
     Encoder,
     SameConv,
-    convert,
-    convert_file,
+    convert_package,
+    convert_package_file,
     normalise,
     tokens_lite,
 )
@@ -139,7 +139,7 @@ def package() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def state(package: dict[str, Tensor]) -> dict[str, Tensor]:
-    return convert(package)
+    return convert_package(package)
 
 
 def parity_images() -> Array:
@@ -214,17 +214,17 @@ def test_converted_names_are_the_network_s(state: dict[str, Tensor]) -> None:
     assert all(value.is_contiguous() for value in state.values())
 
 
-def test_convert_file_names_what_is_wrong(tmp_path: Path, package: dict[str, Tensor]) -> None:
+def test_convert_package_file_names_what_is_wrong(tmp_path: Path, package: dict[str, Tensor]) -> None:
     with pytest.raises(UserError, match=r"no file '.*absent.pth'"):
-        convert_file(tmp_path / "absent.pth")
+        convert_package_file(tmp_path / "absent.pth")
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other.pth' has no weights named '_bn0.weight'"):
-        convert_file(tmp_path / "other.pth")
+        convert_package_file(tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("not weights")
     with pytest.raises(UserError, match=r"text.pth' is not"):
-        convert_file(tmp_path / "text.pth")
+        convert_package_file(tmp_path / "text.pth")
     torch.save(package, tmp_path / "right.pth")
-    assert convert_file(tmp_path / "right.pth").keys() == convert(package).keys()
+    assert convert_package_file(tmp_path / "right.pth").keys() == convert_package(package).keys()
 
 
 def test_weights_in_half_precision_see_the_same(state: dict[str, Tensor]) -> None:

@@ -11,10 +11,10 @@ from anyrig.backend.cli import main
 from anyrig.backend.errors import UserError
 from anyrig.backend.geometry.camera import Camera
 from anyrig.backend.progress import result_of
-from anyrig.backend.segmentation.cutout_network import CHANNELS, SIDE, Cutout, cut_out, inputs_of, load_cutout, square_around
+from anyrig.backend.segmentation.cutout_network import CHANNELS, SIDE, Cutout, cut_out, load_cutout, network_inputs, square_around
 from anyrig.backend.segmentation.matte import Picker, shade_vectors
 from anyrig.backend.segmentation.scenery_key import Scenery, find_scenery
-from anyrig.backend.segmentation.subject import find_subject, fixed_parts
+from anyrig.backend.segmentation.subject import find_fixed_parts, find_subject
 from anyrig.backend.train.cutout.train_cutout import Examples, loss_of, scene_of, scenes_in
 from anyrig.backend.train.packs.rendered_clips import RenderedClip, save_mattes
 from anyrig.backend.video.clip import Clip
@@ -101,9 +101,9 @@ def test_it_finds_what_colours_miss(tmp_path: Path) -> None:
     scenery, network = find_scenery(images), load_cutout()
     assert scenery is not None
     before, after = [], []
-    picker = Picker(None, fixed_parts(images, scenery.key))
+    picker = Picker(None, find_fixed_parts(images, scenery.key))
     for image, mask in zip(images[::4], masks[::4], strict=True):
-        rough, dark = scenery.keyed(image)
+        rough, dark = scenery.key_with_shadow(image)
         rough = picker.pick(rough, 0.02)
         cut = cut_out(network, image, scenery.image, rough, dark)
         before.append(overlap(rough >= 128, mask >= 0.5))
@@ -138,7 +138,7 @@ def test_unchanged_it_sees_the_image_itself(tmp_path: Path) -> None:
     assert scene is not None
     square = square_around(scene.rough[0], scene.dark[0])
     assert square is not None
-    seen = inputs_of(scene.images[0], scene.behind, scene.rough[0], scene.dark[0], square)
+    seen = network_inputs(scene.images[0], scene.behind, scene.rough[0], scene.dark[0], square)
     row, column = np.array([84, 175])  # within the body
     y, x = (np.array([row - square[1], column - square[0]]) * SIDE / square[2]).astype(int)
     assert np.abs(seen[:3, y, x] * 255 - scene.images[0][row, column]).max() < 25
@@ -168,7 +168,7 @@ def test_the_command_trains(tmp_path: Path) -> None:
             ["--out", "x.safetensors", "--budget", "1", "--start", "walk.mp4"],
             "'walk.mp4' is not a network that cuts subjects out",
         ),
-        (["--out", "x.safetensors", "--budget", "1", "--start", "other.safetensors"], "its layers are others"),
+        (["--out", "x.safetensors", "--budget", "1", "--start", "other.safetensors"], "it has other layers"),
     ],
 )
 def test_what_cannot_be_trained_is_told_before(

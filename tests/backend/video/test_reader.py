@@ -309,7 +309,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     frames = read_frames(Clip(str(folder)))
     next(frames)
     (folder / "1.png").unlink()
-    with pytest.raises(UserError, match="1.png' cannot be read .No such file or directory.: bring it back"):
+    with pytest.raises(UserError, match="1.png' cannot be read .No such file or directory.: restore it"):
         next(frames)
 
 

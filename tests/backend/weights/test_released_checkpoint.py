@@ -25,7 +25,7 @@ from anyrig.backend.video.reader import write_video
 from anyrig.backend.weights.fetch import use_local_files
 from anyrig.backend.weights.model_file import load_model
 from anyrig.backend.weights.registry import TABLE, Folder
-from anyrig.backend.weights.released_checkpoint import T5Names, convert, infer_config, read_checkpoint
+from anyrig.backend.weights.released_checkpoint import T5Names, convert_checkpoint, infer_config, read_checkpoint
 from anyrig.tests.backend.served import CONFIG, T5, checkpoint, tokenizer, write_release
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -56,7 +56,7 @@ def test_the_released_sizes_are_inferred_from_the_published_shapes() -> None:
 
 def test_converting_keeps_every_number_and_the_config(tmp_path: Path) -> None:
     state = checkpoint(tmp_path / "a.pt")
-    assert convert(tmp_path / "a.pt", tmp_path / "b.safetensors", {"source": "here"}) == CONFIG_AS_INFERRED
+    assert convert_checkpoint(tmp_path / "a.pt", tmp_path / "b.safetensors", {"source": "here"}) == CONFIG_AS_INFERRED
     written = load_file(tmp_path / "b.safetensors")
     assert written.keys() == state.keys()
     assert all(torch.equal(written[key], state[key]) for key in state)
@@ -92,7 +92,7 @@ def test_other_places_of_the_state_dict(tmp_path: Path, key: str | None) -> None
 def test_another_version_of_the_network(tmp_path: Path, changes: dict, sentence: str) -> None:
     checkpoint(tmp_path / "a.pt", changes)
     with pytest.raises(UserError, match=f"a.pt.*{sentence}"):
-        convert(tmp_path / "a.pt", tmp_path / "b.safetensors", {})
+        convert_checkpoint(tmp_path / "a.pt", tmp_path / "b.safetensors", {})
     assert not (tmp_path / "b.safetensors").exists()
 
 
@@ -160,7 +160,7 @@ def test_encoders_of_other_sizes_are_named(folder: Folder, tmp_path: Path) -> No
     state = load_file(tmp_path / TABLE[1].local)
     state["encoder.layer.0.mlp.fc1.extra"] = torch.zeros(2, 3)
     save_file(state, tmp_path / TABLE[1].local)
-    convert(tmp_path / TABLE[0].local, other.network, {})
+    convert_checkpoint(tmp_path / TABLE[0].local, other.network, {})
     with pytest.raises(
         UserError, match=r"dinov2-large\.safetensors.*1 that AnyRig does not know: encoder\.layer\.0\.mlp\.fc1\.extra 2 x 3"
     ):
