@@ -141,7 +141,7 @@ def test_what_nobody_expects_can_be_reported_with_a_button(beside: bool, monkeyp
         yield from ()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(weights_panel, "obtain", breaks)
+    monkeypatch.setattr(weights_panel, "fetch_files", breaks)
     if beside:
         Press().press()
         play()

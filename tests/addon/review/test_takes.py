@@ -86,7 +86,7 @@ bpy.ops.wm.save_as_mainfile(filepath={str(second)!r})
 os._exit(0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ})
-    assert f"SHAPE {raw.motion.turns.shape} True" in done.stdout, done.stderr
+    assert f"SHAPE {raw.motion.rotations.shape} True" in done.stdout, done.stderr
     bpy.ops.wm.open_mainfile(filepath=str(second))
     assert take_store.read(take_store.stored()[0]).key == raw.key
 
