@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,39 +19,20 @@ from ..capture.video_file import SUFFIXES
 from ..settings.capture_params import params_from_context
 from ..settings.chosen_armatures import armatures_from_context
 from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 from . import job_queue, jobs_file
 
 VIDEOS = ";".join(f"*{suffix}" for suffix in SUFFIXES)
 
 
-class _QueueOperator:
-    """What the operators share: errors as sentences. `run` does the work and returns what to tell, or ''."""
+class _QueueOperator(AnyRigOperator):
+    """An operator that changes the queue, also while a task runs."""
 
     bl_options = {"REGISTER", "UNDO"}
-    run: Callable[[bpy.types.Context], str]
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
-        """Why it cannot be done now, or ''."""
         return "" if context.scene.anyrig_queue.jobs else "The queue is empty"
-
-    @classmethod
-    def poll(cls: Any, context: bpy.types.Context) -> bool:
-        reason = cls.obstacle(context)
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
-
-    def execute(self: Any, context: bpy.types.Context) -> set[str]:
-        try:
-            told = self.run(context)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        if told:
-            self.report({"INFO"}, told)
-        return {"FINISHED"}
 
 
 def _chosen(context: bpy.types.Context) -> int:
@@ -189,31 +169,26 @@ class ANYRIG_OT_queue_retry(_QueueOperator, bpy.types.Operator):
         return ""
 
 
-class ANYRIG_OT_queue_run(_QueueOperator, bpy.types.Operator):
+class ANYRIG_OT_queue_run(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.queue_run"
     bl_label = "Run Queue"
     bl_description = "Capture all waiting jobs, one after another; one that fails stops nothing else"
     # every job is an undo step of its own
     bl_options = {"REGISTER"}
+    in_background = False
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
-        if background_runner.current() is not None:
-            return "A capture is running"
-        return "" if job_queue.waiting(context.scene) else "No job is waiting"
+        return super().obstacle(context) or ("" if job_queue.waiting(context.scene) else "No job is waiting")
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        if not background_runner.has_window(context):
-            return self.execute(context)
-        try:
-            job_queue.start(context)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+        self.in_background = background_runner.has_window(context)
+        return self.execute(context)
 
     def run(self, context: bpy.types.Context) -> str:
+        if self.in_background:
+            job_queue.start(context)
+            return ""
         job_queue.run_here(context)
         return job_queue.summary()
 
@@ -273,7 +248,7 @@ def _relative(path: str, folder: Path) -> str:
         return path
 
 
-class ANYRIG_OT_save_flamenco(_QueueOperator, bpy.types.Operator):
+class ANYRIG_OT_save_flamenco(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.save_flamenco"
     bl_label = "Save Flamenco Job Type"
     bl_description = (

@@ -11,52 +11,43 @@ from ...backend.errors import UserError
 from ..settings.capture_params import params_from_context
 from ..settings.chosen_armatures import armatures_from_context
 from ..tasks import background_runner, task
+from ..ui.operator_base import AnyRigOperator
 from . import estimate, panels
 
 if TYPE_CHECKING:
     from .run_capture import CaptureRequest, CaptureResult
 
 
-class ANYRIG_OT_capture(bpy.types.Operator):
+class ANYRIG_OT_capture(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.capture"
     bl_label = "Capture from Video"
     bl_description = "Key the motion seen in the video onto the armature, or all selected ones in one run, as new actions"
     bl_options = {"REGISTER", "UNDO"}
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = _obstacle(context)
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    in_background = False
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        """Blocks until the keys are there: background mode and scripts."""
-        try:
-            capture = load_capture()
-            take, results, _ = capture.run_capture(context, armatures_from_context(context), params_from_context(context))
-        except UserError as error:
-            return self._refuse(error)
-        _succeeded(take, results)
-        return {"FINISHED"}
+    @classmethod
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        missing = "" if armatures_from_context(context) else "Pick an armature"
+        return super().obstacle(context) or missing or ("" if context.scene.anyrig.video else "Pick a video")
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        """Starts the job and returns; the keys and their undo step come when it has ended."""
-        if not background_runner.has_window(context):
-            return self.execute(context)
-        try:
-            capture = load_capture()
-            take = capture.gather(context, armatures_from_context(context), params_from_context(context))
-            background_runner.run_in_background(task.Task(capture.steps(take)), lambda ended: finish(take, ended))
-        except UserError as error:
-            return self._refuse(error)
-        # nothing has changed yet, so there must be no undo step yet
-        return {"CANCELLED"}
+        self.in_background = background_runner.has_window(context)
+        done = self.execute(context)
+        # a capture that was started has changed nothing yet, so there must be no undo step yet
+        return {"CANCELLED"} if self.in_background else done
 
-    def _refuse(self, error: UserError) -> set[str]:
-        background_runner.set_error(error)
-        self.report({"ERROR"}, str(error))
-        return {"CANCELLED"}
+    def run(self, context: bpy.types.Context) -> str:
+        """Start the capture if a user clicked; its keys and their undo step come when it has ended. Else wait for the keys."""
+        capture = load_capture()
+        objects, params = armatures_from_context(context), params_from_context(context)
+        if self.in_background:
+            take = capture.gather(context, objects, params)
+            background_runner.run_in_background(task.Task(capture.steps(take)), lambda ended: finish(take, ended))
+        else:
+            take, results, _ = capture.run_capture(context, objects, params)
+            _succeeded(take, results)
+        return ""
 
 
 def finish(take: CaptureRequest, ended: task.Task) -> None:
@@ -82,15 +73,6 @@ def load_capture() -> ModuleType:
     except ImportError as error:
         raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
     return run_capture
-
-
-def _obstacle(context: bpy.types.Context) -> str:
-    """Why a capture cannot start, or ''."""
-    if background_runner.current() is not None:
-        return "A capture is running"
-    if not armatures_from_context(context):
-        return "Pick an armature"
-    return "" if context.scene.anyrig.video else "Pick a video"
 
 
 def _push_undo() -> None:

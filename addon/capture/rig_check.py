@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import bpy
 
-from ...backend.errors import UserError
 from ..rig.bone_warnings import warnings_of
 from ..rig.keyed_bones import chosen_bones
 from ..settings.chosen_armatures import armatures_from_context
-from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 from ..ui.wrapped_label import wrapped
 
 _found: dict[int, list[str]] = {}  # by the armature's session_uid, since the last check
@@ -31,34 +30,20 @@ def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> li
     return [line for lines in found.values() for line in lines]
 
 
-class ANYRIG_OT_check_rig(bpy.types.Operator):
+class ANYRIG_OT_check_rig(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.check_rig"
     bl_label = "Check Rig"
     bl_description = "Look for bones that will not do what a take asks of them: constraints, drivers, locked channels"
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if armatures_from_context(context)
-            else "Pick an armature"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if armatures_from_context(context) else "Pick an armature")
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            lines = check(context, armatures_from_context(context))
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+    def run(self, context: bpy.types.Context) -> str:
+        lines = check(context, armatures_from_context(context))
         for line in lines or ["All bones will do what a take asks of them"]:
             self.report({"WARNING"} if lines else {"INFO"}, line)
-        return {"FINISHED"}
+        return ""
 
 
 def draw(layout: bpy.types.UILayout, objects: Sequence[bpy.types.Object]) -> None:

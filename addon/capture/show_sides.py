@@ -8,39 +8,25 @@ from ...backend.errors import UserError
 from ..rig.keyed_bones import chosen_bones
 from ..settings import preference_values, view_sides
 from ..settings.chosen_armatures import armature_from_context
-from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 
 SIZE = 128  # pixels of a thumbnail
 
 
-class ANYRIG_OT_show_sides(bpy.types.Operator):
+class ANYRIG_OT_show_sides(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.show_sides"
     bl_label = "Show Sides"
     bl_description = "Make images of the rig in its reference pose from eight sides, and choose the video's side among them"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if armature_from_context(context)
-            else "Pick an armature"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if armature_from_context(context) else "Pick an armature")
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            draw_sides(context, armature_from_context(context))
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+    def run(self, context: bpy.types.Context) -> str:
+        draw_sides(context, armature_from_context(context))
         context.scene.anyrig.view = "SIDE"
-        return {"FINISHED"}
+        return ""
 
 
 def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SIZE) -> None:

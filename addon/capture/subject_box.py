@@ -20,6 +20,7 @@ from ...backend.video.clip import Clip
 from ..settings.capture_params import box_of, clip_from_props
 from ..settings.scene_properties import ANYRIG_Props
 from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 
 SMALLEST = 4  # pixels of the video: anything less is a click
 SHARE = 0.94  # of the free part of the viewport
@@ -105,7 +106,7 @@ def set_box(props: ANYRIG_Props, box: Sequence[int]) -> None:
         background_runner.set_status("")
 
 
-class ANYRIG_OT_draw_box(bpy.types.Operator):
+class ANYRIG_OT_draw_box(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.draw_box"
     bl_label = "Draw Subject Box"
     bl_description = "Show the first frame of the footage and draw a box around the subject on it"
@@ -116,32 +117,21 @@ class ANYRIG_OT_draw_box(bpy.types.Operator):
     )
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = "A capture is running" if background_runner.current() else "" if context.scene.anyrig.video else "Pick a video"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if context.scene.anyrig.video else "Pick a video")
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        """By numbers: scripts and background mode."""
-        try:
-            set_box(context.scene.anyrig, tuple(self.box))
-        except UserError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+    def run(self, context: bpy.types.Context) -> str:
+        set_box(context.scene.anyrig, tuple(self.box))
+        return ""
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         area = viewport(context)
-        if area is None:
-            self.report({"ERROR"}, "There is no 3D viewport to draw in: open one.")
-            return {"CANCELLED"}
         try:
+            if area is None:
+                raise UserError("There is no 3D viewport to draw in: open one.")
             image = first_frame(replace(clip_from_props(context.scene.anyrig), box=None))
         except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self.refuse(error)
         self._start(context, area, image)
         return {"RUNNING_MODAL"}
 

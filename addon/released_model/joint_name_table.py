@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import bpy
 from bpy.props import CollectionProperty, IntProperty, PointerProperty, StringProperty
 
-from ...backend.errors import UserError
 from ..settings.chosen_armatures import armature_from_context
-from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 
 if TYPE_CHECKING:
     from ...backend.rig.rig import Rig
@@ -49,7 +48,7 @@ def with_joint_names(scene: bpy.types.Scene, obj: bpy.types.Object, rig: Rig) ->
     return replace(rig, labels=tuple(said.get(name) or own for name, own in zip(rig.names, names_or_guesses(rig), strict=True)))
 
 
-class ANYRIG_OT_guess_names(bpy.types.Operator):
+class ANYRIG_OT_guess_names(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.guess_names"
     bl_label = "Name Joints"
     bl_description = (
@@ -58,23 +57,15 @@ class ANYRIG_OT_guess_names(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        found = armature_from_context(context) is not None
-        if not found:
-            cls.poll_message_set("Pick an armature")
-        return found
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return "" if armature_from_context(context) else "Pick an armature"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def run(self, context: bpy.types.Context) -> str:
         from ...backend.rig.guess_joint_names import names_or_guesses
         from ..rig.armature import rig_from_armature
 
         obj, scene = armature_from_context(context), context.scene
-        try:
-            rig = rig_from_armature(obj)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        rig = rig_from_armature(obj)
         table = table_of(scene, obj)
         if table is None:
             table = scene.anyrig_naming.add()
@@ -84,7 +75,7 @@ class ANYRIG_OT_guess_names(bpy.types.Operator):
             joint = table.joints.add()
             joint.name, joint.label = name, word
         table.index = min(table.index, len(table.joints) - 1)
-        return {"FINISHED"}
+        return ""
 
 
 class ANYRIG_OT_clear_names(bpy.types.Operator):

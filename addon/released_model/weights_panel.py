@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
@@ -21,10 +21,8 @@ from ...backend.weights.fetch import fetch_files, use_local_files
 from ...backend.weights.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text
 from ..settings import preference_values
 from ..tasks import background_runner, task
+from ..ui.operator_base import AnyRigOperator
 from ..ui.wrapped_label import wrapped
-
-# a mixin must not be an operator itself
-Operator = bpy.types.Operator if TYPE_CHECKING else object
 
 OFFLINE = "Online access is off: allow it in Preferences > System"
 OFFLINE_PANEL = "Online access is off: allow it in Preferences > System, or use files of your own."
@@ -41,51 +39,39 @@ def coming(items: list[Item]) -> str:
     return size_text(sum(item.size for item in items))
 
 
-class _Work(Operator):
+class _WeightsOperator(AnyRigOperator):
     """An operator whose generator runs in the background when a user clicks, and is waited for otherwise."""
 
     bl_options = {"REGISTER", "INTERNAL"}
-    beside = False
+    in_background = False
     kept = "what has arrived is kept, and the next download goes on from there"  # when it is cancelled
 
     def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
         raise NotImplementedError
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            work = task.Task(self.steps(context))
-            if self.beside:
-                background_runner.run_in_background(work, partial(_finish, kept=self.kept))
-                return {"FINISHED"}
-        except UserError as error:
-            return self._refuse(error)
+    def run(self, context: bpy.types.Context) -> str:
+        work = task.Task(self.steps(context))
+        if self.in_background:
+            background_runner.run_in_background(work, partial(_finish, kept=self.kept))
+            return ""
         work.drain()
         if work.error is not None:
-            return self._refuse(UserError(work.error, work.fix))
-        self.report({"INFO"}, _done(work.result))
-        return {"FINISHED"}
-
-    def _refuse(self, error: UserError) -> set[str]:
-        background_runner.set_error(error)
-        self.report({"ERROR"}, str(error))
-        return {"CANCELLED"}
+            raise UserError(work.error, work.fix)
+        return _done(work.result)
 
 
-class ANYRIG_OT_download_weights(_Work, bpy.types.Operator):
+class ANYRIG_OT_download_weights(_WeightsOperator, bpy.types.Operator):
     bl_idname = "anyrig.download_weights"
     bl_label = "Download Released Weights"
     bl_description = "Get the public weights and their two encoders from the internet; what has arrived is kept when you cancel"
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = _obstacle() or ("" if bpy.app.online_access else OFFLINE)
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if bpy.app.online_access else OFFLINE)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = background_runner.has_window(context)
-        if not self.beside:
+        self.in_background = background_runner.has_window(context)
+        if not self.in_background:
             return self.execute(context)
         return context.window_manager.invoke_props_dialog(self, width=460)
 
@@ -99,7 +85,7 @@ class ANYRIG_OT_download_weights(_Work, bpy.types.Operator):
         return fetch_files(weights_folder_of(context), preference_values.mirror(context))
 
 
-class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
+class ANYRIG_OT_adopt_weights(_WeightsOperator, bpy.types.Operator):
     bl_idname = "anyrig.adopt_weights"
     bl_label = "Use My Files"
     bl_description = "Look through a folder, with all folders in it, for the released weights; they stay where they are"
@@ -107,15 +93,8 @@ class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
 
     directory: StringProperty(subtype="DIR_PATH")
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = _obstacle()
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
-
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = background_runner.has_window(context)
+        self.in_background = background_runner.has_window(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
@@ -125,31 +104,19 @@ class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
         return use_local_files(weights_folder_of(context), Path(bpy.path.abspath(self.directory)))
 
 
-class ANYRIG_OT_remove_weights(_Work, bpy.types.Operator):
+class ANYRIG_OT_remove_weights(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.remove_weights"
     bl_label = "Remove Released Weights"
     bl_description = "Delete what was downloaded; files of your own stay where they are"
     bl_options = {"REGISTER", "INTERNAL"}
 
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return background_runner.current() is None
-
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_confirm(self, event)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            text = f"{size_text(weights_folder_of(context).remove())} freed."
-        except UserError as error:
-            return self._refuse(error)
-        background_runner.set_status(text)
-        self.report({"INFO"}, text)
-        return {"FINISHED"}
-
-
-def _obstacle() -> str:
-    return "" if background_runner.current() is None else "Something is running: wait for it or cancel it"
+    def run(self, context: bpy.types.Context) -> str:
+        message = f"{size_text(weights_folder_of(context).remove())} freed."
+        background_runner.set_status(message)
+        return message
 
 
 def _finish(ended: task.Task, kept: str) -> None:

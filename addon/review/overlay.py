@@ -25,7 +25,7 @@ from mathutils import Matrix
 from ...backend.errors import UserError
 from ..capture import take_store
 from ..keying.animation_state import CHANNELS, Animation
-from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 from . import takes, viewport_state
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class ANYRIG_Overlay(bpy.types.PropertyGroup):
     use_local_camera: BoolProperty()
 
 
-class ANYRIG_OT_overlay(bpy.types.Operator):
+class ANYRIG_OT_overlay(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.overlay"
     bl_label = "Overlay on Footage"
     bl_description = (
@@ -103,30 +103,16 @@ class ANYRIG_OT_overlay(bpy.types.Operator):
     )
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        on = context.scene.anyrig_overlay.on
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if on or takes.selected(context)
-            else "There is no take in this file"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        found = context.scene.anyrig_overlay.on or takes.selected(context)
+        return super().obstacle(context) or ("" if found else takes.NO_TAKE)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            if context.scene.anyrig_overlay.on:
-                remove_overlay(context)
-            else:
-                show_overlay(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+    def run(self, context: bpy.types.Context) -> str:
+        if context.scene.anyrig_overlay.on:
+            remove_overlay(context)
+        else:
+            show_overlay(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
+        return ""
 
 
 def show_overlay(

@@ -15,10 +15,11 @@ from ...backend.errors import UserError
 from ..capture import take_store
 from ..settings import preference_values
 from ..tasks import background_runner, modal_runner, task
+from ..ui.operator_base import AnyRigOperator
 from . import skeleton_lines, takes
 
 
-class ANYRIG_OT_movie(bpy.types.Operator):
+class ANYRIG_OT_movie(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.movie"
     bl_label = "Side-by-Side Movie"
     bl_description = "Write a movie of the video beside the rig, seen from the same side; the scene is not touched"
@@ -29,44 +30,31 @@ class ANYRIG_OT_movie(bpy.types.Operator):
     filter_glob: StringProperty(default="*.mp4", options={"HIDDEN"})
     height: IntProperty(name="Height", description="Pixels; the video's own height at most", default=480, min=16, soft_max=1080)
     over: BoolProperty(name="Also over the Footage", description="Add a third image: the rig over its video")
-    beside = False
+    in_background = False
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if takes.selected(context)
-            else "There is no take in this file"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if takes.selected(context) else takes.NO_TAKE)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = background_runner.has_window(context)
+        self.in_background = background_runner.has_window(context)
         if not self.filepath:
             self.filepath = str(_movie_path(context, ""))
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        """In turns with the window if a user clicked; blocks in background mode and scripts."""
+    def run(self, context: bpy.types.Context) -> str:
+        """Step by step if a user clicked; blocks in background mode and scripts."""
         path = _movie_path(context, self.filepath)
-        try:
-            work = task.Task(_steps(context, path, self.height, self.over))
-            if self.beside:
-                modal_runner.run_modal(work, lambda ended: _told(path, ended))
-                return {"FINISHED"}
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        _told(path, work.drain())
-        text, is_error = background_runner.status()
-        self.report({"ERROR"} if is_error else {"INFO"}, text)
-        return {"CANCELLED"} if is_error else {"FINISHED"}
+        work = task.Task(_steps(context, path, self.height, self.over))
+        if self.in_background:
+            modal_runner.run_modal(work, lambda ended: _told(path, ended))
+            return ""
+        work.drain()
+        if work.error is not None:
+            raise UserError(work.error, work.fix)
+        _told(path, work)
+        return background_runner.status()[0]
 
 
 def _told(path: Path, ended: task.Task) -> None:

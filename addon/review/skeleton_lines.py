@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...backend.errors import UserError
 from ..capture import take_store
 from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 from . import takes
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _draw() -> None:
     gpu.state.blend_set("NONE")
 
 
-class ANYRIG_OT_skeleton(bpy.types.Operator):
+class ANYRIG_OT_skeleton(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.skeleton"
     bl_label = "Skeleton Lines"
     bl_description = (
@@ -143,16 +144,13 @@ class ANYRIG_OT_skeleton(bpy.types.Operator):
     )
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        found = is_on() or takes.selected(context) is not None
-        if not found:
-            cls.poll_message_set("There is no take in this file")
-        return found
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return "" if is_on() or takes.selected(context) else takes.NO_TAKE
 
-    def execute(self, _context: bpy.types.Context) -> set[str]:
+    def run(self, _context: bpy.types.Context) -> str:
         switch_off() if is_on() else switch_on()
         redraw_views()
-        return {"FINISHED"}
+        return ""
 
 
 def redraw_views() -> None:

@@ -19,6 +19,9 @@ from ..keying.animation_state import Animation
 from ..rig import control_rigs
 from ..settings.chosen_armatures import armature_from_context
 from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
+
+NO_TAKE = "There is no take in this file"
 
 
 def selected(context: bpy.types.Context) -> bpy.types.Text | None:
@@ -112,40 +115,25 @@ def other_action(context: bpy.types.Context, text: bpy.types.Text) -> bpy.types.
     return bpy.data.actions.get(name)
 
 
-class _TakeOperator:
-    """What the operators share: which take, and errors as sentences. `run` does the work and returns what to tell."""
+class _TakeOperator(AnyRigOperator):
+    """An operator that works on one take: `use` does the work and returns a sentence for the panel."""
 
     take: StringProperty(
         name="Take",
         description="Name of the take's text data-block; the one chosen in the list if empty",
         options={"SKIP_SAVE", "HIDDEN"},
     )
-    run: Callable[[bpy.types.Context, bpy.types.Text], str]
+    use: Callable[[bpy.types.Context, bpy.types.Text], str]
 
     @classmethod
-    def poll(cls: Any, context: bpy.types.Context) -> bool:
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if selected(context)
-            else "There is no take in this file"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if selected(context) else NO_TAKE)
 
-    def execute(self: Any, context: bpy.types.Context) -> set[str]:
-        try:
-            text = take_store.find_take(self.take) if self.take else selected(context)
-            told = self.run(context, text)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        background_runner.set_status(told)
-        self.report({"INFO"}, told)
-        return {"FINISHED"}
+    def run(self, context: bpy.types.Context) -> str:
+        text = take_store.find_take(self.take) if self.take else selected(context)
+        message = self.use(context, text)
+        background_runner.set_status(message)
+        return message
 
 
 class ANYRIG_OT_take_show(_TakeOperator, bpy.types.Operator):
@@ -154,7 +142,7 @@ class ANYRIG_OT_take_show(_TakeOperator, bpy.types.Operator):
     bl_description = "Make the armature play the action that was written from this take"
     bl_options = {"REGISTER", "UNDO"}
 
-    def run(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
+    def use(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
         obj = target_of(context, text, ())
         action = show(obj, text)
         select(context, text)
@@ -167,7 +155,7 @@ class ANYRIG_OT_take_compare(_TakeOperator, bpy.types.Operator):
     bl_description = "Switch the armature between this take and the action chosen beside it, or the one it played before the take"
     bl_options = {"REGISTER", "UNDO"}
 
-    def run(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
+    def use(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
         obj = target_of(context, text, ())
         now, own = obj.animation_data and obj.animation_data.action, take_store.action_of(text)
         if own is None or now != own:
@@ -197,7 +185,7 @@ class ANYRIG_OT_take_apply(_TakeOperator, bpy.types.Operator):
         default=False,
     )
 
-    def run(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
+    def use(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
         from ..capture import run_capture
 
         names = take_store.read(text).rig.names
@@ -221,7 +209,7 @@ class ANYRIG_OT_take_delete(_TakeOperator, bpy.types.Operator):
             return self.execute(context)
         return context.window_manager.invoke_confirm(self, event)
 
-    def run(self, _context: bpy.types.Context, text: bpy.types.Text) -> str:
+    def use(self, _context: bpy.types.Context, text: bpy.types.Text) -> str:
         name, action = take_store.label(text), take_store.action_of(text)
         gone = action is not None and _drop_action(text, action)
         bpy.data.texts.remove(text)

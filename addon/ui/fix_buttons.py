@@ -15,6 +15,7 @@ from bpy.props import EnumProperty, StringProperty
 from ..rendering import engines
 from ..settings import preference_values
 from ..tasks import background_runner
+from .operator_base import AnyRigOperator
 
 
 class Fix(NamedTuple):
@@ -103,7 +104,7 @@ def armatures_in(context: bpy.types.Context) -> list[bpy.types.Object]:
     return sorted(found, key=lambda obj: (not obj.visible_get(), obj.name))
 
 
-class ANYRIG_OT_pick_armature(bpy.types.Operator):
+class ANYRIG_OT_pick_armature(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.pick_armature"
     bl_label = "Pick Armature"
     bl_description = "Choose which armature of the scene gets the motion"
@@ -113,21 +114,18 @@ class ANYRIG_OT_pick_armature(bpy.types.Operator):
     armature: EnumProperty(name="Armature", description="The rig to animate", items=_armatures)
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        found = bool(armatures_in(context))
-        if not found:
-            cls.poll_message_set("There is no armature in this scene")
-        return found
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return "" if armatures_in(context) else "There is no armature in this scene"
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         context.window_manager.invoke_search_popup(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def run(self, context: bpy.types.Context) -> str:
         context.scene.anyrig.armature = context.scene.objects[self.armature]
         if background_runner.status_fix() == PICK:
             background_runner.set_status("")
-        return {"FINISHED"}
+        return ""
 
 
 def draw(layout: bpy.types.UILayout, context: bpy.types.Context, fix: str) -> None:

@@ -25,6 +25,7 @@ from anyrig.backend.geometry.rotations import geodesic_angle
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
 from anyrig.tests.addon.capture.test_choices import select
+from anyrig.tests.addon.chance import Press
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
 from anyrig.tests.addon.playback import curves_of
 
@@ -81,9 +82,7 @@ def states() -> list[str]:
 
 def press_run() -> set[str]:
     """The button; a Blender without windows has none that could be pressed."""
-    reports: list[str] = []
-    stand_in = SimpleNamespace(report=lambda _kind, text: reports.append(text), reports=reports)
-    return queue_operators.ANYRIG_OT_queue_run.invoke(stand_in, bpy.context, None)
+    return Press(queue_operators.ANYRIG_OT_queue_run).invoke(bpy.context, None)
 
 
 def turn() -> None:

@@ -272,6 +272,7 @@ class Drag:
     """Stands in for the operator instance, which only Blender can make."""
 
     execute = subject_box.ANYRIG_OT_draw_box.execute
+    run = subject_box.ANYRIG_OT_draw_box.run
     _dragged = subject_box.ANYRIG_OT_draw_box._dragged
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ from anyrig.addon.review import review_panel, side_by_side_movie, skeleton_lines
 from anyrig.addon.tasks import background_runner, modal_runner
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import probe, read_frames
+from anyrig.tests.addon.chance import Press
 from anyrig.tests.addon.filmed_walk import FRAMES, HEIGHT, WIDTH, filmed, overlap
 from anyrig.tests.addon.review.test_overlay import everything, furnish, store_again
 
@@ -138,12 +139,11 @@ def leave_by(how: str) -> None:
         addon.register()
 
 
-def click(tmp_path: Path, **options: Any) -> SimpleNamespace:
-    """The file browser's button, in a window; only Blender can make the operator's instance."""
-    stand_in = SimpleNamespace(beside=True, filepath=str(tmp_path / "out.mp4"), height=72, over=False, **options)
-    stand_in.report = lambda _kind, text: None
-    assert review_panel.ANYRIG_OT_movie.execute(stand_in, bpy.context) == {"FINISHED"}
-    return stand_in
+def click(tmp_path: Path) -> None:
+    """The file browser's button, in a window."""
+    press = Press(review_panel.ANYRIG_OT_movie)
+    press.in_background, press.filepath, press.height, press.over = True, str(tmp_path / "out.mp4"), 72, False
+    assert press.execute(bpy.context) == {"FINISHED"}
 
 
 def test_beside_a_window_it_is_written_in_turns(tmp_path: Path) -> None:
