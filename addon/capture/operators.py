@@ -103,9 +103,5 @@ def _learn(take: CaptureRequest, results: list[CaptureResult]) -> None:
     estimate.RATES.learn(work, seconds)
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_capture)
-
-
-def unregister() -> None:
-    bpy.utils.unregister_class(ANYRIG_OT_capture)
+CLASSES = (ANYRIG_OT_capture,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -44,9 +44,5 @@ def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SI
     view_sides.show([view.image for view in views])
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_show_sides)
-
-
-def unregister() -> None:
-    bpy.utils.unregister_class(ANYRIG_OT_show_sides)
+CLASSES = (ANYRIG_OT_show_sides,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -51,9 +51,5 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
         diagnostics.draw(self.layout.box())
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_Preferences)
-
-
-def unregister() -> None:
-    bpy.utils.unregister_class(ANYRIG_Preferences)
+CLASSES = (ANYRIG_Preferences,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -119,7 +119,7 @@ class ANYRIG_PT_naming(bpy.types.Panel):
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = "AnyRig"
-    bl_parent_id = "ANYRIG_PT_capture"
+    bl_parent_id = "ANYRIG_PT_model"
     bl_options = {"DEFAULT_CLOSED"}
     bl_order = 52
 
@@ -147,7 +147,6 @@ CLASSES = (
 
 
 def register() -> None:
-    ANYRIG_PT_naming.bl_parent_id = "ANYRIG_PT_model" if hasattr(bpy.types, "ANYRIG_PT_model") else "ANYRIG_PT_capture"
     for each in CLASSES:
         bpy.utils.register_class(each)
     bpy.types.Scene.anyrig_naming = CollectionProperty(type=ANYRIG_JointTable)

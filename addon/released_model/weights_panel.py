@@ -139,7 +139,7 @@ class ANYRIG_PT_weights(bpy.types.Panel):
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = "AnyRig"
-    bl_parent_id = "ANYRIG_PT_capture"
+    bl_parent_id = "ANYRIG_PT_model"
     bl_order = 51
 
     @classmethod
@@ -218,15 +218,4 @@ def _told(work: Generator[DownloadStep, None, Any], say: Callable[[str], None]) 
 
 
 CLASSES = (ANYRIG_OT_download_weights, ANYRIG_OT_adopt_weights, ANYRIG_OT_remove_weights, ANYRIG_PT_weights)
-
-
-def register() -> None:
-    parent = "ANYRIG_PT_model" if hasattr(bpy.types, "ANYRIG_PT_model") else "ANYRIG_PT_capture"
-    ANYRIG_PT_weights.bl_parent_id = parent
-    for each in CLASSES:
-        bpy.utils.register_class(each)
-
-
-def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

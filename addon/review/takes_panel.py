@@ -92,11 +92,5 @@ def _draw_take(layout: bpy.types.UILayout, text: bpy.types.Text) -> None:
         column.label(text="Its action is not in this file", icon="INFO")
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_UL_takes)
-    bpy.utils.register_class(ANYRIG_PT_takes)
-
-
-def unregister() -> None:
-    bpy.utils.unregister_class(ANYRIG_PT_takes)
-    bpy.utils.unregister_class(ANYRIG_UL_takes)
+CLASSES = (ANYRIG_UL_takes, ANYRIG_PT_takes)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)
