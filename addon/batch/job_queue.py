@@ -28,7 +28,8 @@ from ...backend.video.clip import Clip
 from ..capture import operators
 from ..rig.keyed_bones import SELECTED, chosen_bones
 from ..settings.capture_params import CaptureParams
-from ..tasks import background_runner, task
+from ..tasks import background_runner
+from ..tasks.task import Task
 
 if TYPE_CHECKING:
     from ..capture.run_capture import CaptureRequest
@@ -132,7 +133,7 @@ class _Run:
     todo: list[tuple[str, CaptureRequest]] = field(default_factory=list)
     scene_uid: int = 0
     key: str = ""
-    job: job.Job | None = None
+    task: Task | None = None
     ended: dict[str, str] = field(default_factory=dict)
 
 
@@ -141,7 +142,7 @@ _run = _Run()
 
 def running_key() -> str:
     """The key of the queue's job that is being captured now, or ''."""
-    return _run.key if _run.job is not None and _run.job is background_runner.current() else ""
+    return _run.key if _run.task is not None and _run.task is background_runner.current() else ""
 
 
 def find(key: str) -> ANYRIG_QueueJob | None:
@@ -169,11 +170,11 @@ def gather_all(context: bpy.types.Context) -> list[tuple[str, CaptureRequest]]:
                 known[alike] = capture.gather(context, objects, params, bones)
             takes.append((item.key, replace(known[alike], params=params, start_frame=params.start_frame)))
         except UserError as error:
-            conclude(item.key, FAILED, str(error))
+            set_state(item.key, FAILED, str(error))
     return takes
 
 
-def conclude(key: str, state: str, message: str = "") -> None:
+def set_state(key: str, state: str, message: str = "") -> None:
     """Note how a job ended, in the list too if it is still there."""
     _run.ended[key] = state
     item = find(key)
@@ -197,30 +198,32 @@ def step() -> float | None:
     if background_runner.current() is not None:
         return PAUSE
     while _run.todo:
-        _run.key, take = _run.todo.pop(0)
+        _run.key, request = _run.todo.pop(0)
         if find(_run.key) is None:  # removed meanwhile
             continue
         try:
-            _run.job = task.Task(operators.load_capture().steps(take))
-            background_runner.run_in_background(_run.job, lambda ended, take=take: _finish(take, ended))
+            _run.task = Task(operators.load_capture().steps(request))
+            background_runner.run_in_background(_run.task, lambda task, request=request: _finish(request, task))
             return None
         except UserError as error:
-            conclude(_run.key, FAILED, str(error))
-    _run.job = None
+            set_state(_run.key, FAILED, str(error))
+    _run.task = None
     _report_end()
     return None
 
 
-def _finish(take: CaptureRequest, ended: task.Task) -> None:
-    """One job has ended: its keys, and its state in the same undo step."""
-    conclude(_run.key, WAITING if ended.cancelled else DONE)
-    operators.finish(take, ended)
-    text, is_error = background_runner.status()
-    if ended.cancelled:
+def _finish(request: CaptureRequest, task: Task) -> None:
+    """Write the keys of the job that has ended, and its state in the same undo step; then go on with the next."""
+    outcome = operators.finish(request, task)
+    if outcome.status == background_runner.CANCELLED:
+        set_state(_run.key, WAITING)
         stop()
         return
-    if is_error:
-        conclude(_run.key, FAILED, text)
+    if outcome.status == background_runner.DONE:
+        set_state(_run.key, DONE)
+        operators.push_undo()
+    else:
+        set_state(_run.key, FAILED, outcome.message)
     bpy.app.timers.register(step, first_interval=PAUSE)
 
 
@@ -229,15 +232,12 @@ def run_here(context: bpy.types.Context) -> None:
     _begin(context)
     capture = operators.load_capture()
     while _run.todo:
-        key, take = _run.todo.pop(0)
-        ended = task.Task(capture.steps(take)).drain()
+        key, request = _run.todo.pop(0)
         try:
-            if ended.error is not None:
-                raise UserError(ended.error)
-            capture.write(take, ended.result)
-            conclude(key, DONE)
+            capture.write(request, Task(capture.steps(request)).drain().result())
+            set_state(key, DONE)
         except UserError as error:
-            conclude(key, FAILED, str(error))
+            set_state(key, FAILED, str(error))
     _report_end()
 
 
@@ -254,7 +254,7 @@ def summary() -> str:
 
 def stop() -> None:
     """Forget what is still to do: the add-on is disabled, or another file is loaded."""
-    _run.todo, _run.job, _run.key = [], None, ""
+    _run.todo, _run.task, _run.key = [], None, ""
     if bpy.app.timers.is_registered(step):
         bpy.app.timers.unregister(step)
 

@@ -16,12 +16,13 @@ import bpy
 
 from ...backend.errors import UserError
 from ...backend.output_checks import check_outputs
+from ...backend.progress import Progress
 from ..capture import run_capture
 from ..import_export import export_take
 from ..import_export.import_rig import import_rig
 from ..settings import preference_values
 from ..settings.chosen_armatures import armature_from_context
-from ..tasks.task import Progress, Snapshot, Task
+from ..tasks.task import Snapshot, Task
 from . import jobs_file
 from .jobs_file import Spec
 
@@ -32,7 +33,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job ended. job: its number. frames: of the video. outputs: the files written, relative to the jobs file if below it."""
 
     job: int
@@ -113,18 +114,18 @@ class Records:
     def __init__(self, jobs: Path) -> None:
         self._folder = jobs.absolute().with_suffix(".done")
 
-    def find(self, spec: Spec) -> Outcome | None:
+    def find(self, spec: Spec) -> JobOutcome | None:
         """How the very same job ended before, if its outputs are still there."""
         try:
             content = json.loads(self._path(spec).read_text(encoding="utf-8"))
             values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-            found = Outcome(**values)
+            found = JobOutcome(**values)
         except (OSError, ValueError, TypeError, AttributeError):  # none yet, or not one of ours
             return None
         there = all((spec.folder / output).is_file() for output in found.outputs)
         return replace(found, job=spec.number, status=SKIPPED) if there else None
 
-    def keep(self, spec: Spec, outcome: Outcome) -> None:
+    def keep(self, spec: Spec, outcome: JobOutcome) -> None:
         """Raises UserError if it cannot be written."""
         try:
             self._folder.mkdir(exist_ok=True)
@@ -143,9 +144,9 @@ class Records:
 
 def run_all(
     specs: Sequence[Spec], records: Records, say: Say, *, resume: bool = False, results: Path | None = None
-) -> list[Outcome]:
+) -> list[JobOutcome]:
     """Every job in turn, told as it goes. Raises UserError, before any of them runs, if the results cannot be written."""
-    outcomes: list[Outcome] = []
+    outcomes: list[JobOutcome] = []
     check_outputs(results)
     for spec in specs:
         before = records.find(spec) if resume else None
@@ -156,11 +157,14 @@ def run_all(
     return outcomes
 
 
-def run_one(spec: Spec, records: Records, say: Say) -> Outcome:
+def run_one(spec: Spec, records: Records, say: Say) -> JobOutcome:
     """One job from file to files; whatever goes wrong is its outcome's error."""
     begun = time.perf_counter()
-    job = Task(_steps(spec)).drain(_teller(say))
-    outcome = job.result or Outcome(spec.number, spec.name, FAILED, error=job.error or "")
+    task = Task(_steps(spec)).drain(_teller(say))
+    try:
+        outcome = task.result()
+    except UserError as error:
+        outcome = JobOutcome(spec.number, spec.name, FAILED, error=str(error))
     outcome = replace(outcome, seconds=round(time.perf_counter() - begun, 2))
     if outcome.status == DONE:
         try:
@@ -184,8 +188,8 @@ def _teller(say: Say) -> Callable[[Snapshot], None]:
     return tell
 
 
-def _steps(spec: Spec) -> Generator[Progress, None, Outcome]:
-    yield Snapshot("Opening the file")
+def _steps(spec: Spec) -> Generator[Progress, None, JobOutcome]:
+    yield Progress("Opening the file")
     context = bpy.context
     params = spec.params(preference_values.default_device(context), preference_values.engine(context))
     objects = _open(spec, _rate(spec))
@@ -194,11 +198,11 @@ def _steps(spec: Spec) -> Generator[Progress, None, Outcome]:
     actions = run_capture.write(take, results)
     if spec.file.suffix.lower() != ".blend":
         _fit_range(actions)
-    yield Snapshot("Writing the files")
+    yield Progress("Writing the files")
     written = export_take.export_take(spec.outputs, take, results, objects, actions)
     names = tuple(subject.rig.name for subject in take.subjects)
     outputs = tuple(_relative(path, spec.folder) for path in written)
-    return Outcome(spec.number, spec.name, DONE, 0.0, len(results[0].motion), names, outputs)
+    return JobOutcome(spec.number, spec.name, DONE, 0.0, len(results[0].motion), names, outputs)
 
 
 def _rate(spec: Spec) -> float:
@@ -271,7 +275,7 @@ def _relative(path: Path, folder: Path) -> str:
 # ---- telling
 
 
-def _write_results(path: Path, outcomes: Sequence[Outcome]) -> None:
+def _write_results(path: Path, outcomes: Sequence[JobOutcome]) -> None:
     counts = {key: sum(outcome.status == key for outcome in outcomes) for key in (DONE, FAILED, SKIPPED)}
     content = {"counts": counts, "jobs": [asdict(outcome) for outcome in outcomes]}
     try:
@@ -284,7 +288,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[JobOutcome]) -> str:
     """The summary: a line for each job and one that counts."""
     rows = [("job", "name", "result", "frames", "seconds", "files, or what went wrong")]
     for each in outcomes:

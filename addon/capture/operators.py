@@ -10,7 +10,8 @@ import bpy
 from ...backend.errors import UserError
 from ..settings.capture_params import params_from_context
 from ..settings.chosen_armatures import armatures_from_context
-from ..tasks import background_runner, task
+from ..tasks import background_runner
+from ..tasks.task import Task
 from ..ui.operator_base import AnyRigOperator
 from . import estimate, panels
 
@@ -42,28 +43,30 @@ class ANYRIG_OT_capture(AnyRigOperator, bpy.types.Operator):
         capture = load_capture()
         objects, params = armatures_from_context(context), params_from_context(context)
         if self.in_background:
-            take = capture.gather(context, objects, params)
-            background_runner.run_in_background(task.Task(capture.steps(take)), lambda ended: finish(take, ended))
+            request = capture.gather(context, objects, params)
+            background_runner.run_in_background(Task(capture.steps(request)), lambda task: _finish_and_push_undo(request, task))
         else:
-            take, results, _ = capture.run_capture(context, objects, params)
-            _succeeded(take, results)
+            request, results, _ = capture.run_capture(context, objects, params)
+            background_runner.set_status(_describe(request, results))
         return ""
 
 
-def finish(take: CaptureRequest, ended: task.Task) -> None:
-    """Main thread, when a job in the background has ended: write the keys as one undo step, or say why there are none."""
-    if ended.cancelled:
-        background_runner.set_status("Cancelled: nothing was changed.")
-        return
-    try:
-        if ended.error is not None:
-            raise UserError(ended.error, ended.fix)
-        load_capture().write(take, ended.result)
-    except UserError as error:
-        background_runner.set_error(error)
-        return
-    _push_undo()
-    _succeeded(take, ended.result)
+def finish(request: CaptureRequest, task: Task) -> background_runner.TaskOutcome:
+    """Write the keys of a capture that ran in the background, show in the panel how it ended, and return it. Main thread.
+
+    The undo step is the caller's: the queue changes its list in the same step.
+    """
+
+    def write(results: list[CaptureResult]) -> str:
+        load_capture().write(request, results)
+        return _describe(request, results)
+
+    return background_runner.conclude(task, "Cancelled: nothing was changed.", write)
+
+
+def _finish_and_push_undo(request: CaptureRequest, task: Task) -> None:
+    if finish(request, task).status == background_runner.DONE:
+        push_undo()
 
 
 def load_capture() -> ModuleType:
@@ -75,30 +78,32 @@ def load_capture() -> ModuleType:
     return run_capture
 
 
-def _push_undo() -> None:
+def push_undo() -> None:
+    """Make an undo step of a capture that ran in the background."""
     # a timer has no window of its own, which the operator's poll asks for
     window = bpy.context.window_manager.windows[0]
     with bpy.context.temp_override(window=window):
         bpy.ops.ed.undo_push(message=ANYRIG_OT_capture.bl_label)
 
 
-def _succeeded(take: CaptureRequest, results: list[CaptureResult]) -> None:
+def _describe(request: CaptureRequest, results: list[CaptureResult]) -> str:
+    """The panel's sentence for a capture that succeeded; also shows its view and learns from its times."""
     panels.show_view(results[0].view.image)
-    _learn(take, results)
+    _learn(request, results)
     frames = len(results[0].motion)
-    names = [subject.rig.name for subject in take.subjects]
+    names = [subject.rig.name for subject in request.subjects]
     onto = "" if len(names) == 1 else f" onto {', '.join(names)}"
     notes = "".join(f" {note}" for note in results[0].motion.provenance.get("notes", ()))
-    background_runner.set_status(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.{notes}")
+    return f"'{request.name}': {frames} frames of video keyed{onto} from frame {request.start_frame} on.{notes}"
 
 
-def _learn(take: CaptureRequest, results: list[CaptureResult]) -> None:
+def _learn(request: CaptureRequest, results: list[CaptureResult]) -> None:
     """What the capture took makes the next estimate better."""
-    props, settings = bpy.context.scene.anyrig, take.params.settings
+    props, settings = bpy.context.scene.anyrig, request.params.settings
     seconds = results[0].motion.provenance.get("seconds")
-    if not seconds or bpy.path.abspath(props.video) != take.params.clip.path:  # another video was chosen meanwhile
+    if not seconds or bpy.path.abspath(props.video) != request.params.clip.path:  # another video was chosen meanwhile
         return
-    size, joints = (props.video_size[0], props.video_size[1]), sum(len(subject.rig.names) for subject in take.subjects)
+    size, joints = (props.video_size[0], props.video_size[1]), sum(len(subject.rig.names) for subject in request.subjects)
     work = estimate.Work(len(results[0].motion), size, len(results), joints, settings.model, settings.device)
     estimate.RATES.learn(work, seconds)
 

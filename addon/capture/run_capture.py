@@ -239,10 +239,8 @@ def run_capture(
     Raises UserError with what went wrong; the file is then as it was.
     """
     take = gather(context, objects, params)
-    job = Task(steps(take)).drain(report)
-    if job.error is not None:
-        raise UserError(job.error, job.fix)
-    return take, job.result, write(take, job.result)
+    results = Task(steps(take)).drain(report).result()
+    return take, results, write(take, results)
 
 
 def _find(collection: bpy.types.bpy_prop_collection, uid: int) -> bpy.types.ID | None:

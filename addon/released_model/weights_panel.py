@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Generator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from bpy.app.translations import pgettext_iface as iface_
 from bpy.props import StringProperty
 
 from ...backend.errors import UserError
-from ...backend.progress import DownloadStep, size_text
+from ...backend.progress import Progress, size_text
 from ...backend.weights.fetch import fetch_files, use_local_files
 from ...backend.weights.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text
 from ..settings import preference_values
-from ..tasks import background_runner, task
+from ..tasks import background_runner
+from ..tasks.task import Task
 from ..ui.operator_base import AnyRigOperator
 from ..ui.wrapped_label import wrapped
 
@@ -44,20 +44,17 @@ class _WeightsOperator(AnyRigOperator):
 
     bl_options = {"REGISTER", "INTERNAL"}
     in_background = False
-    kept = "what has arrived is kept, and the next download goes on from there"  # when it is cancelled
+    cancelled = "Cancelled: what has arrived is kept, and the next download goes on from there."
 
-    def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
+    def steps(self, context: bpy.types.Context) -> Generator[Progress, None, list[Item]]:
         raise NotImplementedError
 
     def run(self, context: bpy.types.Context) -> str:
-        work = task.Task(self.steps(context))
+        task, cancelled = Task(self.steps(context)), self.cancelled
         if self.in_background:
-            background_runner.run_in_background(work, partial(_finish, kept=self.kept))
+            background_runner.run_in_background(task, lambda task: background_runner.conclude(task, cancelled, _describe))
             return ""
-        work.drain()
-        if work.error is not None:
-            raise UserError(work.error, work.fix)
-        return _done(work.result)
+        return _describe(task.drain().result())
 
 
 class ANYRIG_OT_download_weights(_WeightsOperator, bpy.types.Operator):
@@ -81,7 +78,7 @@ class ANYRIG_OT_download_weights(_WeightsOperator, bpy.types.Operator):
             column.label(text=f"{item.repo}: {size_text(item.size)}, licence {item.licence}", icon="IMPORT")
         column.label(text=f"To {weights_folder_of(context).path}", icon="FILE_FOLDER")
 
-    def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
+    def steps(self, context: bpy.types.Context) -> Generator[Progress, None, list[Item]]:
         return fetch_files(weights_folder_of(context), preference_values.mirror(context))
 
 
@@ -89,7 +86,7 @@ class ANYRIG_OT_adopt_weights(_WeightsOperator, bpy.types.Operator):
     bl_idname = "anyrig.adopt_weights"
     bl_label = "Use My Files"
     bl_description = "Look through a folder, with all folders in it, for the released weights; they stay where they are"
-    kept = "the files that were checked before that are used"
+    cancelled = "Cancelled: the files that were checked before that are used."
 
     directory: StringProperty(subtype="DIR_PATH")
 
@@ -98,7 +95,7 @@ class ANYRIG_OT_adopt_weights(_WeightsOperator, bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
+    def steps(self, context: bpy.types.Context) -> Generator[Progress, None, list[Item]]:
         if not self.directory:
             raise UserError("No folder is chosen: choose the one that holds the released weights.")
         return use_local_files(weights_folder_of(context), Path(bpy.path.abspath(self.directory)))
@@ -119,17 +116,7 @@ class ANYRIG_OT_remove_weights(AnyRigOperator, bpy.types.Operator):
         return message
 
 
-def _finish(ended: task.Task, kept: str) -> None:
-    """Main thread, when the work in the background has ended. kept: what stays if it was cancelled."""
-    if ended.cancelled:
-        background_runner.set_status(f"Cancelled: {kept}.")
-    elif ended.error is not None:
-        background_runner.set_status(ended.error, is_error=True, fix=ended.fix)
-    else:
-        background_runner.set_status(_done(ended.result))
-
-
-def _done(items: list[Item]) -> str:
+def _describe(items: list[Item]) -> str:
     return f"Ready: {names_text(items)}." if items else "Nothing was missing."
 
 
@@ -207,7 +194,7 @@ def download_command(arguments: list[str], say: Callable[[str], None]) -> int:
     return 0
 
 
-def _told(work: Generator[DownloadStep, None, Any], say: Callable[[str], None]) -> None:
+def _told(work: Generator[Progress, None, Any], say: Callable[[str], None]) -> None:
     """Run to the end, telling each stage and every tenth of it."""
     told = ""
     for step in work:

@@ -12,9 +12,11 @@ import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from ...backend.errors import UserError
+from ...backend.progress import Progress
 from ..capture import take_store
 from ..settings import preference_values
-from ..tasks import background_runner, modal_runner, task
+from ..tasks import background_runner, modal_runner
+from ..tasks.task import Task
 from ..ui.operator_base import AnyRigOperator
 from . import skeleton_lines, takes
 
@@ -46,25 +48,18 @@ class ANYRIG_OT_movie(AnyRigOperator, bpy.types.Operator):
     def run(self, context: bpy.types.Context) -> str:
         """Step by step if a user clicked; blocks in background mode and scripts."""
         path = _movie_path(context, self.filepath)
-        work = task.Task(_steps(context, path, self.height, self.over))
+        task = Task(_steps(context, path, self.height, self.over))
+
+        def describe(frames: int) -> str:
+            return f"{frames} frames written to '{path}'."
+
         if self.in_background:
-            modal_runner.run_modal(work, lambda ended: _told(path, ended))
+            cancelled = "Cancelled: no movie was written."
+            modal_runner.run_modal(task, lambda task: background_runner.conclude(task, cancelled, describe))
             return ""
-        work.drain()
-        if work.error is not None:
-            raise UserError(work.error, work.fix)
-        _told(path, work)
-        return background_runner.status()[0]
-
-
-def _told(path: Path, ended: task.Task) -> None:
-    """When the movie is there, or will not be."""
-    if ended.cancelled:
-        background_runner.set_status("Cancelled: no movie was written.")
-    elif ended.error is not None:
-        background_runner.set_status(ended.error, is_error=True, fix=ended.fix)
-    else:
-        background_runner.set_status(f"{ended.result} frames written to '{path}'.")
+        message = describe(task.drain().result())
+        background_runner.set_status(message)
+        return message
 
 
 def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
@@ -77,7 +72,7 @@ def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
     return path if path.suffix.lower() == ".mp4" else path.with_name(path.name + ".mp4")
 
 
-def _steps(context: bpy.types.Context, path: Path, height: int, over: bool) -> Generator[task.Progress, None, int]:
+def _steps(context: bpy.types.Context, path: Path, height: int, over: bool) -> Generator[Progress, None, int]:
     try:
         from .side_by_side_movie import MovieParams, movie_steps
     except ImportError as error:

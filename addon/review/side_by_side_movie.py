@@ -17,13 +17,14 @@ from ...backend.errors import UserError
 from ...backend.geometry.fit_camera import CameraFit
 from ...backend.geometry.rotations import Array
 from ...backend.motion.take_file import Take
+from ...backend.progress import Progress
 from ...backend.video.reader import Frame, probe, read_frames, video_steps
 from ..capture import take_store
 from ..rendering import engines
 from ..rendering.rig_views import Studio
 from ..rig.armature import pose_of
 from ..settings import preference_values
-from ..tasks.task import Progress, Snapshot, Task
+from ..tasks.task import Task
 from . import footage_camera, takes
 
 Image = NDArray[np.uint8]
@@ -51,14 +52,14 @@ def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieP
     obj = takes.target_of(context, text, raw.rig.names)
     info = probe(raw.clip)
     fps = take_store.about(text)["fps"]  # the scene's may have changed since the keys were written
-    yield Snapshot("Fitting the camera")
+    yield Progress("Fitting the camera")
     with takes.showing(obj, text), _whole(params.path, Path(raw.clip.path)) as part:
         view = footage_camera.match_camera(obj, raw, (info.width, info.height), fps)
         with closing(_images(obj, raw, view, fps, params)) as rig, closing(read_frames(raw.clip)) as video:
             rows = _beside(video, rig, raw, params)
             with closing(video_steps(part, rows, 1 / float(np.diff(raw.motion.times).mean()))) as written:
                 for done in written:
-                    yield Snapshot("Writing the movie", done, len(raw.motion), unit="frame")
+                    yield Progress("Writing the movie", done, len(raw.motion))
     return len(raw.motion)
 
 
@@ -208,10 +209,8 @@ def movie_command(arguments: list[str], say: Callable[[str], None]) -> int:
     text = named_take(options.take)
     context = bpy.context
     params = MovieParams(options.out.absolute(), max(options.height, 16), options.over, preference_values.engine(context))
-    job = Task(movie_steps(context, text, params)).drain()
-    if job.error is not None:
-        raise UserError(job.error)
-    say(f"{take_store.label(text)}: {job.result} frames written to {options.out}")
+    frames = Task(movie_steps(context, text, params)).drain().result()
+    say(f"{take_store.label(text)}: {frames} frames written to {options.out}")
     return 0
 
 

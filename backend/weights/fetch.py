@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..progress import DownloadStep, in_steps, size_text
+from ..progress import Progress, in_steps, size_text
 from .folder_lock import alone
 from .http_download import SPARE, digest, discard, download
 from .registry import (
@@ -26,9 +26,7 @@ from .registry import (
 SUFFIXES = {".pt", ".pth", ".safetensors", ".json"}
 
 
-def fetch_files(
-    folder: Folder, mirror: str = "", items: Sequence[Item] | None = None
-) -> Generator[DownloadStep, None, list[Item]]:
+def fetch_files(folder: Folder, mirror: str = "", items: Sequence[Item] | None = None) -> Generator[Progress, None, list[Item]]:
     """Download what is missing of `items` (None: all of the release) and convert the network. -> what was downloaded.
 
     Closing the generator keeps what has arrived. Raises UserError: see `download`; a file that is garbage or is another one than
@@ -46,7 +44,7 @@ def fetch_files(
     return wanted
 
 
-def use_local_files(folder: Folder, source: Path) -> Generator[DownloadStep, None, list[Item]]:
+def use_local_files(folder: Folder, source: Path) -> Generator[Progress, None, list[Item]]:
     """Use files that the user has: one file, or a folder that is searched with all folders in it. -> what was found.
 
     The files stay where they are; the network is converted into our folder. Raises UserError if none of them is ours, or one is
@@ -54,7 +52,7 @@ def use_local_files(folder: Folder, source: Path) -> Generator[DownloadStep, Non
     """
     found: dict[str, tuple[Item, Path]] = {}
     for paths in _candidates(source):
-        yield DownloadStep("Looking for the weights", len(found), len(TABLE))
+        yield Progress("Looking for the weights", len(found), len(TABLE), unit="")
         for path in paths:
             item = _recognise(path, chosen=source.is_file())
             if item is not None and (
@@ -90,7 +88,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[DownloadStep, None, None]:
+def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[Progress, None, None]:
     """Closed while it checks, it keeps the file, which the next call then checks."""
     url, arrived = item.url(base), folder.path / item.arriving
     published = yield from in_steps(f"Downloading {item.name}", download(url, arrived, item.name), item.size)
@@ -109,7 +107,7 @@ def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[DownloadStep,
     folder.note(item, sha256, size, url)
 
 
-def _digest(path: Path, item: Item) -> Generator[DownloadStep, None, str]:
+def _digest(path: Path, item: Item) -> Generator[Progress, None, str]:
     return in_steps(f"Checking {item.name}", digest(path))
 
 
@@ -128,19 +126,19 @@ def _compare(folder: Folder, item: Item, sha256: str, published: str, source: st
         )
 
 
-def _convert(folder: Folder) -> Generator[DownloadStep, None, None]:
+def _convert(folder: Folder) -> Generator[Progress, None, None]:
     """The checkpoint becomes safetensors once; a downloaded one is deleted then, its SHA-256 stays on record."""
     if not _convertible(folder):
         return
     item = TABLE[0]
     checkpoint = folder.file(item)
-    yield DownloadStep("Converting the network", 0, 1)
+    yield Progress("Converting the network", 0, 1, unit="")
     from .released_checkpoint import convert  # torch
 
     convert(checkpoint, folder.network, {"source": folder.record().get(item.name, {})})
     if checkpoint == folder.path / item.local and checkpoint.absolute() not in folder.adopted():
         checkpoint.unlink()
-    yield DownloadStep("Converting the network", 1, 1)
+    yield Progress("Converting the network", 1, 1, unit="")
 
 
 def _convertible(folder: Folder) -> bool:

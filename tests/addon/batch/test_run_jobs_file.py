@@ -380,8 +380,8 @@ def test_an_output_that_cannot_be_written_leaves_what_was_there(folder: Path) ->
 
 def test_table_is_aligned() -> None:
     rows = [
-        run_jobs_file.Outcome(9, "fox", "done", 1.25, 48, ("Fox",), ("a.blend",)),
-        run_jobs_file.Outcome(10, "a long one", "failed", error="No.\nNo"),
+        run_jobs_file.JobOutcome(9, "fox", "done", 1.25, 48, ("Fox",), ("a.blend",)),
+        run_jobs_file.JobOutcome(10, "a long one", "failed", error="No.\nNo"),
     ]
     assert run_jobs_file.table(rows).splitlines() == [
         "job  name        result  frames  seconds  files, or what went wrong",

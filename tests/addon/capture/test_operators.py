@@ -153,13 +153,13 @@ def test_registering_loads_neither_torch_nor_opencv() -> None:
 def test_quitting_stops_a_running_job() -> None:
     code = """
 import time
-from types import SimpleNamespace
 from anyrig.addon.tasks import background_runner, task
+from anyrig.backend.progress import Progress
 def steps():
     try:
         while True:
             time.sleep(0.01)
-            yield SimpleNamespace(stage="a", done=1, total=2)
+            yield Progress("a", 1, 2)
     finally:
         print("closed", flush=True)
 background_runner.register()
@@ -358,7 +358,7 @@ def test_armature_without_a_mesh_is_drawn_by_the_job(backend: Callable[..., Back
     stand_in = backend(view=3)
     take = run_capture.gather(bpy.context, [obj], params())
     assert take.subjects[0].references == ()
-    (result,) = task.Task(run_capture.steps(take)).drain().result
+    (result,) = task.Task(run_capture.steps(take)).drain().result()
     references = stand_in.calls[0][0][0].references
     assert len(references) == 16 and result.view is references[3] and references[3].image[..., 3].any()
 
@@ -434,7 +434,7 @@ def test_cancel_button_leaves_everything(window: Press, backend: Callable[..., B
     wait_until_done()
     assert animation_state() == before and background_runner.status() == ("Cancelled: nothing was changed.", False)
     assert stand_in.closed == 1 and background_runner.current() is None
-    assert (running.result is None) == (when == "midway")
+    assert (running.result() is None) == (when == "midway")
 
 
 @pytest.mark.parametrize("fail", [UserError("The video is empty: choose another."), KeyError("joint")])

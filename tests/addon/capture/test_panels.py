@@ -75,14 +75,14 @@ def test_model_section_says_which_torch_there_is() -> None:
 
 def test_nothing_can_be_changed_while_a_capture_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        background_runner._window, "job", SimpleNamespace(progress=task.Snapshot("Reading", 3, 9, 0.0, 6.0, "frame"))
+        background_runner._state, "task", SimpleNamespace(progress=task.Snapshot("Reading", 3, 9, 0.0, 6.0, "frame"))
     )
     layout = SimpleNamespace(enabled=True)
     panels.ANYRIG_PT_rig.draw(SimpleNamespace(layout=layout, content=lambda *_: None), bpy.context)
     assert layout.enabled is False
     drawn = draw(panels.ANYRIG_PT_run)
     assert ("progress", "Reading: frame 3 of 9, 0:12 left") in drawn and ("operator", "anyrig.cancel") in drawn
-    monkeypatch.setattr(background_runner._window, "job", None)
+    monkeypatch.setattr(background_runner._state, "task", None)
 
 
 # ---- errors and their buttons
@@ -349,14 +349,14 @@ def test_painter_leaves_no_handler() -> None:
 
 def test_escape_cancels_and_the_rest_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[bool] = []
-    monkeypatch.setattr(background_runner._window, "job", SimpleNamespace(cancel=lambda: cancelled.append(True)))
+    monkeypatch.setattr(background_runner._state, "task", SimpleNamespace(cancel=lambda: cancelled.append(True)))
 
     def send(kind: str, value: str = "PRESS") -> set[str]:
         return background_runner.ANYRIG_OT_watch_escape.modal(None, bpy.context, SimpleNamespace(type=kind, value=value))  # type: ignore[arg-type]
 
     assert send("MOUSEMOVE", "NOTHING") == send("ESC", "RELEASE") == send("Z") == {"PASS_THROUGH"} and not cancelled
     assert send("ESC") == {"CANCELLED"} and cancelled == [True]
-    monkeypatch.setattr(background_runner._window, "job", None)
+    monkeypatch.setattr(background_runner._state, "task", None)
     assert send("MOUSEMOVE", "NOTHING") == {"CANCELLED", "PASS_THROUGH"}, "it ends with the capture"
 
 
