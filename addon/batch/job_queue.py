@@ -32,7 +32,7 @@ from ..tasks import background_runner
 from ..tasks.task import Task
 
 if TYPE_CHECKING:
-    from ..capture.run_capture import CaptureRequest
+    from ..capture.run_capture import ArmatureInput, CaptureRequest
 
 WAITING, DONE, FAILED = "WAITING", "DONE", "FAILED"
 STATES = ((WAITING, "Waiting", ""), (DONE, "Done", ""), (FAILED, "Failed", ""))
@@ -154,8 +154,8 @@ def find(key: str) -> ANYRIG_QueueJob | None:
 def gather_all(context: bpy.types.Context) -> list[tuple[str, CaptureRequest]]:
     """Rigs, poses and views of all waiting jobs. A job that cannot start fails at once; equal views are taken once."""
     capture = operators.load_capture()
-    known: dict[Any, CaptureRequest] = {}
-    takes = []
+    known: dict[Any, tuple[ArmatureInput, ...]] = {}
+    requests = []
     for item in waiting(context.scene):
         try:
             objects, bones = objects_of(item), bones_of(item)
@@ -167,11 +167,11 @@ def gather_all(context: bpy.types.Context) -> list[tuple[str, CaptureRequest]]:
                 replace(params, clip=Clip(""), settings=Settings(), start_frame=0),
             )
             if alike not in known:
-                known[alike] = capture.gather(context, objects, params, bones)
-            takes.append((item.key, replace(known[alike], params=params, start_frame=params.start_frame)))
+                known[alike] = capture.gather(context, objects, params, bones).subjects
+            requests.append((item.key, capture.request_of(context.scene, params, known[alike])))
         except UserError as error:
             set_state(item.key, FAILED, str(error))
-    return takes
+    return requests
 
 
 def set_state(key: str, state: str, message: str = "") -> None:
@@ -217,7 +217,7 @@ def _finish(request: CaptureRequest, task: Task) -> None:
     outcome = operators.finish(request, task)
     if outcome.status == background_runner.CANCELLED:
         set_state(_run.key, WAITING)
-        stop()
+        reset()
         return
     if outcome.status == background_runner.DONE:
         set_state(_run.key, DONE)
@@ -252,8 +252,8 @@ def summary() -> str:
     return f"Queue: {states.count(DONE)} of {len(states)} {'job' if len(states) == 1 else 'jobs'} done{ending}"
 
 
-def stop() -> None:
-    """Forget what is still to do: the add-on is disabled, or another file is loaded."""
+def reset() -> None:
+    """Forget the jobs that are still to do: one was cancelled, another file is loaded, or the add-on is disabled."""
     _run.todo, _run.task, _run.key = [], None, ""
     if bpy.app.timers.is_registered(step):
         bpy.app.timers.unregister(step)
@@ -261,7 +261,7 @@ def stop() -> None:
 
 @bpy.app.handlers.persistent
 def _before_load(*_: Any) -> None:
-    stop()
+    reset()
 
 
 CLASSES = (ANYRIG_QueueArmature, ANYRIG_QueueJob, ANYRIG_Queue)
@@ -275,7 +275,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    stop()
+    reset()
     bpy.app.handlers.load_pre.remove(_before_load)
     del bpy.types.Scene.anyrig_queue
     for each in reversed(CLASSES):

@@ -56,6 +56,9 @@ class Rates:
     def __init__(self) -> None:
         self._own: dict[tuple[str, str], dict[str, float]] = {}
 
+    def reset(self) -> None:
+        self._own.clear()
+
     def learn(self, work: Work, seconds: Mapping[str, float]) -> None:
         """Take over what a capture's clock said."""
         units = work.units

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import bpy
 
 from ...backend.errors import UserError
+from ..settings import view_sides
 from ..settings.capture_params import params_from_context
 from ..settings.chosen_armatures import armatures_from_context
 from ..tasks import background_runner
 from ..tasks.task import Task
 from ..ui.operator_base import AnyRigOperator
-from . import estimate, panels
+from . import estimate
 
 if TYPE_CHECKING:
     from .run_capture import CaptureRequest, CaptureResult
@@ -88,7 +89,7 @@ def push_undo() -> None:
 
 def _describe(request: CaptureRequest, results: list[CaptureResult]) -> str:
     """The panel's sentence for a capture that succeeded; also shows its view and learns from its times."""
-    panels.show_view(results[0].view.image)
+    view_sides.show_capture(results[0].view.image)
     _learn(request, results)
     frames = len(results[0].motion)
     names = [subject.rig.name for subject in request.subjects]
@@ -98,14 +99,13 @@ def _describe(request: CaptureRequest, results: list[CaptureResult]) -> str:
 
 
 def _learn(request: CaptureRequest, results: list[CaptureResult]) -> None:
-    """What the capture took makes the next estimate better."""
-    props, settings = bpy.context.scene.anyrig, request.params.settings
-    seconds = results[0].motion.provenance.get("seconds")
-    if not seconds or bpy.path.abspath(props.video) != request.params.clip.path:  # another video was chosen meanwhile
-        return
-    size, joints = (props.video_size[0], props.video_size[1]), sum(len(subject.rig.names) for subject in request.subjects)
-    work = estimate.Work(len(results[0].motion), size, len(results), joints, settings.model, settings.device)
-    estimate.RATES.learn(work, seconds)
+    """Let the times that the capture took improve the next estimate."""
+    seconds, settings = results[0].motion.provenance.get("seconds"), request.params.settings
+    if seconds and any(request.video_size):
+        joints = sum(len(subject.rig.names) for subject in request.subjects)
+        frames, size = len(results[0].motion), request.video_size
+        work = estimate.Work(frames, size, len(results), joints, settings.model, settings.device)
+        estimate.RATES.learn(work, seconds)
 
 
 CLASSES = (ANYRIG_OT_capture,)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import bpy
-import bpy.utils.previews
 import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
-from numpy.typing import NDArray
 
 from ..preferences.diagnostics import torch_text
 from ..rig.keyed_bones import COLLECTION
@@ -20,18 +19,6 @@ from ..tasks import background_runner, modal_runner
 from ..ui import fix_buttons
 from ..ui.wrapped_label import wrapped
 from . import estimate, rig_check, video_file
-
-VIEW = "view"
-
-_previews: dict[str, Any] = {}
-
-
-def show_view(image: NDArray[np.uint8]) -> None:
-    """Set the thumbnail to an RGBA image (H, W, 4)."""
-    collection = _previews.get("collection")
-    if collection is not None:
-        collection.clear()
-        view_sides.put(collection, VIEW, image)
 
 
 class _Section:
@@ -152,12 +139,12 @@ class ANYRIG_PT_reference(_Section, bpy.types.Panel):
         if props.view == "SIDE":
             layout.template_icon_view(props, "side", show_labels=True, scale=6.0, scale_popup=5.0)
             layout.prop(props, "side")
-        layout.operator("anyrig.show_sides", icon="FILE_REFRESH" if view_sides.shown() else "CAMERA_DATA")
+        layout.operator("anyrig.show_sides", icon="FILE_REFRESH" if view_sides.are_shown() else "CAMERA_DATA")
         layout.prop(props, "heading")
-        collection = _previews.get("collection")
-        if collection and VIEW in collection:
+        preview = view_sides.capture_preview()
+        if preview is not None:
             layout.label(text="Side of the last capture")
-            layout.template_icon(icon_value=collection[VIEW].icon_id, scale=8)
+            layout.template_icon(icon_value=preview.icon_id, scale=8)
 
 
 class ANYRIG_PT_output(_Section, bpy.types.Panel):
@@ -187,18 +174,14 @@ class ANYRIG_PT_model(_Section, bpy.types.Panel):
         if props.model == "FILE":
             layout.prop(props, "model_file")
         layout.prop(props, "device")
-        wrapped(layout, _torch_state())
+        wrapped(layout, _torch_version())
         layout.operator("anyrig.check_device", icon="VIEWZOOM")
 
 
-_state: list[str] = []
-
-
-def _torch_state() -> str:
+@cache
+def _torch_version() -> str:
     """Looked up once: it searches the disk, and what it finds changes with a restart only."""
-    if not _state:
-        _state.append(torch_text().split(" in ")[0])
-    return _state[0]
+    return torch_text().split(" in ")[0]
 
 
 class ANYRIG_PT_run(_Section, bpy.types.Panel):
@@ -279,16 +262,15 @@ CLASSES = (
     ANYRIG_PT_model,
     ANYRIG_PT_run,
 )
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
 
 
-def register() -> None:
-    _previews["collection"] = bpy.utils.previews.new()
-    for each in CLASSES:
-        bpy.utils.register_class(each)
+def reset() -> None:
+    """Forget the version of PyTorch and the times of captures."""
+    _torch_version.cache_clear()
+    estimate.RATES.reset()
 
 
 def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
-    bpy.utils.previews.remove(_previews.pop("collection"))
-    _state.clear()
+    reset()
+    _unregister_classes()

@@ -58,10 +58,15 @@ def draw(layout: bpy.types.UILayout, objects: Sequence[bpy.types.Object]) -> Non
     layout.operator(ANYRIG_OT_check_rig.bl_idname, icon="VIEWZOOM")
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_check_rig)
+CLASSES = (ANYRIG_OT_check_rig,)
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
+
+
+def reset() -> None:
+    """Forget the findings of the last check."""
+    _found.clear()
 
 
 def unregister() -> None:
-    _found.clear()
-    bpy.utils.unregister_class(ANYRIG_OT_check_rig)
+    reset()
+    _unregister_classes()

@@ -63,12 +63,16 @@ class CaptureResult:
 
 @dataclass(frozen=True, eq=False)
 class CaptureRequest:
-    """All that the job and the writing of its keys need, without any bpy object."""
+    """All that a capture and the writing of its keys need, without any bpy object.
+
+    video_size: width and height in pixels; (0, 0) for a video that the panel does not show.
+    """
 
     params: CaptureParams
     subjects: tuple[ArmatureInput, ...]
     scene_uid: int
     start_frame: int
+    video_size: tuple[int, int] = (0, 0)
 
     @property
     def name(self) -> str:
@@ -102,9 +106,12 @@ def gather(
 
 
 def request_of(scene: bpy.types.Scene, params: CaptureParams, subjects: Sequence[ArmatureInput]) -> CaptureRequest:
-    """Its start is settled here: the current frame unless the params name one."""
+    """The request for a capture that starts at the current frame, unless the params name another."""
     start = scene.frame_current if params.start_frame is None else params.start_frame
-    return CaptureRequest(params, tuple(subjects), scene.session_uid, start)
+    props = getattr(scene, "anyrig", None)  # None where the add-on is not registered
+    known = props is not None and bpy.path.abspath(props.video) == params.clip.path
+    size = (props.video_size[0], props.video_size[1]) if known else (0, 0)
+    return CaptureRequest(params, tuple(subjects), scene.session_uid, start, size)
 
 
 def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
@@ -115,7 +122,7 @@ def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> Ca
     return replace(params, settings=replace(settings, weights=preference_values.weights_folder(context)))
 
 
-def steps(take: CaptureRequest) -> Generator[Progress, None, list[CaptureResult]]:
+def steps(request: CaptureRequest) -> Generator[Progress, None, list[CaptureResult]]:
     """The computation; safe on any thread. torch is loaded here, so that the window does not wait for it either."""
     try:
         from ...backend.capture.pipeline import capture
@@ -123,33 +130,33 @@ def steps(take: CaptureRequest) -> Generator[Progress, None, list[CaptureResult]
     except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load (Windows)
         raise UserError(f"PyTorch cannot be loaded ({error}): {INSTALL}.") from error
     targets = []
-    for subject in take.subjects:
+    for subject in request.subjects:
         references = subject.references or tuple(draw_capsules(subject.rig, subject.pose, subject.azimuths))
         targets.append(Target(subject.rig, references))
-    motions = yield from capture(targets, take.params.clip, take.params.settings)
+    motions = yield from capture(targets, request.params.clip, request.params.settings)
     return [
         CaptureResult(motion, target.references[motion.provenance["view"]])
         for motion, target in zip(motions, targets, strict=True)
     ]
 
 
-def write(take: CaptureRequest, results: Sequence[CaptureResult]) -> list[bpy.types.Action]:
-    """Key every armature and store its raw take; all of them or, when one raises UserError, none. Main thread.
+def write(request: CaptureRequest, results: Sequence[CaptureResult]) -> list[bpy.types.Action]:
+    """Key every armature and store its take; all of them or, if one raises UserError, none. Main thread.
 
-    Copies of the raw takes are in the user folder before anything else is done: neither a crash nor an error loses them.
+    The takes are backed up to the user folder first, so that neither a crash nor an error loses them.
     """
-    raws = _raw_takes(take, results)
-    take_store.write_backup(raws)
-    scene, objects = _resolve(take)
+    takes = _takes_of(request, results)
+    take_store.write_backup(takes)
+    scene, objects = _resolve(request)
     fps = scene.render.fps / scene.render.fps_base
-    before = [take_store.rest_of_pose(obj, subject.rig.names) for obj, subject in zip(objects, take.subjects, strict=True)]
+    before = [take_store.PoseBefore.of(obj, subject.rig.names) for obj, subject in zip(objects, request.subjects, strict=True)]
     slots = [_in_use(obj) for obj in objects]
     with all_or_none(objects):
-        actions = key_all(take, [result.motion for result in results], objects, fps)
-        _deliver(take.params, scene, objects, actions, slots)
-        for raw, action, stance in zip(raws, actions, before, strict=True):
-            take_store.store(raw, fps=fps, **stance)
-            take_store.mark_current(action, raw.key)
+        actions = key_all(request, [result.motion for result in results], objects, fps)
+        _deliver(request.params, scene, objects, actions, slots)
+        for take, action, pose in zip(takes, actions, before, strict=True):
+            take_store.store(take, fps, pose)
+            take_store.mark_current(action, take.key)
     return actions
 
 
@@ -175,12 +182,12 @@ def _in_use(obj: bpy.types.Object) -> tuple[Any, Any]:
 
 
 def key_all(
-    take: CaptureRequest, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float
+    request: CaptureRequest, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float
 ) -> list[bpy.types.Action]:
     """The keys of every armature, as new actions in use. Raises UserError; some may then be keyed already."""
     actions = []
-    for obj, subject, motion in zip(objects, take.subjects, motions, strict=True):
-        where = {"name": take.name, "start_frame": take.start_frame, "fps": fps}
+    for obj, subject, motion in zip(objects, request.subjects, motions, strict=True):
+        where = {"name": request.name, "start_frame": request.start_frame, "fps": fps}
         actions.append(write_motion(obj, subject.rig, motion, subject.pose, **where))
     return actions
 
@@ -190,35 +197,35 @@ def apply_again(context: bpy.types.Context, text: bpy.types.Text, obj: bpy.types
 
     Raises UserError; nothing is changed then.
     """
-    raw, scene = take_store.read(text), context.scene
-    subject = ArmatureInput(obj.session_uid, raw.rig, raw.pose, (), ())
-    take = request_of(scene, CaptureParams(raw.clip, raw.settings, **output_from_props(scene.anyrig)), [subject])
+    take, scene = take_store.read(text), context.scene
+    subject = ArmatureInput(obj.session_uid, take.rig, take.pose, (), ())
+    request = request_of(scene, CaptureParams(take.clip, take.settings, **output_from_props(scene.anyrig)), [subject])
     fps = scene.render.fps / scene.render.fps_base
-    earlier, slot = take_store.rest_of_pose(obj, raw.rig.names)["earlier"], _in_use(obj)
+    before, earlier = _in_use(obj), take_store.action_name(obj)
     with all_or_none([obj]):
-        (action,) = key_all(take, [raw.motion], [obj], fps)
-        _deliver(take.params, scene, [obj], [action], [slot])
+        (action,) = key_all(request, [take.motion], [obj], fps)
+        _deliver(request.params, scene, [obj], [action], [before])
         take_store.mark_current(action, take_store.about(text)["key"])
-        take_store.set_about(text, fps=fps, start_frame=take.start_frame, earlier=earlier)
+        take_store.set_about(text, fps=fps, start_frame=request.start_frame, earlier=earlier)
     return action
 
 
-def _raw_takes(take: CaptureRequest, results: Sequence[CaptureResult]) -> list[Take]:
+def _takes_of(request: CaptureRequest, results: Sequence[CaptureResult]) -> list[Take]:
     date = time.strftime("%Y-%m-%d %H:%M:%S")
-    clip, settings = take.params.clip, take.params.settings
+    clip, settings = request.params.clip, request.params.settings
     return [
-        Take(take.name, subject.rig.name, date, take.start_frame, clip, settings, subject.rig, subject.pose, result.motion)
-        for subject, result in zip(take.subjects, results, strict=True)
+        Take(request.name, subject.rig.name, date, request.start_frame, clip, settings, subject.rig, subject.pose, result.motion)
+        for subject, result in zip(request.subjects, results, strict=True)
     ]
 
 
-def _resolve(take: CaptureRequest) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
-    """The scene and the armatures of a take, found again. Raises UserError if one was deleted meanwhile."""
-    scene = _find(bpy.data.scenes, take.scene_uid)
+def _resolve(request: CaptureRequest) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
+    """The scene and the armatures of a request, found again. Raises UserError if one was deleted meanwhile."""
+    scene = _find(bpy.data.scenes, request.scene_uid)
     if scene is None:
         raise UserError("The scene was deleted during the capture: undo that, then recover the take under Takes.")
     objects = []
-    for subject in take.subjects:
+    for subject in request.subjects:
         obj = _find(bpy.data.objects, subject.uid)
         if obj is None:
             raise UserError(
@@ -238,9 +245,9 @@ def run_capture(
 
     Raises UserError with what went wrong; the file is then as it was.
     """
-    take = gather(context, objects, params)
-    results = Task(steps(take)).drain(report).result()
-    return take, results, write(take, results)
+    request = gather(context, objects, params)
+    results = Task(steps(request)).drain(report).result()
+    return request, results, write(request, results)
 
 
 def _find(collection: bpy.types.bpy_prop_collection, uid: int) -> bpy.types.ID | None:

@@ -41,7 +41,7 @@ def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SI
         views = render_views(obj, rig, view_sides.AZIMUTHS, size, frame=frame, engine=preference_values.engine(context))
     except ImportError as error:
         raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
-    view_sides.show([view.image for view in views])
+    view_sides.show_sides([view.image for view in views])
 
 
 CLASSES = (ANYRIG_OT_show_sides,)

@@ -272,11 +272,16 @@ def _fill(corners: list[tuple[float, float]], colour: tuple[float, float, float,
     batch.draw(shader)
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_draw_box)
+CLASSES = (ANYRIG_OT_draw_box,)
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
+
+
+def reset() -> None:
+    """Remove the images that are drawn over viewports."""
+    for painter in list(_painters):
+        painter.remove()
 
 
 def unregister() -> None:
-    for painter in list(_painters):
-        painter.remove()
-    bpy.utils.unregister_class(ANYRIG_OT_draw_box)
+    reset()
+    _unregister_classes()

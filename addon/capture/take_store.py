@@ -14,7 +14,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,30 +79,53 @@ def set_about(text: bpy.types.Text, **values: Any) -> None:
     text[ABOUT] = {**about(text), **values}
 
 
-def store(
-    raw: Take, *, fps: float, earlier: str = "", basis: Array | None = None, controls: dict[str, Any] | None = None
-) -> bpy.types.Text:
-    """Store a take in the file. basis: (J, 4, 4) the joints' own channels before the keys, to return to where no action was; controls:
-    controls.stance_of, for the same.
+@dataclass(frozen=True, eq=False)
+class PoseBefore:
+    """What an armature played and how it was posed before a take was keyed.
+
+    action: the name of the action in use, or ''. basis: (J, 4, 4) `matrix_basis` of the take's joints, or of their controls.
+    controls: the other settings of a control rig (control_rigs.control_pose_of).
     """
-    text = bpy.data.texts.new(f".AnyRig {raw.armature} {raw.name}")
-    text[DATA] = raw.data
+
+    action: str
+    basis: Array
+    controls: dict[str, Any]
+
+    @classmethod
+    def of(cls, obj: bpy.types.Object, names: Sequence[str]) -> PoseBefore:
+        """names: the take's J joints."""
+        rig = control_rig(obj)
+        keyed = [obj.pose.bones.get(key_bone(rig, name)) for name in names]
+        basis = [np.eye(4) if bone is None else np.array(bone.matrix_basis) for bone in keyed]
+        return cls(action_name(obj), np.array(basis), control_pose_of(obj))
+
+
+def action_name(obj: bpy.types.Object) -> str:
+    """The action that an armature plays, or ''."""
+    action = obj.animation_data and obj.animation_data.action
+    return action.name if action else ""
+
+
+def store(take: Take, fps: float, before: PoseBefore | None = None) -> bpy.types.Text:
+    """Store a take in the file. fps: of the scene, when the keys were written. before: None for a take that has not been keyed."""
+    text = bpy.data.texts.new(f".AnyRig {take.armature} {take.name}")
+    text[DATA] = take.data
     text[ABOUT] = {
-        "key": raw.key,
-        "name": raw.name,
-        "armature": raw.armature,
-        "video": raw.clip.path,
-        "model": raw.settings.model,
-        "date": raw.date,
-        "frames": len(raw.motion),
-        "start_frame": raw.start_frame,
+        "key": take.key,
+        "name": take.name,
+        "armature": take.armature,
+        "video": take.clip.path,
+        "model": take.settings.model,
+        "date": take.date,
+        "frames": len(take.motion),
+        "start_frame": take.start_frame,
         "fps": fps,
-        "earlier": earlier,
+        "earlier": before.action if before else "",
     }
-    if basis is not None:
-        text[BASIS] = basis.ravel().tolist()
-    if controls:
-        text[CONTROLS] = json.dumps(controls)
+    if before is not None:
+        text[BASIS] = before.basis.ravel().tolist()
+    if before is not None and before.controls:
+        text[CONTROLS] = json.dumps(before.controls)
     text.write(WORDS.format(**about(text), data=DATA, text=text.name))
     return text
 
@@ -112,22 +135,13 @@ def read(text: bpy.types.Text) -> Take:
     from ...backend.motion.take_file import Take
 
     data = text[DATA]
-    raw = Take.from_data(data if isinstance(data, bytes) else b"", f"Take '{label(text)}' in this file")
+    take = Take.from_data(data if isinstance(data, bytes) else b"", f"Take '{label(text)}' in this file")
     start = about(text)["start_frame"]
-    return raw if start == raw.start_frame else replace(raw, start_frame=start)
+    return take if start == take.start_frame else replace(take, start_frame=start)
 
 
 def label(text: bpy.types.Text) -> str:
     return about(text)["name"]
-
-
-def rest_of_pose(obj: bpy.types.Object, names: Sequence[str]) -> dict[str, Any]:
-    """What an armature plays and how its bones stand, before a take is keyed: `earlier`, `basis` and `controls` of `keep`."""
-    action, bones = obj.animation_data and obj.animation_data.action, obj.pose.bones
-    rig = control_rig(obj)
-    keyed = [bones.get(key_bone(rig, name)) for name in names]
-    basis = [np.eye(4) if bone is None else np.array(bone.matrix_basis) for bone in keyed]
-    return {"earlier": action.name if action else "", "basis": np.array(basis), "controls": control_pose_of(obj)}
 
 
 def basis_of(text: bpy.types.Text) -> dict[str, Matrix]:
@@ -236,7 +250,7 @@ def recover_takes(path: Path, fps: float) -> bpy.types.Text:
     """A copy -> a take stored in this file, not yet keyed. Raises UserError if the copy is damaged."""
     from ...backend.motion.take_file import Take
 
-    return store(Take.load(path), fps=fps)
+    return store(Take.load(path), fps)
 
 
 def find_take(name: str) -> bpy.types.Text:

@@ -263,14 +263,14 @@ def _draw_finding(layout: bpy.types.UILayout, finding: Finding, icon: str) -> No
 
 
 CLASSES = (ANYRIG_OT_check_device, ANYRIG_OT_copy_diagnostics)
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
 
 
-def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
+def reset() -> None:
+    """Forget the findings of Check Device."""
+    _checked.clear()
 
 
 def unregister() -> None:
-    _checked.clear()
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+    reset()
+    _unregister_classes()

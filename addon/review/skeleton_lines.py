@@ -46,8 +46,8 @@ def switch_on() -> None:
         _drawing.handle = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
 
 
-def switch_off() -> None:
-    """Remove the handler, and forget the take."""
+def reset() -> None:
+    """Switch the lines off, and forget the take that was read."""
     if is_on():
         bpy.types.SpaceView3D.draw_handler_remove(_drawing.handle, "WINDOW")
     _drawing.handle, _drawing.key, _drawing.raw, _drawing.pairs = None, "", None, []
@@ -148,7 +148,7 @@ class ANYRIG_OT_skeleton(AnyRigOperator, bpy.types.Operator):
         return "" if is_on() or takes.selected(context) else takes.NO_TAKE
 
     def run(self, _context: bpy.types.Context) -> str:
-        switch_off() if is_on() else switch_on()
+        reset() if is_on() else switch_on()
         redraw_views()
         return ""
 
@@ -163,15 +163,19 @@ def redraw_views() -> None:
 
 @bpy.app.handlers.persistent
 def _before_load(*_: Any) -> None:
-    switch_off()
+    reset()
+
+
+CLASSES = (ANYRIG_OT_skeleton,)
+_register_classes, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
 
 
 def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_skeleton)
+    _register_classes()
     bpy.app.handlers.load_pre.append(_before_load)
 
 
 def unregister() -> None:
-    switch_off()
+    reset()
     bpy.app.handlers.load_pre.remove(_before_load)
-    bpy.utils.unregister_class(ANYRIG_OT_skeleton)
+    _unregister_classes()

@@ -350,6 +350,11 @@ CLASSES = (
 )
 
 
+def reset() -> None:
+    """Forget the copies that were offered last."""
+    _offered.clear()
+
+
 def register() -> None:
     for each in CLASSES:
         bpy.utils.register_class(each)
@@ -360,4 +365,4 @@ def unregister() -> None:
     del bpy.types.Scene.anyrig_takes
     for each in reversed(CLASSES):
         bpy.utils.unregister_class(each)
-    _offered.clear()
+    reset()

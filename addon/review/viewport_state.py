@@ -114,6 +114,10 @@ HANDLERS = (
 )
 
 
+def reset() -> None:
+    _before.clear()
+
+
 def register() -> None:
     for handlers, handler in HANDLERS:
         handlers.append(handler)
@@ -122,4 +126,4 @@ def register() -> None:
 def unregister() -> None:
     for handlers, handler in HANDLERS:
         handlers.remove(handler)
-    _before.clear()
+    reset()

@@ -185,10 +185,15 @@ def has_window(context: bpy.types.Context) -> bool:
     return not bpy.app.background and context.window is not None
 
 
-@bpy.app.handlers.persistent
-def _before_load(*_: Any) -> None:
+def reset() -> None:
+    """Stop the running task and clear the status."""
     cancel_current()
     set_status("")
+
+
+@bpy.app.handlers.persistent
+def _before_load(*_: Any) -> None:
+    reset()
 
 
 CLASSES = (ANYRIG_OT_cancel, ANYRIG_OT_watch_escape)
@@ -203,8 +208,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    cancel_current()
-    set_status("")
+    reset()
     atexit.unregister(cancel_current)
     bpy.app.handlers.load_pre.remove(_before_load)
     for each in reversed(CLASSES):

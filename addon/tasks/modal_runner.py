@@ -84,13 +84,13 @@ class ANYRIG_OT_run_modal(bpy.types.Operator):
 
     def cancel(self, context: bpy.types.Context) -> None:
         """Blender ends the operator: another file, or quitting."""
-        cancel_current()
+        reset()
         if context.workspace is not None:
             context.workspace.status_text_set(None)
 
 
-def cancel_current() -> None:
-    """Close the task, if it has not ended, which restores what it changed."""
+def reset() -> None:
+    """Close the task, if it has not ended, which restores what it changed; and remove the timer."""
     if running():
         background_runner.cancel_current()
     _state.task = None
@@ -102,7 +102,7 @@ def cancel_current() -> None:
 @bpy.app.handlers.persistent
 def _before_undo(*_: Any) -> None:
     if running():
-        cancel_current()
+        reset()
         background_runner.set_status("Cancelled: nothing was changed.")
 
 
@@ -116,7 +116,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    cancel_current()
+    reset()
     for each in HANDLERS:
         each.remove(_before_undo)
     bpy.utils.unregister_class(ANYRIG_OT_run_modal)

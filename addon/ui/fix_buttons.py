@@ -150,14 +150,14 @@ def _draw_pick(layout: bpy.types.UILayout, armatures: list[bpy.types.Object]) ->
 
 
 CLASSES = (ANYRIG_OT_fix, ANYRIG_OT_pick_armature)
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
 
 
-def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
+def reset() -> None:
+    """Forget the armatures that were offered last."""
+    _items.clear()
 
 
 def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
-    _items.clear()
+    reset()
+    _unregister_classes()

@@ -18,7 +18,7 @@ import torch
 from anyrig.addon.capture import operators, panels, run_capture
 from anyrig.addon.preferences import panel
 from anyrig.addon.rig.armature import pose_of, rig_from_armature
-from anyrig.addon.settings import capture_params, chosen_armatures, preference_values
+from anyrig.addon.settings import capture_params, chosen_armatures, preference_values, view_sides
 from anyrig.addon.tasks import background_runner, task
 from anyrig.addon.ui import wrapped_label
 from anyrig.backend import progress
@@ -119,7 +119,7 @@ def registered_things() -> dict[str, Any]:
         "scene": hasattr(bpy.types.Scene, "anyrig"),
         "handlers": handlers,
         "timer": bpy.app.timers.is_registered(background_runner.poll_current),
-        "previews": len(panels._previews),
+        "previews": len(view_sides._previews),
     }
 
 
@@ -130,7 +130,7 @@ def test_unregister_leaves_nothing() -> None:
         during = registered_things()
         assert during != before and "ANYRIG_PT_capture" in during["classes"] and {"cancel", "capture"} <= set(during["operators"])
         addon.unregister()
-        assert registered_things() == before
+        assert registered_things() == before and panels._torch_version.cache_info().currsize == 0
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -274,7 +274,7 @@ def test_operator_keys_what_the_backend_returns(registered: None, backend: Calla
         assert geodesic_angle(rig.rotations(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
     text, is_error = background_runner.status()
     assert "fox trot.v2" in text and "frame 12" in text and not is_error
-    preview = panels._previews["collection"][panels.VIEW]
+    preview = view_sides.capture_preview()
     shown = np.array(preview.image_pixels_float[:]).reshape(32, 32, 4)[::-1] * 255
     image = references[5].image.astype(float)
     image[..., :3] *= image[..., 3:] / 255  # as Blender draws previews

@@ -10,9 +10,10 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon.capture import estimate, operators, panels, subject_box, video_file
+from anyrig.addon.capture import estimate, operators, panels, run_capture, subject_box, video_file
 from anyrig.addon.capture.estimate import Rates, Work
 from anyrig.addon.settings import presets
+from anyrig.addon.settings.capture_params import CaptureParams
 from anyrig.addon.tasks import background_runner, task
 from anyrig.addon.ui import fix_buttons, menus
 from anyrig.backend.capture_settings import Settings
@@ -448,13 +449,25 @@ def test_times_in_words(seconds: float, text: str) -> None:
     assert estimate.clock_text(seconds) == text
 
 
+def test_a_request_knows_the_size_of_the_panels_video(video: Path) -> None:
+    """So that a capture teaches the estimate also if another video is chosen while it runs."""
+    bpy.ops.anyrig.choose_video(filepath=str(video))
+    made = [
+        run_capture.request_of(bpy.context.scene, CaptureParams(Clip(path), Settings()), []) for path in (str(video), "v.mp4")
+    ]
+    scene_props().video = ""
+    assert [request.video_size for request in made] == [(64, 48), (0, 0)]
+
+
 def test_a_capture_teaches_the_estimate(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = Rates()
     monkeypatch.setattr(estimate, "RATES", rates)
     bpy.ops.anyrig.choose_video(filepath=str(video))
     clip, rig = Clip(str(video)), SimpleNamespace(names=("a", "b"))
     take = SimpleNamespace(
-        params=SimpleNamespace(clip=clip, settings=Settings(device="cuda")), subjects=[SimpleNamespace(rig=rig)]
+        params=SimpleNamespace(clip=clip, settings=Settings(device="cuda")),
+        subjects=[SimpleNamespace(rig=rig)],
+        video_size=(64, 48),
     )
     motion = SimpleNamespace(provenance={"seconds": {"video2pose": 3.0}}, __len__=lambda _: 30)
     result = SimpleNamespace(motion=type("M", (), {"provenance": motion.provenance, "__len__": motion.__len__})())

@@ -244,7 +244,7 @@ def test_colours_follow_the_confidence_of_the_frame_and_joint(tmp_path: Path) ->
     confidence = np.ones((FRAMES, len(raw.rig.names)))
     confidence[4], confidence[8, 1] = 0.0, 0.5
     store_again(text, replace(raw, motion=replace(raw.motion, confidence=confidence)))
-    skeleton_lines.switch_off()  # forget what was read
+    skeleton_lines.reset()  # forget what was read
     lost, sure, pale = np.array(skeleton_lines.RAMP)[[0, 2, 1]]
     for frame, expected in ((1, sure), (9, lost), (99, sure), (-9, sure)):
         bpy.context.scene.frame_set(frame)
@@ -263,7 +263,7 @@ def test_without_take_armature_or_bones_there_is_nothing_to_draw(tmp_path: Path)
     assert len(skeleton_lines.lines(bpy.context)[0]) > 0
     data = text[take_store.DATA]
     text[take_store.DATA] = b"damaged"
-    skeleton_lines.switch_off()
+    skeleton_lines.reset()
     assert len(skeleton_lines.lines(bpy.context)[0]) == 0
     del text[take_store.DATA]
     text[take_store.DATA] = data
