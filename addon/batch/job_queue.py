@@ -10,9 +10,7 @@ one's pose.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import typing
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +28,7 @@ from ..rig.keyed_bones import SELECTED, chosen_bones
 from ..settings.capture_params import CaptureParams
 from ..tasks import background_runner
 from ..tasks.task import Task
+from . import jobs_file
 
 if TYPE_CHECKING:
     from ..capture.run_capture import ArmatureInput, CaptureRequest
@@ -61,27 +60,24 @@ class ANYRIG_Queue(bpy.types.PropertyGroup):
 # ---- what a job holds
 
 
-def params_to_json(params: CaptureParams) -> str:
-    return json.dumps(dataclasses.asdict(params))
-
-
 def params_from_json(text: str) -> CaptureParams:
-    """Raises UserError if another version of the add-on wrote what this one does not know."""
+    """The settings of a job, from the values that a jobs file holds. Raises UserError if they are damaged or of a newer version."""
     try:
-        return _built(CaptureParams, json.loads(text))
-    except (TypeError, ValueError) as error:
+        values = json.loads(text)
+        if "clip" in values:
+            return _params_of_version_0_1(**values)
+        faults = jobs_file.faults_in(values)
+        if faults:
+            raise ValueError(faults[0])
+        return jobs_file.params_of(values)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"The queued job's settings cannot be read ({error}): remove it and add it again.") from error
 
 
-def _built(owner: Any, values: dict[str, Any]) -> Any:
-    kinds = typing.get_type_hints(owner)
-    return owner(**{name: _value(kinds.get(name), value) for name, value in values.items()})
-
-
-def _value(kind: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _built(kind, value)
-    return tuple(value) if isinstance(value, list) else value
+def _params_of_version_0_1(clip: dict[str, Any], settings: dict[str, Any], **others: Any) -> CaptureParams:
+    """Queues that version 0.1 saved hold the fields of the settings' classes."""
+    box = clip.pop("box", None)
+    return CaptureParams(Clip(**clip, box=box and tuple(box)), Settings(**settings), **others)
 
 
 def add(scene: bpy.types.Scene, objects: Sequence[bpy.types.Object], params: CaptureParams) -> ANYRIG_QueueJob:
@@ -93,7 +89,7 @@ def add(scene: bpy.types.Scene, objects: Sequence[bpy.types.Object], params: Cap
     start = scene.frame_current if params.start_frame is None else params.start_frame
     queue = scene.anyrig_queue
     item = queue.jobs.add()
-    item.key, item.params = uuid.uuid4().hex, params_to_json(replace(params, start_frame=start))
+    item.key, item.params = uuid.uuid4().hex, json.dumps(jobs_file.values_of(replace(params, start_frame=start), str))
     item.video = Path(params.clip.path.replace("\\", "/")).name
     for obj, names in zip(objects, bones, strict=True):
         each = item.armatures.add()

@@ -72,31 +72,8 @@ class Spec:
         return tuple(self.folder / text.replace("{name}", self.name) for text in self.values["outputs"])
 
     def params(self, device: str = "auto", engine: str = engines.WORKBENCH) -> CaptureParams:
-        """What the capture is started with. device, engine: of a job that names none. Raises UserError for values that do not fit."""
-        start, end = self.values.get("trim", (0.0, None))
-        clip = Clip(str(self.video), start=start, end=end, **self._of(Clip))
-        settings = Settings(**{DEVICE: device, **self._of(Settings)})
-        side = self.values.get("view", "auto")
-        bones, collection = (not self.bones and choice_of(self.values.get(BONES, "deform"))) or (DEFORM, "")
-        return CaptureParams(
-            clip,
-            settings,
-            reference_frame=self.values.get("reference"),
-            azimuth=None if side == "auto" else radians(side),
-            engine=ENGINES[self.values[ENGINE]] if ENGINE in self.values else engine,
-            output=STRIP if self.values.get("nla") else ACTION,
-            bones=bones,
-            collection=collection,
-            **self._of(CaptureParams),
-        )
-
-    def _of(self, owner: type) -> dict[str, Any]:
-        """The given values of a class's own fields, paths resolved."""
-        found = {key: self.values[key] for key in types_of(owner) if key in self.values}
-        for key in found.keys() & PATHS:
-            if found[key] and (key != "model" or Path(found[key]).suffix):
-                found[key] = str(self.folder / found[key])
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+        """The settings of the capture. device, engine: of a job that names none. Raises UserError for values that do not fit."""
+        return params_of(self.values, self.folder, device, engine)
 
     @property
     def fingerprint(self) -> str:
@@ -232,6 +209,11 @@ def _wanted(kind: Any) -> str:
     return words.get(kind, "something else")
 
 
+def faults_in(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the values of a job, by key."""
+    return [f"'{key}': {fault}" for key, value in values.items() if (fault := _fault(key, value))]
+
+
 def _fault(key: str, value: Any) -> str:
     """What is wrong with a value; '' if nothing is."""
     try:
@@ -252,7 +234,42 @@ def _fault(key: str, value: Any) -> str:
     return ""
 
 
-# ---- and back
+# ---- from values to settings and back
+
+
+def params_of(
+    values: Mapping[str, Any], folder: Path = Path(), device: str = "auto", engine: str = engines.WORKBENCH
+) -> CaptureParams:
+    """The settings of a capture from the keys of a job.
+
+    folder: where relative paths start. device, engine: for values that name none. Raises UserError for values that do not fit.
+    """
+    own = {owner: _own_values(owner, values, folder) for owner in (Clip, Settings, CaptureParams)}
+    start, end = values.get("trim", (0.0, None))
+    side, bones = values.get("view", "auto"), values.get(BONES, "deform")
+    choice = choice_of(bones) if isinstance(bones, str) else (DEFORM, "")
+    if choice is None:
+        raise UserError(f"Unknown choice of bones '{bones}': give deform, selected or collection:NAME.")
+    return CaptureParams(
+        Clip(str(folder / values["video"]), start=start, end=end, **own[Clip]),
+        Settings(**{DEVICE: device, **own[Settings]}),
+        reference_frame=values.get("reference"),
+        azimuth=None if side == "auto" else radians(side),
+        engine=ENGINES[values[ENGINE]] if ENGINE in values else engine,
+        output=STRIP if values.get("nla") else ACTION,
+        bones=choice[0],
+        collection=choice[1],
+        **own[CaptureParams],
+    )
+
+
+def _own_values(owner: type, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The given values of a class's own fields, paths resolved."""
+    found = {key: values[key] for key in types_of(owner) if key in values}
+    for key in found.keys() & PATHS:
+        if found[key] and (key != "model" or Path(found[key]).suffix):
+            found[key] = str(folder / found[key])
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
 
 def values_of(params: CaptureParams, relative: Callable[[str], str]) -> dict[str, Any]:
@@ -329,7 +346,7 @@ def _parts(content: Any, given: dict[str, Any]) -> tuple[list[str], list[tuple[d
     defaults = content.get("defaults", {})
     if not isinstance(defaults, dict):
         return [*faults, "'defaults': it must hold keys and values, {...}"], []
-    faults += [f"defaults, '{key}': {fault}" for key, value in defaults.items() if (fault := _fault(key, value))]
+    faults += [f"defaults, {fault}" for fault in faults_in(defaults)]
     return faults, [({**given, **defaults, **job} if isinstance(job, dict) else {}, job) for job in content["jobs"]]
 
 
@@ -338,7 +355,7 @@ def _faults(values: dict[str, Any], own: Any) -> list[str]:
     if not isinstance(own, dict):
         return [": it must hold keys and values, {...}"]
     missing = [f", '{key}': it is missing{hint}" for key, hint in REQUIRED.items() if key not in values]
-    return missing + [f", '{key}': {fault}" for key, value in own.items() if (fault := _fault(key, value))]
+    return missing + [f", {fault}" for fault in faults_in(own)]
 
 
 def _spec(number: int, folder: Path, values: dict[str, Any]) -> Spec:

@@ -1,18 +1,13 @@
-"""The options of `anyrig capture`, and the parameters that they stand for: all that the panel offers."""
+"""The options of `anyrig capture`, all that the panel offers. They are stored under the keys of a jobs file."""
 
 from __future__ import annotations
 
 import argparse
-import math
 
 import bpy
 
-from ...backend.capture_settings import Settings
-from ...backend.errors import UserError
-from ...backend.video.clip import Clip
-from ..keying.nla import ACTION, STRIP
+from ..batch import jobs_file
 from ..rendering import engines
-from ..rig.keyed_bones import choice_of
 from ..settings import preference_values
 from ..settings.capture_params import CaptureParams
 
@@ -26,32 +21,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     keys.add_argument("--nla", action="store_true", help="as a strip on a new NLA track instead of the action in use")
     keys.add_argument("--extend-range", action="store_true", help="let the scene's frame range grow to show the whole take")
     model = parser.add_argument_group("model")
-    model.add_argument("--model", default="lite", metavar="M", help="lite, release, or a weights file (default: lite)")
-    model.add_argument("--device", default=None, metavar="D", help="auto, cuda, mps or cpu (default: as in the preferences)")
+    model.add_argument("--model", metavar="M", help="lite, release, or a weights file (default: lite)")
+    model.add_argument("--device", metavar="D", help="auto, cuda, mps or cpu (default: as in the preferences)")
 
 
 def _add_rig(rig: argparse._ArgumentGroup) -> None:
     rig.add_argument(
         "--bones",
-        default="deform",
         metavar="deform|selected|collection:NAME",
         help="which bones get keys (default: deform, all that move a mesh)",
     )
     rig.add_argument("--reference", type=int, metavar="FRAME", help="frame of the reference pose (default: the pose as saved)")
     rig.add_argument(
-        "--azimuth", type=float, metavar="DEGREES", help="side of the view: 0 is Blender's front, 90 from +X (default: found)"
+        "--azimuth",
+        dest="view",
+        type=float,
+        metavar="DEGREES",
+        help="side of the view: 0 is Blender's front, 90 from +X (default: found)",
     )
-    rig.add_argument(
-        "--heading", choices=("rig", "view"), default="rig", help="face as the reference does, or as seen (default: rig)"
-    )
+    rig.add_argument("--heading", choices=("rig", "view"), help="face as the reference does, or as seen (default: rig)")
     rig.add_argument("--engine", choices=tuple(engines.ENGINES), help="what draws the rig (default: as in the preferences)")
 
 
 def _add_video(video: argparse._ArgumentGroup) -> None:
     video.add_argument("--trim", type=float, nargs=2, metavar=("A", "B"), help="seconds of the video to use")
-    video.add_argument(
-        "--speed", type=float, default=1.0, metavar="X", help="how many times faster the motion really was (default: 1)"
-    )
+    video.add_argument("--speed", type=float, metavar="X", help="how many times faster the motion really was (default: 1)")
     video.add_argument("--fps", type=float, metavar="F", help="frame rate, for sequences of images (default: the file's, or 24)")
     video.add_argument("--mirror", action="store_true", help="left and right are swapped in the video: swap them back")
     video.add_argument(
@@ -61,37 +55,8 @@ def _add_video(video: argparse._ArgumentGroup) -> None:
 
 
 def params_from_options(context: bpy.types.Context, options: argparse.Namespace) -> CaptureParams:
-    """Raises UserError for values that are not allowed."""
-    start, end = options.trim or (0.0, None)
-    bones, collection = _bones(options.bones)
-    clip = Clip(
-        options.video,
-        start=start,
-        end=end,
-        speed=options.speed,
-        fps=options.fps,
-        box=tuple(options.box) if options.box else None,
-        matte=options.matte,
-        mirror=options.mirror,
-    )
-    return CaptureParams(
-        clip=clip,
-        settings=Settings(
-            model=options.model, device=options.device or preference_values.default_device(context), heading=options.heading
-        ),
-        reference_frame=options.reference,
-        azimuth=None if options.azimuth is None else math.radians(options.azimuth),
-        start_frame=options.start_frame,
-        engine=engines.ENGINES.get(options.engine, preference_values.engine(context)),
-        bones=bones,
-        collection=collection,
-        output=STRIP if options.nla else ACTION,
-        extend_range=options.extend_range,
-    )
-
-
-def _bones(text: str) -> tuple[str, str]:
-    found = choice_of(text)
-    if found is None:
-        raise UserError(f"Unknown choice of bones '{text}': give deform, selected or collection:NAME.")
-    return found
+    """The settings of the capture. Raises UserError for values that are not allowed."""
+    known = jobs_file.keys()
+    values = {key: value for key, value in vars(options).items() if key in known and value is not None}
+    device, engine = preference_values.default_device(context), preference_values.engine(context)
+    return jobs_file.params_of(values, device=device, engine=engine)
