@@ -14,7 +14,7 @@ from typing import Any
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import UserError, missing_library
 from ...backend.output_checks import check_outputs
 from ...backend.progress import Progress
 from ..capture import run_capture
@@ -210,7 +210,7 @@ def _rate(spec: Spec) -> float:
     try:
         from ...backend.video.reader import probe
     except ImportError as error:
-        raise UserError(f"A library is missing ({error}): {run_capture.INSTALL}.") from error
+        raise missing_library(error) from error
     return probe(spec.params().clip).fps
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import missing_library
 from ..settings import view_sides
 from ..settings.capture_params import params_from_context
 from ..settings.chosen_armatures import armatures_from_context
@@ -75,7 +75,7 @@ def load_capture() -> ModuleType:
     try:
         from . import run_capture
     except ImportError as error:
-        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+        raise missing_library(error) from error
     return run_capture
 
 

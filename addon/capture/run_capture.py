@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import UserError, missing_library
 from ...backend.geometry.camera import side_azimuths
 from ...backend.geometry.rotations import Array
 from ...backend.motion.motion import Motion
@@ -34,8 +34,6 @@ from . import take_store
 
 if TYPE_CHECKING:
     from ...backend.progress import Progress
-
-INSTALL = "install the AnyRig zip made for this system, which brings it along"
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +126,7 @@ def steps(request: CaptureRequest) -> Generator[Progress, None, list[CaptureResu
         from ...backend.capture.pipeline import capture
         from ...backend.rig.rig import Target
     except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load (Windows)
-        raise UserError(f"PyTorch cannot be loaded ({error}): {INSTALL}.") from error
+        raise missing_library(error, "PyTorch") from error
     targets = []
     for subject in request.subjects:
         references = subject.references or tuple(draw_capsules(subject.rig, subject.pose, subject.azimuths))

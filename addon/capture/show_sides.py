@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import missing_library
 from ..rig.keyed_bones import chosen_bones
 from ..settings import preference_values, view_sides
 from ..settings.chosen_armatures import armature_from_context
@@ -40,7 +40,7 @@ def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SI
     try:
         views = render_views(obj, rig, view_sides.AZIMUTHS, size, frame=frame, engine=preference_values.engine(context))
     except ImportError as error:
-        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+        raise missing_library(error) from error
     view_sides.show_sides([view.image for view in views])
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import UserError, missing_library
 from ...backend.hardware import devices, system_info
 from ...backend.hardware.devices import Finding
 from ..settings import preference_values
@@ -60,7 +60,7 @@ def torch_text() -> str:
     """Which PyTorch a capture would use, found without importing it."""
     found = library_folder("torch")
     if found is None:
-        return "PyTorch is missing: install the AnyRig zip made for this system."
+        return str(missing_library(None, "PyTorch"))
     return private(f"PyTorch {found[0]} in {found[1]}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from ...backend.errors import UserError
+from ...backend.errors import missing_library
 from ...backend.progress import Progress
 from ..capture import take_store
 from ..settings import preference_values
@@ -76,7 +76,7 @@ def _steps(context: bpy.types.Context, path: Path, height: int, over: bool) -> G
     try:
         from .side_by_side_movie import MovieParams, movie_steps
     except ImportError as error:
-        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+        raise missing_library(error) from error
     text = takes.selected(context)
     assert text is not None
     return movie_steps(context, text, MovieParams(path, height, over, preference_values.engine(context)))

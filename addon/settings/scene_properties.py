@@ -16,7 +16,7 @@ from bpy.props import (
     StringProperty,
 )
 
-from ...backend.errors import UserError
+from ...backend.errors import UserError, missing_library
 from ...backend.video.clip import Clip
 from ..keying.nla import ACTION, STRIP
 from ..rig.keyed_bones import COLLECTION, DEFORM, SELECTED
@@ -41,8 +41,8 @@ def _describe_video(props: ANYRIG_Props, _context: bpy.types.Context) -> None:
         info = probe(Clip(path, fps=props.fps or None))
     except UserError as error:
         props.video_text, props.video_fix = str(error), error.fix
-    except ImportError:
-        props.video_text = "OpenCV is missing: install the AnyRig zip made for this system."
+    except ImportError as error:
+        props.video_text = str(missing_library(error, "OpenCV"))
     else:
         props.video_frames, props.video_fps, props.video_size = info.frames, info.fps, (info.width, info.height)
         props.video_text = f"{info.duration:.2f} s, {info.frames} frames at {info.fps:.4g} fps, {info.width} x {info.height}"

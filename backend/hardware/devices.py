@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..errors import UserError
+from ..errors import UserError, first_line, missing_library
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -142,10 +142,8 @@ def load_torch() -> ModuleType:
     """torch. Raises UserError if it is missing or one of its libraries does not load."""
     try:
         import torch
-    except ModuleNotFoundError as error:
-        raise UserError(f"PyTorch is missing ({error}): install the AnyRig zip made for this system.") from error
     except (ImportError, OSError) as error:
-        raise UserError(f"PyTorch does not load ({_line(error)}): install the AnyRig zip made for this system.") from error
+        raise missing_library(error, "PyTorch") from error
     return torch
 
 
@@ -159,7 +157,7 @@ def look_up_devices() -> Torch:
     kinds = (hip and f"ROCm {hip}", torch.version.cuda and f"CUDA {torch.version.cuda}", metal.is_built() and "Metal")
     toolkit = next((kind for kind in kinds if kind), "")
     # a torch for another driver says so in a warning
-    warning = "" if gpus else refusal or (_line(said[-1].message) if said else "")
+    warning = "" if gpus else refusal or (first_line(said[-1].message) if said else "")
     return Torch(torch.__version__, toolkit, tuple(torch.cuda.get_arch_list()), gpus, metal.is_available(), warning)
 
 
@@ -169,7 +167,7 @@ def _gpus(torch: ModuleType) -> tuple[tuple[Gpu, ...], str]:
         usable = torch.cuda.is_available()
         return tuple(_gpu(torch, index) for index in range(torch.cuda.device_count())) if usable else (), ""
     except RuntimeError as error:
-        return (), _line(error)
+        return (), first_line(error)
 
 
 def _gpu(torch: ModuleType, index: int) -> Gpu:
@@ -195,7 +193,7 @@ def try_device(device: str) -> str:
         square = torch.eye(8, device=device)
         return "" if float((square @ square).sum()) == 8 else "wrong result"
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        return _line(error)
+        return first_line(error)
 
 
 def free_memory(device: str) -> int | None:
@@ -206,11 +204,6 @@ def free_memory(device: str) -> int | None:
         return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else None
     except RuntimeError:
         return None
-
-
-def _line(error: object) -> str:
-    """The first line of a message, without its full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip().rstrip(".")
 
 
 def pick_device(name: str) -> torch.device:

@@ -367,7 +367,7 @@ def test_missing_torch_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anyrig.backend.capture.pipeline", None)
     obj = human()
     before = animation_state()
-    with pytest.raises(UserError, match="PyTorch cannot be loaded .* install the AnyRig zip"):
+    with pytest.raises(UserError, match="PyTorch is missing .* install the AnyRig zip"):
         run_capture.run_capture(bpy.context, [obj], params())
     assert animation_state() == before
 
