@@ -46,9 +46,8 @@ class JobOutcome:
     error: str = ""
 
 
-def batch_command(arguments: list[str], say: Say, usage: str = "anyrig") -> int:
-    """Exit code: 0 all done, 1 at least one job failed. Raises UserError if the jobs file is unfit: then nothing has run."""
-    options = _parser(usage).parse_args(arguments)
+def run_command(options: argparse.Namespace, say: Say) -> int:
+    """Exit code: 0 all done, 1 at least one job failed. Raises UserError if the jobs file has faults: then nothing has run."""
     if options.flamenco:
         say(f"Job type written: {save_job_type(Path(options.flamenco))}")
         return 0
@@ -61,23 +60,6 @@ def batch_command(arguments: list[str], say: Say, usage: str = "anyrig") -> int:
     outcomes = run_all(specs, Records(path), say, resume=options.resume, results=options.json and Path(options.json))
     say(table(outcomes))
     return 1 if any(outcome.status == FAILED for outcome in outcomes) else 0
-
-
-def _parser(usage: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"{usage} batch", description="Capture many videos onto many rigs: one job after another, each as JOBS.json says."
-    )
-    parser.add_argument(
-        "jobs", nargs="?", metavar="JOBS.json", help='{"defaults": {...}, "jobs": [{"file", "video", "outputs", ...}]}'
-    )
-    parser.add_argument("--job", action="append", default=[], metavar="N", help="only these jobs: 2 or 4-6 or 1,3 (repeatable)")
-    parser.add_argument(
-        "--resume", action="store_true", help="leave out jobs whose outputs are there and whose inputs are unchanged"
-    )
-    parser.add_argument("--json", metavar="OUT", help="write the results there, anew after every job")
-    parser.add_argument("--check", action="store_true", help="run nothing: check the jobs file, and that its inputs exist")
-    parser.add_argument("--flamenco", metavar="FOLDER", help="write the Flamenco job type there and end")
-    return parser
 
 
 def save_job_type(folder: Path) -> Path:

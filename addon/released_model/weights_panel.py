@@ -1,14 +1,12 @@
-"""The released weights in Blender: a sub-panel that lists them, Download, Use My Files, Remove; `--command anyrig download`."""
+"""The released weights in Blender: a sub-panel that lists them, Download, Use My Files, Remove."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
@@ -17,7 +15,7 @@ from bpy.props import StringProperty
 from ...backend.errors import UserError
 from ...backend.progress import Progress, size_text
 from ...backend.weights.fetch import fetch_files, use_local_files
-from ...backend.weights.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text
+from ...backend.weights.registry import TABLE, Folder, Item, names_text
 from ..settings import preference_values
 from ..tasks import background_runner
 from ..tasks.task import Task
@@ -26,7 +24,6 @@ from ..ui.wrapped_label import wrapped
 
 OFFLINE = "Online access is off: allow it in Preferences > System"
 OFFLINE_PANEL = "Online access is off: allow it in Preferences > System, or use files of your own."
-OFFLINE_COMMAND = "Online access is off: start Blender with --online-mode, or allow it in Preferences > System."
 
 
 def weights_folder_of(context: bpy.types.Context) -> Folder:
@@ -163,45 +160,6 @@ def _draw_table(column: bpy.types.UILayout, here: Folder) -> None:
 
 def _download_text(missing: list[Item]) -> str:
     return iface_("Download ({size})", "Operator").format(size=coming(missing))
-
-
-def download_command(arguments: list[str], say: Callable[[str], None]) -> int:
-    """`--command anyrig download`: list, download, use files, remove. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="blender -b --command anyrig download", description="The released weights.")
-    parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="release for all that is missing, or one name of the list; none: list"
-    )
-    parser.add_argument(
-        "--from", dest="source", metavar="PATH", help="use files that are there already: one, or a folder of them"
-    )
-    parser.add_argument("--mirror", metavar="URL", help="take the hub's place (default: as in the preferences)")
-    parser.add_argument("--remove", action="store_true", help="delete what was downloaded")
-    options, context = parser.parse_args(arguments), bpy.context
-    here = weights_folder_of(context)
-    if options.remove:
-        say(f"{size_text(here.remove())} freed")
-    if options.source:
-        _told(use_local_files(here, Path(options.source)), say)
-    if options.name:
-        if not bpy.app.online_access:
-            raise UserError(OFFLINE_COMMAND)
-        mirror = preference_values.mirror(context) if options.mirror is None else options.mirror
-        _told(fetch_files(here, mirror, named(options.name)), say)
-    say(f"In {here.path}, {size_text(CONVERTED_SIZE)} more for the converted network:")
-    for item in TABLE:
-        state = here.file(item) if here.has(item) else "missing"
-        say(f"{item.name}: {size_text(item.size)}, {item.licence}, {item.repo}/{item.file}: {state}")
-    return 0
-
-
-def _told(work: Generator[Progress, None, Any], say: Callable[[str], None]) -> None:
-    """Run to the end, telling each stage and every tenth of it."""
-    told = ""
-    for step in work:
-        text = f"{step.stage} {10 * (10 * step.done // max(step.total, 1))} %"
-        if text != told:
-            say(text)
-        told = text
 
 
 CLASSES = (ANYRIG_OT_download_weights, ANYRIG_OT_adopt_weights, ANYRIG_OT_remove_weights, ANYRIG_PT_weights)
