@@ -1,8 +1,7 @@
 """The queue of jobs in the panel: armatures, a video and settings each, captured one after another in the background.
 
-A job keeps the settings as they were when it was added. All jobs see their armatures as they stand when the queue starts: reference
-views are taken of every rig before the first keys are written, so that the second video onto a rig does not start from the first
-one's pose.
+A job keeps the settings with which it was added. The reference views of all rigs are rendered when the queue starts, before the
+first keys are written, so that the second video onto a rig does not start from the pose of the first.
 """
 
 # Blender properties are annotations that are calls.
@@ -39,25 +38,25 @@ PAUSE = 0.05  # seconds between two jobs, in which the window is drawn
 
 
 class ANYRIG_QueueArmature(bpy.types.PropertyGroup):
-    object: PointerProperty(name="Armature", description="An armature that the job animates", type=bpy.types.Object)
-    bones: StringProperty(name="Bones", description="The bones that were selected when the job was added, as a JSON list")
+    object: PointerProperty(name="Armature", description="Armature that the job animates", type=bpy.types.Object)
+    bones: StringProperty(name="Bones", description="Bones that were selected when the job was added, as a JSON list")
 
 
 class ANYRIG_QueueJob(bpy.types.PropertyGroup):
-    key: StringProperty(name="Key", description="What the job is found again by")
+    key: StringProperty(name="Key", description="Identifies the job")
     armatures: CollectionProperty(type=ANYRIG_QueueArmature)
-    video: StringProperty(name="Video", description="The video's file name, for the list")
-    params: StringProperty(name="Settings", description="The settings of the capture, as they were when the job was added")
-    state: EnumProperty(name="State", description="Whether the job was done", items=STATES)
-    message: StringProperty(name="Message", description="What became of the job")
+    video: StringProperty(name="Video", description="File name of the video")
+    params: StringProperty(name="Settings", description="Settings of the capture, under the keys of a jobs file")
+    state: EnumProperty(name="State", description="Whether the job waits, is done or failed", items=STATES)
+    message: StringProperty(name="Message", description="Why the job failed")
 
 
 class ANYRIG_Queue(bpy.types.PropertyGroup):
     jobs: CollectionProperty(type=ANYRIG_QueueJob)
-    index: IntProperty(name="Job", description="The job that is chosen in the list")
+    index: IntProperty(name="Job", description="Job chosen in the list")
 
 
-# ---- what a job holds
+# ---- the content of a job
 
 
 def params_from_json(text: str) -> CaptureParams:
@@ -81,7 +80,7 @@ def _params_of_version_0_1(clip: dict[str, Any], settings: dict[str, Any], **oth
 
 
 def add(scene: bpy.types.Scene, objects: Sequence[bpy.types.Object], params: CaptureParams) -> ANYRIG_QueueJob:
-    """Put a job at the end. A start at the current frame and selected bones are meant as they are now.
+    """Add a job at the end. It stores the current frame and the selected bones, if the settings refer to them.
 
     Raises UserError if selected bones are wanted and an armature has none.
     """
@@ -107,7 +106,7 @@ def objects_of(item: ANYRIG_QueueJob) -> list[bpy.types.Object]:
 
 
 def bones_of(item: ANYRIG_QueueJob) -> list[list[str] | None]:
-    """The bones that were selected in each armature when the job was added; None where the settings say which."""
+    """The bones that were selected in each armature when the job was added; None where the settings choose others."""
     return [json.loads(each.bones) if each.bones else None for each in item.armatures]
 
 
@@ -124,7 +123,7 @@ def waiting(scene: bpy.types.Scene) -> list[ANYRIG_QueueJob]:
 
 @dataclass
 class _Run:
-    """The queue that runs in the background: what is still to do, and the one job that is being done. No bpy objects."""
+    """The running queue: the jobs still to do, the current one, and the states of those that ended. No bpy objects."""
 
     todo: list[tuple[str, CaptureRequest]] = field(default_factory=list)
     scene_uid: int = 0
@@ -148,7 +147,7 @@ def find(key: str) -> ANYRIG_QueueJob | None:
 
 
 def gather_all(context: bpy.types.Context) -> list[tuple[str, CaptureRequest]]:
-    """Rigs, poses and views of all waiting jobs. A job that cannot start fails at once; equal views are taken once."""
+    """The requests of all waiting jobs. A job that cannot start fails at once; equal views are rendered once."""
     capture = operators.load_capture()
     known: dict[Any, tuple[ArmatureInput, ...]] = {}
     requests = []
@@ -156,7 +155,7 @@ def gather_all(context: bpy.types.Context) -> list[tuple[str, CaptureRequest]]:
         try:
             objects, bones = objects_of(item), bones_of(item)
             params = capture.with_weights_folder(context, params_from_json(item.params))
-            # a take without its video: what is seen of the rig does not depend on it
+            # the views of a rig do not depend on the video
             alike = (
                 tuple(obj.session_uid for obj in objects),
                 tuple(each.bones for each in item.armatures),
@@ -171,7 +170,7 @@ def gather_all(context: bpy.types.Context) -> list[tuple[str, CaptureRequest]]:
 
 
 def set_state(key: str, state: str, message: str = "") -> None:
-    """Note how a job ended, in the list too if it is still there."""
+    """Store the state of a job, also in the list if the job is still there."""
     _run.ended[key] = state
     item = find(key)
     if item is not None:
@@ -179,7 +178,7 @@ def set_state(key: str, state: str, message: str = "") -> None:
 
 
 def start(context: bpy.types.Context) -> None:
-    """Run the waiting jobs in the background. Raises UserError if a library is missing."""
+    """Start to run the waiting jobs in the background. Raises UserError if a library is missing."""
     _begin(context)
     step()
 
@@ -190,7 +189,7 @@ def _begin(context: bpy.types.Context) -> None:
 
 
 def step() -> float | None:
-    """Start the next job, or tell how the queue ended. Also a timer, which comes again while something else runs in between."""
+    """Start the next job, or show how the queue ended. Also a timer, which repeats while another task runs."""
     if background_runner.current() is not None:
         return PAUSE
     while _run.todo:
@@ -224,7 +223,7 @@ def _finish(request: CaptureRequest, task: Task) -> None:
 
 
 def run_here(context: bpy.types.Context) -> None:
-    """Run the waiting jobs one after another and wait: background mode and scripts. Raises UserError if a library is missing."""
+    """Run the waiting jobs and wait; for background mode and scripts. Raises UserError if a library is missing."""
     _begin(context)
     capture = operators.load_capture()
     while _run.todo:

@@ -1,4 +1,4 @@
-"""`anyrig batch JOBS.json`: many rigs, many videos, one after another; what fails is told at the end and stops nothing else."""
+"""Runs the jobs of a jobs file one after another. A job that fails does not stop the others; a table at the end lists them all."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def save_job_type(folder: Path) -> Path:
 
 
 def _check(specs: Sequence[Spec], say: Say) -> int:
-    """Whether the inputs exist; a line for each that does not."""
+    """Report the inputs that do not exist. Exit code: 0 if there are all, else 1."""
     lines = [
         f"job {spec.number}: '{path}' does not exist" for spec in specs for path in (spec.file, spec.video) if not path.exists()
     ]
@@ -84,25 +84,25 @@ def _check(specs: Sequence[Spec], say: Say) -> int:
     return 1 if lines else 0
 
 
-# ---- what was done before
+# ---- records of the jobs that are done
 
 
 class Records:
-    """A small file for each job that was done, beside the jobs file, so that workers on many machines can share them.
+    """A small file for each job that is done, beside the jobs file, so that workers on many machines can share them.
 
-    Its name changes with the job's keys and inputs, its place in the list does not matter.
+    The file's name changes with the job's keys and inputs, not with its place in the list.
     """
 
     def __init__(self, jobs: Path) -> None:
         self._folder = jobs.absolute().with_suffix(".done")
 
     def find(self, spec: Spec) -> JobOutcome | None:
-        """How the very same job ended before, if its outputs are still there."""
+        """The outcome of the same job in an earlier run, if its outputs still exist."""
         try:
             content = json.loads(self._path(spec).read_text(encoding="utf-8"))
             values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
             found = JobOutcome(**values)
-        except (OSError, ValueError, TypeError, AttributeError):  # none yet, or not one of ours
+        except (OSError, ValueError, TypeError, AttributeError):  # there is no record, or the file is something else
             return None
         there = all((spec.folder / output).is_file() for output in found.outputs)
         return replace(found, job=spec.number, status=SKIPPED) if there else None
@@ -115,7 +115,9 @@ class Records:
             part.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
             part.replace(self._path(spec))
         except OSError as error:
-            raise UserError(f"Record '{self._path(spec)}' cannot be written ({error.strerror}): --resume needs it.") from error
+            raise UserError(
+                f"Record '{self._path(spec)}' cannot be written ({error.strerror}): make its folder writable, or --resume runs the job again."
+            ) from error
 
     def _path(self, spec: Spec) -> Path:
         return self._folder / f"{spec.fingerprint}.json"
@@ -127,7 +129,7 @@ class Records:
 def run_all(
     specs: Sequence[Spec], records: Records, say: Say, *, resume: bool = False, results: Path | None = None
 ) -> list[JobOutcome]:
-    """Every job in turn, told as it goes. Raises UserError, before any of them runs, if the results cannot be written."""
+    """Run all jobs and report each. Raises UserError, before any of them runs, if the results cannot be written."""
     outcomes: list[JobOutcome] = []
     check_outputs(results)
     for spec in specs:
@@ -140,9 +142,9 @@ def run_all(
 
 
 def run_one(spec: Spec, records: Records, say: Say) -> JobOutcome:
-    """One job from file to files; whatever goes wrong is its outcome's error."""
+    """Run one job. Its outcome holds the error if it fails."""
     begun = time.perf_counter()
-    task = Task(_steps(spec)).drain(_teller(say))
+    task = Task(_steps(spec)).drain(_stage_reporter(say))
     try:
         outcome = task.result()
     except UserError as error:
@@ -158,16 +160,16 @@ def run_one(spec: Spec, records: Records, say: Say) -> JobOutcome:
     return outcome
 
 
-def _teller(say: Say) -> Callable[[Snapshot], None]:
-    """Each stage once."""
-    told: list[str] = []
+def _stage_reporter(say: Say) -> Callable[[Snapshot], None]:
+    """A function that reports each stage once."""
+    stages: list[str] = []
 
-    def tell(snapshot: Snapshot) -> None:
-        if told[-1:] != [snapshot.stage]:
-            told.append(snapshot.stage)
+    def report(snapshot: Snapshot) -> None:
+        if stages[-1:] != [snapshot.stage]:
+            stages.append(snapshot.stage)
             say(f"  {snapshot.stage}")
 
-    return tell
+    return report
 
 
 def _steps(spec: Spec) -> Generator[Progress, None, JobOutcome]:
@@ -197,7 +199,7 @@ def _rate(spec: Spec) -> float:
 
 
 def _open(spec: Spec, video_rate: float) -> list[bpy.types.Object]:
-    """Bring the job's rig in and return its armatures. Raises UserError."""
+    """Open the job's rig file and return its armatures. Raises UserError."""
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     wanted = spec.values.get("scene_fps")
     if spec.file.suffix.lower() in TIMELESS:
@@ -232,7 +234,7 @@ def _armatures(spec: Spec, file: Path) -> list[bpy.types.Object]:
 
 
 def _bones(spec: Spec, objects: Sequence[bpy.types.Object]) -> list[Sequence[str] | None]:
-    """The bones that the job names for each armature; None where it names none. Raises UserError for another armature's."""
+    """The bones that the job names for each armature; None where it names none. Raises UserError for an unknown armature."""
     known = [obj.name for obj in objects]
     for name in spec.bones:
         if name not in known:
@@ -244,7 +246,7 @@ def _bones(spec: Spec, objects: Sequence[bpy.types.Object]) -> list[Sequence[str
 
 
 def _fit_range(actions: Sequence[bpy.types.Action]) -> None:
-    """A file without a scene of its own gets the take's range."""
+    """Set the scene's range to the take's, for a rig file that has no scene of its own."""
     scene = bpy.context.scene
     scene.frame_start = int(min(action.frame_range[0] for action in actions))
     scene.frame_end = int(max(action.frame_range[1] for action in actions))
@@ -254,7 +256,7 @@ def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
-# ---- telling
+# ---- the results
 
 
 def _write_results(path: Path, outcomes: Sequence[JobOutcome]) -> None:
@@ -271,7 +273,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def table(outcomes: Sequence[JobOutcome]) -> str:
-    """The summary: a line for each job and one that counts."""
+    """The summary: a line for each job, and a last line with the counts."""
     rows = [("job", "name", "result", "frames", "seconds", "files, or what went wrong")]
     for each in outcomes:
         what = each.error.replace("\n", " ") or ", ".join(each.outputs)

@@ -1,4 +1,4 @@
-"""Capture from Video."""
+"""The operator Capture from Video."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ANYRIG_OT_capture(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.capture"
     bl_label = "Capture from Video"
-    bl_description = "Key the motion seen in the video onto the armature, or all selected ones in one run, as new actions"
+    bl_description = "Key the motion of the video onto the armature, or onto all selected ones in one run, as new actions"
     bl_options = {"REGISTER", "UNDO"}
 
     in_background = False
@@ -36,11 +36,11 @@ class ANYRIG_OT_capture(AnyRigOperator, bpy.types.Operator):
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         self.in_background = background_runner.has_window(context)
         done = self.execute(context)
-        # a capture that was started has changed nothing yet, so there must be no undo step yet
+        # a capture that has only started changed nothing, so there must be no undo step yet
         return {"CANCELLED"} if self.in_background else done
 
     def run(self, context: bpy.types.Context) -> str:
-        """Start the capture if a user clicked; its keys and their undo step come when it has ended. Else wait for the keys."""
+        """Start the capture in the background if a user clicked; `finish` writes the keys. Otherwise wait for the keys."""
         capture = load_capture()
         objects, params = armatures_from_context(context), params_from_context(context)
         if self.in_background:
@@ -71,7 +71,7 @@ def _finish_and_push_undo(request: CaptureRequest, task: Task) -> None:
 
 
 def load_capture() -> ModuleType:
-    """The capture module; it needs OpenCV, which a wrong zip may lack."""
+    """Import run_capture. Raises UserError if a library is missing, as in a zip made for another system."""
     try:
         from . import run_capture
     except ImportError as error:

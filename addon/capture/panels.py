@@ -1,4 +1,4 @@
-"""The sidebar tab "AnyRig" of the 3D viewport: its sections from Rig to the big button, read from top to bottom."""
+"""The sidebar tab "AnyRig" of the 3D viewport: its sections from Rig down to the Capture button."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ..preferences.diagnostics import torch_text
 from ..rig.keyed_bones import COLLECTION
-from ..settings import view_sides
+from ..settings import preference_values, view_sides
 from ..settings.chosen_armatures import armatures_from_context, picked_armature
 from ..settings.presets import ANYRIG_PT_presets
 from ..settings.scene_properties import frames_to_read
@@ -22,7 +22,7 @@ from . import estimate, rig_check, video_file
 
 
 class _Section:
-    """What the panels of the tab share. `content` draws the section; nothing can be changed while a capture runs."""
+    """Base of the tab's sections. `content` draws one; it is disabled while a task runs."""
 
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -96,7 +96,7 @@ class ANYRIG_PT_video(_Section, bpy.types.Panel):
 
 def _draw_rates(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
     own = scene.render.fps / scene.render.fps_base
-    text = iface_("Scene at {own:.4g} fps, footage at {rate:.4g}: keys go onto whole frames of the scene")
+    text = iface_("Scene at {own:.4g} fps, video at {rate:.4g}: keys go onto whole frames of the scene")
     wrapped(layout, text.format(own=own, rate=video_file.footage_rate(scene)), "INFO")
     layout.operator("anyrig.match_fps", icon="TOOL_SETTINGS")
 
@@ -180,7 +180,7 @@ class ANYRIG_PT_model(_Section, bpy.types.Panel):
 
 @cache
 def _torch_version() -> str:
-    """Looked up once: it searches the disk, and what it finds changes with a restart only."""
+    """Cached, since it searches the disk, and the result changes only with a restart."""
     return torch_text().split(" in ")[0]
 
 
@@ -213,39 +213,35 @@ class ANYRIG_PT_run(_Section, bpy.types.Panel):
 
 
 def estimate_text(context: bpy.types.Context) -> str:
-    """Frames, time and memory of what the panel is set to, in words; '' before there is a video and a rig."""
+    """The frames, time and memory of a capture with the panel's settings; '' without a video or a rig."""
     work = work_of(context)
     if work is None:
         return ""
     found = estimate.RATES.estimate(work)
     frames = iface_("{count} frames").format(count=work.frames)
     if found.seconds is None:
-        return f"{frames}: " + iface_("the first capture will tell how long it takes with this model and device")
+        return f"{frames}: " + iface_("no estimate yet for this model and device")
     text = f"{frames}: " + iface_("about {time}").format(time=estimate.clock_text(found.seconds))
     if found.memory is not None:
         text += f", {found.memory / 1e9:.1f} GB"
     if found.own:
-        return f"{text} " + iface_("(as the last capture)")
+        return f"{text} " + iface_("(from the last capture)")
     return f"{text} " + iface_("(measured on one processor core; more are faster)")
 
 
 def work_of(context: bpy.types.Context) -> estimate.Work | None:
+    """The amount of work of a capture with the panel's settings; None without a video or a rig."""
     props, found = context.scene.anyrig, armatures_from_context(context)
     frames = frames_to_read(props)
     if not found or not frames:
         return None
-    model, device = (bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model), props.device
+    model = bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model
+    device = preference_values.default_device(context) if props.device == "DEFAULT" else props.device
     size = (props.video_size[0], props.video_size[1])
-    return estimate.Work(frames, size, len(found), sum(map(_deforming, found)), model, job_device(context, device))
+    return estimate.Work(frames, size, len(found), sum(map(_count_deforming_bones, found)), model, device)
 
 
-def job_device(context: bpy.types.Context, device: str) -> str:
-    from ..settings import preference_values
-
-    return preference_values.default_device(context) if device == "DEFAULT" else device
-
-
-def _deforming(obj: bpy.types.Object) -> int:
+def _count_deforming_bones(obj: bpy.types.Object) -> int:
     bones = obj.data.bones
     flags = np.zeros(len(bones), np.bool_)
     bones.foreach_get("use_deform", flags)

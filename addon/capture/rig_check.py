@@ -1,4 +1,4 @@
-"""Check Rig: which bones will not do what a take asks of them, told before the capture. What is found is rig_warnings.py's matter."""
+"""The operator Check Rig: finds bones that cannot follow a take, before the capture. rig/bone_warnings.py does the checks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..settings.chosen_armatures import armatures_from_context
 from ..ui.operator_base import AnyRigOperator
 from ..ui.wrapped_label import wrapped
 
-_found: dict[int, list[str]] = {}  # by the armature's session_uid, since the last check
+_found: dict[int, list[str]] = {}  # of the last check, by the armature's session_uid
 
 
 def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> list[str]:
-    """Look the armatures through, and keep what is found for the panel. Raises UserError for rigs that cannot be captured onto."""
+    """Check the armatures and store the warnings for the panel. Raises UserError for rigs that cannot be captured onto."""
     from ..rig.armature import rig_from_armature
     from ..rig.validation import validate_armature
 
@@ -33,7 +33,7 @@ def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> li
 class ANYRIG_OT_check_rig(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.check_rig"
     bl_label = "Check Rig"
-    bl_description = "Look for bones that will not do what a take asks of them: constraints, drivers, locked channels"
+    bl_description = "Find bones that cannot follow a take because of constraints, drivers or locked channels"
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
@@ -41,20 +41,20 @@ class ANYRIG_OT_check_rig(AnyRigOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> str:
         lines = check(context, armatures_from_context(context))
-        for line in lines or ["All bones will do what a take asks of them"]:
+        for line in lines or ["All bones can follow a take"]:
             self.report({"WARNING"} if lines else {"INFO"}, line)
         return ""
 
 
 def draw(layout: bpy.types.UILayout, objects: Sequence[bpy.types.Object]) -> None:
-    """What was found when these armatures were checked last, and the button."""
+    """Draw the warnings of the last check of these armatures, and the button."""
     if not objects:
         return
     column = layout.column(align=True)
     for line in (line for obj in objects for line in _found.get(obj.session_uid, ())):
         wrapped(column, line, "ERROR")
     if any(_found.get(obj.session_uid) == [] for obj in objects):
-        column.label(text="All bones will do what a take asks", icon="CHECKMARK")
+        column.label(text="All bones can follow a take", icon="CHECKMARK")
     layout.operator(ANYRIG_OT_check_rig.bl_idname, icon="VIEWZOOM")
 
 
@@ -63,7 +63,7 @@ register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
 
 
 def reset() -> None:
-    """Forget the findings of the last check."""
+    """Forget the warnings of the last check."""
     _found.clear()
 
 

@@ -1,6 +1,6 @@
-"""A capture in three steps: gather from the armatures, compute away from bpy, write the keys.
+"""A capture in three steps: gather the input from the armatures, compute without bpy, write the keys.
 
-Between the first step and the last the user may undo, rename or delete, so objects are held by session_uid and name.
+The user may undo, rename or delete during the computation, so armatures are found again by their session_uid.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ArmatureInput:
-    """One armature of a take.
+    """One armature of a capture.
 
-    pose: (J, 4, 4) the reference pose. azimuths: the sides to see it from, several or the one that the user chose.
-    references: the views of its meshes; none of an armature without, which the job draws as capsules.
+    pose: (J, 4, 4) the reference pose. azimuths: radians, the sides to see it from, several or the one that the user chose.
+    references: the rendered views of its meshes; empty for an armature without meshes, which `steps` draws as capsules.
     """
 
     uid: int
@@ -53,7 +53,7 @@ class ArmatureInput:
 
 @dataclass(frozen=True, eq=False)
 class CaptureResult:
-    """What the capture found for one armature, and the view of it that looked most like the video."""
+    """The motion of one armature, and the reference view that looks most like the video."""
 
     motion: Motion
     view: Reference
@@ -74,7 +74,7 @@ class CaptureRequest:
 
     @property
     def name(self) -> str:
-        """What the actions are called: the video's file name without its ending, also of a path from Windows."""
+        """The name of the actions: the video's file name without its extension. Paths of Windows work on every system."""
         return Path(self.params.clip.path.replace("\\", "/")).stem
 
 
@@ -86,8 +86,8 @@ def gather(
 ) -> CaptureRequest:
     """Read rigs and poses and render the reference views. Main thread; changes nothing.
 
-    bones: for each armature the names of the bones to key, None for those that the params choose.
-    Raises UserError: no armature, or what `check_suitable`, `rig_from_armature` and `render_meshes` raise.
+    bones: for each armature the names of the bones to key, or None for those that the params choose.
+    Raises UserError: no armature, or what `validate_armature`, `rig_from_armature` and `render_meshes` raise.
     """
     params = with_weights_folder(context, params)
     if not objects:
@@ -113,7 +113,7 @@ def request_of(scene: bpy.types.Scene, params: CaptureParams, subjects: Sequence
 
 
 def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
-    """With this Blender's folder of released weights, for a model that may need it and does not say."""
+    """The params with this Blender's folder of released weights, unless they name one or the model needs none."""
     settings = params.settings
     if settings.model == "lite" or settings.weights:
         return params
@@ -121,7 +121,7 @@ def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> Ca
 
 
 def steps(request: CaptureRequest) -> Generator[Progress, None, list[CaptureResult]]:
-    """The computation; safe on any thread. torch is loaded here, so that the window does not wait for it either."""
+    """Compute the motions, on any thread. torch is imported here, so that the window does not freeze for it either."""
     try:
         from ...backend.capture.pipeline import capture
         from ...backend.rig.rig import Target
@@ -165,7 +165,7 @@ def _deliver(
     actions: Sequence[bpy.types.Action],
     earlier: Sequence[tuple[Any, Any]],
 ) -> None:
-    """Strips and the scene's range, where they are wanted. earlier: the action and slot that each armature used before."""
+    """Make strips and extend the scene's range, if the params ask for it. earlier: the action and slot that each armature used before."""
     if params.output == STRIP:
         for obj, before in zip(objects, earlier, strict=True):
             push_down(obj, *before)
@@ -175,6 +175,7 @@ def _deliver(
 
 
 def _in_use(obj: bpy.types.Object) -> tuple[Any, Any]:
+    """The action and the slot that an armature uses."""
     data = obj.animation_data
     return data and data.action, getattr(data, "action_slot", None)
 
@@ -182,7 +183,7 @@ def _in_use(obj: bpy.types.Object) -> tuple[Any, Any]:
 def key_all(
     request: CaptureRequest, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float
 ) -> list[bpy.types.Action]:
-    """The keys of every armature, as new actions in use. Raises UserError; some may then be keyed already."""
+    """Write the keys of every armature as new actions. Raises UserError; some armatures may be keyed already then."""
     actions = []
     for obj, subject, motion in zip(objects, request.subjects, motions, strict=True):
         where = {"name": request.name, "start_frame": request.start_frame, "fps": fps}
@@ -191,7 +192,7 @@ def key_all(
 
 
 def apply_again(context: bpy.types.Context, text: bpy.types.Text, obj: bpy.types.Object) -> bpy.types.Action:
-    """Write the keys of a stored take anew, as a new action that goes where the panel says; needs no network.
+    """Write the keys of a stored take again, as a new action with the panel's settings under Output. The network is not needed.
 
     Raises UserError; nothing is changed then.
     """
@@ -218,7 +219,7 @@ def _takes_of(request: CaptureRequest, results: Sequence[CaptureResult]) -> list
 
 
 def _resolve(request: CaptureRequest) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
-    """The scene and the armatures of a request, found again. Raises UserError if one was deleted meanwhile."""
+    """Find the scene and the armatures of a request again. Raises UserError if one was deleted meanwhile."""
     scene = _find(bpy.data.scenes, request.scene_uid)
     if scene is None:
         raise UserError("The scene was deleted during the capture: undo that, then recover the take under Takes.")
@@ -239,7 +240,7 @@ def run_capture(
     params: CaptureParams,
     report: Callable[[Snapshot], None] | None = None,
 ) -> tuple[CaptureRequest, list[CaptureResult], list[bpy.types.Action]]:
-    """Capture onto the armatures and wait for it; for background mode and scripts. `report` is told of every step.
+    """Capture onto the armatures and wait for it; for background mode and scripts. `report` is called after every step.
 
     Raises UserError with what went wrong; the file is then as it was.
     """

@@ -1,4 +1,4 @@
-"""Show Sides: images of the rig in its reference pose to choose the video's side from."""
+"""The operator Show Sides: renders the rig from eight sides, to choose the video's side by an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = 128  # pixels of a thumbnail
 class ANYRIG_OT_show_sides(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.show_sides"
     bl_label = "Show Sides"
-    bl_description = "Make images of the rig in its reference pose from eight sides, and choose the video's side among them"
+    bl_description = "Render the rig in its reference pose from eight sides, to choose the video's side by an image"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
@@ -30,7 +30,7 @@ class ANYRIG_OT_show_sides(AnyRigOperator, bpy.types.Operator):
 
 
 def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SIZE) -> None:
-    """Render the armature's images. Raises UserError, among others if an armature without meshes lacks torch to be drawn."""
+    """Render the armature from all sides and show the images. Raises UserError, also if torch is missing, which rigs without meshes need."""
     from ..rendering.rig_views import render_views
     from ..rig.armature import rig_from_armature
 

@@ -1,4 +1,4 @@
-"""Choosing the video, also by dropping a file onto the viewport; the scene's frame rate; and how to convert what cannot be read."""
+"""Operators for the video: choose or drop a file, match the scene's frame rate, convert a file that cannot be read."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -43,7 +43,7 @@ class ANYRIG_OT_choose_video(AnyRigOperator, bpy.types.Operator):
             raise UserError("No video is chosen: give its path.")
         props = context.scene.anyrig
         props.video = self.filepath
-        # what was said of another video holds no more: its range, its subject, its mistakes
+        # the trim range, the subject and the error belong to the video before
         props.trim_start, props.trim_end, props.use_box, props.matte = 0.0, 0.0, False, ""
         background_runner.set_status("")
         if props.video_frames > 0:
@@ -68,7 +68,7 @@ class ANYRIG_FH_video(bpy.types.FileHandler):
 class ANYRIG_OT_match_fps(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.match_fps"
     bl_label = "Match Scene to Video"
-    bl_description = "Set the scene's frame rate to that of the footage, so that each frame of the video is a frame of the scene"
+    bl_description = "Set the scene's frame rate to the video's, so that each frame of the video is a frame of the scene"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
@@ -84,9 +84,7 @@ class ANYRIG_OT_match_fps(AnyRigOperator, bpy.types.Operator):
 class ANYRIG_OT_copy_conversion(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.copy_conversion"
     bl_label = "Copy Conversion Command"
-    bl_description = (
-        "Put a command on the clipboard that converts the video with ffmpeg to what can be read: run it in a terminal"
-    )
+    bl_description = "Copy an ffmpeg command that converts the video to a readable file, to run it in a terminal"
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
@@ -100,12 +98,12 @@ class ANYRIG_OT_copy_conversion(AnyRigOperator, bpy.types.Operator):
 
 
 def footage_rate(scene: bpy.types.Scene) -> float:
-    """Frames of the video per second of the motion as it really was; 0 while there is no video."""
+    """Frames of the video per second of the real motion, which the speed factor makes faster; 0 without a video."""
     return scene.anyrig.video_fps * scene.anyrig.speed
 
 
 def rates_differ(scene: bpy.types.Scene) -> bool:
-    """Whether keys fall between the frames of the video, or the other way round."""
+    """Whether the frame rates of the video and the scene differ."""
     rate, own = footage_rate(scene), scene.render.fps / scene.render.fps_base
     return bool(rate) and not math.isclose(rate, own, rel_tol=CLOSE)
 
@@ -118,10 +116,10 @@ def fps_and_base(rate: float) -> tuple[int, float]:
 
 
 def conversion(path: str) -> str:
-    """ffmpeg's command that makes an H.264 video beside the file."""
+    """The ffmpeg command that makes an H.264 video beside the file."""
     source = Path(path)
     target = source.with_name(f"{source.stem} H.264.mp4")
-    # Windows knows no quotes but double ones, and a path there has none inside
+    # Windows has double quotes alone, and its paths never contain them
     quoted = (
         [f'"{each}"' for each in (source, target)]
         if bpy.app.build_platform.startswith(b"Windows")

@@ -1,6 +1,6 @@
 """`blender -b FILE --command anyrig batch|capture|diagnostics|download|movie ...`: the add-on without a window.
 
-A command imports what it runs only when it is called, so that `diagnostics` also works where a library is missing.
+A command imports its modules only when it is called, so that `diagnostics` also works if a library is missing.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _diagnostics(_options: argparse.Namespace) -> int:
 def _add_batch(commands: Any) -> None:
     batch = commands.add_parser(
         "batch",
-        help="capture many videos onto many rigs, as a JSON file says",
-        description="Capture many videos onto many rigs: one job after another, each as JOBS.json says.",
+        help="capture many videos onto many rigs, listed in a JSON file",
+        description="Capture many videos onto many rigs, one job of JOBS.json after another.",
     )
     batch.add_argument(
         "jobs", nargs="?", metavar="JOBS.json", help='{"defaults": {...}, "jobs": [{"file", "video", "outputs", ...}]}'
@@ -92,7 +92,7 @@ def _add_download(commands: Any) -> None:
     )
     download.add_argument("--from", dest="source", metavar="PATH", help="use files that you have: one, or a folder of them")
     download.add_argument("--mirror", metavar="URL", help="download from here instead (default: as in the preferences)")
-    download.add_argument("--remove", action="store_true", help="delete what was downloaded")
+    download.add_argument("--remove", action="store_true", help="delete the downloaded files")
     download.set_defaults(run=_download)
 
 

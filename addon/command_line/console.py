@@ -1,4 +1,4 @@
-"""What the commands share: text on stdout, a progress line, and an error as one sentence on stderr."""
+"""Output of the commands: text on stdout, a progress line, and an error as one sentence on stderr."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ class ProgressLine:
         self._shown = text
 
     def end(self) -> None:
-        """Let what is printed next begin on a new line."""
+        """Start a new line for the output that follows."""
         if self._shown and sys.stdout.isatty():
             print()

@@ -1,4 +1,4 @@
-"""What the joints are called for the released network: a table of the user's, kept with the scene; the rig itself is not touched."""
+"""The table of joint names for the released network. The scene stores it; the rig is not changed."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -22,7 +22,7 @@ class ANYRIG_JointName(bpy.types.PropertyGroup):
     """`name` is the bone's."""
 
     label: StringProperty(
-        name="Is", description="What this joint is, in English: Left Knee. Empty: the bone's own name, or a guess"
+        name="Meaning", description="English name of the joint, such as Left Knee. Empty: the bone's name, or a guess"
     )
 
 
@@ -38,21 +38,21 @@ def table_of(scene: bpy.types.Scene, obj: bpy.types.Object | None) -> ANYRIG_Joi
 
 
 def with_joint_names(scene: bpy.types.Scene, obj: bpy.types.Object, rig: Rig) -> Rig:
-    """The rig with what the table says of its joints; as it is if there is no table."""
+    """The rig with the joint names of its table; unchanged if it has none."""
     table = table_of(scene, obj)
     if table is None:
         return rig
     from ...backend.rig.guess_joint_names import names_or_guesses
 
-    said = {joint.name: joint.label.strip() for joint in table.joints}
-    return replace(rig, labels=tuple(said.get(name) or own for name, own in zip(rig.names, names_or_guesses(rig), strict=True)))
+    labels = {joint.name: joint.label.strip() for joint in table.joints}
+    return replace(rig, labels=tuple(labels.get(name) or own for name, own in zip(rig.names, names_or_guesses(rig), strict=True)))
 
 
 class ANYRIG_OT_guess_names(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.guess_names"
     bl_label = "Name Joints"
     bl_description = (
-        "Make a table of the joints: what their names say, and a guess from the skeleton's shape where they say nothing"
+        "Make a table of joint names from the bone names, guessed from the skeleton's shape where a name has no meaning"
     )
     bl_options = {"REGISTER", "UNDO"}
 
@@ -81,7 +81,7 @@ class ANYRIG_OT_guess_names(AnyRigOperator, bpy.types.Operator):
 class ANYRIG_OT_clear_names(bpy.types.Operator):
     bl_idname = "anyrig.clear_names"
     bl_label = "Remove Table"
-    bl_description = "Forget what was said of the joints; their own names count again"
+    bl_description = "Remove the joint-name table and use the bone names again"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
@@ -125,7 +125,7 @@ class ANYRIG_PT_naming(bpy.types.Panel):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """The bundled model goes by the bones' own names."""
+        """Not for Lite, which uses the bone names."""
         return context.scene.anyrig.model != "lite"
 
     def draw(self, context: bpy.types.Context) -> None:

@@ -1,4 +1,4 @@
-"""The released weights in Blender: a sub-panel that lists them, Download, Use My Files, Remove."""
+"""The panel of the released weights: lists them, downloads them, uses local files, removes them."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -23,25 +23,25 @@ from ..ui.operator_base import AnyRigOperator
 from ..ui.wrapped_label import wrapped
 
 OFFLINE = "Online access is off: allow it in Preferences > System"
-OFFLINE_PANEL = "Online access is off: allow it in Preferences > System, or use files of your own."
+OFFLINE_PANEL = "Online access is off: allow it in Preferences > System, or use local files."
 
 
 def weights_folder_of(context: bpy.types.Context) -> Folder:
-    """Where this Blender keeps the weights."""
+    """The folder of this Blender's weights."""
     return Folder(preference_values.weights_folder(context))
 
 
-def coming(items: list[Item]) -> str:
-    """How much there is to download."""
+def total_size(items: list[Item]) -> str:
+    """The size of several files, in words."""
     return size_text(sum(item.size for item in items))
 
 
 class _WeightsOperator(AnyRigOperator):
-    """An operator whose generator runs in the background when a user clicks, and is waited for otherwise."""
+    """An operator that runs `steps` in the background if a user clicked, and waits for them otherwise."""
 
     bl_options = {"REGISTER", "INTERNAL"}
     in_background = False
-    cancelled = "Cancelled: what has arrived is kept, and the next download goes on from there."
+    cancelled = "Cancelled: the next download continues where this one stopped."
 
     def steps(self, context: bpy.types.Context) -> Generator[Progress, None, list[Item]]:
         raise NotImplementedError
@@ -57,7 +57,7 @@ class _WeightsOperator(AnyRigOperator):
 class ANYRIG_OT_download_weights(_WeightsOperator, bpy.types.Operator):
     bl_idname = "anyrig.download_weights"
     bl_label = "Download Released Weights"
-    bl_description = "Get the public weights and their two encoders from the internet; what has arrived is kept when you cancel"
+    bl_description = "Download the public weights and their two encoders; a cancelled download continues the next time"
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
@@ -81,9 +81,9 @@ class ANYRIG_OT_download_weights(_WeightsOperator, bpy.types.Operator):
 
 class ANYRIG_OT_adopt_weights(_WeightsOperator, bpy.types.Operator):
     bl_idname = "anyrig.adopt_weights"
-    bl_label = "Use My Files"
-    bl_description = "Look through a folder, with all folders in it, for the released weights; they stay where they are"
-    cancelled = "Cancelled: the files that were checked before that are used."
+    bl_label = "Use Local Files"
+    bl_description = "Search a folder and its subfolders for the released weights, and use them where they are"
+    cancelled = "Cancelled: only the files checked so far are used."
 
     directory: StringProperty(subtype="DIR_PATH")
 
@@ -94,14 +94,14 @@ class ANYRIG_OT_adopt_weights(_WeightsOperator, bpy.types.Operator):
 
     def steps(self, context: bpy.types.Context) -> Generator[Progress, None, list[Item]]:
         if not self.directory:
-            raise UserError("No folder is chosen: choose the one that holds the released weights.")
+            raise UserError("No folder is chosen: choose the folder of the released weights.")
         return use_local_files(weights_folder_of(context), Path(bpy.path.abspath(self.directory)))
 
 
 class ANYRIG_OT_remove_weights(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.remove_weights"
     bl_label = "Remove Released Weights"
-    bl_description = "Delete what was downloaded; files of your own stay where they are"
+    bl_description = "Delete the downloaded files; local files stay where they are"
     bl_options = {"REGISTER", "INTERNAL"}
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -143,7 +143,7 @@ class ANYRIG_PT_weights(bpy.types.Panel):
             row = layout.row()
             row.scale_y = 1.3
             row.operator(ANYRIG_OT_download_weights.bl_idname, text=_download_text(missing), icon="IMPORT", translate=False)
-            layout.operator(ANYRIG_OT_adopt_weights.bl_idname, text="Use My Files...", icon="FILE_FOLDER")
+            layout.operator(ANYRIG_OT_adopt_weights.bl_idname, text="Use Local Files...", icon="FILE_FOLDER")
         if len(missing) < len(TABLE):
             layout.operator(ANYRIG_OT_remove_weights.bl_idname, text="Remove", icon="TRASH")
 
@@ -159,7 +159,7 @@ def _draw_table(column: bpy.types.UILayout, here: Folder) -> None:
 
 
 def _download_text(missing: list[Item]) -> str:
-    return iface_("Download ({size})", "Operator").format(size=coming(missing))
+    return iface_("Download ({size})", "Operator").format(size=total_size(missing))
 
 
 CLASSES = (ANYRIG_OT_download_weights, ANYRIG_OT_adopt_weights, ANYRIG_OT_remove_weights, ANYRIG_PT_weights)

@@ -1,4 +1,4 @@
-"""Checking a take against its video: the part of the sidebar with the overlay, the skeleton lines and the movie."""
+"""The panel Check against the Video: the overlay, the skeleton lines and the side-by-side movie."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -24,14 +24,16 @@ from . import skeleton_lines, takes
 class ANYRIG_OT_movie(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.movie"
     bl_label = "Side-by-Side Movie"
-    bl_description = "Write a movie of the video beside the rig, seen from the same side; the scene is not touched"
+    bl_description = "Write a movie of the video beside the rig, seen from the same side; the scene is not changed"
 
     filepath: StringProperty(
-        name="File", description="The mp4 file to write; beside the video if empty", subtype="FILE_PATH", options={"SKIP_SAVE"}
+        name="File", description="Path of the mp4 file; beside the video if empty", subtype="FILE_PATH", options={"SKIP_SAVE"}
     )
     filter_glob: StringProperty(default="*.mp4", options={"HIDDEN"})
-    height: IntProperty(name="Height", description="Pixels; the video's own height at most", default=480, min=16, soft_max=1080)
-    over: BoolProperty(name="Also over the Footage", description="Add a third image: the rig over its video")
+    height: IntProperty(
+        name="Height", description="Height in pixels, at most the video's own", default=480, min=16, soft_max=1080
+    )
+    over: BoolProperty(name="Also over the Footage", description="Add a third image of the rig over its video")
     in_background = False
 
     @classmethod
@@ -46,7 +48,7 @@ class ANYRIG_OT_movie(AnyRigOperator, bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def run(self, context: bpy.types.Context) -> str:
-        """Step by step if a user clicked; blocks in background mode and scripts."""
+        """Write the movie step by step if a user clicked; otherwise wait for it."""
         path = _movie_path(context, self.filepath)
         task = Task(_steps(context, path, self.height, self.over))
 
@@ -63,7 +65,7 @@ class ANYRIG_OT_movie(AnyRigOperator, bpy.types.Operator):
 
 
 def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
-    """The chosen file; without one, a file beside the take's video."""
+    """The chosen file, or a file beside the take's video."""
     text = takes.selected(context)
     if not filepath and text is not None:
         video = Path(bpy.path.abspath(take_store.about(text)["video"]))

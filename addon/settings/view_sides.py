@@ -1,6 +1,6 @@
-"""The sides from which the video may see the rig, to choose from by images of it.
+"""The sides from which a video may show the rig, with their images, and the image of the last capture's view.
 
-The images are previews, which no file keeps: until they are made again the sides go by their names.
+The images are Blender's previews, which are not saved with the file: until they are rendered again, the panel lists names alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AZIMUTHS = tuple(number * math.pi / 4 for number in range(len(NAMES)))
 SIDES, CAPTURE = "sides", "capture"
 
 _previews: dict[str, Any] = {}  # collections of previews: the sides by their number, and the view of the last capture
-_items: list[tuple[str, str, str, int, int]] = []  # Blender keeps no reference to the strings of an enum of its own
+_items: list[tuple[str, str, str, int, int]] = []  # Blender keeps no reference to the strings of a dynamic enum
 
 
 def azimuth_of(side: str) -> float:
@@ -31,7 +31,7 @@ def azimuth_of(side: str) -> float:
 
 
 def items(_props: Any, _context: bpy.types.Context | None) -> list[tuple[str, str, str, int, int]]:
-    """The enum's items; the same number is the same side with and without an image."""
+    """The items of the enum. A side keeps its number with and without an image."""
     collection = _previews.get(SIDES)
     found = []
     for number, name in enumerate(NAMES):

@@ -1,1 +1,1 @@
-"""Runs long work on a thread or step by step, with Cancel, Esc and the status line. Imports of the backend only errors and progress, of the add-on nothing."""
+"""Runs long work on a thread or step by step, with Cancel, Esc and the status line. May import the backend's errors and progress alone."""

@@ -135,8 +135,8 @@ def cancel_current() -> None:
 
 class ANYRIG_OT_cancel(bpy.types.Operator):
     bl_idname = "anyrig.cancel"
-    bl_label = "Cancel Capture"
-    bl_description = "Stop the running capture, as Esc does; nothing is changed"
+    bl_label = "Cancel Task"
+    bl_description = "Stop the running capture, download or movie, as Esc does"
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
@@ -153,8 +153,8 @@ class ANYRIG_OT_watch_escape(bpy.types.Operator):
     """Runs as long as a task on a thread does, and passes all events but Esc on to Blender."""
 
     bl_idname = "anyrig.watch_escape"
-    bl_label = "Cancel Capture on Esc"
-    bl_description = "Wait for Esc while a capture runs"
+    bl_label = "Cancel Task on Esc"
+    bl_description = "Wait for Esc while a task runs"
     bl_options = {"INTERNAL"}
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:

@@ -441,7 +441,7 @@ def test_estimate_is_shown_above_the_button(video: Path, monkeypatch: pytest.Mon
     bpy.ops.anyrig.choose_video(filepath=str(video))
     assert panels.estimate_text(bpy.context).startswith("30 frames: about 0:04, 0.7 GB (measured on one processor core")
     scene_props().device = "cuda"
-    assert "the first capture will tell" in panels.estimate_text(bpy.context)
+    assert "no estimate yet for this model and device" in panels.estimate_text(bpy.context)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:01"), (59.6, "1:00"), (3700, "1:01:40")])

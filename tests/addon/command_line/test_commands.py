@@ -141,7 +141,7 @@ def test_without_a_name_the_active_or_only_armature_is_taken(backend: Callable[.
     quadruped()
     assert capture_command._armatures(bpy.context, [])[0].name == "Quadruped"
     bpy.context.view_layer.objects.active = None
-    with pytest.raises(UserError, match="--armature NAME: scene 'Scene' has 'Human', 'Quadruped'"):
+    with pytest.raises(UserError, match="scene 'Scene' is chosen .'Human', 'Quadruped'.: name one with --armature NAME"):
         capture_command._armatures(bpy.context, [])
     assert [obj.name for obj in capture_command._armatures(bpy.context, ["Human", "Human"])] == ["Human"]
 

@@ -264,7 +264,9 @@ def test_what_cannot_be_shown_or_compared_is_said() -> None:
     captured(obj)
     name = earlier.name
     bpy.data.actions.remove(earlier)
-    with pytest.raises(RuntimeError, match=f"Action '{name}', played before take 'walk', is gone: choose what to compare with"):
+    with pytest.raises(
+        RuntimeError, match=f"Action '{name}', played before take 'walk', was deleted or renamed: choose an action"
+    ):
         bpy.ops.anyrig.take_compare()
     bpy.data.actions.remove(obj.animation_data.action)
     with pytest.raises(RuntimeError, match="The action of take 'walk' is not in this file: click Apply Again"):
