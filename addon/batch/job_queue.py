@@ -82,9 +82,9 @@ def _params_of_version_0_1(clip: dict[str, Any], settings: dict[str, Any], **oth
 def add(scene: bpy.types.Scene, objects: Sequence[bpy.types.Object], params: CaptureParams) -> ANYRIG_QueueJob:
     """Add a job at the end. It stores the current frame and the selected bones, if the settings refer to them.
 
-    Raises UserError if selected bones are wanted and an armature has none.
+    Raises UserError if an armature has no selected bones, or not the bone collection, that the settings refer to.
     """
-    bones = [chosen_bones(obj, SELECTED) if params.bones == SELECTED else None for obj in objects]
+    bones = [chosen_bones(obj, params.bones, params.collection) for obj in objects]
     start = scene.frame_current if params.start_frame is None else params.start_frame
     queue = scene.anyrig_queue
     item = queue.jobs.add()
@@ -92,7 +92,8 @@ def add(scene: bpy.types.Scene, objects: Sequence[bpy.types.Object], params: Cap
     item.video = Path(params.clip.path.replace("\\", "/")).name
     for obj, names in zip(objects, bones, strict=True):
         each = item.armatures.add()
-        each.object, each.bones = obj, "" if names is None else json.dumps(names)
+        # a collection is looked up again when the job runs
+        each.object, each.bones = obj, json.dumps(names) if params.bones == SELECTED else ""
     queue.index = len(queue.jobs) - 1
     return item
 

@@ -189,6 +189,17 @@ def test_selected_bones_are_those_at_the_time_of_adding(backend: Backend) -> Non
     assert [set(targets[0].rig.names) for targets, _, _ in backend.calls] == [{"spine", "head"}, {"spine", "hand.L"}]
 
 
+def test_a_bone_collection_that_is_not_there_is_told_when_the_job_is_added() -> None:
+    obj = human()
+    add("a", obj)
+    bpy.context.scene.anyrig.bones = "COLLECTION"
+    for name in ("", "Wings"):
+        bpy.context.scene.anyrig.collection = name
+        with pytest.raises(RuntimeError, match=f"'Human' has no bone collection '{name}'"):
+            bpy.ops.anyrig.queue_add()
+    assert len(jobs()) == 1 and background_runner.status_fix() == "deform_bones"
+
+
 def test_a_selected_bone_that_was_renamed_is_named() -> None:
     obj = human()
     select(obj, "spine", "head")
