@@ -1,44 +1,40 @@
 """AnyRig's Blender side: register and unregister, nothing else. torch is loaded when a capture starts, never here."""
 
-from .batch import job_queue, queue_operators, queue_panel
-from .capture import operators, panels, rig_check, show_sides, subject_box, video_file
-from .command_line import commands
-from .preferences import diagnostics, panel
-from .released_model import joint_name_table, weights_panel
-from .review import overlay, review_panel, skeleton_lines, takes, takes_panel, viewport_state
-from .settings import presets, scene_properties, view_sides
-from .tasks import background_runner, modal_runner
-from .ui import fix_buttons, menus
+from importlib import import_module
 
-MODULES = (
-    panel,
-    view_sides,
-    scene_properties,
-    background_runner,
-    modal_runner,
-    presets,
-    panels,
-    operators,
-    fix_buttons,
-    video_file,
-    subject_box,
-    show_sides,
-    rig_check,
-    menus,
-    weights_panel,
-    joint_name_table,
-    takes,
-    takes_panel,
-    overlay,
-    viewport_state,
-    skeleton_lines,
-    review_panel,
-    job_queue,
-    queue_operators,
-    queue_panel,
-    diagnostics,
-    commands,
+# Modules register in this order and unregister in the reverse one. Blender refuses a panel whose parent is not registered, so
+# capture.panels comes before released_model. The properties that panels draw come before the panels, and the runner of tasks before
+# all that starts one: the queue and the movie stop first, then the runner cancels what is left.
+NAMES = (
+    "preferences.panel",
+    "settings.view_sides",
+    "settings.scene_properties",
+    "tasks.background_runner",
+    "tasks.modal_runner",
+    "settings.presets",
+    "capture.panels",
+    "capture.operators",
+    "ui.fix_buttons",
+    "capture.video_file",
+    "capture.subject_box",
+    "capture.show_sides",
+    "capture.rig_check",
+    "ui.menus",
+    "released_model.weights_panel",
+    "released_model.joint_name_table",
+    "review.takes",
+    "review.takes_panel",
+    "review.overlay",
+    "review.viewport_state",
+    "review.skeleton_lines",
+    "review.review_panel",
+    "batch.job_queue",
+    "batch.queue_operators",
+    "batch.queue_panel",
+    "preferences.diagnostics",
+    "command_line.commands",
 )
+MODULES = [import_module(f".{name}", __package__) for name in NAMES]
 
 
 def register() -> None:

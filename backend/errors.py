@@ -1,4 +1,4 @@
-"""The one exception that is meant for the user's eyes."""
+"""`UserError`, the one exception whose message the user reads."""
 
 import zipfile
 import zlib
@@ -8,11 +8,23 @@ NOT_NPZ = (KeyError, TypeError, ValueError, EOFError, RuntimeError, zipfile.BadZ
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one sentence that names the bone, frame or file and the fix.
+    """Something the user can fix. The message is one sentence that names the bone, frame or file and the fix.
 
-    fix: a name under which a panel may offer the fix as a button (addon/fixes.py), or ''.
+    fix: the name of a button that a panel shows below the message (addon/ui/fix_buttons.py), or ''.
     """
 
     def __init__(self, message: str, fix: str = "") -> None:
         super().__init__(message)
         self.fix = fix
+
+
+def missing_library(error: ImportError | OSError | None, library: str = "A library") -> UserError:
+    """The error for a library that cannot be imported. error: what the import raised; None if the library was not found."""
+    state = "is missing" if error is None or isinstance(error, ModuleNotFoundError) else "does not load"
+    reason = "" if error is None else f" ({first_line(error)})"
+    return UserError(f"{library} {state}{reason}: install the AnyRig zip made for this system.")
+
+
+def first_line(error: object) -> str:
+    """The first line of a message, without its full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip().rstrip(".")

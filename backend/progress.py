@@ -6,7 +6,7 @@ import sys
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from .errors import UserError
 
@@ -18,8 +18,8 @@ class Progress:
     """The progress of a stage: `done` of `total`. stage: its name for the user. unit: of the count, '' if it means nothing to a user."""
 
     stage: str
-    done: int
-    total: int
+    done: int = 0
+    total: int = 0
     unit: str = "frame"
 
 
@@ -43,7 +43,7 @@ def staged(stage: str, work: Generator[tuple[int, int], None, T]) -> Generator[P
             yield Progress(stage, done, total)
 
 
-def drained(work: Generator[Progress | DownloadStep, None, T]) -> T:
+def drained(work: Generator[Progress, None, T]) -> T:
     """Run a generator of Progress to its end with a bar on stderr; -> what it returns."""
     shown, unfinished = "", False
     while True:
@@ -61,11 +61,11 @@ def drained(work: Generator[Progress | DownloadStep, None, T]) -> T:
         shown, unfinished = text, progress.done < progress.total
 
 
-def show_bar(progress: Progress | DownloadStep) -> None:
+def show_bar(progress: Progress) -> None:
     print(bar(progress), end="\n" if progress.done >= progress.total else "", file=sys.stderr, flush=True)
 
 
-def bar(progress: Progress | DownloadStep) -> str:
+def bar(progress: Progress) -> str:
     filled = 24 * progress.done // max(progress.total, 1)
     large = progress.total >= 10**6  # bytes
     done, total = (size_text(count) if large else count for count in (progress.done, progress.total))
@@ -75,15 +75,7 @@ def bar(progress: Progress | DownloadStep) -> str:
 Bytes = tuple[int, int]  # done, in all (0: unknown)
 
 
-class DownloadStep(NamedTuple):
-    """What `job.Job` and the command line show: `done` of `total` bytes of a stage."""
-
-    stage: str
-    done: int
-    total: int
-
-
-def in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Generator[DownloadStep, None, str]:
+def in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Generator[Progress, None, str]:
     """`work` with a name. size: bytes in all where it does not know."""
     with closing(work):
         while True:
@@ -91,7 +83,7 @@ def in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Ge
                 done, total = next(work)
             except StopIteration as end:
                 return end.value
-            yield DownloadStep(stage, done, total or size)
+            yield Progress(stage, done, total or size, unit="")
 
 
 def size_text(count: int) -> str:

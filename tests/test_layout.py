@@ -107,7 +107,7 @@ def test_importing_the_addon_never_imports_torch(path: Path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in BACKEND + ADDON if p.stem not in ("__main__", "cli", "command", "commands", "progress")], ids=name_of
+    "path", [p for p in BACKEND + ADDON if p.stem not in ("__main__", "cli", "commands", "console", "progress")], ids=name_of
 )
 def test_only_command_lines_print(path: Path):
     calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]

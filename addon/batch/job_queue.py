@@ -1,8 +1,7 @@
 """The queue of jobs in the panel: armatures, a video and settings each, captured one after another in the background.
 
-A job keeps the settings as they were when it was added. All jobs see their armatures as they stand when the queue starts: reference
-views are taken of every rig before the first keys are written, so that the second video onto a rig does not start from the first
-one's pose.
+A job keeps the settings with which it was added. The reference views of all rigs are rendered when the queue starts, before the
+first keys are written, so that the second video onto a rig does not start from the pose of the first.
 """
 
 # Blender properties are annotations that are calls.
@@ -10,9 +9,7 @@ one's pose.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import typing
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,10 +25,12 @@ from ...backend.video.clip import Clip
 from ..capture import operators
 from ..rig.keyed_bones import SELECTED, chosen_bones
 from ..settings.capture_params import CaptureParams
-from ..tasks import background_runner, task
+from ..tasks import background_runner
+from ..tasks.task import Task
+from . import jobs_file
 
 if TYPE_CHECKING:
-    from ..capture.run_capture import CaptureRequest
+    from ..capture.run_capture import ArmatureInput, CaptureRequest
 
 WAITING, DONE, FAILED = "WAITING", "DONE", "FAILED"
 STATES = ((WAITING, "Waiting", ""), (DONE, "Done", ""), (FAILED, "Failed", ""))
@@ -39,64 +38,62 @@ PAUSE = 0.05  # seconds between two jobs, in which the window is drawn
 
 
 class ANYRIG_QueueArmature(bpy.types.PropertyGroup):
-    object: PointerProperty(name="Armature", description="An armature that the job animates", type=bpy.types.Object)
-    bones: StringProperty(name="Bones", description="The bones that were selected when the job was added, as a JSON list")
+    object: PointerProperty(name="Armature", description="Armature that the job animates", type=bpy.types.Object)
+    bones: StringProperty(name="Bones", description="Bones that were selected when the job was added, as a JSON list")
 
 
 class ANYRIG_QueueJob(bpy.types.PropertyGroup):
-    key: StringProperty(name="Key", description="What the job is found again by")
+    key: StringProperty(name="Key", description="Identifies the job")
     armatures: CollectionProperty(type=ANYRIG_QueueArmature)
-    video: StringProperty(name="Video", description="The video's file name, for the list")
-    params: StringProperty(name="Settings", description="The settings of the capture, as they were when the job was added")
-    state: EnumProperty(name="State", description="Whether the job was done", items=STATES)
-    message: StringProperty(name="Message", description="What became of the job")
+    video: StringProperty(name="Video", description="File name of the video")
+    params: StringProperty(name="Settings", description="Settings of the capture, under the keys of a jobs file")
+    state: EnumProperty(name="State", description="Whether the job waits, is done or failed", items=STATES)
+    message: StringProperty(name="Message", description="Why the job failed")
 
 
 class ANYRIG_Queue(bpy.types.PropertyGroup):
     jobs: CollectionProperty(type=ANYRIG_QueueJob)
-    index: IntProperty(name="Job", description="The job that is chosen in the list")
+    index: IntProperty(name="Job", description="Job chosen in the list")
 
 
-# ---- what a job holds
-
-
-def params_to_json(params: CaptureParams) -> str:
-    return json.dumps(dataclasses.asdict(params))
+# ---- the content of a job
 
 
 def params_from_json(text: str) -> CaptureParams:
-    """Raises UserError if another version of the add-on wrote what this one does not know."""
+    """The settings of a job, from the values that a jobs file holds. Raises UserError if they are damaged or of a newer version."""
     try:
-        return _built(CaptureParams, json.loads(text))
-    except (TypeError, ValueError) as error:
+        values = json.loads(text)
+        if "clip" in values:
+            return _params_of_version_0_1(**values)
+        faults = jobs_file.faults_in(values)
+        if faults:
+            raise ValueError(faults[0])
+        return jobs_file.params_of(values)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"The queued job's settings cannot be read ({error}): remove it and add it again.") from error
 
 
-def _built(owner: Any, values: dict[str, Any]) -> Any:
-    kinds = typing.get_type_hints(owner)
-    return owner(**{name: _value(kinds.get(name), value) for name, value in values.items()})
-
-
-def _value(kind: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _built(kind, value)
-    return tuple(value) if isinstance(value, list) else value
+def _params_of_version_0_1(clip: dict[str, Any], settings: dict[str, Any], **others: Any) -> CaptureParams:
+    """Queues that version 0.1 saved hold the fields of the settings' classes."""
+    box = clip.pop("box", None)
+    return CaptureParams(Clip(**clip, box=box and tuple(box)), Settings(**settings), **others)
 
 
 def add(scene: bpy.types.Scene, objects: Sequence[bpy.types.Object], params: CaptureParams) -> ANYRIG_QueueJob:
-    """Put a job at the end. A start at the current frame and selected bones are meant as they are now.
+    """Add a job at the end. It stores the current frame and the selected bones, if the settings refer to them.
 
-    Raises UserError if selected bones are wanted and an armature has none.
+    Raises UserError if an armature has no selected bones, or not the bone collection, that the settings refer to.
     """
-    bones = [chosen_bones(obj, SELECTED) if params.bones == SELECTED else None for obj in objects]
+    bones = [chosen_bones(obj, params.bones, params.collection) for obj in objects]
     start = scene.frame_current if params.start_frame is None else params.start_frame
     queue = scene.anyrig_queue
     item = queue.jobs.add()
-    item.key, item.params = uuid.uuid4().hex, params_to_json(replace(params, start_frame=start))
+    item.key, item.params = uuid.uuid4().hex, json.dumps(jobs_file.values_of(replace(params, start_frame=start), str))
     item.video = Path(params.clip.path.replace("\\", "/")).name
     for obj, names in zip(objects, bones, strict=True):
         each = item.armatures.add()
-        each.object, each.bones = obj, "" if names is None else json.dumps(names)
+        # a collection is looked up again when the job runs
+        each.object, each.bones = obj, json.dumps(names) if params.bones == SELECTED else ""
     queue.index = len(queue.jobs) - 1
     return item
 
@@ -110,7 +107,7 @@ def objects_of(item: ANYRIG_QueueJob) -> list[bpy.types.Object]:
 
 
 def bones_of(item: ANYRIG_QueueJob) -> list[list[str] | None]:
-    """The bones that were selected in each armature when the job was added; None where the settings say which."""
+    """The bones that were selected in each armature when the job was added; None where the settings choose others."""
     return [json.loads(each.bones) if each.bones else None for each in item.armatures]
 
 
@@ -127,12 +124,12 @@ def waiting(scene: bpy.types.Scene) -> list[ANYRIG_QueueJob]:
 
 @dataclass
 class _Run:
-    """The queue that runs in the background: what is still to do, and the one job that is being done. No bpy objects."""
+    """The running queue: the jobs still to do, the current one, and the states of those that ended. No bpy objects."""
 
     todo: list[tuple[str, CaptureRequest]] = field(default_factory=list)
     scene_uid: int = 0
     key: str = ""
-    job: job.Job | None = None
+    task: Task | None = None
     ended: dict[str, str] = field(default_factory=dict)
 
 
@@ -141,7 +138,7 @@ _run = _Run()
 
 def running_key() -> str:
     """The key of the queue's job that is being captured now, or ''."""
-    return _run.key if _run.job is not None and _run.job is background_runner.current() else ""
+    return _run.key if _run.task is not None and _run.task is background_runner.current() else ""
 
 
 def find(key: str) -> ANYRIG_QueueJob | None:
@@ -151,30 +148,30 @@ def find(key: str) -> ANYRIG_QueueJob | None:
 
 
 def gather_all(context: bpy.types.Context) -> list[tuple[str, CaptureRequest]]:
-    """Rigs, poses and views of all waiting jobs. A job that cannot start fails at once; equal views are taken once."""
+    """The requests of all waiting jobs. A job that cannot start fails at once; equal views are rendered once."""
     capture = operators.load_capture()
-    known: dict[Any, CaptureRequest] = {}
-    takes = []
+    known: dict[Any, tuple[ArmatureInput, ...]] = {}
+    requests = []
     for item in waiting(context.scene):
         try:
             objects, bones = objects_of(item), bones_of(item)
             params = capture.with_weights_folder(context, params_from_json(item.params))
-            # a take without its video: what is seen of the rig does not depend on it
+            # the views of a rig do not depend on the video
             alike = (
                 tuple(obj.session_uid for obj in objects),
                 tuple(each.bones for each in item.armatures),
                 replace(params, clip=Clip(""), settings=Settings(), start_frame=0),
             )
             if alike not in known:
-                known[alike] = capture.gather(context, objects, params, bones)
-            takes.append((item.key, replace(known[alike], params=params, start_frame=params.start_frame)))
+                known[alike] = capture.gather(context, objects, params, bones).subjects
+            requests.append((item.key, capture.request_of(context.scene, params, known[alike])))
         except UserError as error:
-            conclude(item.key, FAILED, str(error))
-    return takes
+            set_state(item.key, FAILED, str(error))
+    return requests
 
 
-def conclude(key: str, state: str, message: str = "") -> None:
-    """Note how a job ended, in the list too if it is still there."""
+def set_state(key: str, state: str, message: str = "") -> None:
+    """Store the state of a job, also in the list if the job is still there."""
     _run.ended[key] = state
     item = find(key)
     if item is not None:
@@ -182,7 +179,7 @@ def conclude(key: str, state: str, message: str = "") -> None:
 
 
 def start(context: bpy.types.Context) -> None:
-    """Run the waiting jobs in the background. Raises UserError if a library is missing."""
+    """Start to run the waiting jobs in the background. Raises UserError if a library is missing."""
     _begin(context)
     step()
 
@@ -193,51 +190,50 @@ def _begin(context: bpy.types.Context) -> None:
 
 
 def step() -> float | None:
-    """Start the next job, or tell how the queue ended. Also a timer, which comes again while something else runs in between."""
+    """Start the next job, or show how the queue ended. Also a timer, which repeats while another task runs."""
     if background_runner.current() is not None:
         return PAUSE
     while _run.todo:
-        _run.key, take = _run.todo.pop(0)
+        _run.key, request = _run.todo.pop(0)
         if find(_run.key) is None:  # removed meanwhile
             continue
         try:
-            _run.job = task.Task(operators.load_capture().steps(take))
-            background_runner.run_in_background(_run.job, lambda ended, take=take: _finish(take, ended))
+            _run.task = Task(operators.load_capture().steps(request))
+            background_runner.run_in_background(_run.task, lambda task, request=request: _finish(request, task))
             return None
         except UserError as error:
-            conclude(_run.key, FAILED, str(error))
-    _run.job = None
+            set_state(_run.key, FAILED, str(error))
+    _run.task = None
     _report_end()
     return None
 
 
-def _finish(take: CaptureRequest, ended: task.Task) -> None:
-    """One job has ended: its keys, and its state in the same undo step."""
-    conclude(_run.key, WAITING if ended.cancelled else DONE)
-    operators.finish(take, ended)
-    text, is_error = background_runner.status()
-    if ended.cancelled:
-        stop()
+def _finish(request: CaptureRequest, task: Task) -> None:
+    """Write the keys of the job that has ended, and its state in the same undo step; then go on with the next."""
+    outcome = operators.finish(request, task)
+    if outcome.status == background_runner.CANCELLED:
+        set_state(_run.key, WAITING)
+        reset()
         return
-    if is_error:
-        conclude(_run.key, FAILED, text)
+    if outcome.status == background_runner.DONE:
+        set_state(_run.key, DONE)
+        operators.push_undo()
+    else:
+        set_state(_run.key, FAILED, outcome.message)
     bpy.app.timers.register(step, first_interval=PAUSE)
 
 
 def run_here(context: bpy.types.Context) -> None:
-    """Run the waiting jobs one after another and wait: background mode and scripts. Raises UserError if a library is missing."""
+    """Run the waiting jobs and wait; for background mode and scripts. Raises UserError if a library is missing."""
     _begin(context)
     capture = operators.load_capture()
     while _run.todo:
-        key, take = _run.todo.pop(0)
-        ended = task.Task(capture.steps(take)).drain()
+        key, request = _run.todo.pop(0)
         try:
-            if ended.error is not None:
-                raise UserError(ended.error)
-            capture.write(take, ended.result)
-            conclude(key, DONE)
+            capture.write(request, Task(capture.steps(request)).drain().result())
+            set_state(key, DONE)
         except UserError as error:
-            conclude(key, FAILED, str(error))
+            set_state(key, FAILED, str(error))
     _report_end()
 
 
@@ -252,16 +248,16 @@ def summary() -> str:
     return f"Queue: {states.count(DONE)} of {len(states)} {'job' if len(states) == 1 else 'jobs'} done{ending}"
 
 
-def stop() -> None:
-    """Forget what is still to do: the add-on is disabled, or another file is loaded."""
-    _run.todo, _run.job, _run.key = [], None, ""
+def reset() -> None:
+    """Forget the jobs that are still to do: one was cancelled, another file is loaded, or the add-on is disabled."""
+    _run.todo, _run.task, _run.key = [], None, ""
     if bpy.app.timers.is_registered(step):
         bpy.app.timers.unregister(step)
 
 
 @bpy.app.handlers.persistent
 def _before_load(*_: Any) -> None:
-    stop()
+    reset()
 
 
 CLASSES = (ANYRIG_QueueArmature, ANYRIG_QueueJob, ANYRIG_Queue)
@@ -275,7 +271,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    stop()
+    reset()
     bpy.app.handlers.load_pre.remove(_before_load)
     del bpy.types.Scene.anyrig_queue
     for each in reversed(CLASSES):

@@ -1,7 +1,7 @@
-"""JOBS.json: what a batch is asked to do, checked whole before anything runs.
+"""The jobs file (JSON): reads it, checks all of it before anything runs, and converts settings to keys and back.
 
-A job names its files and options by keys; paths are relative to the folder of the JSON file, `defaults` stand in for what a job
-leaves out. The keys of `Clip`, `Settings` and `CaptureParams` are read from those classes, so that a new option is a new key.
+A job gives its files and options by keys. Relative paths start at the folder of the JSON file; `defaults` holds values for keys that
+a job leaves out. The fields of `Clip`, `Settings` and `CaptureParams` are keys, so a new field is a new key.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ RIGS = (".blend", ".glb", ".gltf", ".fbx", ".bvh")
 OUTPUTS = (".blend", ".bvh", ".fbx", ".glb")
 DEVICE, ENGINE, BONES = "device", "engine", "bones"
 PATHS = {"matte", "weights", "model"}  # besides file, video and outputs; a model may be a name
-# what the classes call otherwise, or hold in other units
+# fields whose keys have another name or unit
 RENAMED = {"path", "start", "end", "clip", "settings", "reference_frame", "azimuth", ENGINE, BONES, "collection", "output"}
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One job. number: its place in the file, from 1. values: the checked keys that were given.
+    """One job. number: its place in the file, from 1. values: the given keys, checked.
 
-    armatures (): the active or the only one; None: all of them.
+    armatures: () for the active or the only one, None for all.
     """
 
     number: int
@@ -63,7 +63,7 @@ class Spec:
 
     @property
     def bones(self) -> Mapping[str, Sequence[str]]:
-        """Armature -> the names of its bones to key, where the job names them; else `params` say which."""
+        """Armature -> the names of its bones to key; empty if the job names none, and `params` choose them."""
         found = self.values.get(BONES)
         return found if isinstance(found, dict) else {}
 
@@ -72,35 +72,12 @@ class Spec:
         return tuple(self.folder / text.replace("{name}", self.name) for text in self.values["outputs"])
 
     def params(self, device: str = "auto", engine: str = engines.WORKBENCH) -> CaptureParams:
-        """What the capture is started with. device, engine: of a job that names none. Raises UserError for values that do not fit."""
-        start, end = self.values.get("trim", (0.0, None))
-        clip = Clip(str(self.video), start=start, end=end, **self._of(Clip))
-        settings = Settings(**{DEVICE: device, **self._of(Settings)})
-        side = self.values.get("view", "auto")
-        bones, collection = (not self.bones and choice_of(self.values.get(BONES, "deform"))) or (DEFORM, "")
-        return CaptureParams(
-            clip,
-            settings,
-            reference_frame=self.values.get("reference"),
-            azimuth=None if side == "auto" else radians(side),
-            engine=ENGINES[self.values[ENGINE]] if ENGINE in self.values else engine,
-            output=STRIP if self.values.get("nla") else ACTION,
-            bones=bones,
-            collection=collection,
-            **self._of(CaptureParams),
-        )
-
-    def _of(self, owner: type) -> dict[str, Any]:
-        """The given values of a class's own fields, paths resolved."""
-        found = {key: self.values[key] for key in types_of(owner) if key in self.values}
-        for key in found.keys() & PATHS:
-            if found[key] and (key != "model" or Path(found[key]).suffix):
-                found[key] = str(self.folder / found[key])
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+        """The settings of the capture. device, engine: of a job that names none. Raises UserError for values that do not fit."""
+        return params_of(self.values, self.folder, device, engine)
 
     @property
     def fingerprint(self) -> str:
-        """Changes with every key, and with the size or time of the files that go in; the folder's own place does not matter."""
+        """A hash of the keys and of the input files' sizes and times. It stays the same if the folder moves."""
         seen: list[Any] = [self.name, dict(self.values)]
         for key in ("file", "video", "matte", "model"):
             path = self.folder / str(self.values.get(key))
@@ -109,7 +86,7 @@ class Spec:
         return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:16]
 
 
-# ---- what each key may hold: a check takes the value and raises ValueError with what it should be
+# ---- the values of keys: a check raises ValueError, whose text says what a value must be
 
 Check = Callable[[Any], None]
 
@@ -222,7 +199,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _wanted(kind: Any) -> str:
-    """A type as a user would say it."""
+    """A type, in words."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return " or ".join(_wanted(each) for each in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
@@ -230,6 +207,11 @@ def _wanted(kind: Any) -> str:
         return f"a list of {'any length' if parts[-1] is ... else len(parts)}, each {_wanted(parts[0])}"
     words = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
     return words.get(kind, "something else")
+
+
+def faults_in(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the values of a job, by key."""
+    return [f"'{key}': {fault}" for key, value in values.items() if (fault := _fault(key, value))]
 
 
 def _fault(key: str, value: Any) -> str:
@@ -252,11 +234,46 @@ def _fault(key: str, value: Any) -> str:
     return ""
 
 
-# ---- and back
+# ---- from values to settings and back
+
+
+def params_of(
+    values: Mapping[str, Any], folder: Path = Path(), device: str = "auto", engine: str = engines.WORKBENCH
+) -> CaptureParams:
+    """The settings of a capture from the keys of a job.
+
+    folder: where relative paths start. device, engine: for values that name none. Raises UserError for values that do not fit.
+    """
+    own = {owner: _own_values(owner, values, folder) for owner in (Clip, Settings, CaptureParams)}
+    start, end = values.get("trim", (0.0, None))
+    side, bones = values.get("view", "auto"), values.get(BONES, "deform")
+    choice = choice_of(bones) if isinstance(bones, str) else (DEFORM, "")
+    if choice is None:
+        raise UserError(f"Unknown choice of bones '{bones}': give deform, selected or collection:NAME.")
+    return CaptureParams(
+        Clip(str(folder / values["video"]), start=start, end=end, **own[Clip]),
+        Settings(**{DEVICE: device, **own[Settings]}),
+        reference_frame=values.get("reference"),
+        azimuth=None if side == "auto" else radians(side),
+        engine=ENGINES[values[ENGINE]] if ENGINE in values else engine,
+        output=STRIP if values.get("nla") else ACTION,
+        bones=choice[0],
+        collection=choice[1],
+        **own[CaptureParams],
+    )
+
+
+def _own_values(owner: type, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The given values of a class's own fields, paths resolved."""
+    found = {key: values[key] for key in types_of(owner) if key in values}
+    for key in found.keys() & PATHS:
+        if found[key] and (key != "model" or Path(found[key]).suffix):
+            found[key] = str(folder / found[key])
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
 
 def values_of(params: CaptureParams, relative: Callable[[str], str]) -> dict[str, Any]:
-    """The keys of a job that captures with these settings; what is as usual is left out. relative: makes a path fit the file."""
+    """The keys of a job with these settings, without defaults. relative: makes a path relative to the jobs file."""
     clip, usual = params.clip, CaptureParams(Clip("video"), Settings())
     values: dict[str, Any] = {"video": relative(clip.path)}
     if (clip.start, clip.end) != (0.0, None):
@@ -292,7 +309,7 @@ def load_jobs(path: Path, opened: str = "") -> list[Spec]:
     except FileNotFoundError as error:
         raise UserError(f"Jobs file '{path}' does not exist: check the path.") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"Jobs file '{path}' cannot be read ({error}): correct it there.") from error
+        raise UserError(f"Jobs file '{path}' cannot be read ({error}): correct the file.") from error
     faults, jobs = _parts(content, {"file": opened} if opened else {})
     sound, specs = not faults, []
     for number, (values, own) in enumerate(jobs, 1):
@@ -313,32 +330,32 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"key '{next(name for name in names if names.count(name) > 1)}' stands twice in one place")
+        raise ValueError(f"duplicate key '{next(name for name in names if names.count(name) > 1)}'")
     return found
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not allowed in JSON")
 
 
 def _parts(content: Any, given: dict[str, Any]) -> tuple[list[str], list[tuple[dict[str, Any], Any]]]:
-    """-> faults of the file as a whole, and each job with the defaults filled in, beside the job as it stands."""
+    """-> the faults of the file as a whole; and each job with the defaults filled in, beside the job as written."""
     if not isinstance(content, dict) or not isinstance(content.get("jobs"), list) or not content["jobs"]:
         return ['it must hold {"jobs": [{...}, ...]} with at least one job'], []
     faults = [f"'{key}': there is no such key: use jobs and defaults" for key in content.keys() - {"jobs", "defaults"}]
     defaults = content.get("defaults", {})
     if not isinstance(defaults, dict):
         return [*faults, "'defaults': it must hold keys and values, {...}"], []
-    faults += [f"defaults, '{key}': {fault}" for key, value in defaults.items() if (fault := _fault(key, value))]
+    faults += [f"defaults, {fault}" for fault in faults_in(defaults)]
     return faults, [({**given, **defaults, **job} if isinstance(job, dict) else {}, job) for job in content["jobs"]]
 
 
 def _faults(values: dict[str, Any], own: Any) -> list[str]:
-    """What is wrong with a job; faults of the defaults are told once, not in every job."""
+    """What is wrong with a job. The faults of the defaults are listed once, not in every job."""
     if not isinstance(own, dict):
         return [": it must hold keys and values, {...}"]
     missing = [f", '{key}': it is missing{hint}" for key, hint in REQUIRED.items() if key not in values]
-    return missing + [f", '{key}': {fault}" for key, value in own.items() if (fault := _fault(key, value))]
+    return missing + [f", {fault}" for fault in faults_in(own)]
 
 
 def _spec(number: int, folder: Path, values: dict[str, Any]) -> Spec:
@@ -346,11 +363,11 @@ def _spec(number: int, folder: Path, values: dict[str, Any]) -> Spec:
 
 
 def _clashes(specs: Sequence[Spec]) -> list[str]:
-    """Outputs that cannot be written, or would write over the job's own rig file or over what it or another job writes."""
+    """Outputs that cannot be written, or would overwrite the job's own rig file or another output."""
     faults, taken = [], dict[Path, int]()
     for spec in specs:
         if spec.values.get("nla") and any(path.suffix.lower() == ".glb" for path in spec.outputs):
-            faults.append(f"job {spec.number}, 'nla': a .glb is written from actions alone: leave nla or the .glb out")
+            faults.append(f"job {spec.number}, 'nla': a .glb cannot hold NLA strips: remove nla or the .glb")
         for path, count in Counter(path.resolve() for path in spec.outputs).items():
             problem = _clash(spec, path, count, taken.setdefault(path, spec.number))
             faults += [f"job {spec.number}, 'outputs': '{path.name}' {problem}"] if problem else []
@@ -358,20 +375,21 @@ def _clashes(specs: Sequence[Spec]) -> list[str]:
 
 
 def _clash(spec: Spec, path: Path, count: int, first: int) -> str:
-    """What is wrong with an output (resolved) that stands there `count` times and is written by job `first` first; '' if nothing."""
+    """What is wrong with an output (resolved) that the job lists `count` times and that job `first` writes first; '' if nothing."""
     if path == spec.file.resolve():
         return "is the job's own rig file: choose another name"
     if first != spec.number:
         return f"is written by job {first} too: choose another name"
-    return "stands there twice: leave one out" if count > 1 else ""
+    return "is listed twice: remove one" if count > 1 else ""
 
 
 def choose(specs: Sequence[Spec], wanted: Sequence[str]) -> list[Spec]:
-    """The jobs with these numbers, given like frames ('2', '4-6', '1,3'); all of them for no text. Raises UserError."""
+    """The jobs with these numbers, such as '2', '4-6' or '1,3'; all of them if none is given. Raises UserError."""
     numbers: set[int] = set()
     for part in (part.strip() for text in wanted for part in text.split(",")):
         first, _, last = part.partition("-")
         if not first.isdecimal() or not (last or first).isdecimal() or not 1 <= int(first) <= int(last or first) <= len(specs):
-            raise UserError(f"'{part}' is no job of the file: give numbers from 1 to {len(specs)}, such as 2 or 1-{len(specs)}.")
+            known, example = f"from 1 to {len(specs)}", f"{min(2, len(specs))} or 1-{min(3, len(specs))}"
+            raise UserError(f"There is no job '{part}'. Use job numbers {known}, for example {example}.")
         numbers |= set(range(int(first), int(last or first) + 1))
     return [spec for spec in specs if not wanted or spec.number in numbers]

@@ -1,4 +1,4 @@
-"""Add to Queue, Run Queue, and what is done with the list."""
+"""The operators of the queue: add jobs, run them, order and remove them, save them as a jobs file."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,39 +19,20 @@ from ..capture.video_file import SUFFIXES
 from ..settings.capture_params import params_from_context
 from ..settings.chosen_armatures import armatures_from_context
 from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 from . import job_queue, jobs_file
 
 VIDEOS = ";".join(f"*{suffix}" for suffix in SUFFIXES)
 
 
-class _QueueOperator:
-    """What the operators share: errors as sentences. `run` does the work and returns what to tell, or ''."""
+class _QueueOperator(AnyRigOperator):
+    """An operator that changes the queue, also while a task runs."""
 
     bl_options = {"REGISTER", "UNDO"}
-    run: Callable[[bpy.types.Context], str]
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
-        """Why it cannot be done now, or ''."""
         return "" if context.scene.anyrig_queue.jobs else "The queue is empty"
-
-    @classmethod
-    def poll(cls: Any, context: bpy.types.Context) -> bool:
-        reason = cls.obstacle(context)
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
-
-    def execute(self: Any, context: bpy.types.Context) -> set[str]:
-        try:
-            told = self.run(context)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        if told:
-            self.report({"INFO"}, told)
-        return {"FINISHED"}
 
 
 def _chosen(context: bpy.types.Context) -> int:
@@ -62,7 +42,7 @@ def _chosen(context: bpy.types.Context) -> int:
 
 
 def _captured(context: bpy.types.Context) -> str:
-    """Why the chosen job must be left alone, or ''."""
+    """Why the chosen job cannot be changed, or ''."""
     queue = context.scene.anyrig_queue
     if not queue.jobs:
         return "The queue is empty"
@@ -72,7 +52,7 @@ def _captured(context: bpy.types.Context) -> str:
 class ANYRIG_OT_queue_add(_QueueOperator, bpy.types.Operator):
     bl_idname = "anyrig.queue_add"
     bl_label = "Add to Queue"
-    bl_description = "Add a job: these armatures, this video, these settings"
+    bl_description = "Add a job with the armatures, the video and the settings of the panel"
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
@@ -88,15 +68,13 @@ class ANYRIG_OT_queue_add(_QueueOperator, bpy.types.Operator):
 class ANYRIG_OT_queue_add_videos(_QueueOperator, bpy.types.Operator):
     bl_idname = "anyrig.queue_add_videos"
     bl_label = "Add Videos to Queue"
-    bl_description = (
-        "Choose many videos: a job for each of them, onto these armatures, with these settings but their whole length"
-    )
+    bl_description = "Add a job for each of several videos, with the armatures and the settings of the panel but without its trim"
 
-    directory: StringProperty(name="Folder", description="Where the videos are", subtype="DIR_PATH", options={"SKIP_SAVE"})
+    directory: StringProperty(name="Folder", description="Folder of the videos", subtype="DIR_PATH", options={"SKIP_SAVE"})
     files: CollectionProperty(
-        name="Videos", description="The videos' file names", type=bpy.types.OperatorFileListElement, options={"SKIP_SAVE"}
+        name="Videos", description="File names of the videos", type=bpy.types.OperatorFileListElement, options={"SKIP_SAVE"}
     )
-    filter_glob: StringProperty(name="Kinds", description="Which files are shown", default=VIDEOS, options={"HIDDEN"})
+    filter_glob: StringProperty(name="Kinds", description="Files to show", default=VIDEOS, options={"HIDDEN"})
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
@@ -109,7 +87,7 @@ class ANYRIG_OT_queue_add_videos(_QueueOperator, bpy.types.Operator):
     def run(self, context: bpy.types.Context) -> str:
         names = [each.name for each in self.files if each.name]
         if not names:
-            raise UserError("No video is chosen: mark one or more in the file browser.")
+            raise UserError("No video is chosen: select one or more in the file browser.")
         # trim, box and matte belong to one video
         alike = params_from_context(context, video=str(Path(self.directory, names[0])))
         for name in names:
@@ -121,7 +99,7 @@ class ANYRIG_OT_queue_add_videos(_QueueOperator, bpy.types.Operator):
 class ANYRIG_OT_queue_remove(_QueueOperator, bpy.types.Operator):
     bl_idname = "anyrig.queue_remove"
     bl_label = "Remove from Queue"
-    bl_description = "Remove the chosen job from the queue; what it captured stays"
+    bl_description = "Remove the chosen job from the queue; its keys stay"
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
@@ -137,11 +115,11 @@ class ANYRIG_OT_queue_remove(_QueueOperator, bpy.types.Operator):
 class ANYRIG_OT_queue_move(_QueueOperator, bpy.types.Operator):
     bl_idname = "anyrig.queue_move"
     bl_label = "Move in Queue"
-    bl_description = "Let the chosen job run earlier or later"
+    bl_description = "Move the chosen job up or down, to run it earlier or later"
 
     direction: EnumProperty(
         name="Direction",
-        description="Which way the job goes",
+        description="Direction of the move",
         items=(("UP", "Up", "Run it earlier"), ("DOWN", "Down", "Run it later")),
     )
 
@@ -157,12 +135,12 @@ class ANYRIG_OT_queue_move(_QueueOperator, bpy.types.Operator):
 class ANYRIG_OT_queue_clear(_QueueOperator, bpy.types.Operator):
     bl_idname = "anyrig.queue_clear"
     bl_label = "Clear Queue"
-    bl_description = "Remove jobs from the queue; what they captured stays"
+    bl_description = "Remove jobs from the queue; their keys stay"
 
     which: EnumProperty(
         name="Which",
-        description="The jobs to remove",
-        items=(("DONE", "Done", "Those that are done"), ("ALL", "All", "All but the one that runs")),
+        description="Jobs to remove",
+        items=(("DONE", "Done", "Jobs that are done"), ("ALL", "All", "All jobs but the running one")),
     )
 
     def run(self, context: bpy.types.Context) -> str:
@@ -177,7 +155,7 @@ class ANYRIG_OT_queue_clear(_QueueOperator, bpy.types.Operator):
 class ANYRIG_OT_queue_retry(_QueueOperator, bpy.types.Operator):
     bl_idname = "anyrig.queue_retry"
     bl_label = "Do Job Again"
-    bl_description = "Let the chosen job run once more when the queue runs"
+    bl_description = "Run the chosen job again with the queue"
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
@@ -189,31 +167,26 @@ class ANYRIG_OT_queue_retry(_QueueOperator, bpy.types.Operator):
         return ""
 
 
-class ANYRIG_OT_queue_run(_QueueOperator, bpy.types.Operator):
+class ANYRIG_OT_queue_run(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.queue_run"
     bl_label = "Run Queue"
-    bl_description = "Capture all waiting jobs, one after another; one that fails stops nothing else"
+    bl_description = "Capture all waiting jobs one after another; a job that fails does not stop the others"
     # every job is an undo step of its own
     bl_options = {"REGISTER"}
+    in_background = False
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
-        if background_runner.current() is not None:
-            return "A capture is running"
-        return "" if job_queue.waiting(context.scene) else "No job is waiting"
+        return super().obstacle(context) or ("" if job_queue.waiting(context.scene) else "No job is waiting")
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        if not background_runner.has_window(context):
-            return self.execute(context)
-        try:
-            job_queue.start(context)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+        self.in_background = background_runner.has_window(context)
+        return self.execute(context)
 
     def run(self, context: bpy.types.Context) -> str:
+        if self.in_background:
+            job_queue.start(context)
+            return ""
         job_queue.run_here(context)
         return job_queue.summary()
 
@@ -221,11 +194,11 @@ class ANYRIG_OT_queue_run(_QueueOperator, bpy.types.Operator):
 class ANYRIG_OT_queue_export(_QueueOperator, bpy.types.Operator):
     bl_idname = "anyrig.queue_export"
     bl_label = "Save Queue as Jobs File"
-    bl_description = "Write the queue as a JSON file for `--command anyrig batch` or Flamenco; each job saves a .blend of its own"
+    bl_description = "Write the queue to a JSON file for `--command anyrig batch` or Flamenco; each job saves its own .blend"
     bl_options = {"REGISTER"}
 
     filepath: StringProperty(name="File", description="The JSON file to write", subtype="FILE_PATH", options={"SKIP_SAVE"})
-    filter_glob: StringProperty(name="Kinds", description="Which files are shown", default="*.json", options={"HIDDEN"})
+    filter_glob: StringProperty(name="Kinds", description="Files to show", default="*.json", options={"HIDDEN"})
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:
@@ -248,7 +221,7 @@ class ANYRIG_OT_queue_export(_QueueOperator, bpy.types.Operator):
             path.write_text(json.dumps({"jobs": jobs}, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise UserError(f"Jobs file '{path}' cannot be written ({error.strerror}): choose another folder.") from error
-        return f"{path.name}: {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'} for the file as it was saved last"
+        return f"{path.name}: {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'} for the .blend as it was saved last"
 
 
 def _exported(number: int, item: job_queue.ANYRIG_QueueJob, folder: Path) -> dict[str, Any]:
@@ -259,29 +232,29 @@ def _exported(number: int, item: job_queue.ANYRIG_QueueJob, folder: Path) -> dic
         "file": _relative(bpy.data.filepath, folder),
         "armatures": [obj.name for obj in objects],
         **jobs_file.values_of(params, lambda path: _relative(path, folder)),
-        # by their names: what is selected in the .blend may change before the jobs run
+        # by name, since the selection in the .blend may change before the jobs run
         **({jobs_file.BONES: bones} if bones else {}),
         "outputs": ["{name}.blend"],
     }
 
 
 def _relative(path: str, folder: Path) -> str:
-    """From the folder, as far as that is possible: another drive has no such path."""
+    """The path from the folder; unchanged on another drive, which has no relative path."""
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:
         return path
 
 
-class ANYRIG_OT_save_flamenco(_QueueOperator, bpy.types.Operator):
+class ANYRIG_OT_save_flamenco(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.save_flamenco"
     bl_label = "Save Flamenco Job Type"
-    bl_description = (
-        "Write the job type that spreads a jobs file over a farm; its place is the folder scripts beside flamenco-manager"
-    )
+    bl_description = "Write the Flamenco job type that runs a jobs file on a farm, for the folder scripts beside flamenco-manager"
     bl_options = {"REGISTER"}
 
-    directory: StringProperty(name="Folder", description="Where to write the job type", subtype="DIR_PATH", options={"SKIP_SAVE"})
+    directory: StringProperty(
+        name="Folder", description="Folder to write the job type to", subtype="DIR_PATH", options={"SKIP_SAVE"}
+    )
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:

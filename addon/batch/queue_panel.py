@@ -1,4 +1,4 @@
-"""The queue in the sidebar."""
+"""The panel of the queue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ICONS = {job_queue.WAITING: "SORTTIME", job_queue.DONE: "CHECKMARK", job_queue.F
 
 
 class ANYRIG_UL_queue(bpy.types.UIList):
-    """The jobs: how far they are, their videos, their armatures."""
+    """The jobs: their states, videos and armatures."""
 
     bl_idname = "ANYRIG_UL_queue"
 
@@ -38,7 +38,7 @@ class ANYRIG_UL_queue(bpy.types.UIList):
 class ANYRIG_PT_queue(bpy.types.Panel):
     bl_idname = "ANYRIG_PT_queue"
     bl_label = "Queue"
-    bl_description = "Jobs that are captured one after another"
+    bl_description = "Jobs to capture one after another"
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = "AnyRig"
@@ -77,7 +77,7 @@ def _draw_side(column: bpy.types.UILayout) -> None:
 
 
 def _draw_chosen(layout: bpy.types.UILayout, item: job_queue.ANYRIG_QueueJob) -> None:
-    """What was wrong with the chosen job."""
+    """Draw the error of the chosen job."""
     if item.message and background_runner.status()[0] != item.message:
         column = layout.column()
         column.alert = item.state == job_queue.FAILED
@@ -87,7 +87,7 @@ def _draw_chosen(layout: bpy.types.UILayout, item: job_queue.ANYRIG_QueueJob) ->
 class ANYRIG_MT_queue(bpy.types.Menu):
     bl_idname = "ANYRIG_MT_queue"
     bl_label = "Queue"
-    bl_description = "More to do with the queue"
+    bl_description = "More operations on the queue"
 
     def draw(self, _context: bpy.types.Context) -> None:
         layout = self.layout

@@ -1,4 +1,4 @@
-"""`anyrig batch JOBS.json`: many rigs, many videos, one after another; what fails is told at the end and stops nothing else."""
+"""Runs the jobs of a jobs file one after another. A job that fails does not stop the others; a table at the end lists them all."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from typing import Any
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import UserError, missing_library
 from ...backend.output_checks import check_outputs
+from ...backend.progress import Progress
 from ..capture import run_capture
 from ..import_export import export_take
 from ..import_export.import_rig import import_rig
 from ..settings import preference_values
 from ..settings.chosen_armatures import armature_from_context
-from ..tasks.task import Progress, Snapshot, Task
+from ..tasks.task import Snapshot, Task
 from . import jobs_file
 from .jobs_file import Spec
 
@@ -32,7 +33,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job ended. job: its number. frames: of the video. outputs: the files written, relative to the jobs file if below it."""
 
     job: int
@@ -45,9 +46,8 @@ class Outcome:
     error: str = ""
 
 
-def batch_command(arguments: list[str], say: Say, usage: str = "anyrig") -> int:
-    """Exit code: 0 all done, 1 at least one job failed. Raises UserError if the jobs file is unfit: then nothing has run."""
-    options = _parser(usage).parse_args(arguments)
+def run_command(options: argparse.Namespace, say: Say) -> int:
+    """Exit code: 0 all done, 1 at least one job failed. Raises UserError if the jobs file has faults: then nothing has run."""
     if options.flamenco:
         say(f"Job type written: {save_job_type(Path(options.flamenco))}")
         return 0
@@ -62,23 +62,6 @@ def batch_command(arguments: list[str], say: Say, usage: str = "anyrig") -> int:
     return 1 if any(outcome.status == FAILED for outcome in outcomes) else 0
 
 
-def _parser(usage: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"{usage} batch", description="Capture many videos onto many rigs: one job after another, each as JOBS.json says."
-    )
-    parser.add_argument(
-        "jobs", nargs="?", metavar="JOBS.json", help='{"defaults": {...}, "jobs": [{"file", "video", "outputs", ...}]}'
-    )
-    parser.add_argument("--job", action="append", default=[], metavar="N", help="only these jobs: 2 or 4-6 or 1,3 (repeatable)")
-    parser.add_argument(
-        "--resume", action="store_true", help="leave out jobs whose outputs are there and whose inputs are unchanged"
-    )
-    parser.add_argument("--json", metavar="OUT", help="write the results there, anew after every job")
-    parser.add_argument("--check", action="store_true", help="run nothing: check the jobs file, and that its inputs exist")
-    parser.add_argument("--flamenco", metavar="FOLDER", help="write the Flamenco job type there and end")
-    return parser
-
-
 def save_job_type(folder: Path) -> Path:
     """Copy the job type for Flamenco's Manager into a folder. Raises UserError."""
     if not folder.is_dir():
@@ -90,7 +73,7 @@ def save_job_type(folder: Path) -> Path:
 
 
 def _check(specs: Sequence[Spec], say: Say) -> int:
-    """Whether the inputs exist; a line for each that does not."""
+    """Report the inputs that do not exist. Exit code: 0 if there are all, else 1."""
     lines = [
         f"job {spec.number}: '{path}' does not exist" for spec in specs for path in (spec.file, spec.video) if not path.exists()
     ]
@@ -101,30 +84,30 @@ def _check(specs: Sequence[Spec], say: Say) -> int:
     return 1 if lines else 0
 
 
-# ---- what was done before
+# ---- records of the jobs that are done
 
 
 class Records:
-    """A small file for each job that was done, beside the jobs file, so that workers on many machines can share them.
+    """A small file for each job that is done, beside the jobs file, so that workers on many machines can share them.
 
-    Its name changes with the job's keys and inputs, its place in the list does not matter.
+    The file's name changes with the job's keys and inputs, not with its place in the list.
     """
 
     def __init__(self, jobs: Path) -> None:
         self._folder = jobs.absolute().with_suffix(".done")
 
-    def find(self, spec: Spec) -> Outcome | None:
-        """How the very same job ended before, if its outputs are still there."""
+    def find(self, spec: Spec) -> JobOutcome | None:
+        """The outcome of the same job in an earlier run, if its outputs still exist."""
         try:
             content = json.loads(self._path(spec).read_text(encoding="utf-8"))
             values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-            found = Outcome(**values)
-        except (OSError, ValueError, TypeError, AttributeError):  # none yet, or not one of ours
+            found = JobOutcome(**values)
+        except (OSError, ValueError, TypeError, AttributeError):  # there is no record, or the file is something else
             return None
         there = all((spec.folder / output).is_file() for output in found.outputs)
         return replace(found, job=spec.number, status=SKIPPED) if there else None
 
-    def keep(self, spec: Spec, outcome: Outcome) -> None:
+    def keep(self, spec: Spec, outcome: JobOutcome) -> None:
         """Raises UserError if it cannot be written."""
         try:
             self._folder.mkdir(exist_ok=True)
@@ -132,7 +115,9 @@ class Records:
             part.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
             part.replace(self._path(spec))
         except OSError as error:
-            raise UserError(f"Record '{self._path(spec)}' cannot be written ({error.strerror}): --resume needs it.") from error
+            raise UserError(
+                f"Record '{self._path(spec)}' cannot be written ({error.strerror}): make its folder writable, or --resume runs the job again."
+            ) from error
 
     def _path(self, spec: Spec) -> Path:
         return self._folder / f"{spec.fingerprint}.json"
@@ -143,9 +128,9 @@ class Records:
 
 def run_all(
     specs: Sequence[Spec], records: Records, say: Say, *, resume: bool = False, results: Path | None = None
-) -> list[Outcome]:
-    """Every job in turn, told as it goes. Raises UserError, before any of them runs, if the results cannot be written."""
-    outcomes: list[Outcome] = []
+) -> list[JobOutcome]:
+    """Run all jobs and report each. Raises UserError, before any of them runs, if the results cannot be written."""
+    outcomes: list[JobOutcome] = []
     check_outputs(results)
     for spec in specs:
         before = records.find(spec) if resume else None
@@ -156,11 +141,14 @@ def run_all(
     return outcomes
 
 
-def run_one(spec: Spec, records: Records, say: Say) -> Outcome:
-    """One job from file to files; whatever goes wrong is its outcome's error."""
+def run_one(spec: Spec, records: Records, say: Say) -> JobOutcome:
+    """Run one job. Its outcome holds the error if it fails."""
     begun = time.perf_counter()
-    job = Task(_steps(spec)).drain(_teller(say))
-    outcome = job.result or Outcome(spec.number, spec.name, FAILED, error=job.error or "")
+    task = Task(_steps(spec)).drain(_stage_reporter(say))
+    try:
+        outcome = task.result()
+    except UserError as error:
+        outcome = JobOutcome(spec.number, spec.name, FAILED, error=str(error))
     outcome = replace(outcome, seconds=round(time.perf_counter() - begun, 2))
     if outcome.status == DONE:
         try:
@@ -172,20 +160,20 @@ def run_one(spec: Spec, records: Records, say: Say) -> Outcome:
     return outcome
 
 
-def _teller(say: Say) -> Callable[[Snapshot], None]:
-    """Each stage once."""
-    told: list[str] = []
+def _stage_reporter(say: Say) -> Callable[[Snapshot], None]:
+    """A function that reports each stage once."""
+    stages: list[str] = []
 
-    def tell(snapshot: Snapshot) -> None:
-        if told[-1:] != [snapshot.stage]:
-            told.append(snapshot.stage)
+    def report(snapshot: Snapshot) -> None:
+        if stages[-1:] != [snapshot.stage]:
+            stages.append(snapshot.stage)
             say(f"  {snapshot.stage}")
 
-    return tell
+    return report
 
 
-def _steps(spec: Spec) -> Generator[Progress, None, Outcome]:
-    yield Snapshot("Opening the file")
+def _steps(spec: Spec) -> Generator[Progress, None, JobOutcome]:
+    yield Progress("Opening the file")
     context = bpy.context
     params = spec.params(preference_values.default_device(context), preference_values.engine(context))
     objects = _open(spec, _rate(spec))
@@ -194,11 +182,11 @@ def _steps(spec: Spec) -> Generator[Progress, None, Outcome]:
     actions = run_capture.write(take, results)
     if spec.file.suffix.lower() != ".blend":
         _fit_range(actions)
-    yield Snapshot("Writing the files")
+    yield Progress("Writing the files")
     written = export_take.export_take(spec.outputs, take, results, objects, actions)
     names = tuple(subject.rig.name for subject in take.subjects)
     outputs = tuple(_relative(path, spec.folder) for path in written)
-    return Outcome(spec.number, spec.name, DONE, 0.0, len(results[0].motion), names, outputs)
+    return JobOutcome(spec.number, spec.name, DONE, 0.0, len(results[0].motion), names, outputs)
 
 
 def _rate(spec: Spec) -> float:
@@ -206,12 +194,12 @@ def _rate(spec: Spec) -> float:
     try:
         from ...backend.video.reader import probe
     except ImportError as error:
-        raise UserError(f"A library is missing ({error}): {run_capture.INSTALL}.") from error
+        raise missing_library(error) from error
     return probe(spec.params().clip).fps
 
 
 def _open(spec: Spec, video_rate: float) -> list[bpy.types.Object]:
-    """Bring the job's rig in and return its armatures. Raises UserError."""
+    """Open the job's rig file and return its armatures. Raises UserError."""
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     wanted = spec.values.get("scene_fps")
     if spec.file.suffix.lower() in TIMELESS:
@@ -246,7 +234,7 @@ def _armatures(spec: Spec, file: Path) -> list[bpy.types.Object]:
 
 
 def _bones(spec: Spec, objects: Sequence[bpy.types.Object]) -> list[Sequence[str] | None]:
-    """The bones that the job names for each armature; None where it names none. Raises UserError for another armature's."""
+    """The bones that the job names for each armature; None where it names none. Raises UserError for an unknown armature."""
     known = [obj.name for obj in objects]
     for name in spec.bones:
         if name not in known:
@@ -258,7 +246,7 @@ def _bones(spec: Spec, objects: Sequence[bpy.types.Object]) -> list[Sequence[str
 
 
 def _fit_range(actions: Sequence[bpy.types.Action]) -> None:
-    """A file without a scene of its own gets the take's range."""
+    """Set the scene's range to the take's, for a rig file that has no scene of its own."""
     scene = bpy.context.scene
     scene.frame_start = int(min(action.frame_range[0] for action in actions))
     scene.frame_end = int(max(action.frame_range[1] for action in actions))
@@ -268,10 +256,10 @@ def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
-# ---- telling
+# ---- the results
 
 
-def _write_results(path: Path, outcomes: Sequence[Outcome]) -> None:
+def _write_results(path: Path, outcomes: Sequence[JobOutcome]) -> None:
     counts = {key: sum(outcome.status == key for outcome in outcomes) for key in (DONE, FAILED, SKIPPED)}
     content = {"counts": counts, "jobs": [asdict(outcome) for outcome in outcomes]}
     try:
@@ -284,8 +272,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """The summary: a line for each job and one that counts."""
+def table(outcomes: Sequence[JobOutcome]) -> str:
+    """The summary: a line for each job, and a last line with the counts."""
     rows = [("job", "name", "result", "frames", "seconds", "files, or what went wrong")]
     for each in outcomes:
         what = each.error.replace("\n", " ") or ", ".join(each.outputs)

@@ -1,7 +1,8 @@
-"""How long a capture will take and how much memory it needs, before it is started.
+"""Estimates the time and the memory of a capture before it starts.
 
-Each stage's seconds grow with something that is known beforehand. At first the rates are those measured on another machine; as
-soon as a capture has run here, its own. Of a device or model on which nothing was measured nothing is said.
+The time of each stage is proportional to a quantity that is known beforehand, such as frames or joints. The first estimate uses
+rates that were measured on another machine, later ones the rates of the last capture here. There is no estimate for a model or
+device that was never measured.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 # Measured on 2026-11-22 on one core of a server processor, `lite`, rigs of 20 joints: processor seconds of 50 and 200 frames at
-# 320 x 180 onto one rig (2.2 and 6.3 in all), 50 onto four (4.1), 100 at 1280 x 720 (7.6), before backgrounds that stand still.
-# Seconds per unit of each stage of the capture's clock; the load holds the 3 seconds that importing PyTorch takes at first.
+# 320 x 180 onto one rig (2.2 and 6.3 in all), 50 onto four (4.1), 100 at 1280 x 720 (7.6), with still backgrounds.
+# Seconds per unit of each stage. The first import of PyTorch takes the 3 seconds of `load`.
 LITE_ON_CPU = {"load": 3.0, "subject": 0.045, "view": 0.45, "video2pose": 0.02, "pose2rot": 8e-5}
-# The process took 0.65 GB in each of these, Blender's own scene not counted; mattes are kept packed, about 20 kB each.
+# Each of these took 0.65 GB besides Blender's own scene. A packed matte takes about 20 kB.
 BASE_MEMORY, FRAME_MEMORY = 0.65e9, 20e3  # bytes
-RIG_SHARE = 0.15  # what another rig adds to the first stage, whose larger part is done once for all
+RIG_SHARE = 0.15  # of the first stage's time that each further rig adds; the rest is spent once for all rigs
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a capture has to do. size: of the video, in pixels. joints: of all rigs together. model, device: as they were chosen."""
+    """The amount of work of a capture. size: of the video, in pixels. joints: of all rigs together. model, device: as chosen."""
 
     frames: int
     size: tuple[int, int]
@@ -31,7 +32,7 @@ class Work:
 
     @property
     def units(self) -> dict[str, float]:
-        """How much of each stage there is."""
+        """The quantity that the time of each stage is proportional to."""
         return {
             "load": 1.0,
             "subject": self.frames * self.size[0] * self.size[1] / 1e6,
@@ -43,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds and bytes; None where nothing was measured. own: whether this machine was measured."""
+    """Seconds and bytes; None if nothing was measured. own: whether the rates were measured on this machine."""
 
     seconds: float | None
     memory: float | None
@@ -56,12 +57,17 @@ class Rates:
     def __init__(self) -> None:
         self._own: dict[tuple[str, str], dict[str, float]] = {}
 
+    def reset(self) -> None:
+        """Forget the rates of this machine."""
+        self._own.clear()
+
     def learn(self, work: Work, seconds: Mapping[str, float]) -> None:
-        """Take over what a capture's clock said."""
+        """Store the rates of a capture that has run. seconds: of each stage."""
         units = work.units
         self._own[work.model, work.device] = {stage: seconds.get(stage, 0.0) / count for stage, count in units.items() if count}
 
     def estimate(self, work: Work) -> Estimate:
+        """The time and memory of a capture, from the rates of this machine if there are any."""
         own = self._own.get((work.model, work.device))
         known = LITE_ON_CPU if work.model == "lite" and work.device in ("cpu", "auto") else None
         rates = own or known

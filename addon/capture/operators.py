@@ -1,4 +1,4 @@
-"""Capture from Video."""
+"""The operator Capture from Video."""
 
 from __future__ import annotations
 
@@ -7,123 +7,106 @@ from typing import TYPE_CHECKING
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import missing_library
+from ..settings import view_sides
 from ..settings.capture_params import params_from_context
 from ..settings.chosen_armatures import armatures_from_context
-from ..tasks import background_runner, task
-from . import estimate, panels
+from ..tasks import background_runner
+from ..tasks.task import Task
+from ..ui.operator_base import AnyRigOperator
+from . import estimate
 
 if TYPE_CHECKING:
     from .run_capture import CaptureRequest, CaptureResult
 
 
-class ANYRIG_OT_capture(bpy.types.Operator):
+class ANYRIG_OT_capture(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.capture"
     bl_label = "Capture from Video"
-    bl_description = "Key the motion seen in the video onto the armature, or all selected ones in one run, as new actions"
+    bl_description = "Key the motion of the video onto the armature, or onto all selected ones in one run, as new actions"
     bl_options = {"REGISTER", "UNDO"}
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = _obstacle(context)
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    in_background = False
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        """Blocks until the keys are there: background mode and scripts."""
-        try:
-            capture = load_capture()
-            take, results, _ = capture.run_capture(context, armatures_from_context(context), params_from_context(context))
-        except UserError as error:
-            return self._refuse(error)
-        _succeeded(take, results)
-        return {"FINISHED"}
+    @classmethod
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        missing = "" if armatures_from_context(context) else "Pick an armature"
+        return super().obstacle(context) or missing or ("" if context.scene.anyrig.video else "Pick a video")
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        """Starts the job and returns; the keys and their undo step come when it has ended."""
-        if not background_runner.has_window(context):
-            return self.execute(context)
-        try:
-            capture = load_capture()
-            take = capture.gather(context, armatures_from_context(context), params_from_context(context))
-            background_runner.run_in_background(task.Task(capture.steps(take)), lambda ended: finish(take, ended))
-        except UserError as error:
-            return self._refuse(error)
-        # nothing has changed yet, so there must be no undo step yet
-        return {"CANCELLED"}
+        self.in_background = background_runner.has_window(context)
+        done = self.execute(context)
+        # a capture that has only started changed nothing, so there must be no undo step yet
+        return {"CANCELLED"} if self.in_background else done
 
-    def _refuse(self, error: UserError) -> set[str]:
-        background_runner.set_error(error)
-        self.report({"ERROR"}, str(error))
-        return {"CANCELLED"}
+    def run(self, context: bpy.types.Context) -> str:
+        """Start the capture in the background if a user clicked; `finish` writes the keys. Otherwise wait for the keys."""
+        capture = load_capture()
+        objects, params = armatures_from_context(context), params_from_context(context)
+        if self.in_background:
+            request = capture.gather(context, objects, params)
+            background_runner.run_in_background(Task(capture.steps(request)), lambda task: _finish_and_push_undo(request, task))
+        else:
+            request, results, _ = capture.run_capture(context, objects, params)
+            background_runner.set_status(_describe(request, results))
+        return ""
 
 
-def finish(take: CaptureRequest, ended: task.Task) -> None:
-    """Main thread, when a job in the background has ended: write the keys as one undo step, or say why there are none."""
-    if ended.cancelled:
-        background_runner.set_status("Cancelled: nothing was changed.")
-        return
-    try:
-        if ended.error is not None:
-            raise UserError(ended.error, ended.fix)
-        load_capture().write(take, ended.result)
-    except UserError as error:
-        background_runner.set_error(error)
-        return
-    _push_undo()
-    _succeeded(take, ended.result)
+def finish(request: CaptureRequest, task: Task) -> background_runner.TaskOutcome:
+    """Write the keys of a capture that ran in the background, show in the panel how it ended, and return it. Main thread.
+
+    The undo step is the caller's: the queue changes its list in the same step.
+    """
+
+    def write(results: list[CaptureResult]) -> str:
+        load_capture().write(request, results)
+        return _describe(request, results)
+
+    return background_runner.conclude(task, "Cancelled: nothing was changed.", write)
+
+
+def _finish_and_push_undo(request: CaptureRequest, task: Task) -> None:
+    if finish(request, task).status == background_runner.DONE:
+        push_undo()
 
 
 def load_capture() -> ModuleType:
-    """The capture module; it needs OpenCV, which a wrong zip may lack."""
+    """Import run_capture. Raises UserError if a library is missing, as in a zip made for another system."""
     try:
         from . import run_capture
     except ImportError as error:
-        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+        raise missing_library(error) from error
     return run_capture
 
 
-def _obstacle(context: bpy.types.Context) -> str:
-    """Why a capture cannot start, or ''."""
-    if background_runner.current() is not None:
-        return "A capture is running"
-    if not armatures_from_context(context):
-        return "Pick an armature"
-    return "" if context.scene.anyrig.video else "Pick a video"
-
-
-def _push_undo() -> None:
+def push_undo() -> None:
+    """Make an undo step of a capture that ran in the background."""
     # a timer has no window of its own, which the operator's poll asks for
     window = bpy.context.window_manager.windows[0]
     with bpy.context.temp_override(window=window):
         bpy.ops.ed.undo_push(message=ANYRIG_OT_capture.bl_label)
 
 
-def _succeeded(take: CaptureRequest, results: list[CaptureResult]) -> None:
-    panels.show_view(results[0].view.image)
-    _learn(take, results)
+def _describe(request: CaptureRequest, results: list[CaptureResult]) -> str:
+    """The panel's sentence for a capture that succeeded; also shows its view and learns from its times."""
+    view_sides.show_capture(results[0].view.image)
+    _learn(request, results)
     frames = len(results[0].motion)
-    names = [subject.rig.name for subject in take.subjects]
+    names = [subject.rig.name for subject in request.subjects]
     onto = "" if len(names) == 1 else f" onto {', '.join(names)}"
     notes = "".join(f" {note}" for note in results[0].motion.provenance.get("notes", ()))
-    background_runner.set_status(f"'{take.name}': {frames} frames of video keyed{onto} from frame {take.start_frame} on.{notes}")
+    return f"'{request.name}': {frames} frames of video keyed{onto} from frame {request.start_frame} on.{notes}"
 
 
-def _learn(take: CaptureRequest, results: list[CaptureResult]) -> None:
-    """What the capture took makes the next estimate better."""
-    props, settings = bpy.context.scene.anyrig, take.params.settings
-    seconds = results[0].motion.provenance.get("seconds")
-    if not seconds or bpy.path.abspath(props.video) != take.params.clip.path:  # another video was chosen meanwhile
-        return
-    size, joints = (props.video_size[0], props.video_size[1]), sum(len(subject.rig.names) for subject in take.subjects)
-    work = estimate.Work(len(results[0].motion), size, len(results), joints, settings.model, settings.device)
-    estimate.RATES.learn(work, seconds)
+def _learn(request: CaptureRequest, results: list[CaptureResult]) -> None:
+    """Let the times that the capture took improve the next estimate."""
+    seconds, settings = results[0].motion.provenance.get("seconds"), request.params.settings
+    if seconds and any(request.video_size):
+        joints = sum(len(subject.rig.names) for subject in request.subjects)
+        frames, size = len(results[0].motion), request.video_size
+        work = estimate.Work(frames, size, len(results), joints, settings.model, settings.device)
+        estimate.RATES.learn(work, seconds)
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_capture)
-
-
-def unregister() -> None:
-    bpy.utils.unregister_class(ANYRIG_OT_capture)
+CLASSES = (ANYRIG_OT_capture,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

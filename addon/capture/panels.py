@@ -1,18 +1,17 @@
-"""The sidebar tab "AnyRig" of the 3D viewport: its sections from Rig to the big button, read from top to bottom."""
+"""The sidebar tab "AnyRig" of the 3D viewport: its sections from Rig down to the Capture button."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import bpy
-import bpy.utils.previews
 import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
-from numpy.typing import NDArray
 
 from ..preferences.diagnostics import torch_text
 from ..rig.keyed_bones import COLLECTION
-from ..settings import view_sides
+from ..settings import preference_values, view_sides
 from ..settings.chosen_armatures import armatures_from_context, picked_armature
 from ..settings.presets import ANYRIG_PT_presets
 from ..settings.scene_properties import frames_to_read
@@ -21,21 +20,9 @@ from ..ui import fix_buttons
 from ..ui.wrapped_label import wrapped
 from . import estimate, rig_check, video_file
 
-VIEW = "view"
-
-_previews: dict[str, Any] = {}
-
-
-def show_view(image: NDArray[np.uint8]) -> None:
-    """Set the thumbnail to an RGBA image (H, W, 4)."""
-    collection = _previews.get("collection")
-    if collection is not None:
-        collection.clear()
-        view_sides.put(collection, VIEW, image)
-
 
 class _Section:
-    """What the panels of the tab share. `content` draws the section; nothing can be changed while a capture runs."""
+    """Base of the tab's sections. `content` draws one; it is disabled while a task runs."""
 
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -109,7 +96,7 @@ class ANYRIG_PT_video(_Section, bpy.types.Panel):
 
 def _draw_rates(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
     own = scene.render.fps / scene.render.fps_base
-    text = iface_("Scene at {own:.4g} fps, footage at {rate:.4g}: keys go onto whole frames of the scene")
+    text = iface_("Scene at {own:.4g} fps, video at {rate:.4g}: keys go onto whole frames of the scene")
     wrapped(layout, text.format(own=own, rate=video_file.footage_rate(scene)), "INFO")
     layout.operator("anyrig.match_fps", icon="TOOL_SETTINGS")
 
@@ -152,12 +139,12 @@ class ANYRIG_PT_reference(_Section, bpy.types.Panel):
         if props.view == "SIDE":
             layout.template_icon_view(props, "side", show_labels=True, scale=6.0, scale_popup=5.0)
             layout.prop(props, "side")
-        layout.operator("anyrig.show_sides", icon="FILE_REFRESH" if view_sides.shown() else "CAMERA_DATA")
+        layout.operator("anyrig.show_sides", icon="FILE_REFRESH" if view_sides.are_shown() else "CAMERA_DATA")
         layout.prop(props, "heading")
-        collection = _previews.get("collection")
-        if collection and VIEW in collection:
+        preview = view_sides.capture_preview()
+        if preview is not None:
             layout.label(text="Side of the last capture")
-            layout.template_icon(icon_value=collection[VIEW].icon_id, scale=8)
+            layout.template_icon(icon_value=preview.icon_id, scale=8)
 
 
 class ANYRIG_PT_output(_Section, bpy.types.Panel):
@@ -187,18 +174,14 @@ class ANYRIG_PT_model(_Section, bpy.types.Panel):
         if props.model == "FILE":
             layout.prop(props, "model_file")
         layout.prop(props, "device")
-        wrapped(layout, _torch_state())
+        wrapped(layout, _torch_version())
         layout.operator("anyrig.check_device", icon="VIEWZOOM")
 
 
-_state: list[str] = []
-
-
-def _torch_state() -> str:
-    """Looked up once: it searches the disk, and what it finds changes with a restart only."""
-    if not _state:
-        _state.append(torch_text().split(" in ")[0])
-    return _state[0]
+@cache
+def _torch_version() -> str:
+    """Cached, since it searches the disk, and the result changes only with a restart."""
+    return torch_text().split(" in ")[0]
 
 
 class ANYRIG_PT_run(_Section, bpy.types.Panel):
@@ -230,39 +213,35 @@ class ANYRIG_PT_run(_Section, bpy.types.Panel):
 
 
 def estimate_text(context: bpy.types.Context) -> str:
-    """Frames, time and memory of what the panel is set to, in words; '' before there is a video and a rig."""
+    """The frames, time and memory of a capture with the panel's settings; '' without a video or a rig."""
     work = work_of(context)
     if work is None:
         return ""
     found = estimate.RATES.estimate(work)
     frames = iface_("{count} frames").format(count=work.frames)
     if found.seconds is None:
-        return f"{frames}: " + iface_("the first capture will tell how long it takes with this model and device")
+        return f"{frames}: " + iface_("no estimate yet for this model and device")
     text = f"{frames}: " + iface_("about {time}").format(time=estimate.clock_text(found.seconds))
     if found.memory is not None:
         text += f", {found.memory / 1e9:.1f} GB"
     if found.own:
-        return f"{text} " + iface_("(as the last capture)")
+        return f"{text} " + iface_("(from the last capture)")
     return f"{text} " + iface_("(measured on one processor core; more are faster)")
 
 
 def work_of(context: bpy.types.Context) -> estimate.Work | None:
+    """The amount of work of a capture with the panel's settings; None without a video or a rig."""
     props, found = context.scene.anyrig, armatures_from_context(context)
     frames = frames_to_read(props)
     if not found or not frames:
         return None
-    model, device = (bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model), props.device
+    model = bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model
+    device = preference_values.default_device(context) if props.device == "DEFAULT" else props.device
     size = (props.video_size[0], props.video_size[1])
-    return estimate.Work(frames, size, len(found), sum(map(_deforming, found)), model, job_device(context, device))
+    return estimate.Work(frames, size, len(found), sum(map(_count_deforming_bones, found)), model, device)
 
 
-def job_device(context: bpy.types.Context, device: str) -> str:
-    from ..settings import preference_values
-
-    return preference_values.default_device(context) if device == "DEFAULT" else device
-
-
-def _deforming(obj: bpy.types.Object) -> int:
+def _count_deforming_bones(obj: bpy.types.Object) -> int:
     bones = obj.data.bones
     flags = np.zeros(len(bones), np.bool_)
     bones.foreach_get("use_deform", flags)
@@ -279,16 +258,15 @@ CLASSES = (
     ANYRIG_PT_model,
     ANYRIG_PT_run,
 )
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
 
 
-def register() -> None:
-    _previews["collection"] = bpy.utils.previews.new()
-    for each in CLASSES:
-        bpy.utils.register_class(each)
+def reset() -> None:
+    """Forget the version of PyTorch and the times of captures."""
+    _torch_version.cache_clear()
+    estimate.RATES.reset()
 
 
 def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
-    bpy.utils.previews.remove(_previews.pop("collection"))
-    _state.clear()
+    reset()
+    _unregister_classes()

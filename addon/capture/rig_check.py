@@ -1,4 +1,4 @@
-"""Check Rig: which bones will not do what a take asks of them, told before the capture. What is found is rig_warnings.py's matter."""
+"""The operator Check Rig: finds bones that cannot follow a take, before the capture. rig/bone_warnings.py does the checks."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 import bpy
 
-from ...backend.errors import UserError
 from ..rig.bone_warnings import warnings_of
 from ..rig.keyed_bones import chosen_bones
 from ..settings.chosen_armatures import armatures_from_context
-from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 from ..ui.wrapped_label import wrapped
 
-_found: dict[int, list[str]] = {}  # by the armature's session_uid, since the last check
+_found: dict[int, list[str]] = {}  # of the last check, by the armature's session_uid
 
 
 def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> list[str]:
-    """Look the armatures through, and keep what is found for the panel. Raises UserError for rigs that cannot be captured onto."""
+    """Check the armatures and store the warnings for the panel. Raises UserError for rigs that cannot be captured onto."""
     from ..rig.armature import rig_from_armature
     from ..rig.validation import validate_armature
 
@@ -31,52 +30,43 @@ def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> li
     return [line for lines in found.values() for line in lines]
 
 
-class ANYRIG_OT_check_rig(bpy.types.Operator):
+class ANYRIG_OT_check_rig(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.check_rig"
     bl_label = "Check Rig"
-    bl_description = "Look for bones that will not do what a take asks of them: constraints, drivers, locked channels"
+    bl_description = "Find bones that cannot follow a take because of constraints, drivers or locked channels"
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if armatures_from_context(context)
-            else "Pick an armature"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if armatures_from_context(context) else "Pick an armature")
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            lines = check(context, armatures_from_context(context))
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        for line in lines or ["All bones will do what a take asks of them"]:
+    def run(self, context: bpy.types.Context) -> str:
+        lines = check(context, armatures_from_context(context))
+        for line in lines or ["All bones can follow a take"]:
             self.report({"WARNING"} if lines else {"INFO"}, line)
-        return {"FINISHED"}
+        return ""
 
 
 def draw(layout: bpy.types.UILayout, objects: Sequence[bpy.types.Object]) -> None:
-    """What was found when these armatures were checked last, and the button."""
+    """Draw the warnings of the last check of these armatures, and the button."""
     if not objects:
         return
     column = layout.column(align=True)
     for line in (line for obj in objects for line in _found.get(obj.session_uid, ())):
         wrapped(column, line, "ERROR")
     if any(_found.get(obj.session_uid) == [] for obj in objects):
-        column.label(text="All bones will do what a take asks", icon="CHECKMARK")
+        column.label(text="All bones can follow a take", icon="CHECKMARK")
     layout.operator(ANYRIG_OT_check_rig.bl_idname, icon="VIEWZOOM")
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_check_rig)
+CLASSES = (ANYRIG_OT_check_rig,)
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
+
+
+def reset() -> None:
+    """Forget the warnings of the last check."""
+    _found.clear()
 
 
 def unregister() -> None:
-    _found.clear()
-    bpy.utils.unregister_class(ANYRIG_OT_check_rig)
+    reset()
+    _unregister_classes()

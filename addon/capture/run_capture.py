@@ -1,6 +1,6 @@
-"""A capture in three steps: gather from the armatures, compute away from bpy, write the keys.
+"""A capture in three steps: gather the input from the armatures, compute without bpy, write the keys.
 
-Between the first step and the last the user may undo, rename or delete, so objects are held by session_uid and name.
+The user may undo, rename or delete during the computation, so armatures are found again by their session_uid.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import UserError, missing_library
 from ...backend.geometry.camera import side_azimuths
 from ...backend.geometry.rotations import Array
 from ...backend.motion.motion import Motion
@@ -35,15 +35,13 @@ from . import take_store
 if TYPE_CHECKING:
     from ...backend.progress import Progress
 
-INSTALL = "install the AnyRig zip made for this system, which brings it along"
-
 
 @dataclass(frozen=True, eq=False)
 class ArmatureInput:
-    """One armature of a take.
+    """One armature of a capture.
 
-    pose: (J, 4, 4) the reference pose. azimuths: the sides to see it from, several or the one that the user chose.
-    references: the views of its meshes; none of an armature without, which the job draws as capsules.
+    pose: (J, 4, 4) the reference pose. azimuths: radians, the sides to see it from, several or the one that the user chose.
+    references: the rendered views of its meshes; empty for an armature without meshes, which `steps` draws as capsules.
     """
 
     uid: int
@@ -55,7 +53,7 @@ class ArmatureInput:
 
 @dataclass(frozen=True, eq=False)
 class CaptureResult:
-    """What the capture found for one armature, and the view of it that looked most like the video."""
+    """The motion of one armature, and the reference view that looks most like the video."""
 
     motion: Motion
     view: Reference
@@ -63,16 +61,20 @@ class CaptureResult:
 
 @dataclass(frozen=True, eq=False)
 class CaptureRequest:
-    """All that the job and the writing of its keys need, without any bpy object."""
+    """All that a capture and the writing of its keys need, without any bpy object.
+
+    video_size: width and height in pixels; (0, 0) for a video that the panel does not show.
+    """
 
     params: CaptureParams
     subjects: tuple[ArmatureInput, ...]
     scene_uid: int
     start_frame: int
+    video_size: tuple[int, int] = (0, 0)
 
     @property
     def name(self) -> str:
-        """What the actions are called: the video's file name without its ending, also of a path from Windows."""
+        """The name of the actions: the video's file name without its extension. Paths of Windows work on every system."""
         return Path(self.params.clip.path.replace("\\", "/")).stem
 
 
@@ -84,8 +86,8 @@ def gather(
 ) -> CaptureRequest:
     """Read rigs and poses and render the reference views. Main thread; changes nothing.
 
-    bones: for each armature the names of the bones to key, None for those that the params choose.
-    Raises UserError: no armature, or what `check_suitable`, `rig_from_armature` and `render_meshes` raise.
+    bones: for each armature the names of the bones to key, or None for those that the params choose.
+    Raises UserError: no armature, or what `validate_armature`, `rig_from_armature` and `render_meshes` raise.
     """
     params = with_weights_folder(context, params)
     if not objects:
@@ -102,54 +104,57 @@ def gather(
 
 
 def request_of(scene: bpy.types.Scene, params: CaptureParams, subjects: Sequence[ArmatureInput]) -> CaptureRequest:
-    """Its start is settled here: the current frame unless the params name one."""
+    """The request for a capture that starts at the current frame, unless the params name another."""
     start = scene.frame_current if params.start_frame is None else params.start_frame
-    return CaptureRequest(params, tuple(subjects), scene.session_uid, start)
+    props = getattr(scene, "anyrig", None)  # None where the add-on is not registered
+    known = props is not None and bpy.path.abspath(props.video) == params.clip.path
+    size = (props.video_size[0], props.video_size[1]) if known else (0, 0)
+    return CaptureRequest(params, tuple(subjects), scene.session_uid, start, size)
 
 
 def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
-    """With this Blender's folder of released weights, for a model that may need it and does not say."""
+    """The params with this Blender's folder of released weights, unless they name one or the model needs none."""
     settings = params.settings
     if settings.model == "lite" or settings.weights:
         return params
     return replace(params, settings=replace(settings, weights=preference_values.weights_folder(context)))
 
 
-def steps(take: CaptureRequest) -> Generator[Progress, None, list[CaptureResult]]:
-    """The computation; safe on any thread. torch is loaded here, so that the window does not wait for it either."""
+def steps(request: CaptureRequest) -> Generator[Progress, None, list[CaptureResult]]:
+    """Compute the motions, on any thread. torch is imported here, so that the window does not freeze for it either."""
     try:
         from ...backend.capture.pipeline import capture
         from ...backend.rig.rig import Target
     except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load (Windows)
-        raise UserError(f"PyTorch cannot be loaded ({error}): {INSTALL}.") from error
+        raise missing_library(error, "PyTorch") from error
     targets = []
-    for subject in take.subjects:
+    for subject in request.subjects:
         references = subject.references or tuple(draw_capsules(subject.rig, subject.pose, subject.azimuths))
         targets.append(Target(subject.rig, references))
-    motions = yield from capture(targets, take.params.clip, take.params.settings)
+    motions = yield from capture(targets, request.params.clip, request.params.settings)
     return [
         CaptureResult(motion, target.references[motion.provenance["view"]])
         for motion, target in zip(motions, targets, strict=True)
     ]
 
 
-def write(take: CaptureRequest, results: Sequence[CaptureResult]) -> list[bpy.types.Action]:
-    """Key every armature and store its raw take; all of them or, when one raises UserError, none. Main thread.
+def write(request: CaptureRequest, results: Sequence[CaptureResult]) -> list[bpy.types.Action]:
+    """Key every armature and store its take; all of them or, if one raises UserError, none. Main thread.
 
-    Copies of the raw takes are in the user folder before anything else is done: neither a crash nor an error loses them.
+    The takes are backed up to the user folder first, so that neither a crash nor an error loses them.
     """
-    raws = _raw_takes(take, results)
-    take_store.write_backup(raws)
-    scene, objects = _resolve(take)
+    takes = _takes_of(request, results)
+    take_store.write_backup(takes)
+    scene, objects = _resolve(request)
     fps = scene.render.fps / scene.render.fps_base
-    before = [take_store.rest_of_pose(obj, subject.rig.names) for obj, subject in zip(objects, take.subjects, strict=True)]
+    before = [take_store.PoseBefore.of(obj, subject.rig.names) for obj, subject in zip(objects, request.subjects, strict=True)]
     slots = [_in_use(obj) for obj in objects]
     with all_or_none(objects):
-        actions = key_all(take, [result.motion for result in results], objects, fps)
-        _deliver(take.params, scene, objects, actions, slots)
-        for raw, action, stance in zip(raws, actions, before, strict=True):
-            take_store.store(raw, fps=fps, **stance)
-            take_store.mark_current(action, raw.key)
+        actions = key_all(request, [result.motion for result in results], objects, fps)
+        _deliver(request.params, scene, objects, actions, slots)
+        for take, action, pose in zip(takes, actions, before, strict=True):
+            take_store.store(take, fps, pose)
+            take_store.mark_current(action, take.key)
     return actions
 
 
@@ -160,7 +165,7 @@ def _deliver(
     actions: Sequence[bpy.types.Action],
     earlier: Sequence[tuple[Any, Any]],
 ) -> None:
-    """Strips and the scene's range, where they are wanted. earlier: the action and slot that each armature used before."""
+    """Make strips and extend the scene's range, if the params ask for it. earlier: the action and slot that each armature used before."""
     if params.output == STRIP:
         for obj, before in zip(objects, earlier, strict=True):
             push_down(obj, *before)
@@ -170,55 +175,56 @@ def _deliver(
 
 
 def _in_use(obj: bpy.types.Object) -> tuple[Any, Any]:
+    """The action and the slot that an armature uses."""
     data = obj.animation_data
     return data and data.action, getattr(data, "action_slot", None)
 
 
 def key_all(
-    take: CaptureRequest, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float
+    request: CaptureRequest, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float
 ) -> list[bpy.types.Action]:
-    """The keys of every armature, as new actions in use. Raises UserError; some may then be keyed already."""
+    """Write the keys of every armature as new actions. Raises UserError; some armatures may be keyed already then."""
     actions = []
-    for obj, subject, motion in zip(objects, take.subjects, motions, strict=True):
-        where = {"name": take.name, "start_frame": take.start_frame, "fps": fps}
+    for obj, subject, motion in zip(objects, request.subjects, motions, strict=True):
+        where = {"name": request.name, "start_frame": request.start_frame, "fps": fps}
         actions.append(write_motion(obj, subject.rig, motion, subject.pose, **where))
     return actions
 
 
 def apply_again(context: bpy.types.Context, text: bpy.types.Text, obj: bpy.types.Object) -> bpy.types.Action:
-    """Write the keys of a stored take anew, as a new action that goes where the panel says; needs no network.
+    """Write the keys of a stored take again, as a new action with the panel's settings under Output. The network is not needed.
 
     Raises UserError; nothing is changed then.
     """
-    raw, scene = take_store.read(text), context.scene
-    subject = ArmatureInput(obj.session_uid, raw.rig, raw.pose, (), ())
-    take = request_of(scene, CaptureParams(raw.clip, raw.settings, **output_from_props(scene.anyrig)), [subject])
+    take, scene = take_store.read(text), context.scene
+    subject = ArmatureInput(obj.session_uid, take.rig, take.pose, (), ())
+    request = request_of(scene, CaptureParams(take.clip, take.settings, **output_from_props(scene.anyrig)), [subject])
     fps = scene.render.fps / scene.render.fps_base
-    earlier, slot = take_store.rest_of_pose(obj, raw.rig.names)["earlier"], _in_use(obj)
+    before, earlier = _in_use(obj), take_store.action_name(obj)
     with all_or_none([obj]):
-        (action,) = key_all(take, [raw.motion], [obj], fps)
-        _deliver(take.params, scene, [obj], [action], [slot])
+        (action,) = key_all(request, [take.motion], [obj], fps)
+        _deliver(request.params, scene, [obj], [action], [before])
         take_store.mark_current(action, take_store.about(text)["key"])
-        take_store.set_about(text, fps=fps, start_frame=take.start_frame, earlier=earlier)
+        take_store.set_about(text, fps=fps, start_frame=request.start_frame, earlier=earlier)
     return action
 
 
-def _raw_takes(take: CaptureRequest, results: Sequence[CaptureResult]) -> list[Take]:
+def _takes_of(request: CaptureRequest, results: Sequence[CaptureResult]) -> list[Take]:
     date = time.strftime("%Y-%m-%d %H:%M:%S")
-    clip, settings = take.params.clip, take.params.settings
+    clip, settings = request.params.clip, request.params.settings
     return [
-        Take(take.name, subject.rig.name, date, take.start_frame, clip, settings, subject.rig, subject.pose, result.motion)
-        for subject, result in zip(take.subjects, results, strict=True)
+        Take(request.name, subject.rig.name, date, request.start_frame, clip, settings, subject.rig, subject.pose, result.motion)
+        for subject, result in zip(request.subjects, results, strict=True)
     ]
 
 
-def _resolve(take: CaptureRequest) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
-    """The scene and the armatures of a take, found again. Raises UserError if one was deleted meanwhile."""
-    scene = _find(bpy.data.scenes, take.scene_uid)
+def _resolve(request: CaptureRequest) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:
+    """Find the scene and the armatures of a request again. Raises UserError if one was deleted meanwhile."""
+    scene = _find(bpy.data.scenes, request.scene_uid)
     if scene is None:
         raise UserError("The scene was deleted during the capture: undo that, then recover the take under Takes.")
     objects = []
-    for subject in take.subjects:
+    for subject in request.subjects:
         obj = _find(bpy.data.objects, subject.uid)
         if obj is None:
             raise UserError(
@@ -234,15 +240,13 @@ def run_capture(
     params: CaptureParams,
     report: Callable[[Snapshot], None] | None = None,
 ) -> tuple[CaptureRequest, list[CaptureResult], list[bpy.types.Action]]:
-    """Capture onto the armatures and wait for it; for background mode and scripts. `report` is told of every step.
+    """Capture onto the armatures and wait for it; for background mode and scripts. `report` is called after every step.
 
     Raises UserError with what went wrong; the file is then as it was.
     """
-    take = gather(context, objects, params)
-    job = Task(steps(take)).drain(report)
-    if job.error is not None:
-        raise UserError(job.error, job.fix)
-    return take, job.result, write(take, job.result)
+    request = gather(context, objects, params)
+    results = Task(steps(request)).drain(report).result()
+    return request, results, write(request, results)
 
 
 def _find(collection: bpy.types.bpy_prop_collection, uid: int) -> bpy.types.ID | None:

@@ -1,50 +1,36 @@
-"""Show Sides: images of the rig in its reference pose to choose the video's side from."""
+"""The operator Show Sides: renders the rig from eight sides, to choose the video's side by an image."""
 
 from __future__ import annotations
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import missing_library
 from ..rig.keyed_bones import chosen_bones
 from ..settings import preference_values, view_sides
 from ..settings.chosen_armatures import armature_from_context
-from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 
 SIZE = 128  # pixels of a thumbnail
 
 
-class ANYRIG_OT_show_sides(bpy.types.Operator):
+class ANYRIG_OT_show_sides(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.show_sides"
     bl_label = "Show Sides"
-    bl_description = "Make images of the rig in its reference pose from eight sides, and choose the video's side among them"
+    bl_description = "Render the rig in its reference pose from eight sides, to choose the video's side by an image"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if armature_from_context(context)
-            else "Pick an armature"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if armature_from_context(context) else "Pick an armature")
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            draw_sides(context, armature_from_context(context))
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+    def run(self, context: bpy.types.Context) -> str:
+        draw_sides(context, armature_from_context(context))
         context.scene.anyrig.view = "SIDE"
-        return {"FINISHED"}
+        return ""
 
 
 def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SIZE) -> None:
-    """Render the armature's images. Raises UserError, among others if an armature without meshes lacks torch to be drawn."""
+    """Render the armature from all sides and show the images. Raises UserError, also if torch is missing, which rigs without meshes need."""
     from ..rendering.rig_views import render_views
     from ..rig.armature import rig_from_armature
 
@@ -54,13 +40,9 @@ def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SI
     try:
         views = render_views(obj, rig, view_sides.AZIMUTHS, size, frame=frame, engine=preference_values.engine(context))
     except ImportError as error:
-        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
-    view_sides.show([view.image for view in views])
+        raise missing_library(error) from error
+    view_sides.show_sides([view.image for view in views])
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_show_sides)
-
-
-def unregister() -> None:
-    bpy.utils.unregister_class(ANYRIG_OT_show_sides)
+CLASSES = (ANYRIG_OT_show_sides,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

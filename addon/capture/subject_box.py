@@ -1,4 +1,4 @@
-"""Draw Subject Box: the first frame of the footage is laid over the viewport, and a drag of the mouse draws the box on it."""
+"""The operator Draw Subject Box: shows the video's first frame over the viewport, where dragging the mouse draws the box."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -20,13 +20,14 @@ from ...backend.video.clip import Clip
 from ..settings.capture_params import box_of, clip_from_props
 from ..settings.scene_properties import ANYRIG_Props
 from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 
-SMALLEST = 4  # pixels of the video: anything less is a click
+SMALLEST = 4  # pixels of the video; a smaller drag is a click
 SHARE = 0.94  # of the free part of the viewport
 LONGEST = 1600  # pixels of the image on the screen
 HELP = "Drag a box around the subject. Esc: Cancel"
 
-_painters: set[Painter] = set()  # at work, for when the add-on is switched off meanwhile
+_painters: set[Painter] = set()  # those that draw now, to be removed when the add-on is disabled
 
 Rectangle = tuple[float, float, float, float]  # x0, y0, x1, y1
 
@@ -43,7 +44,7 @@ class Placement:
 
     @classmethod
     def fitted(cls, width: int, height: int, free: Rectangle) -> Placement:
-        """In the middle of the free part of the region."""
+        """The image centred in the free part of the region."""
         x0, y0, x1, y1 = free
         scale = SHARE * min((x1 - x0) / width, (y1 - y0) / height)
         return cls(width, height, (x0 + x1 - scale * width) / 2, (y0 + y1 - scale * height) / 2, scale)
@@ -65,7 +66,7 @@ def box_between(a: tuple[float, float], b: tuple[float, float]) -> tuple[int, in
 
 
 def free_part(window: Any, others: Sequence[Any]) -> Rectangle:
-    """The part of the viewport's main region that no sidebar or header lies over, in its own pixels."""
+    """The part of the viewport's main region without sidebars and headers, in its own pixels."""
     x0, y0, x1, y1 = 0.0, 0.0, float(window.width), float(window.height)
     for region in others:
         over = (
@@ -77,7 +78,7 @@ def free_part(window: Any, others: Sequence[Any]) -> Rectangle:
             x1 = min(x1, region.x - window.x)
         elif region.type in ("HEADER", "TOOL_HEADER") and region.y > window.y:
             y1 = min(y1, region.y - window.y)
-    # a viewport hardly wider than its sidebar: what is there must do
+    # the sidebar covers nearly all of a small viewport: use the whole region
     return (x0, y0, x1, y1) if x1 - x0 > 50 and y1 - y0 > 50 else (0.0, 0.0, float(window.width), float(window.height))
 
 
@@ -93,7 +94,7 @@ def first_frame(clip: Clip) -> NDArray[np.uint8]:
 
 
 def set_box(props: ANYRIG_Props, box: Sequence[int]) -> None:
-    """Raises UserError for a box that holds nothing or lies outside the image; nothing is changed then."""
+    """Set the subject box. Raises UserError for an empty one or one outside the image; nothing is changed then."""
     Clip(props.video, box=box_of(box))
     width, height = props.video_size
     if width and (box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0):
@@ -105,10 +106,10 @@ def set_box(props: ANYRIG_Props, box: Sequence[int]) -> None:
         background_runner.set_status("")
 
 
-class ANYRIG_OT_draw_box(bpy.types.Operator):
+class ANYRIG_OT_draw_box(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.draw_box"
     bl_label = "Draw Subject Box"
-    bl_description = "Show the first frame of the footage and draw a box around the subject on it"
+    bl_description = "Draw a box around the subject on the video's first frame"
     bl_options = {"REGISTER", "UNDO"}
 
     box: IntVectorProperty(
@@ -116,32 +117,21 @@ class ANYRIG_OT_draw_box(bpy.types.Operator):
     )
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = "A capture is running" if background_runner.current() else "" if context.scene.anyrig.video else "Pick a video"
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if context.scene.anyrig.video else "Pick a video")
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        """By numbers: scripts and background mode."""
-        try:
-            set_box(context.scene.anyrig, tuple(self.box))
-        except UserError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+    def run(self, context: bpy.types.Context) -> str:
+        set_box(context.scene.anyrig, tuple(self.box))
+        return ""
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         area = viewport(context)
-        if area is None:
-            self.report({"ERROR"}, "There is no 3D viewport to draw in: open one.")
-            return {"CANCELLED"}
         try:
+            if area is None:
+                raise UserError("There is no 3D viewport to draw in: open one.")
             image = first_frame(replace(clip_from_props(context.scene.anyrig), box=None))
         except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            return self.refuse(error)
         self._start(context, area, image)
         return {"RUNNING_MODAL"}
 
@@ -197,7 +187,7 @@ def viewport(context: bpy.types.Context) -> bpy.types.Area | None:
 
 
 class Painter:
-    """Draws the image and the box over one viewport until `remove`."""
+    """Draws the image and the box over one viewport until `remove` is called."""
 
     def __init__(self, region: bpy.types.Region, place: Placement, image: NDArray[np.uint8], dragged: Any) -> None:
         self._region, self._place, self._dragged = region.as_pointer(), place, dragged
@@ -236,14 +226,14 @@ class Painter:
         if self._texture is None:
             self._texture = texture_of(self._image)
         place = self._place
-        # linear colours: before Blender 5.0 the viewport turns into sRGB whatever is drawn, since then it must be asked to
+        # the colours are linear: Blender before 5.0 converts all drawing to sRGB, later versions only on request
         options = {"is_scene_linear_with_rec709_srgb_target": True} if bpy.app.version >= (5, 0, 0) else {}
         size = place.width * place.scale, place.height * place.scale
         draw_texture_2d(self._texture, (place.left, place.bottom), *size, **options)
 
 
 def texture_of(image: NDArray[np.uint8]) -> Any:
-    """(H, W, 3) RGB -> a texture, reduced to what a screen shows."""
+    """(H, W, 3) RGB -> a texture, reduced to the size of a screen."""
     import gpu
 
     pixels = screen_pixels(image)
@@ -282,11 +272,16 @@ def _fill(corners: list[tuple[float, float]], colour: tuple[float, float, float,
     batch.draw(shader)
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_draw_box)
+CLASSES = (ANYRIG_OT_draw_box,)
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
+
+
+def reset() -> None:
+    """Remove the images that are drawn over viewports."""
+    for painter in list(_painters):
+        painter.remove()
 
 
 def unregister() -> None:
-    for painter in list(_painters):
-        painter.remove()
-    bpy.utils.unregister_class(ANYRIG_OT_draw_box)
+    reset()
+    _unregister_classes()

@@ -1,9 +1,9 @@
-"""Where raw takes are kept: in the .blend, and as a copy in the extension's user folder in case Blender does not live to save.
+"""Stores takes: in the .blend, and as a copy in the extension's user folder in case Blender crashes before the file is saved.
 
 In the .blend each take is a text data-block. A text belongs to no scene or object, so it outlives the action and the armature; it
-takes part in undo, is appended with the rest of a file, and is saved without anyone using it. What it says is plain English; the
-take itself is a custom property of it, as bytes (an npz, backend/raw_take.py): a text's own lines would need base64 (a third more)
-and slow Blender's text editor down. Custom properties are read and saved by any Blender, with the add-on or without.
+takes part in undo, is appended with the rest of a file, and is saved without any user. Its lines are plain English. The take
+itself is a custom property, as bytes (an npz, backend/motion/take_file.py): lines would need base64 (a third more) and slow down
+Blender's text editor. Custom properties are read and saved by any Blender, with the add-on or without.
 Measured for 300 frames of 150 bones: 1.2 MB, written in 0.07 s, read in 0.02 s.
 """
 
@@ -14,7 +14,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ Motion captured from {video}
 onto armature '{armature}' on {date}, with model {model}.
 
 This text carries the take as the network left it, in its custom property "{data}": AnyRig lists it in the sidebar's tab
-AnyRig, under Takes, and writes keys anew from it. Without AnyRig, in Blender's Python console:
+AnyRig, under Takes, and can write its keys again. Without AnyRig, in Blender's Python console:
 
     import io, numpy
     take = numpy.load(io.BytesIO(bpy.data.texts[{text!r}]["{data}"]))
@@ -68,7 +68,7 @@ def is_take(text: bpy.types.Text) -> bool:
 
 
 def about(text: bpy.types.Text) -> dict[str, Any]:
-    """What is known of a stored take without unpacking it: key, name, armature, video, model, date, frames, start_frame, fps, earlier.
+    """The facts about a stored take that need no unpacking: key, name, armature, video, model, date, frames, start_frame, fps, earlier.
 
     start_frame, fps: of the keys as they were written last. earlier: the name of the action that the armature played before, or ''.
     """
@@ -79,55 +79,69 @@ def set_about(text: bpy.types.Text, **values: Any) -> None:
     text[ABOUT] = {**about(text), **values}
 
 
-def store(
-    raw: Take, *, fps: float, earlier: str = "", basis: Array | None = None, controls: dict[str, Any] | None = None
-) -> bpy.types.Text:
-    """Store a take in the file. basis: (J, 4, 4) the joints' own channels before the keys, to return to where no action was; controls:
-    controls.stance_of, for the same.
+@dataclass(frozen=True, eq=False)
+class PoseBefore:
+    """What an armature played and how it was posed before a take was keyed.
+
+    action: the name of the action in use, or ''. basis: (J, 4, 4) `matrix_basis` of the take's joints, or of their controls.
+    controls: the other settings of a control rig (control_rigs.control_pose_of).
     """
-    text = bpy.data.texts.new(f".AnyRig {raw.armature} {raw.name}")
-    text[DATA] = raw.data
+
+    action: str
+    basis: Array
+    controls: dict[str, Any]
+
+    @classmethod
+    def of(cls, obj: bpy.types.Object, names: Sequence[str]) -> PoseBefore:
+        """names: the take's J joints."""
+        rig = control_rig(obj)
+        keyed = [obj.pose.bones.get(key_bone(rig, name)) for name in names]
+        basis = [np.eye(4) if bone is None else np.array(bone.matrix_basis) for bone in keyed]
+        return cls(action_name(obj), np.array(basis), control_pose_of(obj))
+
+
+def action_name(obj: bpy.types.Object) -> str:
+    """The action that an armature plays, or ''."""
+    action = obj.animation_data and obj.animation_data.action
+    return action.name if action else ""
+
+
+def store(take: Take, fps: float, before: PoseBefore | None = None) -> bpy.types.Text:
+    """Store a take in the file. fps: of the scene, when the keys were written. before: None for a take that has not been keyed."""
+    text = bpy.data.texts.new(f".AnyRig {take.armature} {take.name}")
+    text[DATA] = take.data
     text[ABOUT] = {
-        "key": raw.key,
-        "name": raw.name,
-        "armature": raw.armature,
-        "video": raw.clip.path,
-        "model": raw.settings.model,
-        "date": raw.date,
-        "frames": len(raw.motion),
-        "start_frame": raw.start_frame,
+        "key": take.key,
+        "name": take.name,
+        "armature": take.armature,
+        "video": take.clip.path,
+        "model": take.settings.model,
+        "date": take.date,
+        "frames": len(take.motion),
+        "start_frame": take.start_frame,
         "fps": fps,
-        "earlier": earlier,
+        "earlier": before.action if before else "",
     }
-    if basis is not None:
-        text[BASIS] = basis.ravel().tolist()
-    if controls:
-        text[CONTROLS] = json.dumps(controls)
+    if before is not None:
+        text[BASIS] = before.basis.ravel().tolist()
+    if before is not None and before.controls:
+        text[CONTROLS] = json.dumps(before.controls)
     text.write(WORDS.format(**about(text), data=DATA, text=text.name))
     return text
 
 
 def read(text: bpy.types.Text) -> Take:
-    """The take, starting where it was keyed last. Raises UserError if what is stored was damaged."""
+    """The take, with the start frame of its latest keys. Raises UserError if the stored data is damaged."""
     from ...backend.motion.take_file import Take
 
     data = text[DATA]
-    raw = Take.from_data(data if isinstance(data, bytes) else b"", f"Take '{label(text)}' in this file")
+    take = Take.from_data(data if isinstance(data, bytes) else b"", f"Take '{label(text)}' in this file")
     start = about(text)["start_frame"]
-    return raw if start == raw.start_frame else replace(raw, start_frame=start)
+    return take if start == take.start_frame else replace(take, start_frame=start)
 
 
 def label(text: bpy.types.Text) -> str:
     return about(text)["name"]
-
-
-def rest_of_pose(obj: bpy.types.Object, names: Sequence[str]) -> dict[str, Any]:
-    """What an armature plays and how its bones stand, before a take is keyed: `earlier`, `basis` and `controls` of `keep`."""
-    action, bones = obj.animation_data and obj.animation_data.action, obj.pose.bones
-    rig = control_rig(obj)
-    keyed = [bones.get(key_bone(rig, name)) for name in names]
-    basis = [np.eye(4) if bone is None else np.array(bone.matrix_basis) for bone in keyed]
-    return {"earlier": action.name if action else "", "basis": np.array(basis), "controls": control_pose_of(obj)}
 
 
 def basis_of(text: bpy.types.Text) -> dict[str, Matrix]:
@@ -138,14 +152,14 @@ def basis_of(text: bpy.types.Text) -> dict[str, Matrix]:
 
 
 def controls_of(text: bpy.types.Text) -> dict[str, Any]:
-    """How the controls stood before the take was keyed (controls.stance_of)."""
+    """The settings of the control rig before the take was keyed (control_rigs.control_pose_of)."""
     return json.loads(text.get(CONTROLS, "{}"))
 
 
 def mark_current(action: bpy.types.Action, key: str) -> None:
-    """Note on the action which take it was written from, and take the note off the actions written from it earlier.
+    """Note the key of its take on an action, and remove the note from actions written from the take earlier.
 
-    A note, and no pointer from the take to the action: that would count as a user and keep actions in the file for ever.
+    A pointer from the take to the action would count as a user and keep actions in the file for ever.
     """
     for other in bpy.data.actions:
         if other.get(DATA) == key and other.library is None:
@@ -154,21 +168,21 @@ def mark_current(action: bpy.types.Action, key: str) -> None:
 
 
 def action_of(text: bpy.types.Text) -> bpy.types.Action | None:
-    """The action that was last written from the take; of copies of it the one in use."""
+    """The action that was last written from the take; of several copies the one in use."""
     key = about(text)["key"]
     found = [action for action in bpy.data.actions if action.get(DATA) == key]
     return max(found, key=lambda action: action.users - action.use_fake_user, default=None)
 
 
 def plays(obj: bpy.types.Object, action: bpy.types.Action | None) -> bool:
-    """Whether the armature plays the action, itself or in a strip."""
+    """Whether the armature plays the action, directly or in a strip."""
     data = obj.animation_data
     strips = [strip for track in data.nla_tracks if not track.mute for strip in track.strips if not strip.mute] if data else []
     return action is not None and data is not None and action in (data.action, *(strip.action for strip in strips))
 
 
 def armature_of(text: bpy.types.Text) -> bpy.types.Object | None:
-    """The armature that plays the take's action; else the one of the name that it was captured onto."""
+    """The armature that plays the take's action, else the one with the name that it was captured onto."""
     action, name = action_of(text), about(text)["armature"]
     armatures = [obj for obj in bpy.data.objects if obj.type == "ARMATURE"]
     return next((obj for obj in armatures if plays(obj, action)), next((obj for obj in armatures if obj.name == name), None))
@@ -178,7 +192,7 @@ def armature_of(text: bpy.types.Text) -> bpy.types.Object | None:
 
 
 def folder() -> Path:
-    """Where the copies are. An add-on that is not installed has no user folder: a folder among the temporary files then."""
+    """The folder of the copies; a temporary one for an add-on that is not installed, which has no user folder."""
     try:
         return Path(bpy.utils.extension_path_user(preference_values.ROOT, path="takes", create=True))
     except ValueError:
@@ -188,7 +202,7 @@ def folder() -> Path:
 
 
 def write_backup(takes: Sequence[Take]) -> list[Path]:
-    """Write copies of the takes, and remove the oldest ones. A full or locked disk is no reason to lose the keys: it is logged."""
+    """Write copies of the takes and remove the oldest ones. A full or locked disk is logged, so that the keys are not lost."""
     try:
         target = folder()
         paths = [_write(target, take) for take in takes]
@@ -210,7 +224,7 @@ def _write(target: Path, take: Take) -> Path:
 
 
 def prune(target: Path, now: float | None = None) -> None:
-    """Keep the newest copies, as many as MOST_COPIES and none older than OLDEST_COPY."""
+    """Remove copies beyond the newest MOST_COPIES, and those older than OLDEST_COPY."""
     now = time.time() if now is None else now
     for index, path in enumerate(copies(target)):
         if index >= MOST_COPIES or now - path.stat().st_mtime > OLDEST_COPY:
@@ -233,10 +247,10 @@ def key_in(path: Path) -> str:
 
 
 def recover_takes(path: Path, fps: float) -> bpy.types.Text:
-    """A copy -> a take stored in this file, not yet keyed. Raises UserError if the copy is damaged."""
+    """Store the take of a copy in this file, without keys. Raises UserError if the copy is damaged."""
     from ...backend.motion.take_file import Take
 
-    return store(Take.load(path), fps=fps)
+    return store(Take.load(path), fps)
 
 
 def find_take(name: str) -> bpy.types.Text:

@@ -1,4 +1,4 @@
-"""Choosing the video, also by dropping a file onto the viewport; the scene's frame rate; and how to convert what cannot be read."""
+"""Operators for the video: choose or drop a file, match the scene's frame rate, convert a file that cannot be read."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -12,13 +12,15 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
+from ...backend.errors import UserError
 from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".mts", ".m2ts", ".gif")
 CLOSE = 1e-3  # relative difference below which two frame rates are the same
 
 
-class ANYRIG_OT_choose_video(bpy.types.Operator):
+class ANYRIG_OT_choose_video(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.choose_video"
     bl_label = "Choose Video"
     bl_description = "Choose the video, or one image of a numbered sequence, to capture motion from"
@@ -30,33 +32,24 @@ class ANYRIG_OT_choose_video(bpy.types.Operator):
     filter_image: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
     filter_folder: BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
 
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        if background_runner.current() is not None:
-            cls.poll_message_set("A capture is running")
-            return False
-        return True
-
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         if self.filepath:  # dropped
             return self.execute(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def run(self, context: bpy.types.Context) -> str:
         if not self.filepath:
-            self.report({"ERROR"}, "No video is chosen: give its path.")
-            return {"CANCELLED"}
+            raise UserError("No video is chosen: give its path.")
         props = context.scene.anyrig
         props.video = self.filepath
-        # what was said of another video holds no more: its range, its subject, its mistakes
+        # the trim range, the subject and the error belong to the video before
         props.trim_start, props.trim_end, props.use_box, props.matte = 0.0, 0.0, False, ""
         background_runner.set_status("")
-        good = props.video_frames > 0
-        self.report(
-            {"INFO"} if good else {"WARNING"}, f"{Path(self.filepath).name}: {props.video_text}" if good else props.video_text
-        )
-        return {"FINISHED"}
+        if props.video_frames > 0:
+            return f"{Path(self.filepath).name}: {props.video_text}"
+        self.report({"WARNING"}, props.video_text)
+        return ""
 
 
 class ANYRIG_FH_video(bpy.types.FileHandler):
@@ -72,55 +65,45 @@ class ANYRIG_FH_video(bpy.types.FileHandler):
         return context.area is not None and context.area.type == "VIEW_3D"
 
 
-class ANYRIG_OT_match_fps(bpy.types.Operator):
+class ANYRIG_OT_match_fps(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.match_fps"
     bl_label = "Match Scene to Video"
-    bl_description = "Set the scene's frame rate to that of the footage, so that each frame of the video is a frame of the scene"
+    bl_description = "Set the scene's frame rate to the video's, so that each frame of the video is a frame of the scene"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if not context.scene.anyrig.video_fps:
-            cls.poll_message_set("Pick a video")
-            return False
-        return True
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return "" if context.scene.anyrig.video_fps else "Pick a video"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def run(self, context: bpy.types.Context) -> str:
         render, rate = context.scene.render, footage_rate(context.scene)
         render.fps, render.fps_base = fps_and_base(rate)
-        self.report({"INFO"}, f"The scene plays at {render.fps / render.fps_base:.4g} frames per second")
-        return {"FINISHED"}
+        return f"The scene plays at {render.fps / render.fps_base:.4g} frames per second"
 
 
-class ANYRIG_OT_copy_conversion(bpy.types.Operator):
+class ANYRIG_OT_copy_conversion(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.copy_conversion"
     bl_label = "Copy Conversion Command"
-    bl_description = (
-        "Put a command on the clipboard that converts the video with ffmpeg to what can be read: run it in a terminal"
-    )
+    bl_description = "Copy an ffmpeg command that converts the video to a readable file, to run it in a terminal"
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        if not context.scene.anyrig.video:
-            cls.poll_message_set("Pick a video")
-            return False
-        return True
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return "" if context.scene.anyrig.video else "Pick a video"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def run(self, context: bpy.types.Context) -> str:
         text = conversion(bpy.path.abspath(context.scene.anyrig.video))
         if not bpy.app.background:  # which has no clipboard
             context.window_manager.clipboard = text
-        self.report({"INFO"}, text)
-        return {"FINISHED"}
+        return text
 
 
 def footage_rate(scene: bpy.types.Scene) -> float:
-    """Frames of the video per second of the motion as it really was; 0 while there is no video."""
+    """Frames of the video per second of the real motion, which the speed factor makes faster; 0 without a video."""
     return scene.anyrig.video_fps * scene.anyrig.speed
 
 
 def rates_differ(scene: bpy.types.Scene) -> bool:
-    """Whether keys fall between the frames of the video, or the other way round."""
+    """Whether the frame rates of the video and the scene differ."""
     rate, own = footage_rate(scene), scene.render.fps / scene.render.fps_base
     return bool(rate) and not math.isclose(rate, own, rel_tol=CLOSE)
 
@@ -133,10 +116,10 @@ def fps_and_base(rate: float) -> tuple[int, float]:
 
 
 def conversion(path: str) -> str:
-    """ffmpeg's command that makes an H.264 video beside the file."""
+    """The ffmpeg command that makes an H.264 video beside the file."""
     source = Path(path)
     target = source.with_name(f"{source.stem} H.264.mp4")
-    # Windows knows no quotes but double ones, and a path there has none inside
+    # Windows has double quotes alone, and its paths never contain them
     quoted = (
         [f'"{each}"' for each in (source, target)]
         if bpy.app.build_platform.startswith(b"Windows")

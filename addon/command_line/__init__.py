@@ -1,1 +1,1 @@
-"""`blender -b FILE --command anyrig ...`, the add-on without a window. May import every package but dev."""
+"""Runs the add-on without a window, as `blender -b FILE --command anyrig ...`. May import every package but dev."""

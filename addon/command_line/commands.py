@@ -1,25 +1,20 @@
-"""`blender -b FILE --command anyrig batch|capture|diagnostics|download|movie ...`: the add-on without a window."""
+"""`blender -b FILE --command anyrig batch|capture|diagnostics|download|movie ...`: the add-on without a window.
+
+A command imports its modules only when it is called, so that `diagnostics` also works if a library is missing.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import bpy
 
 from ...backend.errors import UserError
-from ...backend.output_checks import check_outputs
-from ..rig.bone_warnings import warnings_of
-from ..settings.chosen_armatures import armature_from_context
-from ..tasks import task
-from .capture_options import add_options, params_from_options
-
-if TYPE_CHECKING:
-    from ..capture.run_capture import CaptureRequest, CaptureResult
+from ..tasks.task import Task
+from . import capture_command
+from .console import ProgressLine, say, with_user_errors
 
 ID = "anyrig"
 USAGE = f"blender -b FILE --command {ID}"
@@ -27,145 +22,156 @@ USAGE = f"blender -b FILE --command {ID}"
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 a sentence on stderr says what is wrong with the input, 2 wrong arguments."""
-    run = RUN.get(arguments[0]) if arguments else None
-    return with_user_errors(_capture, arguments) if run is None else with_user_errors(run, arguments[1:])
+    return with_user_errors(_run, arguments)
 
 
-def with_user_errors(run: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Exit code of a command. What a user can mend goes to stderr as one sentence."""
-    try:
-        return run(arguments)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.filename is None:
-            raise
-        reason = error.strerror or error
-        print(f"Error: '{error.filename}' cannot be read or written ({reason}): check the path.", file=sys.stderr)
-        return 1
-    except SystemExit as end:  # argparse has printed its message; 0 is --help
-        return int(end.code or 0)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _loaded(module: str, function: str, *more: str) -> Callable[[list[str]], int]:
-    """A command of another module, which is imported when it is called."""
-
-    def run(arguments: list[str]) -> int:
-        return getattr(import_module(module, __package__), function)(arguments, say, *more)
-
-    return run
-
-
-def _diagnostics(arguments: list[str]) -> int:
-    from ..preferences.diagnostics import report
-
-    parser = argparse.ArgumentParser(prog=f"{USAGE} diagnostics", description="Print what a report of a problem needs.")
-    parser.parse_args(arguments)
-    print(report(bpy.context), end="")
-    return 0
-
-
-RUN = {
-    "batch": _loaded("..batch.run_jobs_file", "batch_command", USAGE),
-    "diagnostics": _diagnostics,
-    "download": _loaded("..released_model.weights_panel", "download_command"),
-    "movie": _loaded("..review.side_by_side_movie", "movie_command"),
-}
-
-
-def _capture(arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    check_outputs(options.out, options.bvh)
-    context = bpy.context
-    objects = _armatures(context, options.armature)
-    from ..capture import run_capture
-
-    line = _Line()
-    take, results, _ = run_capture.run_capture(context, objects, params_from_options(context, options), line.show)
-    line.end()
-    for subject, result in zip(take.subjects, results, strict=True):
-        print(f"{subject.rig.name}: {len(result.motion)} frames of '{take.name}' keyed from frame {take.start_frame} on")
-    for obj, subject in zip(objects, take.subjects, strict=True):
-        for sentence in warnings_of(obj, subject.rig.names):
-            print(f"Warning: {sentence}", file=sys.stderr)
-    for note in results[0].motion.provenance.get("notes", ()):
-        print(note, file=sys.stderr)
-    _save(options, take, results)
-    return 0
+    return options.run(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="batch|capture|diagnostics|download|movie")
-    commands.add_parser("batch", help="capture many videos onto many rigs, as a JSON file says", add_help=False)
-    commands.add_parser("diagnostics", help="print versions, libraries and devices, for reports of problems", add_help=False)
-    commands.add_parser("download", help="list, download or remove the released weights", add_help=False)
-    commands.add_parser("movie", help="make a movie of a take's input beside the rig", add_help=False)
+    _add_batch(commands)
     capture = commands.add_parser("capture", help="key the motion seen in a video onto armatures")
-    capture.add_argument("--video", required=True, metavar="V", help="a video, or one image of a numbered sequence")
-    capture.add_argument(
-        "--armature", action="append", default=[], metavar="NAME", help="repeat for several; default: the active one"
-    )
-    add_options(capture)
-    capture.add_argument("--out", metavar="FILE.blend", help="save a copy of the file with the keys")
-    capture.add_argument("--bvh", metavar="OUT.bvh", help="write the motion as BVH; several armatures: OUT-NAME.bvh")
+    capture_command.add_options(capture)
+    capture.set_defaults(run=capture_command.run)
+    text = "print versions, libraries and devices, for bug reports"
+    commands.add_parser("diagnostics", help=text, description=text.capitalize() + ".").set_defaults(run=_diagnostics)
+    _add_download(commands)
+    _add_movie(commands)
     return parser
 
 
-def _armatures(context: bpy.types.Context, names: Sequence[str]) -> list[bpy.types.Object]:
-    """The named armatures; without names the active one, else the only one in the scene."""
-    known = {obj.name: obj for obj in context.scene.objects if obj.type == "ARMATURE"}
-    listed = ", ".join(f"'{name}'" for name in known) or "none"
-    for name in names:
-        if name not in known:
-            raise UserError(f"There is no armature '{name}' in scene '{context.scene.name}': it has {listed}.")
-    if names:
-        return [known[name] for name in dict.fromkeys(names)]
-    found = armature_from_context(context) or (next(iter(known.values())) if len(known) == 1 else None)
-    if found is None:
-        raise UserError(f"Say which armature to animate with --armature NAME: scene '{context.scene.name}' has {listed}.")
-    return [found]
+def _diagnostics(_options: argparse.Namespace) -> int:
+    from ..preferences.diagnostics import report
+
+    print(report(bpy.context), end="")
+    return 0
 
 
-def _save(options: argparse.Namespace, take: CaptureRequest, results: Sequence[CaptureResult]) -> None:
-    if options.bvh:
-        from ..import_export.export_take import bvh_files
-
-        for path, write in bvh_files(Path(options.bvh), take, results):
-            write(path)
-    if options.out:
-        try:
-            bpy.ops.wm.save_as_mainfile(filepath=str(Path(options.out).absolute()), copy=True)
-        except RuntimeError as error:
-            raise UserError(f"File '{options.out}' cannot be written ({str(error).strip()}): choose another folder.") from error
-    if not options.bvh and not options.out:
-        print("Nothing was saved: give --out FILE.blend or --bvh OUT.bvh.", file=sys.stderr)
+# ---- batch
 
 
-class _Line:
-    """A progress line; on a terminal it is overwritten, in a log only each stage is told."""
+def _add_batch(commands: Any) -> None:
+    batch = commands.add_parser(
+        "batch",
+        help="capture many videos onto many rigs, listed in a JSON file",
+        description="Capture many videos onto many rigs, one job of JOBS.json after another.",
+    )
+    batch.add_argument(
+        "jobs", nargs="?", metavar="JOBS.json", help='{"defaults": {...}, "jobs": [{"file", "video", "outputs", ...}]}'
+    )
+    batch.add_argument("--job", action="append", default=[], metavar="N", help="only these jobs: 2 or 4-6 or 1,3 (repeatable)")
+    batch.add_argument("--resume", action="store_true", help="skip jobs whose outputs exist and whose inputs are unchanged")
+    batch.add_argument("--json", metavar="OUT", help="write the results to this file, again after every job")
+    batch.add_argument("--check", action="store_true", help="run nothing: check the jobs file, and that its inputs exist")
+    batch.add_argument("--flamenco", metavar="FOLDER", help="write the Flamenco job type to this folder and end")
+    batch.set_defaults(run=_batch)
 
-    def __init__(self) -> None:
-        self._stage = ""
 
-    def show(self, snapshot: task.Snapshot) -> None:
-        if sys.stdout.isatty():
-            print(f"\r{snapshot.text:<60}", end="", flush=True)
-        elif snapshot.stage != self._stage:
-            print(snapshot.stage, flush=True)
-        self._stage = snapshot.stage
+def _batch(options: argparse.Namespace) -> int:
+    from ..batch import run_jobs_file
 
-    def end(self) -> None:
-        if self._stage and sys.stdout.isatty():
-            print()
+    return run_jobs_file.run_command(options, say)
 
+
+# ---- download
+
+
+def _add_download(commands: Any) -> None:
+    download = commands.add_parser(
+        "download",
+        help="list, download or remove the released weights",
+        prog=f"blender -b --command {ID} download",
+        description="List, download or remove the released weights.",
+    )
+    download.add_argument(
+        "name", nargs="?", metavar="NAME", help="release for all that is missing, or one name of the list; none: list"
+    )
+    download.add_argument("--from", dest="source", metavar="PATH", help="use files that you have: one, or a folder of them")
+    download.add_argument("--mirror", metavar="URL", help="download from here instead (default: as in the preferences)")
+    download.add_argument("--remove", action="store_true", help="delete the downloaded files")
+    download.set_defaults(run=_download)
+
+
+def _download(options: argparse.Namespace) -> int:
+    from ...backend.progress import size_text
+    from ...backend.weights.fetch import fetch_files, use_local_files
+    from ...backend.weights.registry import CONVERTED_SIZE, TABLE, Folder, named
+    from ..settings import preference_values
+
+    folder, line = Folder(preference_values.weights_folder(bpy.context)), ProgressLine()
+    if options.remove:
+        say(f"{size_text(folder.remove())} freed")
+    if options.source:
+        Task(use_local_files(folder, Path(options.source))).drain(line.show).result()
+    if options.name:
+        if not bpy.app.online_access:
+            raise UserError("Online access is off: start Blender with --online-mode, or allow it in Preferences > System.")
+        mirror = preference_values.mirror(bpy.context) if options.mirror is None else options.mirror
+        Task(fetch_files(folder, mirror, named(options.name))).drain(line.show).result()
+    line.end()
+    say(f"In {folder.path}, {size_text(CONVERTED_SIZE)} more for the converted network:")
+    for item in TABLE:
+        state = folder.file(item) if folder.has(item) else "missing"
+        say(f"{item.name}: {size_text(item.size)}, {item.licence}, {item.repo}/{item.file}: {state}")
+    return 0
+
+
+# ---- movie
+
+
+def _add_movie(commands: Any) -> None:
+    movie = commands.add_parser(
+        "movie",
+        help="make a movie of a take's video beside the rig",
+        description="Write a movie of a take's video beside the rig, seen from the same side.",
+    )
+    movie.add_argument("--take", metavar="NAME", help="the take's name, as listed in the panel (default: the newest)")
+    movie.add_argument("--out", required=True, type=Path, metavar="OUT.mp4", help="the movie to write")
+    movie.add_argument("--height", type=int, default=480, metavar="PIXELS", help="of the images (default: 480)")
+    movie.add_argument("--over", action="store_true", help="a third image: the rig over its video")
+    movie.set_defaults(run=_movie)
+
+
+def _movie(options: argparse.Namespace) -> int:
+    from ..capture import take_store
+    from ..review.side_by_side_movie import MovieParams, movie_steps
+    from ..settings import preference_values
+
+    text = _named_take(options.take)
+    engine = preference_values.engine(bpy.context)
+    params = MovieParams(options.out.absolute(), max(options.height, 16), options.over, engine)
+    frames = Task(movie_steps(bpy.context, text, params)).drain().result()
+    say(f"{take_store.label(text)}: {frames} frames written to {options.out}")
+    return 0
+
+
+def _named_take(name: str | None) -> bpy.types.Text:
+    """The newest stored take, or the newest of this name. Raises UserError."""
+    from ..capture import take_store
+
+    found = take_store.stored()
+    wanted = [text for text in found if name in (None, take_store.label(text), text.name)]
+    if not wanted:
+        listed = ", ".join(f"'{take_store.label(text)}'" for text in found) or "none"
+        raise UserError(
+            f"There is no take '{name}' in this file: it has {listed}." if name else "There is no take in this file: capture one."
+        )
+    return wanted[0]
+
+
+# ---- Blender's --command
 
 _handles: list[Any] = []
+
+
+def reset() -> None:
+    """Unregister the command."""
+    while _handles:
+        bpy.utils.unregister_cli_command(_handles.pop())
 
 
 def register() -> None:
@@ -173,5 +179,4 @@ def register() -> None:
 
 
 def unregister() -> None:
-    while _handles:
-        bpy.utils.unregister_cli_command(_handles.pop())
+    reset()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from ..command_line.commands import say, with_user_errors
+from ..command_line.console import say, with_user_errors
 
 USAGE = "build.py dev"
 # name -> module, function, what it does

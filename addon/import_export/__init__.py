@@ -1,1 +1,1 @@
-"""Imports a rig from a file and exports a take to one. May import addon/rig and backend/motion."""
+"""Imports a rig from a file and exports a take to files. May import addon/rig and backend/motion."""

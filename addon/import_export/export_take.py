@@ -1,4 +1,4 @@
-"""A keyed take as files: .blend, .bvh, .fbx and .glb. All of them are written, or none."""
+"""Writes a keyed take to files: .blend, .bvh, .fbx and .glb. All of them are written, or none."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def export_take(
     objects: Objects,
     actions: Sequence[bpy.types.Action],
 ) -> list[Path]:
-    """Write the take, which the armatures are playing, in the kind that each path's ending says; -> the files there are.
+    """Write the take, which the armatures play, to files of the formats that the paths' extensions name; -> the files written.
 
-    A .blend is a copy of the open file; .fbx and .glb hold the armatures with their meshes and this take alone; a .bvh holds one
-    armature, so several make files of their own, PATH-NAME.bvh. Raises UserError if one cannot be written: then all are as before.
+    A .blend is a copy of the open file. A .fbx or .glb holds the armatures with their meshes and this take alone. A .bvh holds one
+    armature; for several each has its own file, PATH-NAME.bvh. Raises UserError if one cannot be written; no file is changed then.
     """
     pairs: list[tuple[Path, Callable[[Path], None]]] = []
     for path in paths:
@@ -49,7 +49,7 @@ def export_take(
 
 
 def _write_all(pairs: Sequence[tuple[Path, Callable[[Path], None]]]) -> None:
-    """Every file under a passing name first, which then takes the place of what was there."""
+    """Write all files under temporary names first, then rename them."""
     parts = [path.with_name(f".{path.stem}.part{path.suffix}") for path, _ in pairs]
     try:
         for (path, write), part in zip(pairs, parts, strict=True):
@@ -74,7 +74,7 @@ def _write_one(path: Path, part: Path, write: Callable[[Path], None]) -> None:
 
 
 def bvh_files(path: Path, take: CaptureRequest, results: Sequence[CaptureResult]) -> list[tuple[Path, Callable[[Path], None]]]:
-    """The path for one armature, PATH-NAME.bvh for each of several, and what writes to it."""
+    """For each armature its path, PATH-NAME.bvh if there are several, and the function that writes it."""
     from ...backend.motion.bvh import write_bvh
 
     pairs: list[tuple[Path, Callable[[Path], None]]] = []
@@ -110,7 +110,7 @@ def _write_glb(path: Path, name: str) -> None:
         export_format="GLB",
         use_selection=True,
         export_yup=True,
-        # what the armatures are playing, as one animation, from its first key on
+        # the current actions of the armatures, as one animation, from its first key on
         export_animations=True,
         export_animation_mode="ACTIVE_ACTIONS",
         export_nla_strips_merged_animation_name=name,
@@ -127,9 +127,9 @@ def _with_selected(objects: Objects, actions: Sequence[bpy.types.Action], path: 
 
 @contextmanager
 def _selected(wanted: Objects, armatures: Objects, span: tuple[int, int]) -> Iterator[None]:
-    """These objects selected and shown, and the scene's range `span` (first and last frame); afterwards all is as it was.
+    """Select and show these objects and set the scene's range to `span` (first and last frame); restores all of it afterwards.
 
-    Raises UserError if an armature cannot be shown: exporters leave out what is hidden.
+    Raises UserError if an armature cannot be shown, since exporters leave out hidden objects.
     """
     scene, layer = bpy.context.scene, bpy.context.view_layer
     known = [obj for obj in layer.objects if obj.name in layer.objects]

@@ -1,7 +1,7 @@
-"""The default pose kept in a glTF file's nodes, and imported actions completed with it.
+"""Reads the default pose from the nodes of a glTF file, and completes imported actions with it.
 
-A glTF animation leaves out channels that keep their node's default. Blender's bones rest in the bind pose, which may be another
-one, so a bone without keys would show whatever the last action left, or the bind pose: arms in a T, a body on its tail.
+A glTF animation leaves out channels that keep their node's default. Blender's bones rest in the bind pose, which may differ, so a
+bone without keys would keep the pose of the last action, or the bind pose: arms in a T, a body on its tail.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_nodes(path: Path) -> Nodes:
     except (ValueError, AttributeError, struct.error) as error:
         raise UserError(f"Rig file '{path}' is not a glTF file ({error}): export it again.") from error
     parents = {child: node.get("name") for node in nodes for child in node.get("children", [])}
-    # a mesh may be called like a bone, but is none
+    # a mesh may have the name of a bone
     joints = {i: node for i, node in enumerate(nodes) if node.get("name") and "mesh" not in node}
     count = Counter(node["name"] for node in joints.values())
     return {n["name"]: (_local(n), parents.get(i)) for i, n in joints.items() if count[n["name"]] == 1}
@@ -60,7 +60,7 @@ def default_pose(obj: Object, nodes: Nodes) -> dict[str, Matrix]:
     """Bone name -> `matrix_basis` in the file's default pose, for an armature just imported with unturned bones.
 
     A bone's axes are its node's, so with M the node's matrix and B the rest matrices (armature space) the basis X solves
-    (B_parent^-1 B) X = M. A bone without a parent stands in the armature's axes, which are z up: B X = Z_UP M.
+    (B_parent^-1 B) X = M. A bone without a parent uses the armature's axes, which are z up: B X = Z_UP M.
     """
     found = {}
     for bone in obj.data.bones:
@@ -76,7 +76,7 @@ def _rest(bone: Bone) -> Matrix:
 
 
 def complete_pose(obj: Object, actions: dict[Action, Any], pose: dict[str, Matrix]) -> None:
-    """Pose the armature by default, and key what each action leaves out, once: afterwards no action shows through another.
+    """Set the default pose, and add one key for each channel that an action leaves out, so that no action shows through another.
 
     actions: with the slot that animates the armature (None where Blender has no slots).
     """

@@ -1,4 +1,4 @@
-"""Rigs from files (.glb .gltf .fbx .bvh .blend), and the actions that move them: labels, frames, poses."""
+"""Imports rigs from files: .glb, .gltf, .fbx, .bvh and .blend."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .gltf_default_pose import complete_pose, default_pose, read_nodes
 
 
 def import_rig(path: str | Path, armature: str | None = None) -> Object:
-    """Bring a file into the current scene and return its armature: the named one, else the one with most bones.
+    """Import a file into the current scene and return its armature: the named one, else the one with most bones.
 
-    A .blend file is opened when the scene is empty (its frame rate and world come along), else its objects are appended.
-    Raises UserError if the file is missing, of an unknown kind, broken, or without (such) an armature.
+    A .blend file is opened if the scene is empty, with its frame rate and world; otherwise its objects are appended.
+    Raises UserError if the file is missing, of an unknown format, broken, or without such an armature.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"Rig file '{path}' does not exist: check the path.")
     read = READERS.get(path.suffix.lower())
     if read is None:
-        raise UserError(f"Rig file '{path}' is of an unknown kind: use one of {', '.join(sorted(READERS))}.")
+        raise UserError(f"Rig file '{path}' has an unknown format: use one of {', '.join(sorted(READERS))}.")
     try:
         objects = read(path)
     except (RuntimeError, OSError) as error:
@@ -73,7 +73,7 @@ def _import_gltf(path: Path) -> None:
 
 
 def _read_fbx(path: Path) -> None:
-    # the default offset of one frame would shift every key against the file
+    # the default offset would shift every key by one frame
     bpy.ops.import_scene.fbx(filepath=str(path), anim_offset=0.0)
 
 

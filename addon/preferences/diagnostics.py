@@ -1,4 +1,4 @@
-"""Check Device and Copy Diagnostics: which PyTorch is there, what it can run on, and all that a report of a problem needs."""
+"""Check Device and Copy Diagnostics: the installed PyTorch, the devices it can use, and the facts for a bug report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bpy
 
-from ...backend.errors import UserError
+from ...backend.errors import UserError, missing_library
 from ...backend.hardware import devices, system_info
 from ...backend.hardware.devices import Finding
 from ..settings import preference_values
@@ -24,7 +24,7 @@ from ..tasks import background_runner
 from ..ui.wrapped_label import wrapped
 
 HERE = Path(__file__).resolve().parents[2]
-# module -> the distributions that may have brought it
+# module -> the distributions that may contain it
 LIBRARIES = {
     "torch": ("torch",),
     "numpy": ("numpy",),
@@ -34,13 +34,13 @@ LIBRARIES = {
 }
 LARGE = 200e6  # bytes
 WRAP = 80  # characters that fit the preferences at their usual width
-# how a library that was built for something else fails: a missing library of the system, another numpy, another Python
+# what importing a library raises that was built for another system, numpy or Python
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 
 _checked: list[Finding] = []
 
 
-# ---- what is there
+# ---- libraries and devices
 
 
 def library_folder(name: str) -> tuple[str, str] | None:
@@ -57,15 +57,15 @@ def library_folder(name: str) -> tuple[str, str] | None:
 
 
 def torch_text() -> str:
-    """Which PyTorch a capture would use, found without importing it."""
+    """Version and folder of the PyTorch that a capture would use, found without importing it."""
     found = library_folder("torch")
     if found is None:
-        return "PyTorch is missing: install the AnyRig zip made for this system."
+        return str(missing_library(None, "PyTorch"))
     return private(f"PyTorch {found[0]} in {found[1]}")
 
 
 def library_text(name: str) -> str:
-    """Version and folder of a library that a capture needs, which is loaded to see whether it can be."""
+    """Version and folder of a library that a capture needs; imports it to see whether it loads."""
     found = library_folder(name)
     if found is None:
         return "missing"
@@ -87,7 +87,7 @@ def card_of_blender() -> str:
 
 
 def check(context: bpy.types.Context) -> list[Finding]:
-    """Load PyTorch and compare it with the device; the last line is where a capture would run."""
+    """Load PyTorch and compare it with the device. The last finding names the device of a capture."""
     try:
         found = devices.look_up_devices()
     except UserError as error:
@@ -96,7 +96,7 @@ def check(context: bpy.types.Context) -> list[Finding]:
 
 
 def _run_on(wanted: str) -> Finding:
-    """A capture's device, tried."""
+    """Try the device that a capture would run on."""
     from ...backend.hardware.devices import pick_device
 
     try:
@@ -114,7 +114,7 @@ def _run_on(wanted: str) -> Finding:
 
 
 def report(context: bpy.types.Context) -> str:
-    """All that a report of a problem needs, one fact a line, without the user's name. Loads PyTorch."""
+    """The facts for a bug report, one per line, without the user's name. Loads PyTorch."""
     lines = [
         f"{name}: {value}" for part in (_program, _machine, _libraries, _devices, _settings) for name, value in part(context)
     ]
@@ -174,14 +174,16 @@ def _settings(context: bpy.types.Context) -> Iterator[tuple[str, str]]:
 
 
 def _checksum(path: Path) -> str:
-    if path.stat().st_size > LARGE:  # the released weights, whose download was checked: summing gigabytes would hold Blender up
+    if (
+        path.stat().st_size > LARGE
+    ):  # the released weights: their download was checked, and reading gigabytes would freeze Blender
         return ""
     with path.open("rb") as file:
         return f", sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 def _own_folder() -> Path:
-    """Where the extension keeps what it downloads; a folder that does not exist where it is not installed, as in tests."""
+    """The extension's folder of downloads; a folder that does not exist if it is not installed, as in tests."""
     try:
         return Path(bpy.utils.extension_path_user(preference_values.ROOT))
     except ValueError:
@@ -193,7 +195,7 @@ def _size(count: int | None) -> str:
 
 
 def private(text: str) -> str:
-    """The user's home folder becomes ~, and the account's name in any other path <user>."""
+    """Replace the user's home folder by ~, and the account's name in other paths by <user>."""
     home = str(Path.home())
     if len(home) > 3:  # not "/" or "C:\"
         text = re.sub(rf"{re.escape(home)}(?=[/\\]|\W|$)", "~", text)
@@ -202,7 +204,7 @@ def private(text: str) -> str:
 
 
 def account() -> str:
-    """The name of who is logged in; '' where there is none, as in a container."""
+    """The name of the logged-in user; '' if there is none, as in a container."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
@@ -219,7 +221,7 @@ def in_background() -> bool:
 class ANYRIG_OT_check_device(bpy.types.Operator):
     bl_idname = "anyrig.check_device"
     bl_label = "Check Device"
-    bl_description = "Load PyTorch, which takes seconds, and tell whether it can use this computer's graphics card"
+    bl_description = "Check whether PyTorch can use this computer's graphics card, which takes seconds"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         _checked[:] = check(context)
@@ -231,13 +233,11 @@ class ANYRIG_OT_check_device(bpy.types.Operator):
 class ANYRIG_OT_copy_diagnostics(bpy.types.Operator):
     bl_idname = "anyrig.copy_diagnostics"
     bl_label = "Copy Diagnostics"
-    bl_description = (
-        "Put what a report of a problem needs on the clipboard: versions, libraries, devices; no names, no files of yours"
-    )
+    bl_description = "Copy version and device information for a bug report. Contains no personal data"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         text = report(context)
-        if in_background():  # has no clipboard
+        if in_background():  # without a clipboard
             for line in text.splitlines():  # Blender cuts long reports
                 self.report({"INFO"}, line)
             return {"FINISHED"}
@@ -247,7 +247,7 @@ class ANYRIG_OT_copy_diagnostics(bpy.types.Operator):
 
 
 def draw(layout: bpy.types.UILayout) -> None:
-    """For the preferences: which PyTorch there is, and what Check Device found."""
+    """Draw the installed PyTorch and the findings of Check Device in the preferences."""
     _draw_finding(layout, Finding(torch_text(), library_folder("torch") is not None), "FILE_FOLDER")
     for finding in _checked:
         _draw_finding(layout, Finding(private(finding.text), finding.good), "CHECKMARK")
@@ -263,14 +263,14 @@ def _draw_finding(layout: bpy.types.UILayout, finding: Finding, icon: str) -> No
 
 
 CLASSES = (ANYRIG_OT_check_device, ANYRIG_OT_copy_diagnostics)
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
 
 
-def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
+def reset() -> None:
+    """Forget the findings of Check Device."""
+    _checked.clear()
 
 
 def unregister() -> None:
-    _checked.clear()
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+    reset()
+    _unregister_classes()

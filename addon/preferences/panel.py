@@ -18,25 +18,25 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
 
     engine: EnumProperty(
         name="Reference Views",
-        description="What draws the images of the rig that are compared with the video",
+        description="Engine that renders the images of the rig that are compared with the video",
         items=(
             (WORKBENCH, "Workbench", "Fast; needs a working graphics driver"),
-            (CYCLES, "Cycles", "For machines without a graphics driver, where Workbench would end Blender"),
+            (CYCLES, "Cycles", "For machines without a graphics driver, where Workbench crashes Blender"),
         ),
     )
     device: EnumProperty(
         name="Device",
-        description="Where the network runs unless the panel says otherwise",
+        description="Device that the network runs on, unless the panel chooses another",
         items=DEVICES,
     )
     weights_folder: StringProperty(
         name="Weights Folder",
-        description="Where the released weights lie; empty: with the extension's own files",
+        description="Folder of the released weights; the extension's own folder if empty",
         subtype="DIR_PATH",
     )
     mirror: StringProperty(
         name="Weights Mirror",
-        description="Address to download the released weights from; empty: the hub where they were published",
+        description="Address to download the released weights from; the hub that publishes them if empty",
     )
 
     def draw(self, _context: bpy.types.Context) -> None:
@@ -51,9 +51,5 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
         diagnostics.draw(self.layout.box())
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_Preferences)
-
-
-def unregister() -> None:
-    bpy.utils.unregister_class(ANYRIG_Preferences)
+CLASSES = (ANYRIG_Preferences,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

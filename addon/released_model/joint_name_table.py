@@ -1,4 +1,4 @@
-"""What the joints are called for the released network: a table of the user's, kept with the scene; the rig itself is not touched."""
+"""The table of joint names for the released network. The scene stores it; the rig is not changed."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import bpy
 from bpy.props import CollectionProperty, IntProperty, PointerProperty, StringProperty
 
-from ...backend.errors import UserError
 from ..settings.chosen_armatures import armature_from_context
-from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 
 if TYPE_CHECKING:
     from ...backend.rig.rig import Rig
@@ -23,7 +22,7 @@ class ANYRIG_JointName(bpy.types.PropertyGroup):
     """`name` is the bone's."""
 
     label: StringProperty(
-        name="Is", description="What this joint is, in English: Left Knee. Empty: the bone's own name, or a guess"
+        name="Meaning", description="English name of the joint, such as Left Knee. Empty: the bone's name, or a guess"
     )
 
 
@@ -39,42 +38,34 @@ def table_of(scene: bpy.types.Scene, obj: bpy.types.Object | None) -> ANYRIG_Joi
 
 
 def with_joint_names(scene: bpy.types.Scene, obj: bpy.types.Object, rig: Rig) -> Rig:
-    """The rig with what the table says of its joints; as it is if there is no table."""
+    """The rig with the joint names of its table; unchanged if it has none."""
     table = table_of(scene, obj)
     if table is None:
         return rig
     from ...backend.rig.guess_joint_names import names_or_guesses
 
-    said = {joint.name: joint.label.strip() for joint in table.joints}
-    return replace(rig, labels=tuple(said.get(name) or own for name, own in zip(rig.names, names_or_guesses(rig), strict=True)))
+    labels = {joint.name: joint.label.strip() for joint in table.joints}
+    return replace(rig, labels=tuple(labels.get(name) or own for name, own in zip(rig.names, names_or_guesses(rig), strict=True)))
 
 
-class ANYRIG_OT_guess_names(bpy.types.Operator):
+class ANYRIG_OT_guess_names(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.guess_names"
     bl_label = "Name Joints"
     bl_description = (
-        "Make a table of the joints: what their names say, and a guess from the skeleton's shape where they say nothing"
+        "Make a table of joint names from the bone names, guessed from the skeleton's shape where a name has no meaning"
     )
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        found = armature_from_context(context) is not None
-        if not found:
-            cls.poll_message_set("Pick an armature")
-        return found
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return "" if armature_from_context(context) else "Pick an armature"
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def run(self, context: bpy.types.Context) -> str:
         from ...backend.rig.guess_joint_names import names_or_guesses
         from ..rig.armature import rig_from_armature
 
         obj, scene = armature_from_context(context), context.scene
-        try:
-            rig = rig_from_armature(obj)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+        rig = rig_from_armature(obj)
         table = table_of(scene, obj)
         if table is None:
             table = scene.anyrig_naming.add()
@@ -84,13 +75,13 @@ class ANYRIG_OT_guess_names(bpy.types.Operator):
             joint = table.joints.add()
             joint.name, joint.label = name, word
         table.index = min(table.index, len(table.joints) - 1)
-        return {"FINISHED"}
+        return ""
 
 
 class ANYRIG_OT_clear_names(bpy.types.Operator):
     bl_idname = "anyrig.clear_names"
     bl_label = "Remove Table"
-    bl_description = "Forget what was said of the joints; their own names count again"
+    bl_description = "Remove the joint-name table and use the bone names again"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
@@ -128,13 +119,13 @@ class ANYRIG_PT_naming(bpy.types.Panel):
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = "AnyRig"
-    bl_parent_id = "ANYRIG_PT_capture"
+    bl_parent_id = "ANYRIG_PT_model"
     bl_options = {"DEFAULT_CLOSED"}
     bl_order = 52
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """The bundled model goes by the bones' own names."""
+        """Not for Lite, which uses the bone names."""
         return context.scene.anyrig.model != "lite"
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -156,7 +147,6 @@ CLASSES = (
 
 
 def register() -> None:
-    ANYRIG_PT_naming.bl_parent_id = "ANYRIG_PT_model" if hasattr(bpy.types, "ANYRIG_PT_model") else "ANYRIG_PT_capture"
     for each in CLASSES:
         bpy.utils.register_class(each)
     bpy.types.Scene.anyrig_naming = CollectionProperty(type=ANYRIG_JointTable)

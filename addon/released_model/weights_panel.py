@@ -1,91 +1,71 @@
-"""The released weights in Blender: a sub-panel that lists them, Download, Use My Files, Remove; `--command anyrig download`."""
+"""The panel of the released weights: lists them, downloads them, uses local files, removes them."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Generator
-from functools import partial
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 from bpy.props import StringProperty
 
 from ...backend.errors import UserError
-from ...backend.progress import DownloadStep, size_text
+from ...backend.progress import Progress, size_text
 from ...backend.weights.fetch import fetch_files, use_local_files
-from ...backend.weights.registry import CONVERTED_SIZE, TABLE, Folder, Item, named, names_text
+from ...backend.weights.registry import TABLE, Folder, Item, names_text
 from ..settings import preference_values
-from ..tasks import background_runner, task
+from ..tasks import background_runner
+from ..tasks.task import Task
+from ..ui.operator_base import AnyRigOperator
 from ..ui.wrapped_label import wrapped
 
-# a mixin must not be an operator itself
-Operator = bpy.types.Operator if TYPE_CHECKING else object
-
 OFFLINE = "Online access is off: allow it in Preferences > System"
-OFFLINE_PANEL = "Online access is off: allow it in Preferences > System, or use files of your own."
-OFFLINE_COMMAND = "Online access is off: start Blender with --online-mode, or allow it in Preferences > System."
+OFFLINE_PANEL = "Online access is off: allow it in Preferences > System, or use local files."
 
 
 def weights_folder_of(context: bpy.types.Context) -> Folder:
-    """Where this Blender keeps the weights."""
+    """The folder of this Blender's weights."""
     return Folder(preference_values.weights_folder(context))
 
 
-def coming(items: list[Item]) -> str:
-    """How much there is to download."""
+def total_size(items: list[Item]) -> str:
+    """The size of several files, in words."""
     return size_text(sum(item.size for item in items))
 
 
-class _Work(Operator):
-    """An operator whose generator runs in the background when a user clicks, and is waited for otherwise."""
+class _WeightsOperator(AnyRigOperator):
+    """An operator that runs `steps` in the background if a user clicked, and waits for them otherwise."""
 
     bl_options = {"REGISTER", "INTERNAL"}
-    beside = False
-    kept = "what has arrived is kept, and the next download goes on from there"  # when it is cancelled
+    in_background = False
+    cancelled = "Cancelled: the next download continues where this one stopped."
 
-    def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
+    def steps(self, context: bpy.types.Context) -> Generator[Progress, None, list[Item]]:
         raise NotImplementedError
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            work = task.Task(self.steps(context))
-            if self.beside:
-                background_runner.run_in_background(work, partial(_finish, kept=self.kept))
-                return {"FINISHED"}
-        except UserError as error:
-            return self._refuse(error)
-        work.drain()
-        if work.error is not None:
-            return self._refuse(UserError(work.error, work.fix))
-        self.report({"INFO"}, _done(work.result))
-        return {"FINISHED"}
-
-    def _refuse(self, error: UserError) -> set[str]:
-        background_runner.set_error(error)
-        self.report({"ERROR"}, str(error))
-        return {"CANCELLED"}
+    def run(self, context: bpy.types.Context) -> str:
+        task, cancelled = Task(self.steps(context)), self.cancelled
+        if self.in_background:
+            background_runner.run_in_background(task, lambda task: background_runner.conclude(task, cancelled, _describe))
+            return ""
+        return _describe(task.drain().result())
 
 
-class ANYRIG_OT_download_weights(_Work, bpy.types.Operator):
+class ANYRIG_OT_download_weights(_WeightsOperator, bpy.types.Operator):
     bl_idname = "anyrig.download_weights"
     bl_label = "Download Released Weights"
-    bl_description = "Get the public weights and their two encoders from the internet; what has arrived is kept when you cancel"
+    bl_description = "Download the public weights and their two encoders; a cancelled download continues the next time"
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = _obstacle() or ("" if bpy.app.online_access else OFFLINE)
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if bpy.app.online_access else OFFLINE)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = background_runner.has_window(context)
-        if not self.beside:
+        self.in_background = background_runner.has_window(context)
+        if not self.in_background:
             return self.execute(context)
         return context.window_manager.invoke_props_dialog(self, width=460)
 
@@ -95,74 +75,45 @@ class ANYRIG_OT_download_weights(_Work, bpy.types.Operator):
             column.label(text=f"{item.repo}: {size_text(item.size)}, licence {item.licence}", icon="IMPORT")
         column.label(text=f"To {weights_folder_of(context).path}", icon="FILE_FOLDER")
 
-    def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
+    def steps(self, context: bpy.types.Context) -> Generator[Progress, None, list[Item]]:
         return fetch_files(weights_folder_of(context), preference_values.mirror(context))
 
 
-class ANYRIG_OT_adopt_weights(_Work, bpy.types.Operator):
+class ANYRIG_OT_adopt_weights(_WeightsOperator, bpy.types.Operator):
     bl_idname = "anyrig.adopt_weights"
-    bl_label = "Use My Files"
-    bl_description = "Look through a folder, with all folders in it, for the released weights; they stay where they are"
-    kept = "the files that were checked before that are used"
+    bl_label = "Use Local Files"
+    bl_description = "Search a folder and its subfolders for the released weights, and use them where they are"
+    cancelled = "Cancelled: only the files checked so far are used."
 
     directory: StringProperty(subtype="DIR_PATH")
 
-    @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = _obstacle()
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
-
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = background_runner.has_window(context)
+        self.in_background = background_runner.has_window(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def steps(self, context: bpy.types.Context) -> Generator[DownloadStep, None, list[Item]]:
+    def steps(self, context: bpy.types.Context) -> Generator[Progress, None, list[Item]]:
         if not self.directory:
-            raise UserError("No folder is chosen: choose the one that holds the released weights.")
+            raise UserError("No folder is chosen: choose the folder of the released weights.")
         return use_local_files(weights_folder_of(context), Path(bpy.path.abspath(self.directory)))
 
 
-class ANYRIG_OT_remove_weights(_Work, bpy.types.Operator):
+class ANYRIG_OT_remove_weights(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.remove_weights"
     bl_label = "Remove Released Weights"
-    bl_description = "Delete what was downloaded; files of your own stay where they are"
+    bl_description = "Delete the downloaded files; local files stay where they are"
     bl_options = {"REGISTER", "INTERNAL"}
-
-    @classmethod
-    def poll(cls, _context: bpy.types.Context) -> bool:
-        return background_runner.current() is None
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         return context.window_manager.invoke_confirm(self, event)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            text = f"{size_text(weights_folder_of(context).remove())} freed."
-        except UserError as error:
-            return self._refuse(error)
-        background_runner.set_status(text)
-        self.report({"INFO"}, text)
-        return {"FINISHED"}
+    def run(self, context: bpy.types.Context) -> str:
+        message = f"{size_text(weights_folder_of(context).remove())} freed."
+        background_runner.set_status(message)
+        return message
 
 
-def _obstacle() -> str:
-    return "" if background_runner.current() is None else "Something is running: wait for it or cancel it"
-
-
-def _finish(ended: task.Task, kept: str) -> None:
-    """Main thread, when the work in the background has ended. kept: what stays if it was cancelled."""
-    if ended.cancelled:
-        background_runner.set_status(f"Cancelled: {kept}.")
-    elif ended.error is not None:
-        background_runner.set_status(ended.error, is_error=True, fix=ended.fix)
-    else:
-        background_runner.set_status(_done(ended.result))
-
-
-def _done(items: list[Item]) -> str:
+def _describe(items: list[Item]) -> str:
     return f"Ready: {names_text(items)}." if items else "Nothing was missing."
 
 
@@ -172,7 +123,7 @@ class ANYRIG_PT_weights(bpy.types.Panel):
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = "AnyRig"
-    bl_parent_id = "ANYRIG_PT_capture"
+    bl_parent_id = "ANYRIG_PT_model"
     bl_order = 51
 
     @classmethod
@@ -192,7 +143,7 @@ class ANYRIG_PT_weights(bpy.types.Panel):
             row = layout.row()
             row.scale_y = 1.3
             row.operator(ANYRIG_OT_download_weights.bl_idname, text=_download_text(missing), icon="IMPORT", translate=False)
-            layout.operator(ANYRIG_OT_adopt_weights.bl_idname, text="Use My Files...", icon="FILE_FOLDER")
+            layout.operator(ANYRIG_OT_adopt_weights.bl_idname, text="Use Local Files...", icon="FILE_FOLDER")
         if len(missing) < len(TABLE):
             layout.operator(ANYRIG_OT_remove_weights.bl_idname, text="Remove", icon="TRASH")
 
@@ -208,58 +159,8 @@ def _draw_table(column: bpy.types.UILayout, here: Folder) -> None:
 
 
 def _download_text(missing: list[Item]) -> str:
-    return iface_("Download ({size})", "Operator").format(size=coming(missing))
-
-
-def download_command(arguments: list[str], say: Callable[[str], None]) -> int:
-    """`--command anyrig download`: list, download, use files, remove. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="blender -b --command anyrig download", description="The released weights.")
-    parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="release for all that is missing, or one name of the list; none: list"
-    )
-    parser.add_argument(
-        "--from", dest="source", metavar="PATH", help="use files that are there already: one, or a folder of them"
-    )
-    parser.add_argument("--mirror", metavar="URL", help="take the hub's place (default: as in the preferences)")
-    parser.add_argument("--remove", action="store_true", help="delete what was downloaded")
-    options, context = parser.parse_args(arguments), bpy.context
-    here = weights_folder_of(context)
-    if options.remove:
-        say(f"{size_text(here.remove())} freed")
-    if options.source:
-        _told(use_local_files(here, Path(options.source)), say)
-    if options.name:
-        if not bpy.app.online_access:
-            raise UserError(OFFLINE_COMMAND)
-        mirror = preference_values.mirror(context) if options.mirror is None else options.mirror
-        _told(fetch_files(here, mirror, named(options.name)), say)
-    say(f"In {here.path}, {size_text(CONVERTED_SIZE)} more for the converted network:")
-    for item in TABLE:
-        state = here.file(item) if here.has(item) else "missing"
-        say(f"{item.name}: {size_text(item.size)}, {item.licence}, {item.repo}/{item.file}: {state}")
-    return 0
-
-
-def _told(work: Generator[DownloadStep, None, Any], say: Callable[[str], None]) -> None:
-    """Run to the end, telling each stage and every tenth of it."""
-    told = ""
-    for step in work:
-        text = f"{step.stage} {10 * (10 * step.done // max(step.total, 1))} %"
-        if text != told:
-            say(text)
-        told = text
+    return iface_("Download ({size})", "Operator").format(size=total_size(missing))
 
 
 CLASSES = (ANYRIG_OT_download_weights, ANYRIG_OT_adopt_weights, ANYRIG_OT_remove_weights, ANYRIG_PT_weights)
-
-
-def register() -> None:
-    parent = "ANYRIG_PT_model" if hasattr(bpy.types, "ANYRIG_PT_model") else "ANYRIG_PT_capture"
-    ANYRIG_PT_weights.bl_parent_id = parent
-    for each in CLASSES:
-        bpy.utils.register_class(each)
-
-
-def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,4 +1,4 @@
-"""The overlay: a camera that lays the rig on its footage, set up by one click and taken away without a trace by the next."""
+"""The overlay: a camera that shows the rig over its video. A second click removes it and restores the scene."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -25,7 +25,7 @@ from mathutils import Matrix
 from ...backend.errors import UserError
 from ..capture import take_store
 from ..keying.animation_state import CHANNELS, Animation
-from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 from . import takes, viewport_state
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ...backend.motion.take_file import Take
 
 NAME = "AnyRig overlay"
-POSE = "pose"  # of the state: the channels of the armature's bones before it was switched to the take
-# what stands in the way of footage: lights, cameras and armatures do not
+POSE = "pose"  # key of the state: the channels of the armature's bones before it played the take
+# types of objects that can hide the video; lights, cameras and armatures cannot
 SOLID = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME", "GPENCIL", "GREASEPENCIL"}
 RENDER = ("resolution_x", "resolution_y", "resolution_percentage", "pixel_aspect_x", "pixel_aspect_y")
 
@@ -44,7 +44,7 @@ class ANYRIG_Hidden(bpy.types.PropertyGroup):
 
 
 class ANYRIG_Overlay(bpy.types.PropertyGroup):
-    """What the scene was before; kept with it, so that it can be restored after the file was saved and loaded."""
+    """The scene before the overlay, stored with it so that it can be restored after the file was saved and loaded."""
 
     on: BoolProperty()
     camera: PointerProperty(type=bpy.types.Object)
@@ -67,17 +67,15 @@ class ANYRIG_Overlay(bpy.types.PropertyGroup):
     use_local_camera: BoolProperty()
 
 
-class ANYRIG_OT_overlay(bpy.types.Operator):
+class ANYRIG_OT_overlay(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.overlay"
     bl_label = "Overlay on Footage"
-    bl_description = (
-        "Look at the rig through a camera matched to the take, over its video; click again and everything is as before"
-    )
+    bl_description = "Show the rig over its video through a camera matched to the take; click again to restore the scene"
     bl_options = {"REGISTER", "UNDO"}
 
     elevation: FloatProperty(
         name="Elevation",
-        description="How far above the subject's level the video's camera was: not known from the capture",
+        description="Angle of the video's camera above the level of the subject; the capture does not find it",
         default=0.1,
         soft_min=-0.8,
         soft_max=1.2,
@@ -85,7 +83,7 @@ class ANYRIG_OT_overlay(bpy.types.Operator):
     )
     turn: FloatProperty(
         name="Turn",
-        description="Turns the camera about the subject, should the side that was found be a little off",
+        description="Turn the camera around the subject, if the side that the capture found is a little off",
         default=0.0,
         soft_min=-0.8,
         soft_max=0.8,
@@ -93,46 +91,35 @@ class ANYRIG_OT_overlay(bpy.types.Operator):
     )
     distance: FloatProperty(
         name="Distance",
-        description="How far away the video's camera was, in sizes of the subject: near cameras show near limbs larger. Not known",
+        description="Distance of the video's camera in sizes of the subject; the nearer, the larger are near limbs",
         default=6.0,
         min=1.5,
         soft_max=30.0,
     )
     hide_others: BoolProperty(
-        name="Hide Other Objects", description="Hide what would stand between the rig and its footage", default=True
+        name="Hide Other Objects", description="Hide objects that could hide the rig or its video", default=True
     )
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        on = context.scene.anyrig_overlay.on
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if on or takes.selected(context)
-            else "There is no take in this file"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        found = context.scene.anyrig_overlay.on or takes.selected(context)
+        return super().obstacle(context) or ("" if found else takes.NO_TAKE)
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        try:
-            if context.scene.anyrig_overlay.on:
-                remove_overlay(context)
-            else:
-                show_overlay(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+    def run(self, context: bpy.types.Context) -> str:
+        if context.scene.anyrig_overlay.on:
+            remove_overlay(context)
+        else:
+            show_overlay(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
+        return ""
 
 
 def show_overlay(
     context: bpy.types.Context, text: bpy.types.Text | None, aim: tuple[float, float, float], hide_others: bool
 ) -> None:
-    """aim: turn and elevation in radians, distance in radii (footage.Aim). Raises UserError, with the scene as it was: no take, video gone, armature gone, action deleted."""
+    """Set up the overlay of a take. aim: turn and elevation in radians, distance in radii of the subject (CameraGuess).
+
+    Raises UserError, and changes nothing: no take, its video, armature or action is missing, or the armature cannot be written.
+    """
     from . import footage_camera
 
     if text is None:
@@ -158,9 +145,9 @@ def show_overlay(
 
 
 def remove_overlay(context: bpy.types.Context) -> None:
-    """Restore what `set_up` changed, and remove what it made; what was deleted meanwhile is left out.
+    """Restore what `show_overlay` changed, and remove what it made, except what was deleted meanwhile.
 
-    Raises UserError, with all as it was, if the armature cannot be given its action back.
+    Raises UserError, and changes nothing, if the armature cannot play its action again.
     """
     scene, state = context.scene, context.scene.anyrig_overlay
     if state.switched and state.armature is not None:
@@ -198,7 +185,7 @@ def _show_take(state: ANYRIG_Overlay, obj: bpy.types.Object, text: bpy.types.Tex
 
 
 def _play_as_before(state: ANYRIG_Overlay) -> None:
-    """The action that the armature played, and the pose, of which an action may set but a part."""
+    """Restore the action that the armature played, and its pose, of which an action may set only a part."""
     obj = state.armature
     takes.assign(obj, state.had_action)
     if state.had_action is not None and state.had_slot and state.had_slot in state.had_action.slots:
@@ -214,11 +201,11 @@ def _note(state: ANYRIG_Overlay, scene: bpy.types.Scene, camera: bpy.types.Objec
     state.resolution = [getattr(scene.render, name) for name in RENDER]
 
 
-# ---- the camera and its footage
+# ---- the camera and its video
 
 
 def _make_camera(raw: Take, view: CameraFit, fps: float, first: int) -> bpy.types.Object:
-    """first: the file's frame that the take begins with, from 0."""
+    """A camera with the video in its background. first: the file's frame, from 0, that the take begins with."""
     lens = bpy.data.cameras.new(NAME)
     camera = bpy.data.objects.new(NAME, lens)
     lens.clip_start, lens.clip_end = view.distance.min() * 1e-2, view.distance.max() * 1e2
@@ -227,7 +214,7 @@ def _make_camera(raw: Take, view: CameraFit, fps: float, first: int) -> bpy.type
     try:
         _key_camera(camera, view, frames, seconds)
         _add_background(lens, raw, frames, seconds, first)
-    except RuntimeError as error:  # how Blender says that a file cannot be loaded
+    except RuntimeError as error:  # Blender cannot load the file
         _remove(camera)
         raise UserError(
             f"Blender cannot load '{raw.clip.path}' ({str(error).strip()}): convert it to H.264 in an mp4 file."
@@ -243,7 +230,7 @@ def whole_frames(raw: Take, fps: float) -> np.ndarray:
 
 
 def _key_camera(camera: bpy.types.Object, view: CameraFit, frames: np.ndarray, seconds: np.ndarray) -> None:
-    """The view's position and shift, on every frame.
+    """Key the view's position and shift on every frame.
 
     The rows of `rotation` are the camera's axes in the world, which are those of Blender's camera object. Blender's image of a
     point at x right and y up of the axis, at depth d: with S the longer side in pixels, l the lens and w the sensor,
@@ -262,11 +249,11 @@ def _key_camera(camera: bpy.types.Object, view: CameraFit, frames: np.ndarray, s
 
 
 def _add_background(lens: bpy.types.Camera, raw: Take, frames: np.ndarray, seconds: np.ndarray, first: int) -> None:
-    """The footage behind the rig, one image of it for every scene frame.
+    """Show the video behind the rig, with its own frame at every scene frame.
 
-    A movie clip plays one frame of film per scene frame, whatever the two rates are; an image can be told which frame to show: at
-    scene frame F it shows number F - frame_start + 1 + frame_offset. The offset is keyed, so trimmed, slowed and unevenly timed
-    footage is shown as it was captured.
+    A movie clip plays one frame of the video per scene frame, whatever the two rates are. An image has an offset that can be keyed:
+    at scene frame F it shows number F - frame_start + 1 + frame_offset. So a trimmed, slowed or unevenly timed video is shown as it
+    was captured.
     """
     from ...backend.video.reader import image_files
 
@@ -286,7 +273,7 @@ def _add_background(lens: bpy.types.Camera, raw: Take, frames: np.ndarray, secon
 
 
 def video_frame_numbers(raw: Take, seconds: np.ndarray, first: int, numbers: list[int]) -> np.ndarray:
-    """Which frame of the film to show at each time: movies count from 1, sequences have their own `numbers`."""
+    """The video's frame to show at each time: video files count from 1, image sequences have their own `numbers`."""
     times = raw.motion.times
     nearest = np.abs(times[None] - seconds[:, None]).argmin(1) + first
     return np.array(numbers)[np.minimum(nearest, len(numbers) - 1)] if numbers else nearest + 1
@@ -306,7 +293,7 @@ def _remove(camera: bpy.types.Object) -> None:
     bpy.data.batch_remove([item for item in (*images, *actions) if item.users == 0])
 
 
-# ---- what else the scene shows
+# ---- other objects of the scene
 
 
 def _hide_others(state: ANYRIG_Overlay, context: bpy.types.Context, kept: set[bpy.types.Object]) -> None:

@@ -1,4 +1,4 @@
-"""Checking a take against its video: the part of the sidebar with the overlay, the skeleton lines and the movie."""
+"""The panel Check against the Video: the overlay, the skeleton lines and the side-by-side movie."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -11,76 +11,61 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from ...backend.errors import UserError
+from ...backend.errors import missing_library
+from ...backend.progress import Progress
 from ..capture import take_store
 from ..settings import preference_values
-from ..tasks import background_runner, modal_runner, task
+from ..tasks import background_runner, modal_runner
+from ..tasks.task import Task
+from ..ui.operator_base import AnyRigOperator
 from . import skeleton_lines, takes
 
 
-class ANYRIG_OT_movie(bpy.types.Operator):
+class ANYRIG_OT_movie(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.movie"
     bl_label = "Side-by-Side Movie"
-    bl_description = "Write a movie of the video beside the rig, seen from the same side; the scene is not touched"
+    bl_description = "Write a movie of the video beside the rig, seen from the same side; the scene is not changed"
 
     filepath: StringProperty(
-        name="File", description="The mp4 file to write; beside the video if empty", subtype="FILE_PATH", options={"SKIP_SAVE"}
+        name="File", description="Path of the mp4 file; beside the video if empty", subtype="FILE_PATH", options={"SKIP_SAVE"}
     )
     filter_glob: StringProperty(default="*.mp4", options={"HIDDEN"})
-    height: IntProperty(name="Height", description="Pixels; the video's own height at most", default=480, min=16, soft_max=1080)
-    over: BoolProperty(name="Also over the Footage", description="Add a third image: the rig over its video")
-    beside = False
+    height: IntProperty(
+        name="Height", description="Height in pixels, at most the video's own", default=480, min=16, soft_max=1080
+    )
+    over: BoolProperty(name="Also over the Footage", description="Add a third image of the rig over its video")
+    in_background = False
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if takes.selected(context)
-            else "There is no take in this file"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if takes.selected(context) else takes.NO_TAKE)
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
-        self.beside = background_runner.has_window(context)
+        self.in_background = background_runner.has_window(context)
         if not self.filepath:
             self.filepath = str(_movie_path(context, ""))
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
-        """In turns with the window if a user clicked; blocks in background mode and scripts."""
+    def run(self, context: bpy.types.Context) -> str:
+        """Write the movie step by step if a user clicked; otherwise wait for it."""
         path = _movie_path(context, self.filepath)
-        try:
-            work = task.Task(_steps(context, path, self.height, self.over))
-            if self.beside:
-                modal_runner.run_modal(work, lambda ended: _told(path, ended))
-                return {"FINISHED"}
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        _told(path, work.drain())
-        text, is_error = background_runner.status()
-        self.report({"ERROR"} if is_error else {"INFO"}, text)
-        return {"CANCELLED"} if is_error else {"FINISHED"}
+        task = Task(_steps(context, path, self.height, self.over))
 
+        def describe(frames: int) -> str:
+            return f"{frames} frames written to '{path}'."
 
-def _told(path: Path, ended: task.Task) -> None:
-    """When the movie is there, or will not be."""
-    if ended.cancelled:
-        background_runner.set_status("Cancelled: no movie was written.")
-    elif ended.error is not None:
-        background_runner.set_status(ended.error, is_error=True, fix=ended.fix)
-    else:
-        background_runner.set_status(f"{ended.result} frames written to '{path}'.")
+        if self.in_background:
+            cancelled = "Cancelled: no movie was written."
+            modal_runner.run_modal(task, lambda task: background_runner.conclude(task, cancelled, describe))
+            return ""
+        message = describe(task.drain().result())
+        background_runner.set_status(message)
+        return message
 
 
 def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
-    """The chosen file; without one, a file beside the take's video."""
+    """The chosen file, or a file beside the take's video."""
     text = takes.selected(context)
     if not filepath and text is not None:
         video = Path(bpy.path.abspath(take_store.about(text)["video"]))
@@ -89,11 +74,11 @@ def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
     return path if path.suffix.lower() == ".mp4" else path.with_name(path.name + ".mp4")
 
 
-def _steps(context: bpy.types.Context, path: Path, height: int, over: bool) -> Generator[task.Progress, None, int]:
+def _steps(context: bpy.types.Context, path: Path, height: int, over: bool) -> Generator[Progress, None, int]:
     try:
         from .side_by_side_movie import MovieParams, movie_steps
     except ImportError as error:
-        raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+        raise missing_library(error) from error
     text = takes.selected(context)
     assert text is not None
     return movie_steps(context, text, MovieParams(path, height, over, preference_values.engine(context)))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,12 @@ from ...backend.errors import UserError
 from ...backend.geometry.fit_camera import CameraFit
 from ...backend.geometry.rotations import Array
 from ...backend.motion.take_file import Take
+from ...backend.progress import Progress
 from ...backend.video.reader import Frame, probe, read_frames, video_steps
 from ..capture import take_store
 from ..rendering import engines
 from ..rendering.rig_views import Studio
 from ..rig.armature import pose_of
-from ..settings import preference_values
-from ..tasks.task import Progress, Snapshot, Task
 from . import footage_camera, takes
 
 Image = NDArray[np.uint8]
@@ -51,14 +49,14 @@ def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieP
     obj = takes.target_of(context, text, raw.rig.names)
     info = probe(raw.clip)
     fps = take_store.about(text)["fps"]  # the scene's may have changed since the keys were written
-    yield Snapshot("Fitting the camera")
+    yield Progress("Fitting the camera")
     with takes.showing(obj, text), _whole(params.path, Path(raw.clip.path)) as part:
         view = footage_camera.match_camera(obj, raw, (info.width, info.height), fps)
         with closing(_images(obj, raw, view, fps, params)) as rig, closing(read_frames(raw.clip)) as video:
             rows = _beside(video, rig, raw, params)
             with closing(video_steps(part, rows, 1 / float(np.diff(raw.motion.times).mean()))) as written:
                 for done in written:
-                    yield Snapshot("Writing the movie", done, len(raw.motion), unit="frame")
+                    yield Progress("Writing the movie", done, len(raw.motion))
     return len(raw.motion)
 
 
@@ -190,38 +188,3 @@ def _capsules(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, siz
             projection = smaller @ view.projection(position, shift)
             pose, world = pose_of(posed, raw.rig), np.array(posed.matrix_world)
             yield still_images.still_image(cloud, pose, view.rotation, projection, size, world, samples=2)
-
-
-# ---- the command line
-
-
-def movie_command(arguments: list[str], say: Callable[[str], None]) -> int:
-    """`--command anyrig movie`. Raises UserError."""
-    parser = argparse.ArgumentParser(
-        prog="blender -b FILE --command anyrig movie", description="A movie of the input beside the rig."
-    )
-    parser.add_argument("--take", metavar="NAME", help="the take's name, as listed in the panel (default: the newest)")
-    parser.add_argument("--out", required=True, type=Path, metavar="OUT.mp4", help="the movie to write")
-    parser.add_argument("--height", type=int, default=480, metavar="PIXELS", help="of the images (default: 480)")
-    parser.add_argument("--over", action="store_true", help="a third image: the rig over its footage")
-    options = parser.parse_args(arguments)
-    text = named_take(options.take)
-    context = bpy.context
-    params = MovieParams(options.out.absolute(), max(options.height, 16), options.over, preference_values.engine(context))
-    job = Task(movie_steps(context, text, params)).drain()
-    if job.error is not None:
-        raise UserError(job.error)
-    say(f"{take_store.label(text)}: {job.result} frames written to {options.out}")
-    return 0
-
-
-def named_take(name: str | None) -> bpy.types.Text:
-    """The newest stored take, or the newest of this name. Raises UserError."""
-    found = take_store.stored()
-    wanted = [text for text in found if name in (None, take_store.label(text), text.name)]
-    if not wanted:
-        listed = ", ".join(f"'{take_store.label(text)}'" for text in found) or "none"
-        raise UserError(
-            f"There is no take '{name}' in this file: it has {listed}." if name else "There is no take in this file: capture one."
-        )
-    return wanted[0]

@@ -1,4 +1,4 @@
-"""The take's joints as thin lines over everything in the 3D view, coloured by how sure the capture was of them."""
+"""Draws the take's joints as thin lines over the 3D view, coloured by the confidence of the capture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...backend.errors import UserError
 from ..capture import take_store
 from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
 from . import takes
 
 if TYPE_CHECKING:
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from ...backend.motion.take_file import Take
 
 WIDTH = 2.0
-# From lost to certain. Orange to blue by way of pale grey: told apart by colour-blind eyes too, and in front of any footage.
+# From lost to certain: orange, pale grey, blue. Colour-blind people can tell them apart, and they show on any video.
 RAMP = ((0.90, 0.33, 0.05), (0.92, 0.90, 0.80), (0.10, 0.45, 0.95))
 
 
 @dataclass
 class _Drawing:
-    """The handler that draws, and the take that was read last: unpacking it for every redraw would be slow."""
+    """The draw handler, and the take that was read last, since unpacking it at every redraw would be slow."""
 
     handle: Any = None
     key: str = ""
@@ -45,8 +46,8 @@ def switch_on() -> None:
         _drawing.handle = bpy.types.SpaceView3D.draw_handler_add(_draw, (), "WINDOW", "POST_VIEW")
 
 
-def switch_off() -> None:
-    """Remove the handler, and forget the take."""
+def reset() -> None:
+    """Switch the lines off, and forget the take that was read."""
     if is_on():
         bpy.types.SpaceView3D.draw_handler_remove(_drawing.handle, "WINDOW")
     _drawing.handle, _drawing.key, _drawing.raw, _drawing.pairs = None, "", None, []
@@ -55,8 +56,8 @@ def switch_off() -> None:
 def lines(context: bpy.types.Context) -> tuple[Array, Array]:
     """World points (2 N, 3), two for each line, and their colours (2 N, 4), of the chosen take at the current frame.
 
-    A line runs from each joint to each of its children, and from a joint without any to its bone's tail, in the pose that the
-    armature shows. There are none where there is no take, no armature or no joint left.
+    A line runs from each joint to each of its children, and from a joint without children to its bone's tail, in the armature's
+    current pose. There are none without a take, an armature or a joint.
     """
     text = takes.selected(context)
     obj = take_store.armature_of(text) if text is not None else None
@@ -87,7 +88,7 @@ def pairs_of(parents: NDArray[np.integer]) -> list[tuple[int, int]]:
 
 
 def confidence_at(raw: Take, seconds: float) -> Array:
-    """(J,) at a time of the take, linear between its frames; beyond its ends that of the nearest one."""
+    """(J,) confidence at a time of the take, linear between its frames, constant beyond its ends."""
     times, values = raw.motion.times, raw.motion.confidence
     place = float(np.interp(seconds, times, np.arange(len(times))))
     before = int(place)
@@ -108,7 +109,7 @@ def _read(text: bpy.types.Text) -> Take | None:
         try:
             _drawing.raw = take_store.read(text)
             _drawing.pairs = pairs_of(_drawing.raw.rig.parents)
-        except UserError:  # a damaged take: told when it is used, not at every redraw
+        except UserError:  # a damaged take; using it shows the error, a redraw does not
             _drawing.raw = None
         _drawing.key = key
     return _drawing.raw
@@ -135,24 +136,19 @@ def _draw() -> None:
     gpu.state.blend_set("NONE")
 
 
-class ANYRIG_OT_skeleton(bpy.types.Operator):
+class ANYRIG_OT_skeleton(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.skeleton"
     bl_label = "Skeleton Lines"
-    bl_description = (
-        "Show the take's joints as thin lines in the 3D views: blue where the capture was sure, orange where it lost the subject"
-    )
+    bl_description = "Show the take's joints as lines in the 3D views: blue where the capture was sure, orange where it was not"
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        found = is_on() or takes.selected(context) is not None
-        if not found:
-            cls.poll_message_set("There is no take in this file")
-        return found
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return "" if is_on() or takes.selected(context) else takes.NO_TAKE
 
-    def execute(self, _context: bpy.types.Context) -> set[str]:
-        switch_off() if is_on() else switch_on()
+    def run(self, _context: bpy.types.Context) -> str:
+        reset() if is_on() else switch_on()
         redraw_views()
-        return {"FINISHED"}
+        return ""
 
 
 def redraw_views() -> None:
@@ -165,15 +161,19 @@ def redraw_views() -> None:
 
 @bpy.app.handlers.persistent
 def _before_load(*_: Any) -> None:
-    switch_off()
+    reset()
+
+
+CLASSES = (ANYRIG_OT_skeleton,)
+_register_classes, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
 
 
 def register() -> None:
-    bpy.utils.register_class(ANYRIG_OT_skeleton)
+    _register_classes()
     bpy.app.handlers.load_pre.append(_before_load)
 
 
 def unregister() -> None:
-    switch_off()
+    reset()
     bpy.app.handlers.load_pre.remove(_before_load)
-    bpy.utils.unregister_class(ANYRIG_OT_skeleton)
+    _unregister_classes()

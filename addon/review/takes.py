@@ -1,4 +1,4 @@
-"""The takes stored in the file: show, compare, apply again, delete, and recover from the copies after a crash."""
+"""The operators of stored takes: show, compare, apply again, delete, and recover from backups after a crash."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -19,10 +19,13 @@ from ..keying.animation_state import Animation
 from ..rig import control_rigs
 from ..settings.chosen_armatures import armature_from_context
 from ..tasks import background_runner
+from ..ui.operator_base import AnyRigOperator
+
+NO_TAKE = "There is no take in this file"
 
 
 def selected(context: bpy.types.Context) -> bpy.types.Text | None:
-    """The take chosen in the list; the newest if none is, as after a capture in a new file."""
+    """The take chosen in the list, or the newest, as after the first capture in a file."""
     key, takes = context.scene.anyrig_takes.key, take_store.stored()
     chosen = (text for text in takes if take_store.about(text)["key"] == key)
     return next(chosen, takes[0] if takes else None)
@@ -33,7 +36,7 @@ def select(context: bpy.types.Context, text: bpy.types.Text) -> None:
 
 
 def target_of(context: bpy.types.Context, text: bpy.types.Text, bones: tuple[str, ...]) -> bpy.types.Object:
-    """The armature to write a take to: its own if it is still there, else the one of the panel. Raises UserError."""
+    """The armature to write a take to: its own if it still exists, else the panel's. Raises UserError."""
     obj = take_store.armature_of(text) or armature_from_context(context)
     if obj is None:
         raise UserError(
@@ -52,7 +55,7 @@ def show(obj: bpy.types.Object, text: bpy.types.Text) -> bpy.types.Action:
     action = take_store.action_of(text)
     if action is None:
         raise UserError(
-            f"The action of take '{take_store.label(text)}' is not in this file: click Apply Again to write its keys anew."
+            f"The action of take '{take_store.label(text)}' is not in this file: click Apply Again to write its keys."
         )
     assign(obj, action)
     return action
@@ -79,14 +82,14 @@ def assign(obj: bpy.types.Object, action: bpy.types.Action | None) -> None:
 
 
 def _is_for_objects(action: bpy.types.Action) -> bool:
-    """Not one of a camera, a material, shape keys; an action without keys yet fits anything."""
+    """Whether an action can move an armature: it is not one of a camera, a material or shape keys. One without keys can."""
     kinds = {slot.target_id_type for slot in action.slots} if hasattr(action, "slots") else {action.id_root}
     return not kinds or bool(kinds & {"OBJECT", "UNSPECIFIED", ""})
 
 
 @contextmanager
 def showing(obj: bpy.types.Object, text: bpy.types.Text) -> Iterator[None]:
-    """Have the armature play the take inside the block; afterwards its animation and pose are what they were."""
+    """Make the armature play the take inside the block, then restore its animation and pose."""
     if take_store.plays(obj, take_store.action_of(text)):
         yield
         return
@@ -99,53 +102,40 @@ def showing(obj: bpy.types.Object, text: bpy.types.Text) -> Iterator[None]:
 
 
 def other_action(context: bpy.types.Context, text: bpy.types.Text) -> bpy.types.Action | None:
-    """What a take is compared with: the action chosen in the panel, else the one that the armature played before the capture.
+    """The action to compare a take with: the one chosen in the panel, else the one that the armature played before the capture.
 
-    None: it played none. Raises UserError if the action was deleted or renamed.
+    None if it played none. Raises UserError if the action was deleted or renamed.
     """
     own, picked = take_store.action_of(text), bpy.data.actions.get(context.scene.anyrig_takes.other)
     if picked is not None and picked != own:
         return picked
     name = take_store.about(text)["earlier"]
     if name and name not in bpy.data.actions:
-        raise UserError(f"Action '{name}', played before take '{take_store.label(text)}', is gone: choose what to compare with.")
+        raise UserError(
+            f"Action '{name}', played before take '{take_store.label(text)}', was deleted or renamed: choose an action to compare with."
+        )
     return bpy.data.actions.get(name)
 
 
-class _TakeOperator:
-    """What the operators share: which take, and errors as sentences. `run` does the work and returns what to tell."""
+class _TakeOperator(AnyRigOperator):
+    """An operator that works on one take: `use` does the work and returns a sentence for the panel."""
 
     take: StringProperty(
         name="Take",
-        description="Name of the take's text data-block; the one chosen in the list if empty",
+        description="Name of the take's text data-block; the take chosen in the list if empty",
         options={"SKIP_SAVE", "HIDDEN"},
     )
-    run: Callable[[bpy.types.Context, bpy.types.Text], str]
+    use: Callable[[bpy.types.Context, bpy.types.Text], str]
 
     @classmethod
-    def poll(cls: Any, context: bpy.types.Context) -> bool:
-        reason = (
-            "A capture is running"
-            if background_runner.current()
-            else ""
-            if selected(context)
-            else "There is no take in this file"
-        )
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return super().obstacle(context) or ("" if selected(context) else NO_TAKE)
 
-    def execute(self: Any, context: bpy.types.Context) -> set[str]:
-        try:
-            text = take_store.find_take(self.take) if self.take else selected(context)
-            told = self.run(context, text)
-        except UserError as error:
-            background_runner.set_error(error)
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        background_runner.set_status(told)
-        self.report({"INFO"}, told)
-        return {"FINISHED"}
+    def run(self, context: bpy.types.Context) -> str:
+        text = take_store.find_take(self.take) if self.take else selected(context)
+        message = self.use(context, text)
+        background_runner.set_status(message)
+        return message
 
 
 class ANYRIG_OT_take_show(_TakeOperator, bpy.types.Operator):
@@ -154,7 +144,7 @@ class ANYRIG_OT_take_show(_TakeOperator, bpy.types.Operator):
     bl_description = "Make the armature play the action that was written from this take"
     bl_options = {"REGISTER", "UNDO"}
 
-    def run(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
+    def use(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
         obj = target_of(context, text, ())
         action = show(obj, text)
         select(context, text)
@@ -164,10 +154,10 @@ class ANYRIG_OT_take_show(_TakeOperator, bpy.types.Operator):
 class ANYRIG_OT_take_compare(_TakeOperator, bpy.types.Operator):
     bl_idname = "anyrig.take_compare"
     bl_label = "Compare Take"
-    bl_description = "Switch the armature between this take and the action chosen beside it, or the one it played before the take"
+    bl_description = "Switch the armature between this take and the action chosen below, or the one it played before the take"
     bl_options = {"REGISTER", "UNDO"}
 
-    def run(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
+    def use(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
         obj = target_of(context, text, ())
         now, own = obj.animation_data and obj.animation_data.action, take_store.action_of(text)
         if own is None or now != own:
@@ -186,18 +176,17 @@ class ANYRIG_OT_take_apply(_TakeOperator, bpy.types.Operator):
     bl_idname = "anyrig.take_apply"
     bl_label = "Apply Take Again"
     bl_description = (
-        "Write the keys of this take anew, as a new action that starts and goes where Output says; the network is not needed, "
-        "and edited keys are kept apart"
+        "Write the keys of this take again, as a new action with the settings under Output; edited keys stay in the old action"
     )
     bl_options = {"REGISTER", "UNDO"}
 
     picked: BoolProperty(
         name="Onto the Picked Armature",
-        description="Onto the armature of the panel instead of the one that was captured",
+        description="Write to the armature of the panel instead of the one that was captured",
         default=False,
     )
 
-    def run(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
+    def use(self, context: bpy.types.Context, text: bpy.types.Text) -> str:
         from ..capture import run_capture
 
         names = take_store.read(text).rig.names
@@ -205,15 +194,13 @@ class ANYRIG_OT_take_apply(_TakeOperator, bpy.types.Operator):
         obj = _checked(obj, names, text) if obj is not None else target_of(context, text, names)
         action = run_capture.apply_again(context, text, obj)
         select(context, text)
-        return f"Take '{action.name}': keyed anew on '{obj.name}' from frame {take_store.about(text)['start_frame']} on."
+        return f"Take '{action.name}': keyed again on '{obj.name}' from frame {take_store.about(text)['start_frame']} on."
 
 
 class ANYRIG_OT_take_delete(_TakeOperator, bpy.types.Operator):
     bl_idname = "anyrig.take_delete"
     bl_label = "Delete Take"
-    bl_description = (
-        "Delete this take from the file, and its action unless something else uses it; the armature goes back to what it played"
-    )
+    bl_description = "Delete this take, and its action unless something else uses it; the armature plays its earlier action again"
     bl_options = {"REGISTER", "UNDO"}
 
     def invoke(self: Any, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -221,7 +208,7 @@ class ANYRIG_OT_take_delete(_TakeOperator, bpy.types.Operator):
             return self.execute(context)
         return context.window_manager.invoke_confirm(self, event)
 
-    def run(self, _context: bpy.types.Context, text: bpy.types.Text) -> str:
+    def use(self, _context: bpy.types.Context, text: bpy.types.Text) -> str:
         name, action = take_store.label(text), take_store.action_of(text)
         gone = action is not None and _drop_action(text, action)
         bpy.data.texts.remove(text)
@@ -231,13 +218,14 @@ class ANYRIG_OT_take_delete(_TakeOperator, bpy.types.Operator):
 class ANYRIG_OT_take_recover(bpy.types.Operator):
     bl_idname = "anyrig.take_recover"
     bl_label = "Recover Takes"
-    bl_description = (
-        "Bring back takes that Blender did not live to save: a copy of the latest ones is kept in the add-on's user folder"
-    )
+    bl_description = "Restore takes that were lost in a crash. AnyRig keeps backups of the most recent takes"
     bl_options = {"REGISTER", "UNDO"}
 
     file: StringProperty(
-        name="File", description="One copy; all that this file lacks if empty", subtype="FILE_PATH", options={"SKIP_SAVE"}
+        name="File",
+        description="A backup; all backups whose takes are not in this file if empty",
+        subtype="FILE_PATH",
+        options={"SKIP_SAVE"},
     )
     choice: EnumProperty(name="Take", items=lambda _self, _context: _choices(), options={"SKIP_SAVE"})
 
@@ -259,8 +247,8 @@ class ANYRIG_OT_take_recover(bpy.types.Operator):
         for sentence in refused:
             self.report({"ERROR"}, sentence)
         if not found:
-            told = refused[0] if refused else "There is nothing to recover: every copied take is in this file."
-            background_runner.set_status(told, is_error=bool(refused))
+            message = refused[0] if refused else "There is nothing to recover: all takes with a backup are in this file."
+            background_runner.set_status(message, is_error=bool(refused))
             return {"CANCELLED"}
         select(context, found[0])
         background_runner.set_status(
@@ -270,7 +258,7 @@ class ANYRIG_OT_take_recover(bpy.types.Operator):
 
 
 ALL = "ALL"
-# Blender does not keep the strings of a dynamic list alive, and asks for them at every redraw: they are made when the dialog opens.
+# Blender keeps no reference to the strings of a dynamic enum and asks for them at every redraw, so they are made when the dialog opens.
 _offered: list[tuple[str, str, str]] = []
 
 
@@ -286,7 +274,7 @@ def _choices() -> list[tuple[str, str, str]]:
 
 
 def _recover_all(context: bpy.types.Context, paths: list[Path]) -> tuple[list[bpy.types.Text], list[str]]:
-    """-> the takes that are stored now, and a sentence for every copy that could not be read."""
+    """-> the takes that were recovered, and an error for every copy that could not be read."""
     fps = context.scene.render.fps / context.scene.render.fps_base
     found, refused = [], []
     for path in paths:
@@ -307,7 +295,7 @@ def _checked(obj: bpy.types.Object, names: tuple[str, ...], text: bpy.types.Text
 
 
 def restore_pose(obj: bpy.types.Object, text: bpy.types.Text) -> None:
-    """Put the bones back to where they stood, without an action, before the take."""
+    """Restore the pose that the bones had, without an action, before the take."""
     rig = control_rigs.control_rig(obj)
     for name, basis in take_store.basis_of(text).items():
         bone = obj.pose.bones.get(control_rigs.key_bone(rig, name))
@@ -317,7 +305,7 @@ def restore_pose(obj: bpy.types.Object, text: bpy.types.Text) -> None:
 
 
 def _drop_action(text: bpy.types.Text, action: bpy.types.Action) -> bool:
-    """Delete the take's action if nothing but the take's armature uses it; -> whether it was deleted."""
+    """Delete the take's action if only the take's armature uses it; -> whether it was deleted."""
     obj = take_store.armature_of(text)
     plays = obj is not None and obj.animation_data is not None and obj.animation_data.action == action
     if action.library is not None or action.users - action.use_fake_user - plays > 0:
@@ -345,10 +333,11 @@ def _set_index(props: ANYRIG_Takes, index: int) -> None:
 
 class ANYRIG_Takes(bpy.types.PropertyGroup):
     key: StringProperty(name="Take", description="The take chosen in the list", options={"HIDDEN"})
-    # the list shows all texts and hides those that are no takes, so positions shift: the key is what is kept
+    # the list holds all texts and hides those that are no takes, so indices shift: the key is stored
     index: IntProperty(name="Take", description="The take chosen in the list", get=_index, set=_set_index, options={"SKIP_SAVE"})
     other: StringProperty(
-        name="Compare With", description="The action to compare the take with; if empty, what the armature played before the take"
+        name="Compare With",
+        description="Action to compare the take with; if empty, the one that the armature played before the take",
     )
 
 
@@ -362,6 +351,11 @@ CLASSES = (
 )
 
 
+def reset() -> None:
+    """Forget the copies that were offered last."""
+    _offered.clear()
+
+
 def register() -> None:
     for each in CLASSES:
         bpy.utils.register_class(each)
@@ -372,4 +366,4 @@ def unregister() -> None:
     del bpy.types.Scene.anyrig_takes
     for each in reversed(CLASSES):
         bpy.utils.unregister_class(each)
-    _offered.clear()
+    reset()

@@ -1,4 +1,4 @@
-"""The list of takes in the sidebar."""
+"""The panel of takes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ANYRIG_UL_takes(bpy.types.UIList):
         about, action = take_store.about(item), take_store.action_of(item)
         row = layout.split(factor=0.62)
         row.label(text=f"{video_name(about)} > {about['armature']}", icon="ACTION" if action else "FILE", translate=False)
-        # the year would not fit; it is told below the list
+        # without the year, which would not fit; it is shown below the list
         row.label(text=about["date"][5:16].replace("T", " "), translate=False)
 
     def filter_items(self, _context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
@@ -40,7 +40,7 @@ class ANYRIG_UL_takes(bpy.types.UIList):
 
 
 def arrange(texts: Any, search: str, flag: int) -> tuple[list[int], list[int]]:
-    """-> `flag` for every text that is a take whose video, armature, model or date has the words; and its place, newest first."""
+    """-> for every text, `flag` if it is a take that matches the search, else 0; and its place in the list, newest first."""
     shown = [flag if take_store.is_take(text) and search.lower() in _words(text) else 0 for text in texts]
     order = {text.name: place for place, text in enumerate(take_store.stored())}
     others = iter(range(len(order), len(texts)))
@@ -53,7 +53,7 @@ def _words(text: bpy.types.Text) -> str:
 
 
 def video_name(about: dict[str, Any]) -> str:
-    # a path of another system may be in the file
+    # the file may come from another system
     return PurePath(about["video"].replace("\\", "/")).name
 
 
@@ -92,11 +92,5 @@ def _draw_take(layout: bpy.types.UILayout, text: bpy.types.Text) -> None:
         column.label(text="Its action is not in this file", icon="INFO")
 
 
-def register() -> None:
-    bpy.utils.register_class(ANYRIG_UL_takes)
-    bpy.utils.register_class(ANYRIG_PT_takes)
-
-
-def unregister() -> None:
-    bpy.utils.unregister_class(ANYRIG_PT_takes)
-    bpy.utils.unregister_class(ANYRIG_UL_takes)
+CLASSES = (ANYRIG_UL_takes, ANYRIG_PT_takes)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

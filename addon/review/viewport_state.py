@@ -1,4 +1,4 @@
-"""Where a 3D view looks: through the overlay's camera, and back again, also after undo."""
+"""Lets a 3D view look through the overlay's camera, and restores it, also after undo."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def area_of(context: bpy.types.Context) -> tuple[bpy.types.Screen, int] | None:
 
 @dataclass(frozen=True)
 class ViewportState:
-    """Where a 3D view looked before it looked through the overlay's camera."""
+    """The settings of a 3D view before it looked through the overlay's camera."""
 
     screen: str
     area: int
@@ -41,7 +41,7 @@ class ViewportState:
 
     @property
     def space(self) -> Any:
-        """The view, if the screen still has one there."""
+        """The view, or None if the screen has none there now."""
         screen = bpy.data.screens.get(self.screen)
         if screen is None or not 0 <= self.area < len(screen.areas) or screen.areas[self.area].type != "VIEW_3D":
             return None
@@ -61,7 +61,7 @@ class ViewportState:
 
 
 def look_through_camera(state: Any, context: bpy.types.Context) -> None:
-    """Let a view look through the scene's camera, and note in the overlay's state where it looked."""
+    """Let a view look through the scene's camera, and store its settings in the overlay's state."""
     found = area_of(context)
     if found is None:
         return
@@ -76,13 +76,13 @@ def look_through_camera(state: Any, context: bpy.types.Context) -> None:
 
 
 def _to_camera(space: Any) -> None:
-    # orbiting must leave the camera, not move it
+    # orbiting must leave the camera view, not move the camera
     space.lock_camera = space.use_local_camera = False
     region = space.region_3d
     region.view_perspective, region.view_camera_zoom, region.view_camera_offset = "CAMERA", 0.0, (0.0, 0.0)
 
 
-# ---- undo, which brings scenes back but not where views look; Blender undoes the click too when its settings are adjusted
+# ---- undo restores scenes but not views; adjusting the settings of the last operator undoes it too
 
 _before: list[ViewportState | None] = []
 
@@ -114,6 +114,10 @@ HANDLERS = (
 )
 
 
+def reset() -> None:
+    _before.clear()
+
+
 def register() -> None:
     for handlers, handler in HANDLERS:
         handlers.append(handler)
@@ -122,4 +126,4 @@ def register() -> None:
 def unregister() -> None:
     for handlers, handler in HANDLERS:
         handlers.remove(handler)
-    _before.clear()
+    reset()

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CaptureParams:
-    """All that a capture needs beside the armatures.
+    """The settings of a capture, all but its armatures.
 
-    reference_frame: scene frame of the reference pose, None = the pose as it stands. azimuth: radians, None = the best of all
-    sides. start_frame: scene frame of the first key, None = the current frame. engine: what draws the reference views. bones:
-    which bones (bones.chosen_bones), of the bone collection `collection`. output: ACTION or STRIP (output.py). extend_range:
-    whether the scene's frame range grows to show the take.
+    reference_frame: scene frame of the reference pose, None = the current pose. azimuth: radians, None = the best of all sides.
+    start_frame: scene frame of the first key, None = the current frame. engine: renders the reference views. bones: DEFORM,
+    SELECTED or COLLECTION (keyed_bones.chosen_bones), with the bone collection `collection`. output: ACTION or STRIP (keying/nla.py).
+    extend_range: whether to extend the scene's frame range to the take.
     """
 
     clip: Clip
@@ -48,7 +48,7 @@ class CaptureParams:
 
 
 def params_from_context(context: bpy.types.Context, *, video: str = "") -> CaptureParams:
-    """What the panel says, but for another `video`. Raises UserError if none is chosen, or a value is not allowed."""
+    """The settings of the panel, with another `video` if one is given. Raises UserError if none is chosen, or a value is not allowed."""
     props = context.scene.anyrig
     clip = clip_from_props(props, video)
     model = bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model
@@ -68,13 +68,13 @@ def params_from_context(context: bpy.types.Context, *, video: str = "") -> Captu
 
 
 def output_from_props(props: ANYRIG_Props) -> dict[str, Any]:
-    """What the section Output says, as fields of `CaptureParams`."""
+    """The settings under Output, as fields of `CaptureParams`."""
     start = props.start_frame if props.start == "FRAME" else None
     return {"start_frame": start, "output": props.output, "extend_range": props.extend_range}
 
 
 def clip_from_props(props: ANYRIG_Props, video: str = "") -> Clip:
-    """Raises UserError if no video is chosen, or a value is not allowed."""
+    """The panel's video with its settings. Raises UserError if none is chosen, or a value is not allowed."""
     video = video or props.video
     if not video:
         raise UserError("No video is chosen: pick one in the AnyRig panel.", fix="choose_video")
@@ -96,7 +96,7 @@ def box_of(numbers: Sequence[int]) -> tuple[float, float, float, float]:
 
 
 def azimuth_from_props(props: ANYRIG_Props) -> float | None:
-    """Radians; None is the best of all sides."""
+    """The panel's side in radians; None for the best of all sides."""
     if props.view == "SIDE":
         return view_sides.azimuth_of(props.side)
     return props.azimuth if props.view == "AZIMUTH" else None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def picked_armature(props: ANYRIG_Props) -> bpy.types.Object | None:
-    """None also if it was deleted since: then it is in no scene, and the property alone keeps it in the file."""
+    """The armature picked in the panel. None also for a deleted one, which only the property keeps in the file."""
     picked = props.armature
     return picked if picked is not None and picked.users_scene else None
 
@@ -28,9 +28,9 @@ def armature_from_context(context: bpy.types.Context) -> bpy.types.Object | None
 
 
 def armatures_from_context(context: bpy.types.Context) -> list[bpy.types.Object]:
-    """All armatures that a capture is for: the picked one, else the selected ones, else the active one.
+    """The armatures to capture onto: the picked one, else the selected ones, else the active one.
 
-    A selected mesh stands for the armature that deforms it. The active one comes first.
+    A selected mesh selects the armature that deforms it. The active armature comes first.
     """
     picked, active = picked_armature(context.scene.anyrig), armature_from_context(context)
     selected = [] if picked is not None else [obj for obj in context.view_layer.objects if obj.select_get()]

@@ -1,4 +1,4 @@
-"""The values of the preferences: the engine for reference views, the device, the weights' folder and mirror."""
+"""Reads the preferences: the engine for reference views, the device, the folder and the mirror of the weights."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import bpy
 from ..rendering.engines import WORKBENCH
 
 DEVICES = (
-    ("auto", "Automatic", "The graphics card where PyTorch can use it, else the processor"),
+    ("auto", "Automatic", "The graphics card if PyTorch can use it, else the processor"),
     ("cuda", "CUDA", "An NVIDIA graphics card (or AMD with ROCm)"),
     ("mps", "Metal", "An Apple graphics processor"),
     ("cpu", "CPU", "The processor: works everywhere"),
 )
-# Inside the zip this package is bl_ext.REPOSITORY.anyrig.addon.settings; preferences belong to the extension's root. From the right, or a
-# repository called `addons` would be taken for it.
+# Inside the zip this package is bl_ext.REPOSITORY.anyrig.addon.settings, and preferences belong to the extension's root. Cut from the
+# right, since a repository may be called `addon`.
 ROOT = (__package__ or "").rpartition(".addon.")[0]
 
 
 def preferences(context: bpy.types.Context) -> bpy.types.AddonPreferences | None:
-    """None where the add-on runs without being installed, as in tests."""
+    """The preferences; None if the add-on runs without being installed, as in tests."""
     addon = context.preferences.addons.get(ROOT)
     return None if addon is None else addon.preferences
 
@@ -30,13 +30,13 @@ def engine(context: bpy.types.Context) -> str:
 
 
 def default_device(context: bpy.types.Context) -> str:
-    """The device that the panel's "Preferences" stands for."""
+    """The device of the preferences, which is used if Device is "Preferences" in the panel."""
     found = preferences(context)
     return "auto" if found is None else found.device
 
 
 def weights_folder(context: bpy.types.Context) -> str:
-    """Where the released weights lie; '' where the add-on runs without being installed: the backend's own choice."""
+    """The folder of the released weights; '' for the backend's own choice, if the add-on runs without being installed."""
     found = preferences(context)
     if found is not None and found.weights_folder:
         return bpy.path.abspath(found.weights_folder)
@@ -47,6 +47,6 @@ def weights_folder(context: bpy.types.Context) -> str:
 
 
 def mirror(context: bpy.types.Context) -> str:
-    """What takes the place of the hub, or ''."""
+    """The address to download the weights from, or '' for the hub that publishes them."""
     found = preferences(context)
     return "" if found is None else found.mirror

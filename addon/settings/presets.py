@@ -1,4 +1,4 @@
-"""Presets of the panel through Blender's preset system. What belongs to one video or one rig is no part of them."""
+"""Presets of the panel, with Blender's preset system. They leave out settings that belong to one video or one rig."""
 
 from __future__ import annotations
 

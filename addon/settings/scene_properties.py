@@ -1,4 +1,4 @@
-"""What the panel edits, kept with the scene, and the plain parameters that a capture is started with."""
+"""The settings of the panel, stored with the scene."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -16,7 +16,7 @@ from bpy.props import (
     StringProperty,
 )
 
-from ...backend.errors import UserError
+from ...backend.errors import UserError, missing_library
 from ...backend.video.clip import Clip
 from ..keying.nla import ACTION, STRIP
 from ..rig.keyed_bones import COLLECTION, DEFORM, SELECTED
@@ -28,7 +28,7 @@ def _is_armature(_props: ANYRIG_Props, obj: bpy.types.Object) -> bool:
 
 
 def _describe_video(props: ANYRIG_Props, _context: bpy.types.Context) -> None:
-    """Read the length and rate once, when the path or rate changes; drawing must not open files."""
+    """Read the length and rate when the path or rate changes, since drawing must not open files."""
     props.video_text, props.video_fix = "", ""
     props.video_frames, props.video_fps, props.video_size = 0, 0.0, (0, 0)
     if not props.video:
@@ -41,15 +41,15 @@ def _describe_video(props: ANYRIG_Props, _context: bpy.types.Context) -> None:
         info = probe(Clip(path, fps=props.fps or None))
     except UserError as error:
         props.video_text, props.video_fix = str(error), error.fix
-    except ImportError:
-        props.video_text = "OpenCV is missing: install the AnyRig zip made for this system."
+    except ImportError as error:
+        props.video_text = str(missing_library(error, "OpenCV"))
     else:
         props.video_frames, props.video_fps, props.video_size = info.frames, info.fps, (info.width, info.height)
         props.video_text = f"{info.duration:.2f} s, {info.frames} frames at {info.fps:.4g} fps, {info.width} x {info.height}"
 
 
 def frames_to_read(props: ANYRIG_Props) -> int:
-    """How many frames of the video lie within the trim range; 0 while there is no video."""
+    """The number of video frames within the trim range; 0 without a video."""
     if not props.video_frames:
         return 0
     duration = props.video_frames / props.video_fps
@@ -60,7 +60,7 @@ def frames_to_read(props: ANYRIG_Props) -> int:
 class ANYRIG_Props(bpy.types.PropertyGroup):
     armature: PointerProperty(
         name="Armature",
-        description="The rig to animate; all selected armatures if empty",
+        description="Rig to animate; all selected armatures if empty",
         type=bpy.types.Object,
         poll=_is_armature,
     )
@@ -68,19 +68,21 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         name="Bones",
         description="Which bones get keys",
         items=(
-            (DEFORM, "Deform", "All bones that move a mesh, and what they hang on"),
-            (SELECTED, "Selected", "Of those, the ones selected in pose mode; all others keep their pose"),
-            (COLLECTION, "Collection", "Of those, the ones in a bone collection; all others keep their pose"),
+            (DEFORM, "Deform", "All bones that move a mesh, and their parents"),
+            (SELECTED, "Selected", "Only the bones selected in pose mode; the others keep their pose"),
+            (COLLECTION, "Collection", "Only the bones of a bone collection; the others keep their pose"),
         ),
     )
-    collection: StringProperty(name="Collection", description="The bone collection whose bones get keys")
+    collection: StringProperty(name="Collection", description="Bone collection whose bones get keys")
     video: StringProperty(
         name="Video",
         description="A video file, or one image of a numbered sequence",
         subtype="FILE_PATH",
         update=_describe_video,
     )
-    video_text: StringProperty(name="Length and Rate", description="What is known of the video, or what is wrong with it")
+    video_text: StringProperty(
+        name="Length and Rate", description="Length and frame rate of the video, or the reason why it cannot be read"
+    )
     video_fix: StringProperty(options={"HIDDEN"})
     video_frames: IntProperty(options={"HIDDEN"})
     video_fps: FloatProperty(options={"HIDDEN"})
@@ -88,25 +90,24 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     video_is_sequence: BoolProperty(options={"HIDDEN"})
     speed: FloatProperty(
         name="Speed Factor",
-        description="How many times faster the motion really was: 4 for footage in slow motion at a quarter of the speed",
+        description="How many times faster the real motion was, for example 4 for slow motion at a quarter of the speed",
         default=1.0,
         min=0.01,
         max=100.0,
         soft_min=0.1,
         soft_max=10.0,
     )
-    mirror: BoolProperty(
-        name="Mirrored Footage", description="Left and right are swapped in the video, as in a selfie: swap them back"
-    )
+    mirror: BoolProperty(name="Mirrored Footage", description="Swap left and right back in a mirrored video, such as a selfie")
     fps: FloatProperty(
         name="Frame Rate",
-        description="Frames per second of the footage; 0 is the file's own rate, or 24 for a sequence of images",
+        description="Frames per second of the video; 0 for the file's own rate, or 24 for an image sequence",
         min=0.0,
         max=1000.0,
         update=_describe_video,
     )
     use_box: BoolProperty(
-        name="Subject Box", description="Say where the subject is on the first frame, as when there are several"
+        name="Subject Box",
+        description="Mark the subject on the first frame. Useful when several people or animals are visible",
     )
     box: IntVectorProperty(
         name="Box",
@@ -116,30 +117,37 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     )
     matte: StringProperty(
         name="Matte",
-        description="A video, or one image of a numbered sequence, that is white where the subject is; empty to find it",
+        description="A video, or one image of a numbered sequence, with the subject in white; empty to find the subject",
         subtype="FILE_PATH",
     )
-    trim_start: FloatProperty(name="Trim Start", description="Seconds into the video", min=0.0, subtype="TIME_ABSOLUTE")
-    trim_end: FloatProperty(name="End", description="Seconds into the video; 0 is its end", min=0.0, subtype="TIME_ABSOLUTE")
+    trim_start: FloatProperty(
+        name="Trim Start", description="Start of the range to capture, in seconds of the video", min=0.0, subtype="TIME_ABSOLUTE"
+    )
+    trim_end: FloatProperty(
+        name="End",
+        description="End of the range to capture, in seconds of the video; 0 for its end",
+        min=0.0,
+        subtype="TIME_ABSOLUTE",
+    )
     reference: EnumProperty(
         name="Reference",
-        description="The pose that shows the network what the rig looks like",
+        description="Pose that shows the network what the rig looks like",
         items=(
-            ("CURRENT", "Current Pose", "The pose as it stands, keyed or not"),
+            ("CURRENT", "Current Pose", "The pose that the rig has now, keyed or not"),
             ("FRAME", "Frame", "The pose at a frame of the scene"),
         ),
     )
     reference_frame: IntProperty(name="Frame", description="Frame of the reference pose", default=1)
     view: EnumProperty(
         name="View",
-        description="The side from which the video sees the subject in the reference pose",
+        description="Side from which the video shows the subject in the reference pose",
         items=(
             ("AUTO", "Automatic", "The side that looks most like the video"),
             ("SIDE", "Image", "Choose among images of the rig"),
-            ("AZIMUTH", "Angle", "A side of your choice"),
+            ("AZIMUTH", "Angle", "Any side, by its angle"),
         ),
     )
-    side: EnumProperty(name="Side", description="The side from which the video sees the subject", items=view_sides.items)
+    side: EnumProperty(name="Side", description="Side from which the video shows the subject", items=view_sides.items)
     azimuth: FloatProperty(
         name="Angle",
         description="0 is Blender's front view, 90 degrees looks from +X",
@@ -149,15 +157,15 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     )
     heading: EnumProperty(
         name="Heading",
-        description="Which way the character faces",
+        description="Direction that the character faces",
         items=(
-            ("RIG", "As Reference", "On average as in the reference pose; turns within the take are kept"),
+            ("RIG", "As Reference", "On average as in the reference pose; the take keeps its turns"),
             ("VIEW", "As Seen", "As seen in the video by a camera on the chosen side"),
         ),
     )
     model: EnumProperty(
         name="Model",
-        description="The weights of the network",
+        description="Weights of the network",
         items=(
             ("lite", "Lite", "Comes with the add-on; works offline, on any device"),
             ("release", "Released V2", "The public weights of video2pose2rot: a download of 2.6 GB, best on a graphics card"),
@@ -167,12 +175,12 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     model_file: StringProperty(name="Weights", description="A .safetensors file", subtype="FILE_PATH")
     device: EnumProperty(
         name="Device",
-        description="Where the network runs",
+        description="Device that the network runs on",
         items=(("DEFAULT", "Preferences", "The device chosen in the add-on's preferences"), *preference_values.DEVICES),
     )
     start: EnumProperty(
         name="Start",
-        description="Where the first key goes",
+        description="Frame of the first key",
         items=(("CURRENT", "Current Frame", "The scene's current frame"), ("FRAME", "Frame", "A frame of your choice")),
     )
     start_frame: IntProperty(name="Frame", description="Frame of the first key", default=1)
@@ -184,7 +192,7 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
             (STRIP, "NLA Strip", "A strip on a new track on top; an action in use is pushed down onto a track below it"),
         ),
     )
-    extend_range: BoolProperty(name="Extend Scene Range", description="Let the scene's frame range grow to show the whole take")
+    extend_range: BoolProperty(name="Extend Scene Range", description="Extend the scene's frame range to the whole take")
 
 
 def register() -> None:

@@ -1,6 +1,6 @@
-"""The sides from which the video may see the rig, to choose from by images of it.
+"""The sides from which a video may show the rig, with their images, and the image of the last capture's view.
 
-The images are previews, which no file keeps: until they are made again the sides go by their names.
+The images are Blender's previews, which are not saved with the file: until they are rendered again, the panel lists names alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 NAMES = ("Front", "Front Right", "Right", "Back Right", "Back", "Back Left", "Left", "Front Left")
 AZIMUTHS = tuple(number * math.pi / 4 for number in range(len(NAMES)))
 
-_previews: dict[str, Any] = {}
-_items: list[tuple[str, str, str, int, int]] = []  # Blender keeps no reference to the strings of an enum of its own
+SIDES, CAPTURE = "sides", "capture"
+
+_previews: dict[str, Any] = {}  # collections of previews: the sides by their number, and the view of the last capture
+_items: list[tuple[str, str, str, int, int]] = []  # Blender keeps no reference to the strings of a dynamic enum
 
 
 def azimuth_of(side: str) -> float:
@@ -29,8 +31,8 @@ def azimuth_of(side: str) -> float:
 
 
 def items(_props: Any, _context: bpy.types.Context | None) -> list[tuple[str, str, str, int, int]]:
-    """The enum's items; the same number is the same side with and without an image."""
-    collection = _previews.get("collection")
+    """The items of the enum. A side keeps its number with and without an image."""
+    collection = _previews.get(SIDES)
     found = []
     for number, name in enumerate(NAMES):
         icon = collection[str(number)].icon_id if collection and str(number) in collection else 0
@@ -41,17 +43,28 @@ def items(_props: Any, _context: bpy.types.Context | None) -> list[tuple[str, st
     return _items
 
 
-def show(images: Sequence[NDArray[np.uint8]]) -> None:
+def show_sides(images: Sequence[NDArray[np.uint8]]) -> None:
     """Set the images of all sides, RGBA (H, W, 4) each."""
-    collection = _previews["collection"]
-    collection.clear()
+    _previews[SIDES].clear()
     for number, image in enumerate(images):
-        put(collection, str(number), image)
+        _add(SIDES, str(number), image)
 
 
-def put(collection: Any, name: str, image: NDArray[np.uint8]) -> None:
-    """Add an RGBA image (H, W, 4) to a collection of previews, as a large image and as an icon."""
-    preview = collection.new(name)
+def show_capture(image: NDArray[np.uint8]) -> None:
+    """Set the image of the last capture's view, RGBA (H, W, 4); none is shown while the add-on is not registered."""
+    if CAPTURE in _previews:
+        _previews[CAPTURE].clear()
+        _add(CAPTURE, CAPTURE, image)
+
+
+def capture_preview() -> Any:
+    """Blender's preview of the last capture's view, or None."""
+    return _previews.get(CAPTURE, {}).get(CAPTURE)
+
+
+def _add(collection: str, name: str, image: NDArray[np.uint8]) -> None:
+    """Add an RGBA image (H, W, 4), as a large image and as an icon."""
+    preview = _previews[collection].new(name)
     # Blender's first row is at the bottom, the image's at the top; it draws previews as premultiplied by their alpha
     straight = image[::-1].astype(np.float32) / 255
     pixels = np.concatenate([straight[..., :3] * straight[..., 3:], straight[..., 3:]], axis=-1).ravel()
@@ -60,19 +73,21 @@ def put(collection: Any, name: str, image: NDArray[np.uint8]) -> None:
     preview.icon_pixels_float.foreach_set(pixels)
 
 
-def shown() -> bool:
-    return bool(_previews.get("collection"))
+def are_shown() -> bool:
+    return bool(_previews.get(SIDES))
 
 
-def clear() -> None:
-    if "collection" in _previews:
-        _previews["collection"].clear()
+def reset() -> None:
+    """Remove all images."""
+    while _previews:
+        bpy.utils.previews.remove(_previews.popitem()[1])
+    _items.clear()
 
 
 def register() -> None:
-    _previews["collection"] = bpy.utils.previews.new()
+    for name in (SIDES, CAPTURE):
+        _previews[name] = bpy.utils.previews.new()
 
 
 def unregister() -> None:
-    bpy.utils.previews.remove(_previews.pop("collection"))
-    _items.clear()
+    reset()

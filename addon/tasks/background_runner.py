@@ -12,73 +12,104 @@ import bpy
 from ...backend.errors import UserError
 from .task import Task
 
+INTERVAL = 0.1  # seconds between two polls
+DONE, CANCELLED, FAILED = "done", "cancelled", "failed"
+
 
 @dataclass
-class _Window:
-    """The one job that runs in the background, who is told when it ends, and the last sentence for the panel."""
+class _State:
+    """The running task, the function to call when it has ended, and the panel's status: a sentence and the name of its fix."""
 
-    job: Task | None = None
+    task: Task | None = None
     finished: Callable[[Task], None] | None = None
     message: str = ""
     is_error: bool = False
     fix: str = ""
 
 
-_window = _Window()
-INTERVAL = 0.1
+@dataclass(frozen=True)
+class TaskOutcome:
+    """How a task ended. status: DONE, CANCELLED or FAILED. message: the sentence that the panel shows."""
+
+    status: str
+    message: str
+
+
+_state = _State()
 
 
 def current() -> Task | None:
-    """The job that runs in the background."""
-    return _window.job
+    """The running task, whoever steps it."""
+    return _state.task
 
 
 def status() -> tuple[str, bool]:
-    """The last sentence for the panel, and whether it is an error."""
-    return _window.message, _window.is_error
+    """The sentence that the panel shows, and whether it is an error."""
+    return _state.message, _state.is_error
 
 
 def status_fix() -> str:
-    """The name of the fix that goes with the last sentence (addon/fixes.py), or ''."""
-    return _window.fix
+    """The name of the button below the sentence (ui/fix_buttons.py), or ''."""
+    return _state.fix
 
 
 def set_status(text: str, *, is_error: bool = False, fix: str = "") -> None:
     """Set the sentence that the panel shows, and the button below it."""
-    _window.message, _window.is_error, _window.fix = text, is_error, fix
+    _state.message, _state.is_error, _state.fix = text, is_error, fix
 
 
 def set_error(error: UserError) -> None:
     set_status(str(error), is_error=True, fix=error.fix)
 
 
-def run_in_background(job: Task, finished: Callable[[Task], None]) -> None:
-    """Start the job, poll it from a timer, and call `finished` on the main thread when it has ended by itself, by Cancel or by Esc."""
-    claim(job, finished)
-    job.start()
+def conclude(task: Task, cancelled: str, done: Callable[[Any], str]) -> TaskOutcome:
+    """Show in the panel how a task ended, and return it. Main thread.
+
+    cancelled: the sentence for a cancelled task. done: uses the result of a task that succeeded and returns the sentence for it; it
+    may raise UserError, and the task counts as failed then.
+    """
+    if task.cancelled:
+        outcome = TaskOutcome(CANCELLED, cancelled)
+    else:
+        try:
+            outcome = TaskOutcome(DONE, done(task.result()))
+        except UserError as error:
+            set_error(error)
+            return TaskOutcome(FAILED, str(error))
+    set_status(outcome.message)
+    return outcome
+
+
+def run_in_background(task: Task, finished: Callable[[Task], None]) -> None:
+    """Start the task on its thread and call `finished` on the main thread when it has ended by itself, by Cancel or by Esc.
+
+    Raises UserError if another task runs.
+    """
+    claim(task, finished)
+    task.start()
     bpy.app.timers.register(poll_current, first_interval=INTERVAL)
     watch_escape()
 
 
-def claim(job: Task, finished: Callable[[Task], None]) -> None:
-    """Make it the window's job, whoever steps it. Raises UserError if there is one already."""
-    if _window.job is not None:
-        raise UserError("A capture is already running: wait for it or cancel it.")
-    _window.job, _window.finished = job, finished
+def claim(task: Task, finished: Callable[[Task], None]) -> None:
+    """Make it the running task, whoever steps it. Raises UserError if another one runs."""
+    if _state.task is not None:
+        raise UserError("A task is already running: wait for it or cancel it.")
+    _state.task, _state.finished = task, finished
     set_status("")
 
 
 def poll_current() -> float | None:
-    """One turn of the timer: redraw, and hand over when the job has ended. Returns the seconds until the next turn."""
-    job, finished = _window.job, _window.finished
-    if job is None or finished is None:
+    """Redraw, and call `finished` when the task has ended. The timer; returns the seconds until it polls again."""
+    task, finished = _state.task, _state.finished
+    if task is None or finished is None:
         return None
     redraw()
-    if not job.done:
+    if not task.done:
         return INTERVAL
-    job.join()
-    _window.job = _window.finished = None
-    finished(job)
+    task.join()
+    _state.task = _state.finished = None
+    finished(task)
     redraw()
     return None
 
@@ -93,37 +124,37 @@ def redraw() -> None:
 
 
 def cancel_current() -> None:
-    """Stop the running job and wait for its thread; nobody is told. For disabling, loading a file and quitting."""
-    job = _window.job
-    _window.job = _window.finished = None
-    if job is not None:
-        job.stop()
+    """Stop the running task and wait for its thread, without calling `finished`. For disabling, loading a file and quitting."""
+    task = _state.task
+    _state.task = _state.finished = None
+    if task is not None:
+        task.stop()
     if bpy.app.timers.is_registered(poll_current):
         bpy.app.timers.unregister(poll_current)
 
 
 class ANYRIG_OT_cancel(bpy.types.Operator):
     bl_idname = "anyrig.cancel"
-    bl_label = "Cancel Capture"
-    bl_description = "Stop the running capture, as Esc does; nothing is changed"
+    bl_label = "Cancel Task"
+    bl_description = "Stop the running capture, download or movie, as Esc does"
 
     @classmethod
     def poll(cls, _context: bpy.types.Context) -> bool:
         return current() is not None
 
     def execute(self, _context: bpy.types.Context) -> set[str]:
-        running = current()
-        if running is not None:
-            running.cancel()
+        task = current()
+        if task is not None:
+            task.cancel()
         return {"FINISHED"}
 
 
 class ANYRIG_OT_watch_escape(bpy.types.Operator):
-    """Lives as long as a capture does and lets everything but Esc through to the rest of Blender."""
+    """Runs as long as a task on a thread does, and passes all events but Esc on to Blender."""
 
     bl_idname = "anyrig.watch_escape"
-    bl_label = "Cancel Capture on Esc"
-    bl_description = "Wait for Esc while a capture runs"
+    bl_label = "Cancel Task on Esc"
+    bl_description = "Wait for Esc while a task runs"
     bl_options = {"INTERNAL"}
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
@@ -131,26 +162,38 @@ class ANYRIG_OT_watch_escape(bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def modal(self, _context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        running = current()
-        if running is None:
+        task = current()
+        if task is None:
             return {"CANCELLED", "PASS_THROUGH"}
         if event.type == "ESC" and event.value == "PRESS":
-            running.cancel()
+            task.cancel()
             return {"CANCELLED"}
         return {"PASS_THROUGH"}
 
 
 def watch_escape() -> None:
-    """Let Esc cancel the capture that was just started in the background; also from a timer, which has no window of its own."""
+    """Let Esc cancel the task that was just started in the background."""
     if not bpy.app.background:
+        # a timer, such as the queue's, has no window of its own
         with bpy.context.temp_override(window=bpy.context.window or bpy.context.window_manager.windows[0]):
             bpy.ops.anyrig.watch_escape("INVOKE_DEFAULT")
 
 
-@bpy.app.handlers.persistent
-def _before_load(*_: Any) -> None:
+def has_window(context: bpy.types.Context) -> bool:
+    """Whether a task can run in the background."""
+    # a background Blender has a window in its startup file, yet its timers never fire
+    return not bpy.app.background and context.window is not None
+
+
+def reset() -> None:
+    """Stop the running task and clear the status."""
     cancel_current()
     set_status("")
+
+
+@bpy.app.handlers.persistent
+def _before_load(*_: Any) -> None:
+    reset()
 
 
 CLASSES = (ANYRIG_OT_cancel, ANYRIG_OT_watch_escape)
@@ -165,15 +208,8 @@ def register() -> None:
 
 
 def unregister() -> None:
-    cancel_current()
-    set_status("")
+    reset()
     atexit.unregister(cancel_current)
     bpy.app.handlers.load_pre.remove(_before_load)
     for each in reversed(CLASSES):
         bpy.utils.unregister_class(each)
-
-
-def has_window(context: bpy.types.Context) -> bool:
-    """Whether a job can run beside one."""
-    # a background Blender has a window in its startup file, yet its timers never fire
-    return not bpy.app.background and context.window is not None

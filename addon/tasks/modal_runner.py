@@ -1,7 +1,7 @@
-"""Jobs that need Blender's own thread, as rendering does: a step at a time between redraws, while nothing but Esc gets through.
+"""Runs a task that needs Blender's own thread, as rendering does: one step between two redraws, with only Esc passing through.
 
-The step before may have left something in the scene that the next one takes away, so the user must not change or undo anything
-meanwhile; if another window does, the job is closed first.
+A step may leave something in the scene that the next one removes, so the user must not change or undo anything in between. If that
+happens from another window, the task is closed first.
 """
 
 from __future__ import annotations
@@ -13,92 +13,96 @@ from typing import Any
 import bpy
 from bpy.app.translations import pgettext_iface as iface_
 
-from . import background_runner, task
+from . import background_runner
+from .task import Task
 
 INTERVAL = 0.01  # seconds between two steps, in which the window is drawn
 
 
 @dataclass
-class _Modal:
-    """The job that takes turns, and the window's timer that gives them."""
+class _State:
+    """The task that is stepped here, and the window's timer for its steps."""
 
-    job: job.Job | None = None
+    task: Task | None = None
     timer: Any = None
 
 
-_turns = _Modal()
+_state = _State()
 
 
-def running() -> task.Task | None:
-    """The current job, if it is one that takes turns."""
-    return _turns.job if _turns.job is background_runner.current() else None
+def running() -> Task | None:
+    """The running task if it is stepped here."""
+    return _state.task if _state.task is background_runner.current() else None
 
 
-def run_modal(work: task.Task, finished: Callable[[task.Task], None]) -> None:
-    """Step the job from the window's timer, and call `finished` when it has ended by itself or by Esc. Raises UserError if one runs."""
-    background_runner.claim(work, finished)
-    _turns.job = work
+def run_modal(task: Task, finished: Callable[[Task], None]) -> None:
+    """Step the task from the window's timer, and call `finished` when it has ended by itself or by Esc.
+
+    Raises UserError if another task runs.
+    """
+    background_runner.claim(task, finished)
+    _state.task = task
     if not bpy.app.background:
-        bpy.ops.anyrig.take_turns("INVOKE_DEFAULT")
+        bpy.ops.anyrig.run_modal("INVOKE_DEFAULT")
 
 
-def step_once() -> task.Task | None:
-    """One step; hands over when it was the last. Returns the job if there is more to do."""
-    work = running()
-    if work is not None:
-        work.turn()
+def step_once() -> Task | None:
+    """Run one step, and call `finished` if it was the last. Returns the task if there is more to do."""
+    task = running()
+    if task is not None:
+        task.step()
         background_runner.poll_current()
-    _turns.job = running()
-    return _turns.job
+    _state.task = running()
+    return _state.task
 
 
 class ANYRIG_OT_run_modal(bpy.types.Operator):
-    """Lives as long as the job does and keeps everything but Esc from the rest of Blender."""
+    """Runs as long as the task does, and keeps all events but Esc from the rest of Blender."""
 
-    bl_idname = "anyrig.take_turns"
-    bl_label = "Wait for a Job"
-    bl_description = "Step a job on Blender's own thread, and wait for Esc"
+    bl_idname = "anyrig.run_modal"
+    bl_label = "Wait for a Task"
+    bl_description = "Step a task on Blender's own thread, and wait for Esc"
     bl_options = {"INTERNAL"}
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         window = context.window or context.window_manager.windows[0]
-        _turns.timer = context.window_manager.event_timer_add(INTERVAL, window=window)
+        _state.timer = context.window_manager.event_timer_add(INTERVAL, window=window)
         context.window_manager.modal_handler_add(self)
         return {"RUNNING_MODAL"}
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        work = running()
-        if work is not None and event.type == "ESC" and event.value == "PRESS":
-            work.cancel()
-        if work is None or event.type == "TIMER":
-            work = step_once()
-            if work is None:
+        task = running()
+        if task is not None and event.type == "ESC" and event.value == "PRESS":
+            task.cancel()
+        if task is None or event.type == "TIMER":
+            task = step_once()
+            if task is None:
                 self.cancel(context)
                 return {"CANCELLED"}
-            context.workspace.status_text_set(f"{work.progress.text}   {iface_('Esc: Cancel')}")
+            context.workspace.status_text_set(f"{task.progress.text}   {iface_('Esc: Cancel')}")
         return {"RUNNING_MODAL"}
 
     def cancel(self, context: bpy.types.Context) -> None:
         """Blender ends the operator: another file, or quitting."""
-        cancel_current()
+        reset()
         if context.workspace is not None:
             context.workspace.status_text_set(None)
 
 
-def cancel_current() -> None:
-    """Close the job, if it has not ended: what it changed is put back."""
+def reset() -> None:
+    """Close the task, if it has not ended, which restores what it changed; and remove the timer."""
     if running():
         background_runner.cancel_current()
-    _turns.job = None
-    if _turns.timer is not None:
-        bpy.context.window_manager.event_timer_remove(_turns.timer)
-        _turns.timer = None
+    _state.task = None
+    if _state.timer is not None:
+        bpy.context.window_manager.event_timer_remove(_state.timer)
+        _state.timer = None
 
 
 @bpy.app.handlers.persistent
 def _before_undo(*_: Any) -> None:
     if running():
-        cancel_current()
+        reset()
         background_runner.set_status("Cancelled: nothing was changed.")
 
 
@@ -112,7 +116,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    cancel_current()
+    reset()
     for each in HANDLERS:
         each.remove(_before_undo)
     bpy.utils.unregister_class(ANYRIG_OT_run_modal)

@@ -1,4 +1,4 @@
-"""Steps a generator of progress: on one worker thread in the background, or drained where there is none. turns.py steps the third way.
+"""Steps a generator of Progress to its end, on a worker thread or on the caller's own.
 
 The worker never touches bpy: plain values go in with the generator, a plain value comes out.
 """
@@ -11,27 +11,17 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from ...backend.errors import UserError
+from ...backend.progress import Progress
 
 log = logging.getLogger(__name__)
 
 
-class Progress(Protocol):
-    """What the generator yields (backend.capture.Progress)."""
-
-    @property
-    def stage(self) -> str: ...
-    @property
-    def done(self) -> int: ...
-    @property
-    def total(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a job stands. `started` and `now` are seconds of one clock; `started` is when the stage began."""
+    """How far a task has come. `started` and `now` are seconds of one clock; `started` is when the stage began."""
 
     stage: str = "Starting"
     done: int = 0
@@ -47,7 +37,7 @@ class Snapshot:
 
     @property
     def eta(self) -> float | None:
-        """Seconds until the stage ends at the pace so far; None while there is no pace yet."""
+        """Seconds until the stage ends at its pace so far; None as long as nothing is done."""
         if self.done <= 0 or self.total <= 0:
             return None
         return (self.now - self.started) / self.done * max(self.total - self.done, 0)
@@ -63,12 +53,11 @@ class Snapshot:
 
 
 class Task:
-    """Runs a generator to its end once, by `start`, `drain` or `turn`; then there is a `result` or an `error`, unless `cancelled`."""
+    """Runs a generator once, by `start`, by `drain` or by calls of `step`; afterwards `result` returns its value or raises its error."""
 
     def __init__(self, steps: Generator[Progress, None, Any]) -> None:
-        self.result: Any = None
-        self.error: str | None = None
-        self.fix = ""
+        self.error: UserError | None = None
+        self._result: Any = None
         self._steps = steps
         self._stop = threading.Event()
         self._ended = threading.Event()
@@ -77,40 +66,47 @@ class Task:
         self._thread = threading.Thread(target=self._run, name="AnyRig", daemon=True)
 
     def start(self) -> Task:
-        """Step on the worker thread; returns at once."""
+        """Run on the worker thread; returns at once."""
         self._thread.start()
         return self
 
     def drain(self, report: Callable[[Snapshot], None] | None = None) -> Task:
-        """Step on this thread until the end, telling `report` of every step; for background mode and scripts."""
+        """Run on this thread until the end and call `report` after every step; for background mode and scripts."""
         self._run(report)
         return self
 
-    def cancel(self) -> None:
-        """Ask the job to stop before its next step; the generator is closed by the thread that steps it."""
-        self._stop.set()
-
-    def turn(self) -> None:
-        """One step on this thread, for work that needs Blender's own. The last one, or the first after `cancel`, ends the job."""
+    def step(self) -> None:
+        """Run one step on this thread, for work that needs Blender's own. The last step, or the first after `cancel`, ends the task."""
         more = False
-        with self._kept():
-            more = self._step()
+        with self._catching_errors():
+            more = self._advance()
         if not more:
-            with self._kept():
+            with self._catching_errors():
                 self._steps.close()
             self._ended.set()
 
+    def cancel(self) -> None:
+        """Ask the task to stop before its next step; the thread that steps the generator closes it."""
+        self._stop.set()
+
     def stop(self) -> None:
-        """Cancel, and wait until the worker has gone; what takes turns is closed here."""
+        """Cancel, and wait for the worker thread; a task that has none is closed here."""
         self.cancel()
         self.join()
         if not self.done:
-            self.turn()
+            self.step()
 
     def join(self) -> None:
-        """Wait until the worker has gone."""
+        """Wait until the worker thread has ended."""
         if self._thread.is_alive():
             self._thread.join()
+
+    def result(self) -> Any:
+        """What the generator returned; None if it was cancelled before its end. Raises UserError, with its fix, if it failed."""
+        if self.error is not None:
+            # a new one each time: the traceback of a raised error would keep the caller's arrays alive as long as the task
+            raise UserError(str(self.error), self.error.fix)
+        return self._result
 
     @property
     def done(self) -> bool:
@@ -118,7 +114,7 @@ class Task:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the user asked to stop: as long as nothing is written, also after the last step."""
+        """Whether the user asked to stop. It counts also after the last step, as long as nothing is written."""
         return self._stop.is_set()
 
     @property
@@ -129,40 +125,36 @@ class Task:
 
     def _run(self, report: Callable[[Snapshot], None] | None = None) -> None:
         try:
-            with self._kept(), closing(self._steps):
-                while self._step():
+            with self._catching_errors(), closing(self._steps):
+                while self._advance():
                     if report is not None:
                         report(self.progress)
         finally:
             self._ended.set()
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
-        """What breaks inside becomes the job's error."""
+    def _catching_errors(self) -> Iterator[None]:
+        """Store an exception of the block as the task's error, without its traceback, which holds the generator's tensors."""
         try:
             yield
         except UserError as error:
-            self.error, self.fix = str(error), error.fix
-        except Exception as error:  # the one broad except: whatever breaks must reach the panel, and the job must end
-            log.exception("the job failed")
-            self.error = f"Unexpected {type(error).__name__} ({error}): see the system console and report it."
-            self.fix = "copy_diagnostics"
+            self.error = UserError(str(error), error.fix)
+        except Exception as error:  # the one broad except: whatever breaks must reach the panel, and the task must end
+            log.exception("the task failed")
+            message = f"Unexpected {type(error).__name__} ({error}): see the system console and report it."
+            self.error = UserError(message, "copy_diagnostics")
 
-    def _step(self) -> bool:
-        """Whether there was one more."""
+    def _advance(self) -> bool:
+        """Run the next step; False if there is none or the task was cancelled."""
         if self._stop.is_set():
             return False
         try:
             progress = next(self._steps)
         except StopIteration as end:
-            self.result = end.value
+            self._result = end.value
             return False
-        self._note(progress)
-        return True
-
-    def _note(self, progress: Progress) -> None:
         now = time.monotonic()
         with self._lock:
             started = self._snapshot.started if progress.stage == self._snapshot.stage else now
-            unit = getattr(progress, "unit", "frame")
-            self._snapshot = Snapshot(progress.stage, progress.done, progress.total, started, unit=unit)
+            self._snapshot = Snapshot(progress.stage, progress.done, progress.total, started, unit=progress.unit)
+        return True

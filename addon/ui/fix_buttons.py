@@ -1,4 +1,4 @@
-"""The buttons below an error: what an error's `fix` stands for, and Pick Armature."""
+"""The buttons below an error, one for each name that an error's `fix` may have; and Pick Armature."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -15,10 +15,11 @@ from bpy.props import EnumProperty, StringProperty
 from ..rendering import engines
 from ..settings import preference_values
 from ..tasks import background_runner
+from .operator_base import AnyRigOperator
 
 
 class Fix(NamedTuple):
-    """A button's label and tooltip, and what it does."""
+    """A button: its label, its tooltip and the function that it calls."""
 
     label: str
     description: str
@@ -26,7 +27,7 @@ class Fix(NamedTuple):
 
 
 def _set(**values: Any) -> Callable[[bpy.types.Context], None]:
-    """What sets settings of the panel."""
+    """A function that sets these settings of the panel."""
 
     def apply(context: bpy.types.Context) -> None:
         for name, value in values.items():
@@ -46,17 +47,17 @@ def _object_mode(_context: bpy.types.Context) -> None:
         bpy.ops.object.mode_set(mode="OBJECT")
 
 
-# settings that are set right by one click
+# fixes that change a setting
 FIXES = {
-    "whole_video": Fix("Use the Whole Video", "Take the trim range away", _set(trim_start=0.0, trim_end=0.0)),
-    "no_matte": Fix("Find the Subject Without the Matte", "Take the matte file away", _set(matte="")),
+    "whole_video": Fix("Use the Whole Video", "Remove the trim range", _set(trim_start=0.0, trim_end=0.0)),
+    "no_matte": Fix("Find the Subject without the Matte", "Remove the matte file", _set(matte="")),
     "use_cpu": Fix("Run on the CPU", "Set Device to CPU, which works everywhere", _set(device="cpu")),
-    "use_lite": Fix("Use Lite", "Set Model to the weights that come with the add-on", _set(model="lite")),
+    "use_lite": Fix("Use Lite", "Set Model to Lite, whose weights come with the add-on", _set(model="lite")),
     "deform_bones": Fix("Key All Deforming Bones", "Set Bones to Deform", _set(bones="DEFORM")),
-    "use_cycles": Fix("Draw With Cycles", "Set Reference Views in the add-on's preferences to Cycles", _use_cycles),
+    "use_cycles": Fix("Draw with Cycles", "Set Reference Views in the add-on's preferences to Cycles", _use_cycles),
     "object_mode": Fix("Leave Edit Mode", "Switch to object mode", _object_mode),
 }
-# operators that lead to what is missing
+# fixes that are operators of their own
 OPERATORS = {
     "choose_video": "anyrig.choose_video",
     "draw_box": "anyrig.draw_box",
@@ -69,10 +70,10 @@ PICK = "pick_armature"
 class ANYRIG_OT_fix(bpy.types.Operator):
     bl_idname = "anyrig.fix"
     bl_label = "Fix"
-    bl_description = "Set right what the error is about"
+    bl_description = "Fix this problem"
     bl_options = {"REGISTER", "UNDO", "INTERNAL"}
 
-    fix: StringProperty(name="Fix", description="Which one", options={"HIDDEN", "SKIP_SAVE"})
+    fix: StringProperty(name="Fix", description="Name of the fix", options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
     def description(cls, _context: bpy.types.Context, properties: Any) -> str:
@@ -82,14 +83,14 @@ class ANYRIG_OT_fix(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         found = FIXES.get(self.fix)
         if found is None:
-            self.report({"ERROR"}, f"There is no fix '{self.fix}': it is one of {', '.join(FIXES)}.")
+            self.report({"ERROR"}, f"There is no fix '{self.fix}': use one of {', '.join(FIXES)}.")
             return {"CANCELLED"}
         found.apply(context)
         background_runner.set_status("")
         return {"FINISHED"}
 
 
-_items: list[tuple[str, str, str]] = []  # Blender keeps no reference to the strings of an enum of its own
+_items: list[tuple[str, str, str]] = []  # Blender keeps no reference to the strings of a dynamic enum
 
 
 def _armatures(_operator: Any, context: bpy.types.Context | None) -> list[tuple[str, str, str]]:
@@ -98,12 +99,12 @@ def _armatures(_operator: Any, context: bpy.types.Context | None) -> list[tuple[
 
 
 def armatures_in(context: bpy.types.Context) -> list[bpy.types.Object]:
-    """The scene's armatures, those that can be seen first."""
+    """The scene's armatures, visible ones first."""
     found = [obj for obj in context.scene.objects if obj.type == "ARMATURE"]
     return sorted(found, key=lambda obj: (not obj.visible_get(), obj.name))
 
 
-class ANYRIG_OT_pick_armature(bpy.types.Operator):
+class ANYRIG_OT_pick_armature(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.pick_armature"
     bl_label = "Pick Armature"
     bl_description = "Choose which armature of the scene gets the motion"
@@ -113,25 +114,22 @@ class ANYRIG_OT_pick_armature(bpy.types.Operator):
     armature: EnumProperty(name="Armature", description="The rig to animate", items=_armatures)
 
     @classmethod
-    def poll(cls, context: bpy.types.Context) -> bool:
-        found = bool(armatures_in(context))
-        if not found:
-            cls.poll_message_set("There is no armature in this scene")
-        return found
+    def obstacle(cls, context: bpy.types.Context) -> str:
+        return "" if armatures_in(context) else "There is no armature in this scene"
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
         context.window_manager.invoke_search_popup(self)
         return {"RUNNING_MODAL"}
 
-    def execute(self, context: bpy.types.Context) -> set[str]:
+    def run(self, context: bpy.types.Context) -> str:
         context.scene.anyrig.armature = context.scene.objects[self.armature]
         if background_runner.status_fix() == PICK:
             background_runner.set_status("")
-        return {"FINISHED"}
+        return ""
 
 
 def draw(layout: bpy.types.UILayout, context: bpy.types.Context, fix: str) -> None:
-    """The button of a fix, if there is one."""
+    """Draw the button of a fix, if there is one."""
     if fix in FIXES:
         layout.operator(ANYRIG_OT_fix.bl_idname, text=FIXES[fix].label, icon="TOOL_SETTINGS").fix = fix
     elif fix in OPERATORS:
@@ -152,14 +150,14 @@ def _draw_pick(layout: bpy.types.UILayout, armatures: list[bpy.types.Object]) ->
 
 
 CLASSES = (ANYRIG_OT_fix, ANYRIG_OT_pick_armature)
+register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
 
 
-def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
+def reset() -> None:
+    """Forget the armatures that were offered last."""
+    _items.clear()
 
 
 def unregister() -> None:
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
-    _items.clear()
+    reset()
+    _unregister_classes()

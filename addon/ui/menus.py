@@ -1,4 +1,4 @@
-"""Entries in the Object and Pose menus. What is in a menu is also found by F3."""
+"""Entries in the Object and Pose menus. F3 finds them too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENTRIES = (
 class ANYRIG_MT_menu(bpy.types.Menu):
     bl_idname = "ANYRIG_MT_menu"
     bl_label = "AnyRig"
-    bl_description = "Motion from video"
+    bl_description = "Capture motion from a video"
 
     def draw(self, _context: bpy.types.Context) -> None:
         layout = self.layout

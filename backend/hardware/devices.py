@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ..errors import UserError
+from ..errors import UserError, first_line, missing_library
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -147,10 +147,8 @@ def load_torch() -> ModuleType:
     """Import torch. Raises UserError if it is missing or one of its libraries does not load."""
     try:
         import torch
-    except ModuleNotFoundError as error:
-        raise UserError(f"PyTorch is missing ({error}): install the AnyRig zip made for this system.") from error
     except (ImportError, OSError) as error:
-        raise UserError(f"PyTorch does not load ({_first_line(error)}): install the AnyRig zip made for this system.") from error
+        raise missing_library(error, "PyTorch") from error
     return torch
 
 
@@ -164,7 +162,7 @@ def look_up_devices() -> Torch:
     kinds = (hip and f"ROCm {hip}", torch.version.cuda and f"CUDA {torch.version.cuda}", metal.is_built() and "Metal")
     toolkit = next((kind for kind in kinds if kind), "")
     # torch warns about a driver that is too old
-    warning = "" if gpus else refusal or (_first_line(said[-1].message) if said else "")
+    warning = "" if gpus else refusal or (first_line(said[-1].message) if said else "")
     return Torch(torch.__version__, toolkit, tuple(torch.cuda.get_arch_list()), gpus, metal.is_available(), warning)
 
 
@@ -174,7 +172,7 @@ def _list_gpus(torch: ModuleType) -> tuple[tuple[Gpu, ...], str]:
         usable = torch.cuda.is_available()
         return tuple(_read_gpu(torch, index) for index in range(torch.cuda.device_count())) if usable else (), ""
     except RuntimeError as error:
-        return (), _first_line(error)
+        return (), first_line(error)
 
 
 def _read_gpu(torch: ModuleType, index: int) -> Gpu:
@@ -200,7 +198,7 @@ def try_device(device: str) -> str:
         square = torch.eye(8, device=device)
         return "" if float((square @ square).sum()) == 8 else "wrong result"
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        return _first_line(error)
+        return first_line(error)
 
 
 def free_memory(device: str) -> int | None:
@@ -211,11 +209,6 @@ def free_memory(device: str) -> int | None:
         return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else None
     except RuntimeError:
         return None
-
-
-def _first_line(error: object) -> str:
-    """The first line of a message, without its full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip().rstrip(".")
 
 
 def pick_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..progress import DownloadStep, in_steps, size_text
+from ..progress import Progress, in_steps, size_text
 from .http_download import SPARE, digest, discard, download
 from .registry import (
     CONVERTED_SIZE,
@@ -25,9 +25,7 @@ from .registry import (
 SUFFIXES = {".pt", ".pth", ".safetensors", ".json"}
 
 
-def fetch_files(
-    folder: Folder, mirror: str = "", items: Sequence[Item] | None = None
-) -> Generator[DownloadStep, None, list[Item]]:
+def fetch_files(folder: Folder, mirror: str = "", items: Sequence[Item] | None = None) -> Generator[Progress, None, list[Item]]:
     """Download the missing files of `items` (None: of the whole release) and convert the network. -> the downloaded items.
 
     Closing the generator keeps what has arrived. Raises UserError as `download` does, and for a damaged file, a file other than
@@ -45,7 +43,7 @@ def fetch_files(
     return wanted
 
 
-def use_local_files(folder: Folder, source: Path) -> Generator[DownloadStep, None, list[Item]]:
+def use_local_files(folder: Folder, source: Path) -> Generator[Progress, None, list[Item]]:
     """Use the user's own files: one file, or those in a folder and all folders inside. -> the items found.
 
     The files stay in their place; the converted network goes into `folder`. Raises UserError if no released file is found, or one
@@ -53,7 +51,7 @@ def use_local_files(folder: Folder, source: Path) -> Generator[DownloadStep, Non
     """
     found: dict[str, tuple[Item, Path]] = {}
     for paths in _candidate_files(source):
-        yield DownloadStep("Looking for the weights", len(found), len(TABLE))
+        yield Progress("Looking for the weights", len(found), len(TABLE), unit="")
         for path in paths:
             item = _recognise_item(path, chosen=source.is_file())
             if item is not None and (
@@ -89,7 +87,7 @@ def _size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[DownloadStep, None, None]:
+def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[Progress, None, None]:
     """Download, check and record one file. Closed while it checks, it keeps the file, and the next call checks it."""
     url, arrived = item.url(base), folder.path / item.arriving
     published = yield from in_steps(f"Downloading {item.name}", download(url, arrived, item.name), item.size)
@@ -110,7 +108,7 @@ def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[DownloadStep,
     folder.note(item, sha256, size, url)
 
 
-def _compute_sha256(path: Path, item: Item) -> Generator[DownloadStep, None, str]:
+def _compute_sha256(path: Path, item: Item) -> Generator[Progress, None, str]:
     return in_steps(f"Checking {item.name}", digest(path))
 
 
@@ -129,19 +127,19 @@ def _compare_sha256(folder: Folder, item: Item, sha256: str, published: str, sou
         )
 
 
-def _convert_network(folder: Folder) -> Generator[DownloadStep, None, None]:
+def _convert_network(folder: Folder) -> Generator[Progress, None, None]:
     """Convert the checkpoint to safetensors once. A downloaded checkpoint is then deleted; its SHA-256 stays recorded."""
     if not _needs_converting(folder):
         return
     item = TABLE[0]
     checkpoint = folder.file(item)
-    yield DownloadStep("Converting the network", 0, 1)
+    yield Progress("Converting the network", 0, 1, unit="")
     from .released_checkpoint import convert_checkpoint  # torch
 
     convert_checkpoint(checkpoint, folder.network, {"source": folder.record().get(item.name, {})})
     if checkpoint == folder.path / item.local and checkpoint.absolute() not in folder.adopted():
         checkpoint.unlink()
-    yield DownloadStep("Converting the network", 1, 1)
+    yield Progress("Converting the network", 1, 1, unit="")
 
 
 def _needs_converting(folder: Folder) -> bool:

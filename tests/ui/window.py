@@ -12,7 +12,7 @@ from pathlib import Path
 
 import bpy
 
-JOB = "bl_ext.user_default.anyrig.addon.tasks.background_runner"
+RUNNER = "bl_ext.user_default.anyrig.addon.tasks.background_runner"
 SKIPPED = {"window_managers", "workspaces", "screens", "brushes", "palettes", "libraries"}
 EVERY = 0.1
 copied: list[str] = []
@@ -78,11 +78,11 @@ def file_browser() -> dict[str, object] | None:
 
 
 def running() -> dict[str, object]:
-    job = sys.modules.get(JOB)
-    if job is None:
+    runner = sys.modules.get(RUNNER)
+    if runner is None:
         return {"installed": False}
-    message, is_error = job.message()
-    current = job.current()
+    message, is_error = runner.status()
+    current = runner.current()
     progress = None if current is None else [current.progress.stage, current.progress.fraction, current.progress.text]
     return {"installed": True, "progress": progress, "message": message, "is_error": is_error}
 

@@ -25,6 +25,7 @@ from anyrig.backend.geometry.rotations import geodesic_angle
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
 from anyrig.tests.addon.capture.test_choices import select
+from anyrig.tests.addon.chance import Press
 from anyrig.tests.addon.fixtures import human, quadruped, random_motion
 from anyrig.tests.addon.playback import curves_of
 
@@ -81,9 +82,7 @@ def states() -> list[str]:
 
 def press_run() -> set[str]:
     """The button; a Blender without windows has none that could be pressed."""
-    reports: list[str] = []
-    stand_in = SimpleNamespace(report=lambda _kind, text: reports.append(text), reports=reports)
-    return queue_operators.ANYRIG_OT_queue_run.invoke(stand_in, bpy.context, None)
+    return Press(queue_operators.ANYRIG_OT_queue_run).invoke(bpy.context, None)
 
 
 def turn() -> None:
@@ -146,10 +145,33 @@ def test_a_job_keeps_the_settings_as_they_were(backend: Backend) -> None:
 
 def test_settings_survive_as_text() -> None:
     params = CaptureParams(Clip("v.mp4", 1, 2, box=(1, 2, 3, 4)), Settings("m", "cpu"), 3, 0.5, 7, "CYCLES")
-    assert job_queue.params_from_json(job_queue.params_to_json(params)) == params
-    for damaged in ("", "{}", '{"later": 1}'):
+    text = json.dumps(jobs_file.values_of(params, str))
+    assert job_queue.params_from_json(text) == params
+    for damaged in ("", "{}", "[]", '{"video": 3}', text.replace('"batch"', '"later"').replace("{", '{"later": 1, ')):
         with pytest.raises(UserError, match="cannot be read .* add it again"):
             job_queue.params_from_json(damaged)
+
+
+def test_a_queue_saved_by_version_0_1_runs(backend: Backend) -> None:
+    """It holds the fields of the settings' classes; this is what version 0.1 wrote."""
+    clip = '{"path": "/clips/walk.mp4", "start": 1.0, "end": 2.5, "speed": 2.0, "fps": null, "box": [1.0, 2.0, 30.0, 40.0], '
+    clip += '"matte": null, "mirror": true}'
+    settings = '{"model": "tiny", "device": "cpu", "precision": "auto", "heading": "view", "batch": 0, "weights": ""}'
+    others = '"reference_frame": 3, "azimuth": 0.5, "start_frame": 7, "engine": "BLENDER_WORKBENCH", "bones": "COLLECTION", '
+    others += '"collection": "Legs", "output": "STRIP", "extend_range": true'
+    text = f'{{"clip": {clip}, "settings": {settings}, {others}}}'
+    expected_clip = Clip("/clips/walk.mp4", 1.0, 2.5, speed=2.0, box=(1.0, 2.0, 30.0, 40.0), mirror=True)
+    expected = CaptureParams(
+        expected_clip, Settings("tiny", "cpu", heading="view"), 3, 0.5, 7, bones="COLLECTION", collection="Legs", output="STRIP",
+        extend_range=True,
+    )  # fmt: skip
+    assert job_queue.params_from_json(text) == expected
+    obj = human()
+    obj.data.collections.new("Legs").assign(obj.data.bones["thigh.L"])
+    add("walk", obj)
+    jobs()[0].params = text
+    assert bpy.ops.anyrig.queue_run() == {"FINISHED"} and states() == ["DONE"]
+    assert backend.calls[0][1:] == (expected_clip, expected.settings)
 
 
 def test_selected_bones_are_those_at_the_time_of_adding(backend: Backend) -> None:
@@ -165,6 +187,17 @@ def test_selected_bones_are_those_at_the_time_of_adding(backend: Backend) -> Non
     assert background_runner.status()[1] and background_runner.status_fix() == "deform_bones", "the panel has a button for it"
     assert bpy.ops.anyrig.queue_run() == {"FINISHED"} and states() == ["DONE", "DONE"]
     assert [set(targets[0].rig.names) for targets, _, _ in backend.calls] == [{"spine", "head"}, {"spine", "hand.L"}]
+
+
+def test_a_bone_collection_that_is_not_there_is_told_when_the_job_is_added() -> None:
+    obj = human()
+    add("a", obj)
+    bpy.context.scene.anyrig.bones = "COLLECTION"
+    for name in ("", "Wings"):
+        bpy.context.scene.anyrig.collection = name
+        with pytest.raises(RuntimeError, match=f"'Human' has no bone collection '{name}'"):
+            bpy.ops.anyrig.queue_add()
+    assert len(jobs()) == 1 and background_runner.status_fix() == "deform_bones"
 
 
 def test_a_selected_bone_that_was_renamed_is_named() -> None:

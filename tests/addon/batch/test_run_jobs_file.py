@@ -177,7 +177,7 @@ def test_chosen_jobs_alone_run(folder: Path) -> None:
 @pytest.mark.parametrize("wanted", ["0", "3", "2-1", "x", "1-9", ""])
 def test_jobs_that_are_not_there_are_refused(folder: Path, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(write_jobs(folder, job(name="a"), job(name="b")), "--job", wanted) == 1
-    assert f"'{wanted}' is no job of the file: give numbers from 1 to 2" in capsys.readouterr().err
+    assert f"There is no job '{wanted}'. Use job numbers from 1 to 2, for example 2 or 1-2." in capsys.readouterr().err
 
 
 def test_the_file_that_blender_was_started_with_serves_jobs_without_one(folder: Path) -> None:
@@ -380,8 +380,8 @@ def test_an_output_that_cannot_be_written_leaves_what_was_there(folder: Path) ->
 
 def test_table_is_aligned() -> None:
     rows = [
-        run_jobs_file.Outcome(9, "fox", "done", 1.25, 48, ("Fox",), ("a.blend",)),
-        run_jobs_file.Outcome(10, "a long one", "failed", error="No.\nNo"),
+        run_jobs_file.JobOutcome(9, "fox", "done", 1.25, 48, ("Fox",), ("a.blend",)),
+        run_jobs_file.JobOutcome(10, "a long one", "failed", error="No.\nNo"),
     ]
     assert run_jobs_file.table(rows).splitlines() == [
         "job  name        result  frames  seconds  files, or what went wrong",

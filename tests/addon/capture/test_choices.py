@@ -268,12 +268,12 @@ def test_scene_range_grows_only_where_it_is_wanted(backend: Backend, extend: boo
 
 def test_sides_are_drawn_and_chosen() -> None:
     human()
-    assert not view_sides.shown() and len(view_sides.items(None, None)) == 8
+    assert not view_sides.are_shown() and len(view_sides.items(None, None)) == 8
     scene_props = panel(side="3")
     assert bpy.ops.anyrig.show_sides() == {"FINISHED"}
     assert scene_props.view == "SIDE" and scene_props.side == "3"
-    assert view_sides.shown()
-    collection = view_sides._previews["collection"]  # icons have no numbers without a window
+    assert view_sides.are_shown()
+    collection = view_sides._previews[view_sides.SIDES]  # icons have no numbers without a window
     images = [np.array(collection[str(number)].icon_pixels_float[:]).reshape(128, 128, 4) for number in range(8)]
     assert all(0.02 < (image[..., 3] > 0.5).mean() < 0.9 for image in images)
     assert np.abs(images[0] - images[2]).mean() > 0.01, "the front is not the side"

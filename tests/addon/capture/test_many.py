@@ -1,7 +1,6 @@
 """Capture onto all selected armatures in one run: which they are, that the video is read once, and one undo step for all."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import bpy
@@ -12,6 +11,7 @@ from anyrig.addon.settings import chosen_armatures
 from anyrig.addon.tasks import background_runner
 from anyrig.backend.encoders.efficientnet import Encoder
 from anyrig.backend.video.reader import write_video
+from anyrig.tests.addon.chance import Press
 from anyrig.tests.addon.fixtures import human, no_mesh, quadruped, snake
 
 FRAMES = 5
@@ -105,7 +105,7 @@ def test_all_are_one_undo_step(panel: Any, monkeypatch: pytest.MonkeyPatch) -> N
     select(*(bpy.data.objects[name] for name in names), active=bpy.data.objects[names[0]])
     bpy.ops.ed.undo_push(message="before")
     # a Blender without windows has no button that could be pressed
-    assert operators.ANYRIG_OT_capture.invoke(SimpleNamespace(), bpy.context, None) == {"CANCELLED"}
+    assert Press(operators.ANYRIG_OT_capture).invoke(bpy.context, None) == {"CANCELLED"}
     background_runner.current().join()
     assert background_runner.poll_current() is None
     assert all(bpy.data.objects[name].animation_data for name in names)

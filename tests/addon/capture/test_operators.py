@@ -18,7 +18,7 @@ import torch
 from anyrig.addon.capture import operators, panels, run_capture
 from anyrig.addon.preferences import panel
 from anyrig.addon.rig.armature import pose_of, rig_from_armature
-from anyrig.addon.settings import capture_params, chosen_armatures, preference_values
+from anyrig.addon.settings import capture_params, chosen_armatures, preference_values, view_sides
 from anyrig.addon.tasks import background_runner, task
 from anyrig.addon.ui import wrapped_label
 from anyrig.backend import progress
@@ -29,6 +29,7 @@ from anyrig.backend.geometry.rotations import geodesic_angle
 from anyrig.backend.motion.motion import Motion
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
+from anyrig.tests.addon.chance import Press
 from anyrig.tests.addon.drawn import draw as drawn_by
 from anyrig.tests.addon.fixtures import human, no_mesh, quadruped, random_motion, transformed
 from anyrig.tests.scripts import ROOT
@@ -118,7 +119,7 @@ def registered_things() -> dict[str, Any]:
         "scene": hasattr(bpy.types.Scene, "anyrig"),
         "handlers": handlers,
         "timer": bpy.app.timers.is_registered(background_runner.poll_current),
-        "previews": len(panels._previews),
+        "previews": len(view_sides._previews),
     }
 
 
@@ -129,7 +130,7 @@ def test_unregister_leaves_nothing() -> None:
         during = registered_things()
         assert during != before and "ANYRIG_PT_capture" in during["classes"] and {"cancel", "capture"} <= set(during["operators"])
         addon.unregister()
-        assert registered_things() == before
+        assert registered_things() == before and panels._torch_version.cache_info().currsize == 0
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -152,21 +153,21 @@ def test_registering_loads_neither_torch_nor_opencv() -> None:
 def test_quitting_stops_a_running_job() -> None:
     code = """
 import time
-from types import SimpleNamespace
 from anyrig.addon.tasks import background_runner, task
+from anyrig.backend.progress import Progress
 def steps():
     try:
         while True:
             time.sleep(0.01)
-            yield SimpleNamespace(stage="a", done=1, total=2)
+            yield Progress("a", 1, 2)
     finally:
         print("closed", flush=True)
 background_runner.register()
-background_runner.run_beside_window(task.Job(steps()), print)
+background_runner.run_in_background(task.Task(steps()), print)
 bpy.app.handlers.load_pre.remove(background_runner._before_load)  # bpy 4.2 and 4.5 cannot end with a handler or a class of Python's
 for each in background_runner.CLASSES:
     bpy.utils.unregister_class(each)
-bpy.app.timers.unregister(background_runner.tick)
+bpy.app.timers.unregister(background_runner.poll_current)
 time.sleep(0.1)
 """
     done = run_python(code)
@@ -273,7 +274,7 @@ def test_operator_keys_what_the_backend_returns(registered: None, backend: Calla
         assert geodesic_angle(rig.rotations(pose_of(obj, rig)), motion.matrices[index]).max() < 1e-4
     text, is_error = background_runner.status()
     assert "fox trot.v2" in text and "frame 12" in text and not is_error
-    preview = panels._previews["collection"][panels.VIEW]
+    preview = view_sides.capture_preview()
     shown = np.array(preview.image_pixels_float[:]).reshape(32, 32, 4)[::-1] * 255
     image = references[5].image.astype(float)
     image[..., :3] *= image[..., 3:] / 255  # as Blender draws previews
@@ -357,7 +358,7 @@ def test_armature_without_a_mesh_is_drawn_by_the_job(backend: Callable[..., Back
     stand_in = backend(view=3)
     take = run_capture.gather(bpy.context, [obj], params())
     assert take.subjects[0].references == ()
-    (result,) = task.Task(run_capture.steps(take)).drain().result
+    (result,) = task.Task(run_capture.steps(take)).drain().result()
     references = stand_in.calls[0][0][0].references
     assert len(references) == 16 and result.view is references[3] and references[3].image[..., 3].any()
 
@@ -366,7 +367,7 @@ def test_missing_torch_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anyrig.backend.capture.pipeline", None)
     obj = human()
     before = animation_state()
-    with pytest.raises(UserError, match="PyTorch cannot be loaded .* install the AnyRig zip"):
+    with pytest.raises(UserError, match="PyTorch is missing .* install the AnyRig zip"):
         run_capture.run_capture(bpy.context, [obj], params())
     assert animation_state() == before
 
@@ -384,36 +385,21 @@ def test_no_armature_is_a_sentence() -> None:
 
 
 def test_poll_asks_for_an_armature_and_a_video(registered: None) -> None:
-    assert operators._obstacle(bpy.context) == "Pick an armature" and not bpy.ops.anyrig.capture.poll()
+    assert operators.ANYRIG_OT_capture.obstacle(bpy.context) == "Pick an armature" and not bpy.ops.anyrig.capture.poll()
     human()
-    assert operators._obstacle(bpy.context) == "Pick a video" and not bpy.ops.anyrig.capture.poll()
+    assert operators.ANYRIG_OT_capture.obstacle(bpy.context) == "Pick a video" and not bpy.ops.anyrig.capture.poll()
     fill_panel()
-    assert operators._obstacle(bpy.context) == "" and bpy.ops.anyrig.capture.poll()
+    assert operators.ANYRIG_OT_capture.obstacle(bpy.context) == "" and bpy.ops.anyrig.capture.poll()
     assert not bpy.ops.anyrig.cancel.poll()
 
 
 # ---- the operator in the background, its timer played by hand
 
 
-class Press:
-    """Stands in for the operator instance of a button press, which only Blender can make."""
-
-    _refuse = operators.ANYRIG_OT_capture._refuse
-
-    def __init__(self) -> None:
-        self.reports: list[str] = []
-
-    def report(self, _kind: set[str], text: str) -> None:
-        self.reports.append(text)
-
-    def press(self) -> set[str]:
-        return operators.ANYRIG_OT_capture.invoke(self, bpy.context, None)
-
-
 @pytest.fixture
 def window(registered: None, monkeypatch: pytest.MonkeyPatch) -> Press:
     monkeypatch.setattr(background_runner, "has_window", lambda _: True)
-    return Press()
+    return Press(operators.ANYRIG_OT_capture)
 
 
 def test_button_returns_at_once_and_the_keys_are_one_undo_step(window: Press, backend: Callable[..., Backend]) -> None:
@@ -421,7 +407,7 @@ def test_button_returns_at_once_and_the_keys_are_one_undo_step(window: Press, ba
     fill_panel()
     backend()
     bpy.ops.ed.undo_push(message="before")
-    assert window.press() == {"CANCELLED"} and window.reports == []
+    assert window.invoke(bpy.context, None) == {"CANCELLED"} and window.reports == []
     assert background_runner.current() is not None and not bpy.ops.anyrig.capture.poll() and not bpy.data.actions
     wait_until_done()
     assert bpy.data.objects["Human"].animation_data.action.name == "fox trot.v2" and background_runner.current() is None
@@ -437,7 +423,7 @@ def test_cancel_button_leaves_everything(window: Press, backend: Callable[..., B
     fill_panel()
     stand_in = backend(hold=when == "midway")
     before = animation_state()
-    window.press()
+    window.invoke(bpy.context, None)
     running = background_runner.current()
     if when == "at the end":
         running.join()
@@ -448,7 +434,7 @@ def test_cancel_button_leaves_everything(window: Press, backend: Callable[..., B
     wait_until_done()
     assert animation_state() == before and background_runner.status() == ("Cancelled: nothing was changed.", False)
     assert stand_in.closed == 1 and background_runner.current() is None
-    assert (running.result is None) == (when == "midway")
+    assert (running.result() is None) == (when == "midway")
 
 
 @pytest.mark.parametrize("fail", [UserError("The video is empty: choose another."), KeyError("joint")])
@@ -457,7 +443,7 @@ def test_failure_beside_a_window_is_told_in_the_panel(window: Press, backend: Ca
     fill_panel()
     backend(fail=fail)
     before = animation_state()
-    window.press()
+    window.invoke(bpy.context, None)
     wait_until_done()
     assert animation_state() == before
     assert str(fail) in background_runner.status()[0] and background_runner.status()[1]
@@ -466,7 +452,7 @@ def test_failure_beside_a_window_is_told_in_the_panel(window: Press, backend: Ca
 def test_what_cannot_start_is_reported(window: Press) -> None:
     human()
     fill_panel(trim_start=2.0, trim_end=1.0)
-    assert window.press() == {"CANCELLED"} and "swap the two" in window.reports[0]
+    assert window.invoke(bpy.context, None) == {"CANCELLED"} and "swap the two" in window.reports[0]
     assert background_runner.current() is None and background_runner.status() == (window.reports[0], True)
 
 
@@ -475,7 +461,7 @@ def test_armature_may_be_renamed_and_the_scene_changed_meanwhile(window: Press, 
     fill_panel()
     backend()
     bpy.context.scene.frame_set(30)
-    window.press()
+    window.invoke(bpy.context, None)
     obj.name = "Renamed"
     bpy.context.scene.frame_set(55)
     bpy.context.view_layer.objects.active = None
@@ -490,7 +476,7 @@ def test_undo_meanwhile_does_not_lose_the_armature(window: Press, backend: Calla
     bpy.ops.ed.undo_push(message="one")
     bpy.data.objects["Human"].location.x = 4
     bpy.ops.ed.undo_push(message="two")
-    window.press()
+    window.invoke(bpy.context, None)
     bpy.ops.ed.undo()
     assert bpy.data.objects["Human"].location.x == 0
     wait_until_done()
@@ -501,7 +487,7 @@ def test_armature_deleted_meanwhile_is_told(window: Press, backend: Callable[...
     obj = human()
     fill_panel()
     backend()
-    window.press()
+    window.invoke(bpy.context, None)
     bpy.data.objects.remove(obj)
     wait_until_done()
     assert background_runner.status() == (
@@ -528,7 +514,7 @@ def test_panel_shows_inputs_then_progress_then_the_view(window: Press, backend: 
     inputs = ["armature", "bones", "video", "trim_start", "trim_end", "speed", "mirror", "fps", "use_box", "matte"]
     assert names == [*inputs, "reference", "view", "heading", "start", "output", "extend_range", "model", "device"]
     assert ("operator", "anyrig.capture") in drawn and ("label", "2.00 s") in drawn and ("label", "Active: Human") in drawn
-    window.press()
+    window.invoke(bpy.context, None)
     drawn = draw()
     assert ("operator", "anyrig.cancel") in drawn and ("operator", "anyrig.capture") not in drawn
     assert any(kind == "progress" for kind, _ in drawn)

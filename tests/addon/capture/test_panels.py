@@ -10,9 +10,10 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon.capture import estimate, operators, panels, subject_box, video_file
+from anyrig.addon.capture import estimate, operators, panels, run_capture, subject_box, video_file
 from anyrig.addon.capture.estimate import Rates, Work
 from anyrig.addon.settings import presets
+from anyrig.addon.settings.capture_params import CaptureParams
 from anyrig.addon.tasks import background_runner, task
 from anyrig.addon.ui import fix_buttons, menus
 from anyrig.backend.capture_settings import Settings
@@ -75,14 +76,14 @@ def test_model_section_says_which_torch_there_is() -> None:
 
 def test_nothing_can_be_changed_while_a_capture_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        background_runner._window, "job", SimpleNamespace(progress=task.Snapshot("Reading", 3, 9, 0.0, 6.0, "frame"))
+        background_runner._state, "task", SimpleNamespace(progress=task.Snapshot("Reading", 3, 9, 0.0, 6.0, "frame"))
     )
     layout = SimpleNamespace(enabled=True)
     panels.ANYRIG_PT_rig.draw(SimpleNamespace(layout=layout, content=lambda *_: None), bpy.context)
     assert layout.enabled is False
     drawn = draw(panels.ANYRIG_PT_run)
     assert ("progress", "Reading: frame 3 of 9, 0:12 left") in drawn and ("operator", "anyrig.cancel") in drawn
-    monkeypatch.setattr(background_runner._window, "job", None)
+    monkeypatch.setattr(background_runner._state, "task", None)
 
 
 # ---- errors and their buttons
@@ -272,6 +273,7 @@ class Drag:
     """Stands in for the operator instance, which only Blender can make."""
 
     execute = subject_box.ANYRIG_OT_draw_box.execute
+    run = subject_box.ANYRIG_OT_draw_box.run
     _dragged = subject_box.ANYRIG_OT_draw_box._dragged
 
     def __init__(self) -> None:
@@ -348,14 +350,14 @@ def test_painter_leaves_no_handler() -> None:
 
 def test_escape_cancels_and_the_rest_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[bool] = []
-    monkeypatch.setattr(background_runner._window, "job", SimpleNamespace(cancel=lambda: cancelled.append(True)))
+    monkeypatch.setattr(background_runner._state, "task", SimpleNamespace(cancel=lambda: cancelled.append(True)))
 
     def send(kind: str, value: str = "PRESS") -> set[str]:
         return background_runner.ANYRIG_OT_watch_escape.modal(None, bpy.context, SimpleNamespace(type=kind, value=value))  # type: ignore[arg-type]
 
     assert send("MOUSEMOVE", "NOTHING") == send("ESC", "RELEASE") == send("Z") == {"PASS_THROUGH"} and not cancelled
     assert send("ESC") == {"CANCELLED"} and cancelled == [True]
-    monkeypatch.setattr(background_runner._window, "job", None)
+    monkeypatch.setattr(background_runner._state, "task", None)
     assert send("MOUSEMOVE", "NOTHING") == {"CANCELLED", "PASS_THROUGH"}, "it ends with the capture"
 
 
@@ -439,12 +441,22 @@ def test_estimate_is_shown_above_the_button(video: Path, monkeypatch: pytest.Mon
     bpy.ops.anyrig.choose_video(filepath=str(video))
     assert panels.estimate_text(bpy.context).startswith("30 frames: about 0:04, 0.7 GB (measured on one processor core")
     scene_props().device = "cuda"
-    assert "the first capture will tell" in panels.estimate_text(bpy.context)
+    assert "no estimate yet for this model and device" in panels.estimate_text(bpy.context)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:01"), (59.6, "1:00"), (3700, "1:01:40")])
 def test_times_in_words(seconds: float, text: str) -> None:
     assert estimate.clock_text(seconds) == text
+
+
+def test_a_request_knows_the_size_of_the_panels_video(video: Path) -> None:
+    """So that a capture teaches the estimate also if another video is chosen while it runs."""
+    bpy.ops.anyrig.choose_video(filepath=str(video))
+    made = [
+        run_capture.request_of(bpy.context.scene, CaptureParams(Clip(path), Settings()), []) for path in (str(video), "v.mp4")
+    ]
+    scene_props().video = ""
+    assert [request.video_size for request in made] == [(64, 48), (0, 0)]
 
 
 def test_a_capture_teaches_the_estimate(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,7 +465,9 @@ def test_a_capture_teaches_the_estimate(video: Path, monkeypatch: pytest.MonkeyP
     bpy.ops.anyrig.choose_video(filepath=str(video))
     clip, rig = Clip(str(video)), SimpleNamespace(names=("a", "b"))
     take = SimpleNamespace(
-        params=SimpleNamespace(clip=clip, settings=Settings(device="cuda")), subjects=[SimpleNamespace(rig=rig)]
+        params=SimpleNamespace(clip=clip, settings=Settings(device="cuda")),
+        subjects=[SimpleNamespace(rig=rig)],
+        video_size=(64, 48),
     )
     motion = SimpleNamespace(provenance={"seconds": {"video2pose": 3.0}}, __len__=lambda _: 30)
     result = SimpleNamespace(motion=type("M", (), {"provenance": motion.provenance, "__len__": motion.__len__})())

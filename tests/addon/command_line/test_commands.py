@@ -9,8 +9,10 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon.command_line import commands
+from anyrig.addon.command_line import capture_command, commands
+from anyrig.addon.command_line.console import ProgressLine
 from anyrig.addon.dev import outdoor_scene, render_action
+from anyrig.addon.tasks.task import Snapshot
 from anyrig.backend import progress
 from anyrig.backend.capture import pipeline as backend_capture
 from anyrig.backend.capture_settings import Settings
@@ -135,13 +137,13 @@ def test_options_reach_the_capture(backend: Callable[..., Backend]) -> None:
 def test_without_a_name_the_active_or_only_armature_is_taken(backend: Callable[..., Backend]) -> None:
     human()
     bpy.context.view_layer.objects.active = None
-    assert commands._armatures(bpy.context, [])[0].name == "Human"
+    assert capture_command._armatures(bpy.context, [])[0].name == "Human"
     quadruped()
-    assert commands._armatures(bpy.context, [])[0].name == "Quadruped"
+    assert capture_command._armatures(bpy.context, [])[0].name == "Quadruped"
     bpy.context.view_layer.objects.active = None
-    with pytest.raises(UserError, match="--armature NAME: scene 'Scene' has 'Human', 'Quadruped'"):
-        commands._armatures(bpy.context, [])
-    assert [obj.name for obj in commands._armatures(bpy.context, ["Human", "Human"])] == ["Human"]
+    with pytest.raises(UserError, match="scene 'Scene' is chosen .'Human', 'Quadruped'.: name one with --armature NAME"):
+        capture_command._armatures(bpy.context, [])
+    assert [obj.name for obj in capture_command._armatures(bpy.context, ["Human", "Human"])] == ["Human"]
 
 
 @pytest.mark.parametrize(
@@ -238,3 +240,14 @@ def test_command_comes_and_goes_with_the_add_on() -> None:
     addon.unregister()
     assert commands._handles == []
     addon.register()
+
+
+def test_a_log_gets_each_stage_and_each_tenth_of_a_download(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ProgressLine()
+    for done in (1, 2, 9):
+        line.show(Snapshot("Reading the motion", done, 9, unit="frame"))
+    for done in (0, 10, 150_000, 160_000, 1_000_000):
+        line.show(Snapshot("Downloading t5-base", done, 1_000_000))
+    line.end()
+    stages = ["Reading the motion", *(f"Downloading t5-base {tenth} %" for tenth in (0, 10, 100))]
+    assert capsys.readouterr().out.splitlines() == stages

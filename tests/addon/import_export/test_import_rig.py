@@ -238,7 +238,7 @@ def test_the_armature_with_most_bones_or_the_named_one(tmp_path: Path) -> None:
 def test_unfit_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gone.glb' does not exist"):
         import_rig(tmp_path / "gone.glb")
-    for name, message in (("a.usd", "unknown kind: use one of .blend"), ("b.glb", "not a glTF"), ("c.blend", "cannot be read")):
+    for name, message in (("a.usd", "unknown format: use one of .blend"), ("b.glb", "not a glTF"), ("c.blend", "cannot be read")):
         (tmp_path / name).write_bytes(b"nothing of the sort")
         with pytest.raises(UserError, match=message):
             import_rig(tmp_path / name)

@@ -1,7 +1,6 @@
 """The released weights in Blender: download, own files, removal; the table of joint names; a capture with both."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +23,7 @@ from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
 from anyrig.backend.weights import http_download as backend_download
 from anyrig.backend.weights.registry import TABLE, Folder
+from anyrig.tests.addon.chance import Press
 from anyrig.tests.addon.fixtures import human
 from anyrig.tests.backend.served import Server, serving, write_release
 
@@ -82,22 +82,10 @@ def test_download_that_fails_is_told(server: Server) -> None:
     assert background_runner.status()[1] and "web page" in background_runner.status()[0]
 
 
-class Press:
-    """Stands in for the operator's instance of a click, which only Blender can make."""
-
-    beside = True
-    _refuse = weights_panel._Work._refuse
-
-    def __init__(self, operator: Any = weights_panel.ANYRIG_OT_download_weights, directory: str = "") -> None:
-        self.kept, self.directory = operator.kept, directory
-        self.steps = partial(operator.steps, self)
-        self.reports: list[str] = []
-
-    def report(self, _kind: set[str], text: str) -> None:
-        self.reports.append(text)
-
-    def press(self) -> set[str]:
-        return weights_panel._Work.execute(self, bpy.context)  # type: ignore[arg-type]
+def press(operator: type = weights_panel.ANYRIG_OT_download_weights, directory: str = "") -> set[str]:
+    click = Press(operator)
+    click.in_background, click.directory = True, directory
+    return click.execute(bpy.context)
 
 
 def play() -> None:
@@ -111,7 +99,7 @@ def play() -> None:
 
 def test_download_beside_a_window_and_cancel(server: Server, tmp_path: Path) -> None:
     server.files[TABLE[1].url("")] += b" " * 4_000_000  # so that there is something to cancel
-    assert Press().press() == {"FINISHED"}
+    assert press() == {"FINISHED"}
     assert not bpy.ops.anyrig.download_weights.poll() and not bpy.ops.anyrig.capture.poll()
     running = background_runner.current()
     while "dinov2" not in running.progress.stage:
@@ -120,7 +108,7 @@ def test_download_beside_a_window_and_cancel(server: Server, tmp_path: Path) -> 
     play()
     assert background_runner.status()[0].startswith("Cancelled") and here(tmp_path).has(TABLE[0])
     server.fill(write_release(tmp_path / "again"))
-    Press().press()
+    press()
     play()
     assert background_runner.status() == ("Ready: dinov2-large, t5-base, t5-base tokenizer.", False)
     assert here(tmp_path).missing() == []
@@ -129,7 +117,7 @@ def test_download_beside_a_window_and_cancel(server: Server, tmp_path: Path) -> 
 def test_cancelled_own_files_are_no_download(release: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / TABLE[2].local).write_bytes(release[TABLE[2].name])
-    assert Press(weights_panel.ANYRIG_OT_adopt_weights, str(tmp_path / "mine")).press() == {"FINISHED"}
+    assert press(weights_panel.ANYRIG_OT_adopt_weights, str(tmp_path / "mine")) == {"FINISHED"}
     bpy.ops.anyrig.cancel()
     play()
     assert background_runner.status()[0].startswith("Cancelled") and "download" not in background_runner.status()[0]
@@ -141,9 +129,9 @@ def test_what_nobody_expects_can_be_reported_with_a_button(beside: bool, monkeyp
         yield from ()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(weights_panel, "obtain", breaks)
+    monkeypatch.setattr(weights_panel, "fetch_files", breaks)
     if beside:
-        Press().press()
+        press()
         play()
     else:
         with pytest.raises(RuntimeError, match="Unexpected ZeroDivisionError"):
@@ -154,7 +142,7 @@ def test_what_nobody_expects_can_be_reported_with_a_button(beside: bool, monkeyp
 def test_esc_cancels_a_download_as_it_does_a_capture(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     watched: list[bool] = []
     monkeypatch.setattr(background_runner, "watch_escape", lambda: watched.append(background_runner.current() is not None))
-    Press().press()
+    press()
     play()
     assert watched == [True]
 

@@ -15,6 +15,7 @@ from anyrig.addon.review import review_panel, side_by_side_movie, skeleton_lines
 from anyrig.addon.tasks import background_runner, modal_runner
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import probe, read_frames
+from anyrig.tests.addon.chance import Press
 from anyrig.tests.addon.filmed_walk import FRAMES, HEIGHT, WIDTH, filmed, overlap
 from anyrig.tests.addon.review.test_overlay import everything, furnish, store_again
 
@@ -138,12 +139,11 @@ def leave_by(how: str) -> None:
         addon.register()
 
 
-def click(tmp_path: Path, **options: Any) -> SimpleNamespace:
-    """The file browser's button, in a window; only Blender can make the operator's instance."""
-    stand_in = SimpleNamespace(beside=True, filepath=str(tmp_path / "out.mp4"), height=72, over=False, **options)
-    stand_in.report = lambda _kind, text: None
-    assert review_panel.ANYRIG_OT_movie.execute(stand_in, bpy.context) == {"FINISHED"}
-    return stand_in
+def click(tmp_path: Path) -> None:
+    """The file browser's button, in a window."""
+    press = Press(review_panel.ANYRIG_OT_movie)
+    press.in_background, press.filepath, press.height, press.over = True, str(tmp_path / "out.mp4"), 72, False
+    assert press.execute(bpy.context) == {"FINISHED"}
 
 
 def test_beside_a_window_it_is_written_in_turns(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_colours_follow_the_confidence_of_the_frame_and_joint(tmp_path: Path) ->
     confidence = np.ones((FRAMES, len(raw.rig.names)))
     confidence[4], confidence[8, 1] = 0.0, 0.5
     store_again(text, replace(raw, motion=replace(raw.motion, confidence=confidence)))
-    skeleton_lines.switch_off()  # forget what was read
+    skeleton_lines.reset()  # forget what was read
     lost, sure, pale = np.array(skeleton_lines.RAMP)[[0, 2, 1]]
     for frame, expected in ((1, sure), (9, lost), (99, sure), (-9, sure)):
         bpy.context.scene.frame_set(frame)
@@ -263,7 +263,7 @@ def test_without_take_armature_or_bones_there_is_nothing_to_draw(tmp_path: Path)
     assert len(skeleton_lines.lines(bpy.context)[0]) > 0
     data = text[take_store.DATA]
     text[take_store.DATA] = b"damaged"
-    skeleton_lines.switch_off()
+    skeleton_lines.reset()
     assert len(skeleton_lines.lines(bpy.context)[0]) == 0
     del text[take_store.DATA]
     text[take_store.DATA] = data

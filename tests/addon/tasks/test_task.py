@@ -4,20 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 
 import bpy
 import pytest
 from anyrig.addon.tasks import background_runner
 from anyrig.addon.tasks.task import Snapshot, Task
 from anyrig.backend.errors import UserError
-
-
-@dataclass(frozen=True)
-class Progress:
-    stage: str
-    done: int
-    total: int
+from anyrig.backend.progress import Progress
 
 
 class Work:
@@ -71,7 +64,7 @@ def no_thread_is_left() -> Iterator[None]:
 def test_drain_steps_on_this_thread_and_reports_every_step() -> None:
     work, seen = Work(3).open(), []
     done = Task(work.steps()).drain(seen.append)
-    assert (done.result, done.error, done.cancelled, done.done) == ("arrived", None, False, True)
+    assert (done.result(), done.error, done.cancelled, done.done) == ("arrived", None, False, True)
     assert [(s.stage, s.done, s.total) for s in seen] == [("Walking", n, 3) for n in (1, 2, 3)]
     assert set(work.stepped) == {threading.current_thread()}
 
@@ -85,7 +78,7 @@ def test_thread_steps_and_hands_over_the_result() -> None:
     assert running.progress.fraction == pytest.approx(2 / 3) and not running.done
     work.open()
     running.join()
-    assert running.done and running.result == "arrived" and threading.current_thread() not in work.stepped
+    assert running.done and running.result() == "arrived" and threading.current_thread() not in work.stepped
     assert work.closed[0] is work.stepped[0]
 
 
@@ -97,7 +90,7 @@ def test_cancel_midway_closes_the_generator_on_the_worker() -> None:
     running.cancel()
     work.open(1)  # the step that was under way ends, no further one begins
     running.join()
-    assert running.cancelled and running.result is None and running.error is None
+    assert running.cancelled and running.result() is None and running.error is None
     assert work.reached == 5 and len(work.closed) == 1 and work.closed[0] is work.stepped[0]
     assert workers() == []
 
@@ -115,8 +108,12 @@ def test_late_cancel_counts(when: str) -> None:
 
 
 def test_user_errors_are_told_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
-    done = Task(Work(5, UserError("Frame 7 is empty: trim the clip.")).open().steps()).drain()
-    assert done.error == "Frame 7 is empty: trim the clip." and done.result is None and not done.cancelled
+    done = Task(Work(5, UserError("Frame 7 is empty: trim the clip.", "whole_video")).open().steps()).drain()
+    for _ in range(2):
+        with pytest.raises(UserError, match="Frame 7 is empty: trim the clip.") as caught:
+            done.result()
+        assert caught.value.fix == "whole_video" and not done.cancelled
+    assert done.error is not None and done.error.__traceback__ is None, "it would keep the generator's arrays"
     assert not caplog.records
 
 
@@ -124,8 +121,8 @@ def test_other_errors_become_a_sentence_and_a_traceback_in_the_log(caplog: pytes
     with caplog.at_level(logging.ERROR):
         running = Task(Work(5, ZeroDivisionError("by nothing")).open().steps()).start()
         running.join()
-    assert running.done and running.error is not None
-    assert "ZeroDivisionError" in running.error and "by nothing" in running.error and "console" in running.error
+    assert running.done and running.error is not None and running.error.fix == "copy_diagnostics"
+    assert all(word in str(running.error) for word in ("ZeroDivisionError", "by nothing", "console"))
     assert "Traceback" in caplog.text and "in steps" in caplog.text
 
 
@@ -155,6 +152,45 @@ def test_interrupting_a_drained_job_closes_it() -> None:
     with pytest.raises(KeyboardInterrupt):
         running.drain(interrupt)
     assert len(work.closed) == 1 and running.done
+
+
+def test_bytes_are_not_counted_as_frames() -> None:
+    def steps() -> Generator[Progress, None, None]:
+        yield Progress("Downloading t5-base", 1, 4, unit="")
+
+    assert Task(steps()).drain().progress.text.startswith("Downloading t5-base, 0:0")
+
+
+@pytest.mark.parametrize(
+    ("cancel", "fail", "status", "message"),
+    [
+        (False, None, background_runner.DONE, "arrived at last"),
+        (True, None, background_runner.CANCELLED, "Cancelled."),
+        (
+            False,
+            UserError("The road is closed: take another.", "use_cpu"),
+            background_runner.FAILED,
+            "The road is closed: take another.",
+        ),
+    ],
+)
+def test_an_outcome_is_a_value_and_the_panel_shows_it(cancel: bool, fail: UserError | None, status: str, message: str) -> None:
+    task = Task(Work(5, fail).open().steps()).drain()
+    if cancel:
+        task.cancel()
+    found = background_runner.conclude(task, "Cancelled.", lambda result: f"{result} at last")
+    assert found == background_runner.TaskOutcome(status, message)
+    assert background_runner.status() == (message, fail is not None) and background_runner.status_fix() == (
+        fail.fix if fail else ""
+    )
+
+
+def test_an_error_of_what_uses_the_result_is_the_outcome() -> None:
+    def refuse(_: str) -> str:
+        raise UserError("Bone 'x' is gone: undo that.")
+
+    found = background_runner.conclude(Task(Work(2).open().steps()).drain(), "Cancelled.", refuse)
+    assert found == background_runner.TaskOutcome(background_runner.FAILED, "Bone 'x' is gone: undo that.")
 
 
 def test_time_left_follows_the_pace_of_the_stage() -> None:
