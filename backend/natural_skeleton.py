@@ -1,4 +1,4 @@
-"""The skeleton of the body, where a game rig's bones tell another story. numpy and scipy only.
+"""The skeleton of the body, where a game rig's bones tell another story. numpy only.
 
 Game rigs hang feet on roots of their own (once targets of inverse kinematics) or on a root at the ground beside the body, joined to
 their shins by the skin alone. Here such stray parts are hung on the bone that their surface touches, and roots that only carry
@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UserError
+from .skin_contact import Skin, SkinContact
 
 Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 # Lengths are in units of the body's size. "Zoo": what was measured on the rigs of the two open zoos.
-REACH = 0.015  # how near points are that touch; 0.008 to 0.02 give the same on the zoo
 TOUCHES = 0.03  # least share of a part's skin that touches the bone it hangs on; zoo: 0.08 to 1
 # A bone that moves less than this share of all skin moves none. Zoo: roots that carry rigging at most 0.005, others from 0.02 on.
 NO_SKIN = 0.01
@@ -81,25 +81,6 @@ class Bones:
                 return
             above = np.where(above < 0, -1, self.parents[above])
         raise UserError(f"Bone '{self.names[int(np.argmax(above >= 0))]}' is its own ancestor: export the rig again.")
-
-
-@dataclass(frozen=True, eq=False)
-class Skin:
-    """P points spread evenly over the surface at rest, in the space of the bones.
-
-    points: (P, 3). joints: (P, K) int, the bones that move each point, each at most once unless its weight is 0.
-    weights: (P, K), rows sum to 1, or to 0 for a point that no bone moves.
-    """
-
-    points: Array
-    joints: NDArray[np.integer]
-    weights: Array
-
-    def __post_init__(self) -> None:
-        for key, kind in (("points", np.float64), ("joints", np.int64), ("weights", np.float64)):
-            object.__setattr__(self, key, np.array(getattr(self, key), kind))
-        if self.points.shape != (len(self.points), 3) or self.joints.shape != self.weights.shape:
-            raise UserError("The skin's points, joints and weights do not belong together: export the rig again.")
 
 
 @dataclass(frozen=True)
@@ -186,35 +167,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def sampled(
-    vertices: Array, triangles: NDArray[np.integer], joints: NDArray[np.integer], weights: Array, points: int = 24000
-) -> Skin:
-    """A mesh as `Skin`: as many points on its triangles, by area.
-
-    vertices: (V, 3). triangles: (K, 3) indices of vertices. joints, weights: (V, n) as in Skin.
-    """
-    corners = vertices[triangles]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
-    if not area.sum() > 0:
-        return Skin(np.zeros((0, 3)), np.zeros((0, 1)), np.zeros((0, 1)))
-    edges = np.cumsum(area) / area.sum()
-    random = np.random.default_rng(0)
-    chosen = np.minimum(np.searchsorted(edges, (np.arange(points) + 0.5) / points), len(area) - 1)
-    # uniform in a triangle: the square root keeps points from crowding at the first corner (Osada et al. 2002)
-    r, s = np.sqrt(random.random(points)), random.random(points)
-    share = np.column_stack([1 - r, r * (1 - s), r * s])
-    moved_by = joints[triangles[chosen]].reshape(points, -1)
-    by = (share[..., None] * weights[triangles[chosen]]).reshape(points, -1)
-    return Skin((share[..., None] * corners[chosen]).sum(1), moved_by, _merged(moved_by, by))
-
-
-def _merged(joints: NDArray[np.integer], weights: Array) -> Array:
-    """(P, K): the weight of a joint that occurs several times in a row is all in its first place."""
-    same = joints[:, :, None] == joints[:, None]
-    first = ~np.tril(same, -1).any(2)
-    return np.where(first, (same * weights[:, None]).sum(2), 0.0)
-
-
 class _Body:
     """The bones while they are hung: `parents` and `hung` change, all else stays. Lengths are in units of the body's size."""
 
@@ -232,7 +184,7 @@ class _Body:
         self.mass = mass / mass.sum() if self.has_skin else np.full(count, 1 / count)
         middle, size = self._measure(np.concatenate([bones.heads, bones.tails]), skin)
         self.heads, self.tails = (bones.heads - middle) / size, (bones.tails - middle) / size
-        self.surface = _Surface(skin, middle, size, count) if skin is not None and self.has_skin else None
+        self.contact = SkinContact(skin, middle, size, count) if skin is not None and self.has_skin else None
 
     def _measure(self, ends: Array, skin: Skin | None) -> tuple[Array, float]:
         """The middle and the size of what moves with the heaviest root: a sphere that leaves out 5 %, such as a prop far away."""
@@ -277,13 +229,13 @@ class _Body:
     def touched(self, part: int) -> Array:
         """(J,) how much of the part's skin each bone outside of it touches, 0..1."""
         whole = self.below(part)
-        if self.surface is None:
+        if self.contact is None:
             return np.zeros(len(whole))
-        share = self.surface.touched(self._first(part, whole), whole)
+        share = self.contact.touched(self._first(part, whole), whole)
         # a foot may begin at its toes; a second body does not hang on the hand that it holds
         if share.max() >= TOUCHES or self.mass[whole].sum() > PART:
             return share
-        return self.surface.touched(whole, whole)
+        return self.contact.touched(whole, whole)
 
     def _first(self, part: int, whole: Mask) -> Mask:
         """(J,) the first bones of a part that move a good share of its skin, and those above them."""
@@ -309,44 +261,6 @@ class _Body:
     def hang(self, part: int, bone: int, share: float | None) -> None:
         self.parents[part] = bone
         self.hung[part] = Hung(self.names[part], self.names[bone], share)
-
-
-class _Surface:
-    """Skin in units of the body's size, and which points lie near which."""
-
-    def __init__(self, skin: Skin, middle: Array, size: float, count: int) -> None:
-        from scipy.spatial import KDTree
-
-        self.points = (skin.points - middle) / size
-        self.joints, self.weights, self.count = skin.joints, skin.weights, count
-        self.owner = np.take_along_axis(skin.joints, skin.weights.argmax(1)[:, None], 1)[:, 0]
-        self.owned = skin.weights.max(1) > 0
-        self.tree = KDTree(self.points)
-        moved, places = np.zeros(count), np.zeros((count, 3))
-        np.add.at(moved, skin.joints, skin.weights)
-        for column, weight in zip(skin.joints.T, skin.weights.T):
-            np.add.at(places, column, weight[:, None] * self.points)
-        self.centres = places / np.maximum(moved, 1e-12)[:, None]
-
-    def touched(self, first: Mask, part: Mask) -> Array:
-        """(J,) of the skin that the bones `first` move, the share that each bone outside `part` moves too or lies near to."""
-        mine = (self.weights * first[self.joints]).sum(1)
-        rows = np.flatnonzero(mine > 0)
-        if not len(rows):
-            return np.zeros(self.count)
-        keys, near = rows[:, None] * self.count + self.joints[rows], self._near(rows[mine[rows] >= 0.5], part)
-        shared = np.minimum(self.weights[rows], mine[rows, None]) * ~part[self.joints[rows]] * ~np.isin(keys, near)
-        total = np.bincount(self.joints[rows].ravel(), shared.ravel(), self.count)
-        total += np.bincount(near % self.count, mine[near // self.count], self.count)
-        return total / mine.sum()
-
-    def _near(self, rows: NDArray[np.integer], part: Mask) -> NDArray[np.integer]:
-        """Point times J plus bone, for every pair of one of these points and a bone outside `part` with skin near it."""
-        groups = self.tree.query_ball_point(self.points[rows], REACH)
-        found = np.concatenate([np.array(group, np.int64) for group in groups] or [np.zeros(0, np.int64)])
-        point = np.repeat(rows, [len(group) for group in groups])
-        other = self.owned[found] & ~part[self.owner[found]]
-        return np.unique(point[other] * self.count + self.owner[found[other]])
 
 
 def _carrier(body: _Body, root: int) -> tuple[int, list[int]]:
@@ -425,9 +339,9 @@ def _bone_of(body: _Body, part: int, share: Array) -> int:
     limb[list(body.line(best))] = True
     alike = np.flatnonzero(limb & (share >= ALIKE * share[best]))
     depths = {joint: len(list(body.line(joint))) for joint in alike.tolist()}
-    assert body.surface is not None
+    assert body.contact is not None
     heads = body.heads[alike]
-    along = body.surface.centres[alike] - heads
+    along = body.contact.centres[alike] - heads
     squared = (along**2).sum(1)
     # a bone with its skin all around its head begins nowhere
     places = np.where(squared > 1e-12, ((body.heads[part] - heads) * along).sum(1) / np.maximum(squared, 1e-12), np.inf)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from anyrig.backend import natural_skeleton as N
 from anyrig.backend.errors import UserError
-from anyrig.backend.natural_skeleton import Bones, NaturalSkeleton, Skin, describe, natural_skeleton, sampled
+from anyrig.backend.natural_skeleton import Bones, NaturalSkeleton, describe, natural_skeleton
+from anyrig.backend.skin_contact import Skin, SkinContact, sampled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -230,6 +231,35 @@ def test_thighs_stay_on_the_body_of_a_robot(soft: float) -> None:
     assert tree(found)["thigh.L"] == "body" and not found.aside
 
 
+def test_a_limb_of_the_body_stays_whatever_it_touches_beside_it() -> None:
+    """Thighs that part from torso and body: they touch the torso, the trunk, or most of all a coat that hangs from the chest."""
+    wide = [replace(spec, radius=0.15) if spec.name == "torso" else spec for spec in mech()]
+    share = touching(wide)["thigh.L"]
+    assert share["torso"] > N.TOUCHES
+    assert tree(natural(wide))["thigh.L"] == "body"
+    coat = mech() + both(
+        [Bone("coat.L", "torso", (0.1, 0, 0.68), (0.16, 0, 0.44), 0.07), Bone("hem.L", "coat.L", (0.16, 0, 0.44), (0.16, 0, 0.4))]
+    )
+    share = touching(coat)["thigh.L"]
+    assert max(share, key=share.__getitem__) == "coat.L"
+    assert tree(natural(coat))["thigh.L"] == "body"
+    both_of_them = [replace(spec, radius=0.15) if spec.name == "torso" else spec for spec in mech()] + both(
+        [Bone("gun.L", "torso", (0.2, 0, 0.6), (0.2, 0, 0.45), 0.01)]
+    )
+    share = touching(both_of_them)["thigh.L"]
+    assert N.TOUCHES < share["gun.L"] < share["torso"]
+    assert tree(natural(both_of_them))["thigh.L"] == "body"
+
+
+def test_a_fork_above_the_first_is_the_body_s_own() -> None:
+    """A tail that touches the end of a coat leaves a root at the ground, but not hips that stand on one."""
+    hips = [replace(spec, radius=0) if spec.name == "hips" else spec for spec in human()]
+    hips += [Bone("coat", "chest", (0, 0.1, 0.6), (0, 0.1, 0.5)), Bone("tail", "hips", (0, 0.1, 0.49), (0, 0.3, 0.4))]
+    assert hung(natural(hips)) == {"tail": "coat"}
+    game = [GROUND, *moved(hips, {"hips": "root", "foot.L": "root", "foot.R": "root"})]
+    assert hung(natural(game)) == {"foot.L": "shin.L", "foot.R": "shin.R"}
+
+
 @FEW
 @given(st.data())
 def test_a_tree_whose_root_moves_skin_stays_whatever_it_looks_like(data: st.DataObject) -> None:
@@ -280,19 +310,35 @@ def test_big_boots_hang_too() -> None:
     assert hung(natural(specs)) == {"foot.L": "shin.L", "foot.R": "shin.R"}
 
 
-def test_feet_that_touch_each_other_hang_on_their_own_shins() -> None:
-    """The feet lie side by side, and touch each other more than their shins."""
+def touching(specs: list[Bone], soft: float = 0.0) -> dict[str, dict[str, float]]:
+    """Part -> bone -> how much of the part's skin touches it, as the armature has them."""
+    body = N._Body(bones_of(specs), skin_of(specs, soft), ())
+    return {spec.name: dict(zip(body.names, body.touched(joint).tolist())) for joint, spec in enumerate(specs)}
 
-    def inwards(point: Point) -> Point:
-        return point[0] * 0.3, *point[1:]
 
-    specs = [
-        replace(spec, head=inwards(spec.head), tail=inwards(spec.tail)) if spec.name[:4] in ("thig", "shin", "foot") else spec
-        for spec in game_human()
-    ]
-    body = N._Body(bones_of(specs), skin_of(specs), ())
-    left, shin, right = (body.names.index(name) for name in ("foot.L", "shin.L", "foot.R"))
-    assert body.touched(left)[right] > body.touched(left)[shin]
+def feet_together(left: float, right: float, shin: float = 0.04) -> list[Bone]:
+    """Feet of these radii side by side below thin legs that are close together."""
+    specs = {spec.name: spec for spec in game_human()}
+    for name, x, radius in (("L", 0.025, left), ("R", -0.025, right)):
+        foot, leg, thigh = specs[f"foot.{name}"], specs[f"shin.{name}"], specs[f"thigh.{name}"]
+        specs[f"thigh.{name}"] = replace(thigh, head=(x, 0, 0.5), tail=(x, 0, 0.27), radius=0.02)
+        specs[f"shin.{name}"] = replace(leg, head=(x, 0, 0.27), tail=(x, 0.02, 0.05), radius=shin)
+        specs[f"foot.{name}"] = replace(foot, head=(x, 0.02, 0.05), tail=(x, -0.1, 0.02), radius=radius)
+    return list(specs.values())
+
+
+@pytest.mark.parametrize("specs", [feet_together(0.025, 0.025, 0.02), feet_together(0.015, 0.04, 0.03)])
+def test_feet_that_touch_each_other_hang_on_their_own_shins(specs: list[Bone]) -> None:
+    """Equal feet touch each other most; of unequal ones the small foot does, the big one touches its shin."""
+    share = touching(specs)["foot.L"]
+    assert share["foot.R"] > share["shin.L"] > N.ALIKE * share["foot.R"]
+    assert hung(natural(specs)) == {"foot.L": "shin.L", "foot.R": "shin.R"}
+
+
+def test_feet_that_hardly_touch_their_shins_hang_there_all_the_same() -> None:
+    specs = feet_together(0.025, 0.025, 0.003)
+    share = touching(specs)["foot.L"]
+    assert N.TOUCHES < share["shin.L"] < N.ALIKE * share["foot.R"]
     assert hung(natural(specs)) == {"foot.L": "shin.L", "foot.R": "shin.R"}
 
 
@@ -315,13 +361,61 @@ def test_a_foot_that_begins_at_its_toes() -> None:
     assert hung(natural(specs)) == {"toe.L": "shin.L"}
 
 
-@pytest.mark.parametrize("soft", SOFT)
-def test_a_heel_beside_the_foot_does_not_carry_it(soft: float) -> None:
-    specs = mech()
-    body = N._Body(bones_of(specs), skin_of(specs, soft), ())
-    share = body.touched(body.names.index("foot.L"))
-    assert share[body.names.index("heel.L")] > N.TOUCHES
-    assert hung(natural(specs, soft))["foot.L"] == "shin.L"
+def test_toes_wait_for_the_foot_that_they_touch_more_than_the_shin() -> None:
+    specs = [spec for spec in quadruped() if "back" not in spec.name]
+    specs = moved(specs, {"front toe.L": None, "front toe.R": None})
+    # tall toes, that reach the shin beside the foot
+    radii = {"toe": 0.06, "foot": 0.04, "shin": 0.05}
+    specs = [replace(spec, radius=radii.get(spec.name[6:-2], spec.radius)) for spec in specs]
+    share = touching(specs)["front toe.L"]
+    assert N.TOUCHES < share["front shin.L"] < N.ALIKE * share["front foot.L"]
+    assert hung(natural(specs))["front toe.L"] == "front foot.L"
+
+
+@pytest.mark.parametrize("radius", [0.04, 0.012])
+def test_a_heel_beside_the_foot_does_not_carry_it(radius: float) -> None:
+    """The foot touches a thick shin more than the heel, and a thin shin less."""
+    specs = [replace(spec, radius=radius) if spec.name.startswith("shin") else spec for spec in mech()]
+    share = touching(specs)["foot.L"]
+    assert min(share["heel.L"], share["shin.L"]) > N.TOUCHES
+    assert (share["heel.L"] > share["shin.L"]) == (radius < 0.03)
+    assert hung(natural(specs))["foot.L"] == "shin.L"
+
+
+def test_a_foot_hangs_on_the_shin_though_it_follows_the_thigh_more() -> None:
+    """Careless weights: the foot's skin follows the thigh, two bones up, more than the shin."""
+    specs = game_human()
+    skin, names = skin_of(specs), [spec.name for spec in specs]
+    joints = np.stack([skin.joints[:, 0]] * 3, axis=1)
+    for side in "LR":
+        foot = skin.joints[:, 0] == names.index(f"foot.{side}")
+        joints[foot, 1:] = names.index(f"thigh.{side}"), names.index(f"shin.{side}")
+    careless = np.where((joints[:, :1] == joints[:, 1:2]), [1.0, 0, 0], [0.4, 0.35, 0.25])
+    careless[joints[:, 0] == joints[:, 1]] = 1, 0, 0
+    found = natural_skeleton(bones_of(specs), Skin(skin.points - 0.03 * (joints[:, :1] != joints[:, 1:2]), joints, careless))
+    assert hung(found) == {"foot.L": "shin.L", "foot.R": "shin.R"}
+
+
+def test_a_part_in_front_of_a_limb_hangs_on_its_first_bone() -> None:
+    """A second root before the pelvis touches pelvis and chest: the body goes on from the pelvis."""
+    specs = [spec for spec in quadruped() if spec.parent and "foot" not in spec.name and "toe" not in spec.name]
+    specs = [replace(spec, radius=0.05) if spec.name == "pelvis" else spec for spec in moved(specs, {"pelvis": None})]
+    specs.append(Bone("rump", None, (0, 0.37, 0.5), (0, -0.2, 0.6), 0.07))
+    share = touching(specs)["rump"]
+    assert N.ALIKE * share["chest"] < share["pelvis"] < share["chest"]
+    assert hung(natural(specs)) == {"rump": "pelvis"}
+
+
+def test_a_braid_hangs_on_the_head_though_it_lies_on_the_back() -> None:
+    specs = human() + [
+        Bone("hair", None, (0, 0.06, 0.95), (0, 0.1, 0.86), 0.02),
+        Bone("braid", "hair", (0, 0.1, 0.82), (0, 0.1, 0.5), 0.02),
+    ]
+    whole = N._Body(bones_of(specs), skin_of(specs), ())
+    part = whole.below(len(specs) - 2)
+    share = dict(zip(whole.names, whole.contact.touched(part, part).tolist()))
+    assert share["chest"] > 2 * share["head"] > 0
+    assert hung(natural(specs)) == {"hair": "head"}
 
 
 def test_hair_eyes_jiggle_and_a_sword_hang_on_what_they_touch() -> None:
@@ -351,15 +445,36 @@ def test_what_touches_nothing_is_a_prop() -> None:
 
 
 def test_of_two_dancers_the_second_hangs_on_no_hand() -> None:
-    first = human()
+    first = [replace(spec, radius=0.13) if spec.name.startswith("hand") else spec for spec in human()]
     second = [
         replace(spec, name=f"{spec.name} 2", parent=spec.parent and f"{spec.parent} 2", radius=0.95 * spec.radius,
                 head=(spec.head[0] + 0.99, *spec.head[1:]), tail=(spec.tail[0] + 0.99, *spec.tail[1:]))
         for spec in first
     ]  # fmt: skip
+    body = N._Body(bones_of(first + second), skin_of(first + second), ())
+    part = body.below(len(first))
+    assert body.contact.touched(part, part).max() > N.TOUCHES
     found = natural(first + second)
     assert not found.hung and found.props == ("hips 2",)
     assert found.loose.sum() == len(second)
+
+
+def test_a_heavy_prop_far_away_does_not_blow_the_body_up() -> None:
+    specs = game_human() + [
+        Bone("rocket", None, (60, 0, 0), (60, 0, 3), 0.05),
+        Bone("ball", "root", (0.2, -0.3, 0.1), (0.2, -0.4, 0.1)),
+    ]
+    found = natural(specs)
+    assert hung(found) == {"foot.L": "shin.L", "foot.R": "shin.R"} and found.props == ("rocket", "ball")
+
+
+def test_nothing_hangs_on_the_crumbs_of_skin_of_a_root_that_moves_none() -> None:
+    """The body bone of a robot moves a speck by mistake, which a stray part touches."""
+    specs = mech()
+    specs[0] = replace(specs[0], head=(0, -0.4, 0.5), tail=(0, -0.4, 0.51), radius=0.01)
+    specs.append(Bone("drone", None, (0, -0.4, 0.515), (0, -0.4, 0.55), 0.01))
+    assert touching(specs)["drone"]["body"] > N.TOUCHES
+    assert natural(specs).props == ("drone",)
 
 
 # roots
@@ -422,6 +537,20 @@ def test_without_skin_bone_ends_decide(make, weightless: bool) -> None:
 def test_targets_far_from_everything_are_props_without_skin() -> None:
     specs = human() + both([Bone("pole.L", None, (0.08, -0.5, 0.3), (0.08, -0.5, 0.4), 0)])
     assert natural_skeleton(bones_of(specs)).props == ("pole.L", "pole.R")
+
+
+def test_a_bone_without_a_tail_has_no_end() -> None:
+    """Many files have no tails: the head of the last bone of a limb is no place where anything hangs."""
+    specs = [*human(), Bone("hat", None, (0, 0, 0.85), (0, 0, 0.95), 0)]
+    bones = bones_of(specs)
+    assert hung(natural_skeleton(bones)) == {"hat": "chest"}
+    specs[-1] = replace(specs[-1], head=(0.42, 0, 0.8))
+    bones = bones_of([spec for spec in specs if not spec.name.startswith("forearm")][:0] or specs)
+    loose = replace(
+        bones, parents=np.where(np.array(bones.names) == "hand.L", bones.names.index("arm.L"), bones.parents), tails=bones.heads
+    )
+    found = natural_skeleton(loose)
+    assert hung(found) == {"hat": "arm.L"}
 
 
 def test_a_shell_with_a_gap_hangs_on_the_end_of_the_bone() -> None:
@@ -535,8 +664,19 @@ def test_points_that_no_bone_moves_touch_nothing() -> None:
     specs, skin = game_human(), skin_of(game_human())
     floor = np.random.default_rng(0).random((4000, 3)) * [1, 1, 0] - [0.5, 0.5, 0]
     rows = np.zeros((4000, 4))
-    more = Skin(np.concatenate([skin.points, floor]), np.concatenate([skin.joints, rows]), np.concatenate([skin.weights, rows]))
-    assert outcome(natural_skeleton(bones_of(specs), more)) == outcome(natural(specs))
+    head = rows + [spec.name for spec in specs].index("head")
+    more = Skin(np.concatenate([skin.points, floor]), np.concatenate([skin.joints, head]), np.concatenate([skin.weights, rows]))
+    found, expected = natural_skeleton(bones_of(specs), more), natural(specs)
+    assert outcome(found) == outcome(expected)
+    assert np.allclose([part.share for part in found.hung], [part.share for part in expected.hung], rtol=0.1)
+
+
+def test_what_both_move_and_what_lies_near_counts_once() -> None:
+    points = np.random.default_rng(0).random((500, 3))
+    weights = np.where(np.arange(500)[:, None] % 2, [0.6, 0.4], [0.4, 0.6])
+    contact = SkinContact(Skin(points, np.tile([0, 1], (500, 1)), weights), np.zeros(3), 50.0, 2)
+    first = np.array([True, False])
+    assert contact.touched(first, first).tolist() == pytest.approx([0, 1])
 
 
 # errors
