@@ -40,8 +40,8 @@ NO_SKIN = 0.01
 # Zoo: roots at the ground have 0.92 or more in one child or are the first to fork; in bodies the trunk holds at most 0.84.
 NEARLY_ALL = 0.88
 ALIKE = 1 / 3  # bones that touch a part at least this share of what the first one does may be the one that carries it
-# How far along a bone a part must begin to be carried by it; 1 is the middle of the bone's skin. Zoo: at most 0.34, and from 0.85 on.
-BEGINS = 0.5
+# How far along a bone a part must begin to be carried by it; 1 is the middle of the bone's skin. Zoo: at most 0.41, and from 1.3 on.
+BEGINS = 0.7
 # A part belongs to a bone's limb, not to the root, if it begins so much nearer to the bone's head. Zoo: 0.4, and limbs of the root 1.3.
 FARTHER_ON = 0.7
 AT_END = 0.03  # how near to a bone's end a part's head is that hangs there; zoo: at most 0.03, and from 0.05 on
@@ -339,16 +339,21 @@ def _bone_of(body: _Body, part: int, share: Array) -> int:
     limb[list(body.line(best))] = True
     alike = np.flatnonzero(limb & (share >= ALIKE * share[best]))
     depths = {joint: len(list(body.line(joint))) for joint in alike.tolist()}
-    assert body.contact is not None
-    heads = body.heads[alike]
-    along = body.contact.centres[alike] - heads
-    squared = (along**2).sum(1)
-    # a bone with its skin all around its head begins nowhere
-    places = np.where(squared > 1e-12, ((body.heads[part] - heads) * along).sum(1) / np.maximum(squared, 1e-12), np.inf)
-    before = alike[places >= BEGINS].tolist()
+    before = [joint for joint in alike.tolist() if _place(body, part, joint) >= BEGINS]
     if before:
         return max(before, key=lambda joint: (depths[joint], share[joint]))
     return min(depths, key=lambda joint: (depths[joint], -share[joint]))
+
+
+def _place(body: _Body, part: int, bone: int) -> float:
+    """Where a part begins along a bone: 0 at its head, 1 in the middle of its skin; off the bone's axis the distance counts."""
+    assert body.contact is not None
+    along, away = body.contact.centres[bone] - body.heads[bone], body.heads[part] - body.heads[bone]
+    length = float(np.linalg.norm(along))
+    if length < 1e-6:
+        return np.inf  # skin all around its head: it begins nowhere
+    place = float(along @ away) / length**2
+    return max(place, float(np.linalg.norm(away)) / length) if place > 0 else place
 
 
 def _in_order(parents: NDArray[np.integer], root: int, aside: Collection[int]) -> NDArray[np.int64]:

@@ -327,11 +327,12 @@ def feet_together(left: float, right: float, shin: float = 0.04) -> list[Bone]:
     return list(specs.values())
 
 
-@pytest.mark.parametrize("specs", [feet_together(0.025, 0.025, 0.02), feet_together(0.015, 0.04, 0.03)])
+@pytest.mark.parametrize("specs", [feet_together(0.025, 0.025, 0.02), feet_together(0.008, 0.04, 0.04)])
 def test_feet_that_touch_each_other_hang_on_their_own_shins(specs: list[Bone]) -> None:
     """Equal feet touch each other most; of unequal ones the small foot does, the big one touches its shin."""
-    share = touching(specs)["foot.L"]
-    assert share["foot.R"] > share["shin.L"] > N.ALIKE * share["foot.R"]
+    left, right = (touching(specs)[name] for name in ("foot.L", "foot.R"))
+    assert left["foot.R"] > left["shin.L"] > N.ALIKE * left["foot.R"]
+    assert (right["foot.L"] > right["shin.R"]) == (specs[-1].radius < 0.03)
     assert hung(natural(specs)) == {"foot.L": "shin.L", "foot.R": "shin.R"}
 
 
@@ -340,6 +341,7 @@ def test_feet_that_hardly_touch_their_shins_hang_there_all_the_same() -> None:
     share = touching(specs)["foot.L"]
     assert N.TOUCHES < share["shin.L"] < N.ALIKE * share["foot.R"]
     assert hung(natural(specs)) == {"foot.L": "shin.L", "foot.R": "shin.R"}
+    assert all(part.share is not None for part in natural(specs).hung)
 
 
 def test_a_part_hangs_on_a_part() -> None:
@@ -349,6 +351,19 @@ def test_a_part_hangs_on_a_part() -> None:
     assert hung(natural(specs)) == {
         "front foot.L": "front shin.L", "front foot.R": "front shin.R", "front toe.L": "front foot.L", "front toe.R": "front foot.R",
     }  # fmt: skip
+
+
+def test_a_part_waits_for_the_part_that_it_touches_most() -> None:
+    """A hump on the back carries a neck with a head, and the head an ear, whose lobe lies on the hump; each has a root of its own."""
+    specs = human() + [
+        Bone("hump", None, (0, 0.09, 0.7), (0, 0.2, 0.7), 0.06),
+        Bone("neck", None, (0, 0.2, 0.7), (0, 0.3, 0.7), 0.04),
+        Bone("skull", "neck", (0, 0.3, 0.7), (0, 0.4, 0.7), 0.06),
+        Bone("ear", None, (0, 0.32, 0.76), (0, 0.18, 0.78), 0.02),
+    ]
+    share = touching(specs)["ear"]
+    assert share["skull"] > share["hump"] > N.TOUCHES
+    assert hung(natural(specs)) == {"hump": "chest", "neck": "hump", "ear": "skull"}
 
 
 def test_a_foot_that_begins_at_its_toes() -> None:
@@ -425,9 +440,10 @@ def test_hair_eyes_jiggle_and_a_sword_hang_on_what_they_touch() -> None:
         Bone("hair end", "hair", (0, 0.09, 0.85), (0, 0.1, 0.7), 0.015),
         Bone("belly", "root", (0, -0.05, 0.66), (0, -0.11, 0.66), 0.06),
         Bone("sword", "root", (0.5, 0, 0.8), (0.5, -0.5, 0.8), 0.01),
+        Bone("tail", "root", (0, 0.09, 0.55), (0, 0.3, 0.5)),
     ]
     found = natural([GROUND, *specs])
-    assert hung(found) == {"eye": "head", "hair": "head", "belly": "chest", "sword": "hand.L"}
+    assert hung(found) == {"eye": "head", "hair": "head", "belly": "chest", "sword": "hand.L", "tail": "hips"}
     assert found.names[0] == "hips"
 
 
