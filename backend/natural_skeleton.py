@@ -41,7 +41,7 @@ NO_SKIN = 0.01
 NEARLY_ALL = 0.88
 ALIKE = 1 / 3  # bones that touch a part at least this share of what the first one does may be the one that carries it
 # How far along a bone a part must begin to be carried by it; 1 is the middle of the bone's skin. Zoo: at most 0.41, and from 1.3 on.
-BEGINS = 0.7
+BEGINS = 0.6
 # A part belongs to a bone's limb, not to the root, if it begins so much nearer to the bone's head. Zoo: 0.4, and limbs of the root 1.3.
 FARTHER_ON = 0.7
 AT_END = 0.03  # how near to a bone's end a part's head is that hangs there; zoo: at most 0.03, and from 0.05 on
