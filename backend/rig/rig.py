@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..geometry.rotations import Array, nearest_rotation
 
-OPTIONAL = ("world", "labels")  # fields that older files lack
+OPTIONAL = ("world", "labels", "hung", "props")  # fields that older files lack
+MARKS = ("translates", "static", "hung", "props")  # one truth value a joint
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +29,13 @@ class Rig:
     parents: (J,) int, -1 for the root, which is joint 0.
     rest: (J, 4, 4) rest matrices in armature space (Blender's `bone.matrix_local`).
     tails: (J, 3) in armature space.
-    translates: (J,) bool, joints whose position is predicted as well: further roots, which are parented to the first one here.
+    translates: (J,) bool, joints whose position is predicted as well: props, which are parented to the root here.
     static: (J,) bool, joints that keep the reference pose.
     world: (3, 3) rotation from armature axes to world axes (z up), with a reflection if the object's scale mirrors it, but without the
     size of the scale.
     labels: J joint names that the user entered because the bones' names mean nothing, or empty.
+    hung: (J,) bool, joints whose bone hangs elsewhere in the armature, so that its keys need a location to stay at its parent here.
+    props: (J,) bool, joints that are no part of the body: weapons and the like, with all that hangs on them.
     """
 
     name: str
@@ -44,15 +47,19 @@ class Rig:
     static: NDArray[np.bool_]
     world: Array = field(default_factory=lambda: np.eye(3))
     labels: tuple[str, ...] = ()
+    hung: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    props: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     def __post_init__(self) -> None:
         count = len(self.names)
         kinds = {"parents": np.int32, "rest": np.float64, "tails": np.float64, "world": np.float64}
-        kinds |= {"translates": np.bool_, "static": np.bool_}
+        kinds |= dict.fromkeys(MARKS, np.bool_)
         shapes = {"parents": (count,), "rest": (count, 4, 4), "tails": (count, 3), "world": (3, 3)}
-        shapes |= {"translates": (count,), "static": (count,)}
+        shapes |= dict.fromkeys(MARKS, (count,))
         for key, kind in kinds.items():
             value = np.array(getattr(self, key), dtype=kind)
+            if key in OPTIONAL and not value.size:
+                value = np.zeros(count, np.bool_)
             if value.shape != shapes[key]:
                 raise UserError(f"Rig '{self.name}': {key} has shape {value.shape}, expected {shapes[key]}.")
             value.flags.writeable = False

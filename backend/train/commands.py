@@ -29,7 +29,7 @@ from .evaluation.ablations import PARTS, as_trained
 from .evaluation.evaluate_packs import evaluate
 from .evaluation.evaluate_pose2rot import evaluate_pose2rot
 from .evaluation.evaluate_videos import evaluate_videos
-from .evaluation.metrics import summarise
+from .evaluation.metrics import format_table
 from .evaluation.split_leaks import find_leaks
 from .isnet.convert import convert, save_expected
 from .packs.rig_packs import Pack, load_packs
@@ -115,13 +115,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             show_bar(Progress(f"Measuring {split}", len(split_rows), count))
             options.json.write_text(json.dumps(rows + split_rows, indent=1), encoding="utf-8")
         rows += split_rows
-        kinds = ("rest", "action") if options.packs else (None,)
-        for kind in kinds:
-            chosen = [row for row in split_rows if kind in (None, row["reference"])]
-            if chosen:
-                print(
-                    f"{split}, reference {kind or 'of the same species'}, {len(chosen)} clips: {_format_figures(summarise(chosen))}"
-                )
+        print(format_table(split, split_rows))
 
 
 def _pack_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator[dict]]]:

@@ -32,7 +32,10 @@ from ...weights.model_file import Model
 from ..packs.rig_packs import Pack
 from ..samples.samples import RenderedWindow, inside_crops, on_white
 from .metrics import measure_motion
+from .movement import kind_of_motion
+from .overlaps import camera_overlap, compared_frames, draw_masks, matte_overlap
 
+VIDEO_SIZE = 640  # pixels of the square image that clips are drawn in
 STILL_DEGREES = 0.1  # a joint that never rotates further than this from its first pose is static
 
 
@@ -43,8 +46,8 @@ def evaluate(
 
     everything: the same packs with all their clips, from which references and static joints are taken.
     split: the name of the split, for the rows. seed: of the camera's azimuth, together with the clip's name.
-    A row has species, split, clip, reference, view_deg (the angle between the true azimuth and the capture's), and the figures of
-    metrics.measure_motion.
+    A row has species, split, clip, kind (of motion), reference, view_deg (the angle between the true azimuth and the capture's), the
+    figures of metrics.measure_motion, overlap and overlap_matte (with the true mattes).
     """
     whole = {pack.name: pack for pack in everything}
     for pack in packs:
@@ -55,19 +58,24 @@ def evaluate(
             rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
             window = splat_crops(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
             frames = torch.cat([model.encoder.encode(part) for part in window.crops.split(16)])
+            truth = poses.astype(np.float64)
+            masks = draw_masks(cloud, truth[compared_frames(len(truth))], window.projection, VIDEO_SIZE, VIDEO_SIZE)
+            mattes = dict(zip(compared_frames(len(truth)), masks.astype(np.uint8) * 255, strict=True))
             for kind, pose in references(whole[pack.name], clip):
                 if pose.tobytes() not in known:
                     views = point_splatting.reference_views(pack.rig, pack.surface, pose, side_azimuths(), size=SIZE)
                     known[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
                 motion = predict_motion(model, pack.rig, *known[pose.tobytes()], frames, window.squares, pack.fps)
-                row = measure_motion(rig, motion, poses.astype(np.float64), pose)
                 yield {
                     "species": pack.name,
                     "split": split,
                     "clip": clip,
+                    "kind": kind_of_motion(clip),
                     "reference": kind,
                     "view_deg": view_error(motion, window.azimuth),
-                    **row,
+                    **measure_motion(rig, motion, truth, pose),
+                    "overlap": camera_overlap(rig, cloud, motion, truth, window.projection, VIDEO_SIZE, VIDEO_SIZE),
+                    "overlap_matte": matte_overlap(rig, pack.surface, motion, mattes.__getitem__),
                 }
 
 
@@ -97,7 +105,13 @@ def splat_crops(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimut
     low, high = points.amin((0, 1)).numpy().astype(float), points.amax((0, 1)).numpy().astype(float)
     fov = 0.6
     camera = Camera(
-        tuple((low + high) / 2), fit_distance(float(np.linalg.norm(high - low)) / 2, fov), azimuth, pitch, fov, 640, 640
+        tuple((low + high) / 2),
+        fit_distance(float(np.linalg.norm(high - low)) / 2, fov),
+        azimuth,
+        pitch,
+        fov,
+        VIDEO_SIZE,
+        VIDEO_SIZE,
     )
     pixels = project(camera.projection, points.numpy().astype(float))
     squares = clip_squares(np.concatenate([pixels.min(1), pixels.max(1)], axis=-1))

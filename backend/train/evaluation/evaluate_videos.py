@@ -31,6 +31,8 @@ from ..packs.rig_packs import Pack
 from .evaluate_packs import references, static_joints, view_error
 from .evaluate_pose2rot import with_anchored_ik
 from .metrics import measure_motion
+from .movement import kind_of_motion
+from .overlaps import camera_overlap, matte_overlap
 
 MATTES = 12  # frames of a clip whose matte is compared with the truth
 IK_FIGURES = (  # those that are measured for inverse kinematics too
@@ -52,7 +54,7 @@ def evaluate_videos(
     another action. Yields rows.
 
     everything: the same packs with all their clips, from which references and static joints are taken.
-    A row has species, split, clip, reference, the figures of metrics.measure_motion, and
+    A row has species, split, clip, kind (of motion), reference, the figures of metrics.measure_motion, overlap, overlap_matte, and
     - those of IK_FIGURES for two kinds of inverse kinematics from the same predicted positions: the V1 baseline's (v1_...) and the one
       that starts from the reference pair (anchored_...),
     - view_deg: the angle between the true azimuth and the capture's,
@@ -72,7 +74,7 @@ def evaluate_videos(
         if measure is None or measure.pack.name != rendered.pack:
             measure = _PackMeasure(whole[rendered.pack])
         for row in measure.rows(path, rendered, model):
-            yield {"species": rendered.pack, "split": split, "clip": rendered.clip, **row}
+            yield {"species": rendered.pack, "split": split, "clip": rendered.clip, "kind": kind_of_motion(rendered.clip), **row}
 
 
 class _PackMeasure:
@@ -117,6 +119,8 @@ class _PackMeasure:
         row: dict[str, object] = {
             "view_deg": view_error(motion, rendered.azimuth),
             **measure_motion(self._rig, motion, truth, pose),
+            "overlap": camera_overlap(self._rig, self._cloud, motion, truth, rendered.matrix, rendered.width, rendered.height),
+            "overlap_matte": matte_overlap(self._rig, self.pack.surface, motion, subject.matte),
         }
         tips = prediction.position.shape[1] > len(prediction.rig.names)
         for name, solved in (("v1", with_v1_ik(prediction)), ("anchored", with_anchored_ik(prediction, tips))):
@@ -128,7 +132,16 @@ class _PackMeasure:
         motion = reference_motion(self.pack.rig, pose, rendered)
         row = measure_motion(self._rig, motion, poses.astype(np.float64), pose)
         same = {f"{name}_{key}": row[key] for name in ("v1", "anchored") for key in IK_FIGURES}
-        return {"view_deg": 90.0, **row, **same, "box_iou": 0.0, "matte_iou": 0.0, "lost_share": 1.0}
+        return {
+            "view_deg": 90.0,
+            **row,
+            "overlap": 0.0,
+            "overlap_matte": 0.0,
+            **same,
+            "box_iou": 0.0,
+            "matte_iou": 0.0,
+            "lost_share": 1.0,
+        }
 
     @torch.no_grad()
     def _measure_subject(self, subject: Subject, rendered: RenderedClip, poses: NDArray[np.float32]) -> dict[str, float]:

@@ -13,18 +13,24 @@ from ...geometry.rotations import Array, geodesic_angle, matrix_to_yaw
 from ...motion.motion import Motion, fk_heads
 from ...rig.rig import Rig
 from ...rig.skeleton import global_to_local, network_axes, pose_to_network, scale_of, skeleton_of
+from .movement import measure_movement
 
 CENTIMETRES = 50.0  # 1 = half the side of the unit cube, and the cube is one metre wide (docs/network.md, Conventions)
 FACING = 15.0  # degrees: a take whose heading is off by less faces the right way
 STILL = 1e-3  # centimetres per frame, or degrees: less than this counts as zero
 RATIOS = {
+    "centred_mpjpe_ratio": ("centred_mpjpe_cm", "copy_centred_mpjpe_cm"),
+    "bone_direction_ratio": ("bone_direction_deg", "copy_bone_direction_deg"),
+    "twist_ratio": ("twist_deg", "copy_twist_deg"),
+    "travel_ratio": ("centred_travel_cm", "true_centred_travel_cm"),
     "angle_ratio": ("angle_deg", "copy_angle_deg"),
     "mpjpe_ratio": ("mpjpe_cm", "copy_mpjpe_cm"),
     "fk_mpjpe_ratio": ("fk_mpjpe_cm", "copy_mpjpe_cm"),
 }
+MEDIANS = ("motion_correlation", "overlap", "overlap_matte")  # one bad clip would rule their means
 
 
-def measure_motion(rig: Rig, motion: Motion, truth: Array, reference: Array) -> dict[str, float]:
+def measure_motion(rig: Rig, motion: Motion, truth: Array, reference: Array) -> dict[str, float | None]:
     """Compare a take of T frames with the true joint matrices (T, J, 4, 4) and with copying the reference pose (J, 4, 4).
 
     Both in armature space. Figures that begin with `copy_` are those of keeping the reference pose on every frame.
@@ -36,6 +42,8 @@ def measure_motion(rig: Rig, motion: Motion, truth: Array, reference: Array) -> 
       measured on the predicted positions; fk_mpjpe_cm, travel and jerk on those of the rig, by forward kinematics of the rotations.
     - travel_cm: centimetres per joint and frame, over all joints. liveness: the take's travel divided by the true one.
     - jerk_cm: mean length of the heads' third difference. jerk_ratio: the take's divided by the true one; above 1 the take trembles more.
+    - The figures of movement.measure_movement, over joints that are neither static nor props. motion_correlation is None for a clip that
+      hardly moves.
 
     Raises UserError if the shapes or the names of the bones do not match.
     """
@@ -45,27 +53,70 @@ def measure_motion(rig: Rig, motion: Motion, truth: Array, reference: Array) -> 
     copy_rotations, copy_heads = pose_to_network(rig, reference, tips=False)
     rotations = axes @ motion.matrices @ axes.T
     unit = CENTIMETRES / scale_of(skeleton_of(rig, tips=False).rest, copy_heads)
-    counted = ~rig.static if (~rig.static).any() else np.ones(len(rig.names), np.bool_)
+    counted = counted_joints(rig)
+    heads = fk_heads(rig, motion)
     return {
         "frames": len(motion),
         "joints": len(rig.names),
         **_angle_figures(rig, rotations, true_rotations, copy_rotations),
-        **_distance_figures(fk_heads(rig, motion), motion.positions @ axes.T, true_heads, copy_heads, counted, unit),
+        **_distance_figures(heads, motion.positions @ axes.T, true_heads, copy_heads, counted, unit),
+        **measure_movement(
+            rig, (rotations, heads), (true_rotations, true_heads), (copy_rotations[None], copy_heads[None]), counted, unit
+        ),
     }
 
 
+def counted_joints(rig: Rig) -> NDArray[np.bool_]:
+    """(J,) the joints that count in figures of positions: neither static nor props; all of them if that leaves none."""
+    counted = ~rig.static & ~rig.props
+    return counted if counted.any() else np.ones(len(rig.names), np.bool_)
+
+
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Summarise rows of `measure_motion`: means of the figures, total frames, and ratios of means (not means of ratios)."""
+    """Summarise rows of `measure_motion`: means of the figures, total frames, and ratios of means (not means of ratios).
+
+    MEDIANS are medians over the rows that have them. `<ratio>_median` is the median of the rows' own ratios.
+    """
     if not rows:
         raise UserError("There is nothing to summarise: no clip was measured.")
-    keys = [key for key in rows[0] if isinstance(rows[0][key], int | float) and not isinstance(rows[0][key], bool)]
-    means = {key: float(np.mean([row[key] for row in rows])) for key in keys if all(key in row for row in rows)}
+    values = {key: [row[key] for row in rows if _is_number(row.get(key))] for key in rows[0]}
+    kept = {key: found for key, found in values.items() if len(found) == len(rows) or (found and key in MEDIANS)}
+    means = {key: float((np.median if key in MEDIANS else np.mean)(found)) for key, found in kept.items()}
     means["clips"] = len(rows)
     means["frames"] = sum(int(row["frames"]) for row in rows)
     means["liveness"] = _ratio(means["travel_cm"], means["true_travel_cm"])
     if "jerk_cm" in means:
         means["jerk_ratio"] = _ratio(means["jerk_cm"], means["true_jerk_cm"])
-    return means | {name: _ratio(means[top], means[bottom]) for name, (top, bottom) in RATIOS.items()}
+    for name, (top, bottom) in RATIOS.items():
+        if top in means and bottom in means:
+            means[name] = _ratio(means[top], means[bottom])
+            means[f"{name}_median"] = float(np.median([_ratio(row[top], row[bottom]) for row in rows]))
+    return means
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+TABLE = (  # heading, key of a summary
+    ("clips", "clips"), ("correlation", "motion_correlation"), ("travel", "travel_ratio"), ("centred", "centred_mpjpe_ratio"),
+    ("bone", "bone_direction_ratio"), ("twist", "twist_ratio"), ("mpjpe", "mpjpe_ratio"), ("angle", "angle_ratio"),
+    ("jerk", "jerk_ratio"), ("overlap", "overlap"), ("matte", "overlap_matte"), ("side", "view_deg"),
+)  # fmt: skip
+
+
+def format_table(split: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One small table: a line for all rows, one for each kind of reference and one for each kind of motion. docs/quality.md explains the columns."""
+    groups = {f"{split}, all": list(rows)}
+    for key, title in (("reference", "reference"), ("kind", "")):
+        for value in sorted({str(row[key]) for row in rows if key in row}):
+            groups[f"{title} {value}".strip()] = [row for row in rows if str(row.get(key)) == value]
+    lines = [f"{'':<28}" + "".join(f"{heading:>12}" for heading, _ in TABLE)]
+    for name, chosen in groups.items():
+        summary = summarise(chosen)
+        cells = (f"{summary[key]:>12.3g}" if key in summary else f"{'-':>12}" for _, key in TABLE)
+        lines.append(f"{name:<28}" + "".join(cells))
+    return "\n".join(lines)
 
 
 def jerk_ratio(predicted: Array, true: Array) -> float:

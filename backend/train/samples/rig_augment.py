@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...geometry.rotations import Array, axis_angle_to_matrix, nearest_rotation, quaternion_to_matrix
 from ...rig.point_cloud import Surface
-from ...rig.rig import Rig
+from ...rig.rig import MARKS, Rig
 from ...rig.skeleton import ancestor_mask
 from ..packs.rig_packs import Pack
 from .name_augment import rename_joints, swap_side
@@ -226,7 +226,7 @@ def _select_joints(pack: Pack, chosen: NDArray[np.integer], heir: NDArray[np.int
     rig = pack.rig
     place = np.full(len(heir) + 1, -1)  # one more, for the root's parent -1
     place[chosen] = np.arange(len(chosen))
-    parts = {key: getattr(rig, key)[chosen] for key in ("rest", "tails", "translates", "static")}
+    parts = {key: getattr(rig, key)[chosen] for key in ("rest", "tails", *MARKS)}
     return replace(
         pack,
         rig=replace(rig, names=tuple(rig.names[i] for i in chosen), parents=place[rig.parents[chosen]], **parts),

@@ -27,7 +27,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UserError
+from ..errors import UserError
 from .skin_contact import Skin, SkinContact
 
 Array = NDArray[np.floating]

@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from anyrig.backend import natural_skeleton as N
 from anyrig.backend.errors import UserError
-from anyrig.backend.natural_skeleton import Bones, NaturalSkeleton, describe, natural_skeleton
-from anyrig.backend.skin_contact import Skin, SkinContact, sampled
+from anyrig.backend.rig import natural_skeleton as N
+from anyrig.backend.rig.natural_skeleton import Bones, NaturalSkeleton, describe, natural_skeleton
+from anyrig.backend.rig.skin_contact import Skin, SkinContact, sampled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
