@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import bpy
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera
 from ..rendering.engines import WORKBENCH
-from .render_action import current_window, place_camera
+from ..rendering.scratch_scene import ScratchScene, place_camera, scratch_scene
 
 NAME = "AnyRig film"
 PHYSICAL = ("NISHITA", "SINGLE_SCATTERING")  # one kind of sky, renamed in Blender 5.0
@@ -59,39 +57,23 @@ def weather_of(rng: np.random.Generator, azimuth: float) -> Weather:
 
 
 @contextmanager
-def outdoor_scene_of(objects: Sequence[bpy.types.Object], engine: str, samples: int) -> Iterator[bpy.types.Scene]:
-    """A scene with these objects alone, at the frame rate of the user's, which is shown again afterwards."""
-    window, users = current_window(), bpy.context.scene
-    scene = bpy.data.scenes.new(NAME)
-    images = set(bpy.data.images)
-    # Blender renders a scene that no window shows without moving its animation on
-    window.scene = scene
-    scene.render.fps, scene.render.fps_base = users.render.fps, users.render.fps_base
-    try:
-        for obj in objects:
-            scene.collection.objects.link(obj)
-        _set_up(scene, engine, samples)
-        yield scene
-    finally:
-        window.scene = users
-        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
-        bpy.data.batch_remove([image for image in bpy.data.images if image.type == "RENDER_RESULT" and image not in images])
+def outdoor_scene_of(objects: Sequence[bpy.types.Object], engine: str, samples: int) -> Iterator[ScratchScene]:
+    """A scratch scene with these objects alone, shown in the window."""
+    with scratch_scene(*objects, shown=True) as stage:
+        stage.scene.render.film_transparent, stage.scene.render.image_settings.color_mode = False, "RGB"
+        _set_up(stage.scene, engine, samples)
+        yield stage
 
 
 def _set_up(scene: bpy.types.Scene, engine: str, samples: int) -> None:
-    render, image = scene.render, scene.render.image_settings
-    render.engine = engine
-    render.resolution_percentage = 100
-    render.use_compositing = render.use_sequencer = False
-    image.file_format, image.color_mode, image.color_depth, image.compression = "PNG", "RGB", "8", 0
-    scene.view_settings.view_transform = "Standard"
+    scene.render.engine = engine
     if engine == WORKBENCH:
         shading = scene.display.shading
         scene.display.render_aa = "5"
         shading.light, shading.color_type = "STUDIO", "TEXTURE"
         shading.show_shadows, shading.show_cavity, shading.show_specular_highlight = True, False, False
         return
-    render.use_persistent_data = True
+    scene.render.use_persistent_data = True
     cycles = scene.cycles
     cycles.device, cycles.samples, cycles.use_adaptive_sampling = "CPU", samples, False
     cycles.use_denoising = _can_denoise(cycles)
@@ -140,7 +122,7 @@ def nothing_around(scene: bpy.types.Scene, camera: Camera) -> Iterator[None]:
 def _lens(scene: bpy.types.Scene, camera: Camera) -> list[bpy.types.ID]:
     scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
     scene.camera = _object(scene, bpy.data.cameras.new(NAME))
-    place_camera(scene.camera, camera)
+    place_camera(scene.camera, camera.rotation, camera.position, camera.distance, camera.fov)
     # the ground reaches to the horizon
     scene.camera.data.clip_end = 2 * HORIZON * camera.distance
     return [scene.camera, scene.camera.data]
@@ -234,24 +216,15 @@ def _cover(tree: Any, image: bpy.types.Image) -> None:
     tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
 
 
-def render_frame(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.Scene, int], Any]) -> Iterator[NDArray[np.uint8]]:
+def render_frame(stage: ScratchScene, count: int, pose: Callable[[bpy.types.Scene, int], Any]) -> Iterator[NDArray[np.uint8]]:
     """Images (H, W, 3) uint8 RGB of the frames 0 to count - 1, after `pose(scene, frame)` has set each; (H, W) uint8 cover
     where the scene is transparent (nothing_around).
 
     Raises UserError if an image cannot be made.
     """
-    import cv2
-
-    from ...backend.video.reader import decode_image
-
-    with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:
-        path = Path(folder) / "frame.png"
-        for frame in range(count):
-            pose(scene, frame)
-            scene.render.filepath = str(path)
-            bpy.ops.render.render(write_still=True, scene=scene.name)
-            image = decode_image(path) if path.is_file() else None
-            if image is None:
-                raise UserError(f"Frame {frame} was not rendered: choose the other engine with --engine.")
-            path.unlink()
-            yield image[..., 3] if image.shape[2] == 4 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    for frame in range(count):
+        pose(stage.scene, frame)
+        image = stage.render()
+        if image is None:
+            raise UserError(f"Frame {frame} was not rendered: choose the other engine with --engine.")
+        yield image[..., 3] if image.shape[2] == 4 else image

@@ -197,13 +197,13 @@ def render_clip(actor: RenderedRig, pack: str, clip: str, fps: float, look: Look
     def pose(scene: bpy.types.Scene, frame: int) -> None:
         actor.pose(scene, int(chosen[frame]))
 
-    with outdoor_scene.outdoor_scene_of(actor.objects, ENGINES[look.engine], look.samples) as scene:
-        camera, floor = frame_motion(actor, scene, azimuth, pitch, look.size)
-        with outdoor_scene.surroundings(scene, camera, floor, weather):
-            write_video(draft, outdoor_scene.render_frame(scene, count, pose), fps)
+    with outdoor_scene.outdoor_scene_of(actor.objects, ENGINES[look.engine], look.samples) as stage:
+        camera, floor = frame_motion(actor, stage.scene, azimuth, pitch, look.size)
+        with outdoor_scene.surroundings(stage.scene, camera, floor, weather):
+            write_video(draft, outdoor_scene.render_frame(stage, count, pose), fps)
         if look.covers:
-            with outdoor_scene.nothing_around(scene, camera):
-                save_mattes(path, outdoor_scene.render_frame(scene, count, pose))
+            with outdoor_scene.nothing_around(stage.scene, camera):
+                save_mattes(path, outdoor_scene.render_frame(stage, count, pose))
     seconds = (time.perf_counter() - began) / count
     about = {"engine": look.engine, "samples": look.samples, "seed": look.seed, "blender": bpy.app.version_string}
     filmed = RenderedClip.by(camera, pack, clip, fps, count, {**about, "seconds_per_frame": round(seconds, 3)})

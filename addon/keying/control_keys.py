@@ -12,6 +12,7 @@ from mathutils import Matrix
 
 from ...backend.geometry.rotations import Array, geodesic_angle, nearest_rotation
 from ...backend.rig.rig import Rig
+from ..rendering.scratch_scene import scratch_scene
 from ..rig import locks
 from ..rig.control_rigs import ControlRig
 from .control_twists import NEAR, Twists
@@ -145,16 +146,14 @@ def _alone(obj: bpy.types.Object, order: Sequence[str], controls: ControlRig, jo
         (obj.pose.bones[s.bone], s.name, obj.pose.bones[s.bone][s.name], s.value) for s in controls.switches if s.joint in joints
     ]
     hidden, playing = obj.hide_viewport, _stop(obj)
-    scene = bpy.data.scenes.new("AnyRig controls")
     try:
-        scene.collection.objects.link(obj)
-        obj.hide_viewport = False
-        for bone, name, before, value in switches:
-            bone[name] = type(before)(value)
-        obj.update_tag()
-        yield lambda: _evaluate(obj, scene.view_layers[0])
+        with scratch_scene(obj) as stage:
+            obj.hide_viewport = False
+            for bone, name, before, value in switches:
+                bone[name] = type(before)(value)
+            obj.update_tag()
+            yield lambda: _evaluate(obj, stage.scene.view_layers[0])
     finally:
-        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
         for bone, name, before, _ in switches:
             bone[name] = before
         for bone, values in kept:

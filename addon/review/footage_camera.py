@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ from ...backend.geometry import fit_camera
 from ...backend.geometry.camera import Camera
 from ...backend.geometry.rotations import Array, nearest_orthogonal, nearest_rotation
 from ..rendering.posed_points import go_to, points_of
+from ..rendering.scratch_scene import scratch_scene
 from ..rig.armature import meshes_of
 
 if TYPE_CHECKING:
@@ -40,21 +39,6 @@ class CameraGuess:
 
 
 DEFAULT_AIM = CameraGuess()
-
-
-@contextmanager
-def playing(obj: bpy.types.Object) -> Iterator[bpy.types.Scene]:
-    """A scene with the armature and its visible meshes, to step through: the user's scene and its poses stay as they are.
-
-    What the objects hang on (parents, constraint targets) is evaluated although it is not in the scene.
-    """
-    scene = bpy.data.scenes.new("AnyRig footage")
-    try:
-        for item in (obj, *shown_meshes(obj)):
-            scene.collection.objects.link(item)
-        yield scene
-    finally:
-        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
 
 
 def shown_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
@@ -113,9 +97,9 @@ def match_camera(
     step = max(1, math.ceil(len(raw.motion) / MOST_POSES))
     chosen = np.unique([*range(0, len(raw.motion), step), len(raw.motion) - 1])
     meshes = shown_meshes(obj)
-    with playing(obj) as scene:
+    with scratch_scene(obj, *meshes) as stage:
         frames = raw.start_frame + raw.motion.times[chosen] * fps
-        clouds = [fit_camera.outermost(points_of(obj, meshes, go_to(scene, frame))) for frame in frames]
+        clouds = [fit_camera.outermost(points_of(obj, meshes, go_to(stage.scene, frame))) for frame in frames]
     motion = raw.motion
     sure = motion.confidence.min(1)[chosen]
     return fit_camera.fit_camera(clouds, motion.boxes[chosen], sure, motion.times[chosen], rotation, size, aim.radii)

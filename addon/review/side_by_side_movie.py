@@ -20,7 +20,9 @@ from ...backend.progress import Progress
 from ...backend.video.reader import Frame, probe, read_frames, video_steps
 from ..capture import take_store
 from ..rendering import engines
+from ..rendering.posed_points import go_to
 from ..rendering.rig_views import Studio
+from ..rendering.scratch_scene import ScratchScene, scratch_scene
 from ..rig.armature import pose_of
 from . import footage_camera, takes
 
@@ -115,9 +117,10 @@ def _images(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, param
     if not meshes:
         yield from _capsules(obj, raw, view, fps, size)
         return
-    with footage_camera.playing(obj) as scene, Reel(params.engine, *size) as reel:
+    with scratch_scene(obj, *meshes) as played, scratch_scene() as stage:
+        reel = Reel(stage, params.engine, *size)
         for time in raw.motion.times:
-            reel.pose(meshes, footage_camera.go_to(scene, raw.start_frame + time * fps))
+            reel.pose(meshes, go_to(played.scene, raw.start_frame + time * fps))
             reel.look(view, time)
             yield reel.snap()
 
@@ -125,37 +128,17 @@ def _images(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, param
 class Reel(Studio):
     """A studio whose copies of the meshes follow from frame to frame."""
 
-    def __init__(self, engine: str, width: int, height: int) -> None:
-        super().__init__(engine, width, height)
+    def __init__(self, stage: ScratchScene, engine: str, width: int, height: int) -> None:
+        super().__init__(stage, engine, width, height)
         self._copies: dict[str, bpy.types.Object] = {}
 
     def pose(self, meshes: list[bpy.types.Object], graph: bpy.types.Depsgraph) -> None:
         for mesh in meshes:
             copy = self._copies.get(mesh.name_full)
             if copy is None:
-                self.add(mesh, graph)
-                self._copies[mesh.name_full] = self._made[-1]
+                self._copies[mesh.name_full] = self.add(mesh, graph)
             else:
-                self._follow(copy, mesh.evaluated_get(graph), graph)
-
-    def _follow(self, copy: bpy.types.Object, posed: bpy.types.Object, graph: bpy.types.Depsgraph) -> None:
-        copy.matrix_world = posed.matrix_world
-        if len(copy.data.vertices) != len(posed.data.vertices):  # a modifier makes another number on every frame
-            self._replace(copy, posed, graph)
-            return
-        points = np.empty(3 * len(posed.data.vertices), np.float32)
-        posed.data.vertices.foreach_get("co", points)
-        copy.data.vertices.foreach_set("co", points)
-        copy.data.update()
-
-    def _replace(self, copy: bpy.types.Object, posed: bpy.types.Object, graph: bpy.types.Depsgraph) -> None:
-        before, data = copy.data, bpy.data.meshes.new_from_object(posed, depsgraph=graph)
-        data.materials.clear()
-        for material in before.materials:
-            data.materials.append(material)
-        self._made[self._made.index(before)] = data
-        copy.data = data
-        bpy.data.meshes.remove(before)
+                self.stage.replace(copy, mesh, graph)
 
     def look(self, view: CameraFit, time: float) -> None:
         """Place the camera as the view has it at a time of the take."""
@@ -181,10 +164,10 @@ def _capsules(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, siz
     cloud = still_images.capsule_cloud(raw.rig)
     # the footage's pixels to the image's: both axes are scaled alike but for rounding to even sides
     smaller = np.diag([size[0] / view.width, size[1] / view.height, 1.0])
-    with footage_camera.playing(obj) as scene:
+    with scratch_scene(obj) as stage:
         for time in raw.motion.times:
             (position,), (shift,) = view.at(np.array([time]))
-            posed = obj.evaluated_get(footage_camera.go_to(scene, raw.start_frame + time * fps))
+            posed = obj.evaluated_get(go_to(stage.scene, raw.start_frame + time * fps))
             projection = smaller @ view.projection(position, shift)
             pose, world = pose_of(posed, raw.rig), np.array(posed.matrix_world)
             yield still_images.still_image(cloud, pose, view.rotation, projection, size, world, samples=2)

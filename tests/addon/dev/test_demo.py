@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from anyrig.addon.dev import demo, demo_character, render_action
 from anyrig.addon.dev.demo_character import STALKER, STRIDE, WALKER, make_character
+from anyrig.addon.rendering.scratch_scene import current_window
 from anyrig.addon.rig import actions
 from anyrig.addon.rig.armature import rig_from_armature
 from anyrig.backend.errors import UserError
@@ -89,7 +90,7 @@ def test_the_characters_colours_are_in_the_image():
 
 def test_the_window_to_render_in_belongs_to_its_window_manager():
     # not so for bpy.context.window in 4.2, see current_window
-    window = render_action.current_window()
+    window = current_window()
     assert window == bpy.context.window and window.id_data == bpy.context.window_manager
 
 
