@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backend.errors import UserError
-from ...backend.geometry.camera import Camera, fit_distance
+from ...backend.geometry.camera import Camera, frame_points
 from ...backend.geometry.rotations import Array
 from ..rendering.engines import WORKBENCH
 from ..rendering.posed_points import go_to, points_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 FRAMING_SAMPLES = 24
+MARGIN = 1.05
 # A key needs one colour that the character has nowhere: the farthest of these is taken.
 BACKDROPS = ((40, 170, 70), (60, 90, 200), (200, 60, 160), (235, 235, 235), (30, 30, 34), (220, 190, 60))
 
@@ -72,10 +73,7 @@ def frame_motion(obj: bpy.types.Object, frames: Sequence[float], azimuth: float,
     step = max(1, len(frames) // FRAMING_SAMPLES)
     with staged_scene(obj, size) as stage:
         points = np.concatenate([points_at(stage.scene, obj, frame) for frame in frames[::step]])
-    centre = (points.min(0) + points.max(0)) / 2
-    radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
-    x, y, z = (float(value) for value in centre)
-    return Camera((x, y, z), fit_distance(radius, Camera.fov, 1.05), azimuth, pitch, width=size, height=size)
+    return frame_points(points, azimuth, pitch, size, MARGIN)
 
 
 def points_at(scene: bpy.types.Scene, obj: bpy.types.Object, frame: float) -> Array:

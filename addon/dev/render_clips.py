@@ -18,7 +18,7 @@ import bpy
 import numpy as np
 
 from ...backend.errors import UserError
-from ...backend.geometry.camera import Camera, fit_distance
+from ...backend.geometry.camera import Camera, frame_points
 from ...backend.geometry.rotations import Array
 from ...backend.train.packs.rendered_clips import RenderedClip, has_mattes, save_mattes, seeded_rng, side_of, stem_of
 from ...backend.train.packs.rig_packs import Pack, load_packs
@@ -217,10 +217,7 @@ def frame_motion(actor: RenderedRig, scene: bpy.types.Scene, azimuth: float, pit
     """A camera that holds the whole motion, and the height of its lowest point, where the ground is."""
     chosen = np.unique(np.linspace(0, actor.count - 1, FRAMINGS).round().astype(int))
     points = np.concatenate([actor.points(scene, int(frame)) for frame in chosen])
-    low, high = points.min(0), points.max(0)
-    x, y, z = (float(value) for value in (low + high) / 2)
-    radius = max(float(np.linalg.norm(points - (x, y, z), axis=1).max()), 1e-6)
-    return Camera((x, y, z), fit_distance(radius, FOV, MARGIN), azimuth, pitch, FOV, size, size), float(low[2])
+    return frame_points(points, azimuth, pitch, size, MARGIN, FOV), float(points[:, 2].min())
 
 
 def render_source(source: Path, out: Path, look: Look, wanted: Wanted) -> Iterator[tuple[str, str | UserError]]:

@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 
 from ...backend.errors import UserError
-from ...backend.geometry.camera import Camera, fit_distance
+from ...backend.geometry.camera import Camera, frame_points
 from ...backend.geometry.rotations import Array
 from ...backend.rig.rig import Reference, Rig
 from ..rig.armature import meshes_of, pose_of
@@ -59,7 +59,7 @@ def render_meshes(
         with scratch_scene() as stage:
             studio = Studio(stage, engine, size, size)
             points = np.concatenate([np.zeros((0, 3)), *(world_vertices(studio.add(mesh, depsgraph)) for mesh in meshes)])
-            cameras = [_camera(points, azimuth, pitch, size) for azimuth in azimuths] if len(points) else []
+            cameras = [frame_points(points, azimuth, pitch, size) for azimuth in azimuths] if len(points) else []
             images = [studio.shoot(camera) for camera in cameras]
     # armature space -> world by the object's own matrix, world -> pixels by the camera
     return pose, [
@@ -89,14 +89,6 @@ def _evaluated(objects: Sequence[bpy.types.Object], frame: int | None) -> Iterat
         return
     with scratch_scene(*objects) as stage:
         yield go_to(stage.scene, frame)
-
-
-def _camera(points: Array, azimuth: float, pitch: float, size: int) -> Camera:
-    """The camera that holds all world points (P, 3) in its image; the same distance from every side."""
-    centre = (points.min(0) + points.max(0)) / 2
-    radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
-    x, y, z = (float(value) for value in centre)
-    return Camera((x, y, z), fit_distance(radius, Camera.fov), azimuth, pitch, width=size, height=size)
 
 
 class Studio:

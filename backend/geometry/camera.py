@@ -80,6 +80,17 @@ def fit_distance(radius: float, fov: float, margin: float = 1.1) -> float:
     return margin * radius / float(np.sin(fov / 2))
 
 
+def frame_points(points: Array, azimuth: float, pitch: float, size: int, margin: float = 1.1, fov: float = Camera.fov) -> Camera:
+    """A camera with a square image of `size` pixels that holds all world points (P, 3), at the same distance from every side.
+
+    The sphere around the middle of the points' box that holds them all fills the image, with `margin` to spare. Angles in radians.
+    """
+    centre = (points.min(0) + points.max(0)).astype(np.float64) / 2
+    radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
+    x, y, z = (float(value) for value in centre)
+    return Camera((x, y, z), fit_distance(radius, fov, margin), azimuth, pitch, fov, size, size)
+
+
 def project(projection: Array, points: Array) -> Array:
     """Points (..., 3) -> pixels (..., 2)."""
     image = points @ projection[:, :3].T + projection[:, 3]
