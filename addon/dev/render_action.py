@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera, frame_points
-from ...backend.geometry.rotations import Array
 from ..rendering.engines import WORKBENCH
 from ..rendering.posed_points import go_to, points_of
 from ..rendering.scratch_scene import NAME, ScratchScene, place_camera, scratch_scene
-from ..rig.armature import meshes_of, pose_of
+from ..rig.armature import pose_of, visible_meshes
 
 if TYPE_CHECKING:
     from ...backend.rig.rig import Rig
@@ -64,21 +63,12 @@ def show_base_colours(meshes: Sequence[bpy.types.Object]) -> Iterator[tuple[bpy.
             material.diffuse_color = (*shader.inputs["Base Color"].default_value[:3], 1.0)
 
 
-def visible_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
-    return [mesh for mesh in meshes_of(obj) if not mesh.hide_render and not mesh.hide_viewport]
-
-
 def frame_motion(obj: bpy.types.Object, frames: Sequence[float], azimuth: float, pitch: float, size: int) -> Camera:
     """A camera at `azimuth` and `pitch` (radians) that holds the rig's meshes, or bones, on all frames of its action."""
-    step = max(1, len(frames) // FRAMING_SAMPLES)
+    step, meshes = max(1, len(frames) // FRAMING_SAMPLES), visible_meshes(obj)
     with staged_scene(obj, size) as stage:
-        points = np.concatenate([points_at(stage.scene, obj, frame) for frame in frames[::step]])
+        points = np.concatenate([points_of(obj, meshes, go_to(stage.scene, frame)) for frame in frames[::step]])
     return frame_points(points, azimuth, pitch, size, MARGIN)
-
-
-def points_at(scene: bpy.types.Scene, obj: bpy.types.Object, frame: float) -> Array:
-    """(P, 3) world positions of the posed meshes' corners, or of the bones' ends if there is no mesh."""
-    return points_of(obj, visible_meshes(obj), go_to(scene, frame))
 
 
 def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Image]:

@@ -24,10 +24,10 @@ from ...backend.train.packs.rendered_clips import RenderedClip, has_mattes, save
 from ...backend.train.packs.rig_packs import Pack, load_packs
 from ..import_export.import_rig import import_rig
 from ..rendering.engines import ENGINES
-from ..rendering.posed_points import go_to
+from ..rendering.posed_points import go_to, points_of
 from ..rig.actions import action_frames, action_label, actions_of, assign_action, reset_pose, undisturbed
+from ..rig.armature import visible_meshes
 from . import outdoor_scene
-from .render_action import points_at, visible_meshes
 
 if TYPE_CHECKING:
     from ...backend.rendering.point_splatting import Cloud
@@ -84,21 +84,22 @@ class RenderedArmature:
 
     def __init__(self, obj: bpy.types.Object, action: bpy.types.Action) -> None:
         self._obj, self._frames = obj, action_frames(action)
-        self.objects = (obj, *visible_meshes(obj))
+        self._meshes = visible_meshes(obj)
+        self.objects = (obj, *self._meshes)
         self.count = len(self._frames)
 
     def pose(self, scene: bpy.types.Scene, frame: int) -> None:
         go_to(scene, self._frames[frame])
 
     def points(self, scene: bpy.types.Scene, frame: int) -> Array:
-        return points_at(scene, self._obj, self._frames[frame])
+        return points_of(self._obj, self._meshes, go_to(scene, self._frames[frame]))
 
 
 @contextmanager
 def rendered_armature(obj: bpy.types.Object, action: bpy.types.Action) -> Iterator[RenderedArmature]:
     """The armature plays the action alone; afterwards it is as it was. Raises UserError if it has no visible mesh."""
     if not visible_meshes(obj):
-        raise UserError(f"Armature '{obj.name}' moves no visible mesh: show one, or render its pack.")
+        raise UserError(f"Armature '{obj.name}' moves no visible mesh: show one in the Outliner first.")
     with undisturbed(obj):
         assign_action(obj, action)
         reset_pose(obj)

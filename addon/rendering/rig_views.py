@@ -12,7 +12,7 @@ from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera, frame_points
 from ...backend.geometry.rotations import Array
 from ...backend.rig.rig import Reference, Rig
-from ..rig.armature import meshes_of, pose_of
+from ..rig.armature import pose_of, visible_meshes
 from .engines import CYCLES, WORKBENCH
 from .posed_points import go_to, world_vertices
 from .scratch_scene import NAME, ScratchScene, place_camera, scratch_scene
@@ -52,7 +52,7 @@ def render_meshes(
     engine: Workbench needs a working OpenGL or Vulkan driver, Cycles does not. There are no views of an armature without
     visible meshes. The projections map ARMATURE space to pixels. Raises UserError if an image cannot be made.
     """
-    meshes = _visible(meshes_of(obj))
+    meshes = visible_meshes(obj)
     with _evaluated([obj, *meshes], frame) as depsgraph:
         posed = obj.evaluated_get(depsgraph)
         pose, matrix = pose_of(posed, rig), np.array(posed.matrix_world)
@@ -72,10 +72,6 @@ def draw_capsules(rig: Rig, pose: Array, azimuths: Sequence[float], size: int = 
     from ...backend.rendering import point_splatting
 
     return point_splatting.reference_views(rig, point_splatting.capsules(rig), pose, azimuths, pitch, size)
-
-
-def _visible(meshes: Sequence[bpy.types.Object]) -> list[bpy.types.Object]:
-    return [mesh for mesh in meshes if mesh.visible_get() and not mesh.hide_render]
 
 
 @contextmanager

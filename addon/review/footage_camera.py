@@ -16,7 +16,7 @@ from ...backend.geometry.camera import Camera
 from ...backend.geometry.rotations import Array, nearest_orthogonal, nearest_rotation
 from ..rendering.posed_points import go_to, points_of
 from ..rendering.scratch_scene import scratch_scene
-from ..rig.armature import meshes_of
+from ..rig.armature import visible_meshes
 
 if TYPE_CHECKING:
     from ...backend.motion.take_file import Take
@@ -39,10 +39,6 @@ class CameraGuess:
 
 
 DEFAULT_AIM = CameraGuess()
-
-
-def shown_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
-    return [mesh for mesh in meshes_of(obj) if not mesh.hide_render and mesh.visible_get()]
 
 
 def relocate_video(raw: Take, chosen: str = "") -> Take:
@@ -96,7 +92,7 @@ def match_camera(
     rotation = view_rotation(obj, raw, aim)
     step = max(1, math.ceil(len(raw.motion) / MOST_POSES))
     chosen = np.unique([*range(0, len(raw.motion), step), len(raw.motion) - 1])
-    meshes = shown_meshes(obj)
+    meshes = visible_meshes(obj)
     with scratch_scene(obj, *meshes) as stage:
         frames = raw.start_frame + raw.motion.times[chosen] * fps
         clouds = [fit_camera.outermost(points_of(obj, meshes, go_to(stage.scene, frame))) for frame in frames]

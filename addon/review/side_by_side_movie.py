@@ -23,7 +23,7 @@ from ..rendering import engines
 from ..rendering.posed_points import go_to
 from ..rendering.rig_views import Studio
 from ..rendering.scratch_scene import ScratchScene, scratch_scene
-from ..rig.armature import pose_of
+from ..rig.armature import pose_of, visible_meshes
 from . import footage_camera, takes
 
 Image = NDArray[np.uint8]
@@ -113,7 +113,7 @@ def image_size(view: CameraFit, height: int) -> tuple[int, int]:
 
 def _images(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, params: MovieParams) -> Generator[Image, None, None]:
     """The rig on every frame of its take, (H, W, 4) uint8 RGBA; capsules if it has no mesh."""
-    size, meshes = image_size(view, params.height), footage_camera.shown_meshes(obj)
+    size, meshes = image_size(view, params.height), visible_meshes(obj)
     if not meshes:
         yield from _capsules(obj, raw, view, fps, size)
         return

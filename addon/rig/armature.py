@@ -153,6 +153,14 @@ def meshes_of(obj: bpy.types.Object) -> list[bpy.types.Object]:
     return [mesh for mesh in meshes if _is_deformed(mesh, obj) or _is_carried(mesh, obj)]
 
 
+def visible_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
+    """Those of `meshes_of` that belong in an image of the rig: shown in the viewport and not disabled in renders.
+
+    A mesh that is hidden itself, or by its collections, or is in another scene, is in none of them.
+    """
+    return [mesh for mesh in meshes_of(obj) if mesh.visible_get() and not mesh.hide_render]
+
+
 def _is_deformed(mesh: bpy.types.Object, obj: bpy.types.Object) -> bool:
     return (mesh.parent == obj and mesh.parent_type == "ARMATURE") or any(
         modifier.type == "ARMATURE" and modifier.object == obj and modifier.use_vertex_groups for modifier in mesh.modifiers

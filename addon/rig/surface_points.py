@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...backend.errors import UserError
 from ...backend.geometry.rotations import Array
 from ...backend.rig.point_cloud import Surface
-from .armature import meshes_of
+from .armature import visible_meshes
 from .material_colours import SurfaceSamples, colour_at
 from .point_sampling import bvh_trees, is_exposed, poisson_disc_sample, thickness
 
@@ -75,17 +75,15 @@ def surface_of(
 
     World axes. `joints` index `names`, a rig's joints. Modifiers are applied, the armature's own at rest.
     deforms: (K, J, 4, 4) the joints' movements away from rest, in world axes, of poses in which more may be seen.
-    Raises UserError if there is no mesh to sample.
+    Raises UserError if there is no visible mesh to sample.
     """
     joints = joint_of_bone(armature, names)
     with rest_position(armature):
         depsgraph = bpy.context.evaluated_depsgraph_get()
-        parts = [_triangles(obj, armature, joints, len(names), depsgraph) for obj in _shown(armature)]
+        parts = [_triangles(obj, armature, joints, len(names), depsgraph) for obj in visible_meshes(armature)]
         parts = [part for part in parts if part.area.sum() > 0]
         if not parts:
-            raise UserError(
-                f"Armature '{armature.name}' moves no mesh: parent one to it with weights, or choose another armature."
-            )
+            raise UserError(f"Armature '{armature.name}' moves no visible mesh: show one, or parent one to it with weights.")
         area = np.concatenate([part.area for part in parts])
         chosen = _spread(area, points * CANDIDATES, np.random.default_rng(seed))
         starts = np.cumsum([0, *(len(part.area) for part in parts)])
@@ -121,10 +119,6 @@ def _thinned(whole: Surface, parts: Sequence[_Triangles], area: float, count: in
 def _moved(matrices: Array, points: Array) -> Array:
     """Affine matrices (P, 4, 4) on points (P, 3)."""
     return np.einsum("pij,pj->pi", matrices[:, :3, :3], points) + matrices[:, :3, 3]
-
-
-def _shown(armature: Object) -> list[Object]:
-    return [obj for obj in meshes_of(armature) if not obj.hide_render and obj.name in bpy.context.scene.objects]
 
 
 @contextmanager
