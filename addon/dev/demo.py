@@ -21,6 +21,7 @@ import bpy
 import numpy as np
 
 from ...backend.capture_settings import Settings
+from ...backend.encoders.crops import composite_rgba
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera
 from ...backend.geometry.rotations import Array
@@ -256,7 +257,7 @@ def render_clip(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float,
     camera = render_action.frame_motion(obj, list(frames), azimuth, pitch, SIZE)
     images = render_action.render_action(obj, rig, list(frames), camera)
     backdrop = render_action.plain_backdrop(images)
-    write_video(path, (render_action.composite(image, backdrop) for image in images), scene_fps())
+    write_video(path, (composite_rgba(image, backdrop) for image in images), scene_fps())
     return DemoClip(Clip(str(path)), camera, frames, truth)
 
 
@@ -322,7 +323,7 @@ def save(
     for obj, subject, result, camera in zip(objects, take.subjects, results, cameras, strict=True):
         write_bvh(out / f"{bpy.path.clean_name(obj.name)}.bvh", subject.rig, result.motion)
         images = render_action.render_action(obj, subject.rig, list(frames), camera)
-        rows[obj.name] = [render_action.composite(image, PANEL) for image in images]
+        rows[obj.name] = [composite_rgba(image, PANEL) for image in images]
     demo_images.write_sheet(out / "sheet.png", rows, list(times))
     demo_images.write_side_by_side(out / "side_by_side.mp4", rows, 1 / float(np.diff(times).mean()))
 

@@ -110,9 +110,3 @@ def plain_backdrop(images: Sequence[Image]) -> tuple[int, int, int]:
     if not len(seen):
         return BACKDROPS[0]
     return max(BACKDROPS, key=lambda colour: float(np.linalg.norm(seen - np.array(colour, float), axis=1).min()))
-
-
-def composite(image: Image, colour: Sequence[int]) -> Image:
-    """RGBA with straight alpha over one colour -> RGB."""
-    alpha = image[..., 3:].astype(np.float32) / 255
-    return np.rint(image[..., :3] * alpha + np.array(colour, np.float32) * (1 - alpha)).astype(np.uint8)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...backend.encoders.crops import composite_rgba
 from ...backend.errors import UserError
 from ...backend.geometry.fit_camera import CameraFit
 from ...backend.geometry.rotations import Array
@@ -83,16 +84,10 @@ def _beside(video: Iterator[Frame], rig: Iterator[Image], raw: Take, params: Mov
     for frame, drawn in zip(video, rig):
         height, width = drawn.shape[:2]
         seen = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
-        images = [draw_caption(seen, "input"), draw_caption(composite(drawn, np.array(PAPER)), raw.armature)]
+        images = [draw_caption(seen, "input"), draw_caption(composite_rgba(drawn, PAPER), raw.armature)]
         if params.over:
-            images.append(composite(drawn, seen, GHOST))
+            images.append(composite_rgba(drawn, seen, GHOST))
         yield np.concatenate(images, axis=1)
-
-
-def composite(image: Image, below: NDArray, opacity: float = 1.0) -> Image:
-    """RGBA (H, W, 4) with straight alpha over an image or a colour -> RGB."""
-    alpha = image[..., 3:].astype(np.float32) * (opacity / 255)
-    return np.rint(image[..., :3] * alpha + below * (1 - alpha)).astype(np.uint8)
 
 
 def draw_caption(image: Image, text: str) -> Image:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ...encoders.crops import SIZE, crop_box, crop_side, to_crop
+from ...encoders.crops import SIZE, composite, crop_box, crop_side, to_crop
 from ...geometry.camera import frame_points, project, view_yaw
 from ...geometry.rotations import Array, axis_angle_to_matrix, matrix_to_rot6d, rot6d_to_matrix
 from ...model.config import Config
@@ -264,4 +264,4 @@ def inside_crops(projection: Array, squares: Array) -> Tensor:
 
 def on_white(rgba: Tensor) -> Tensor:
     """Put images (T, H, W, 4) with straight alpha on white -> (T, H, W, 3) uint8."""
-    return ((rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).clamp(0, 1) * 255).round().to(torch.uint8)
+    return (composite(rgba[..., :3], rgba[..., 3:], 1.0).clamp(0, 1) * 255).round().to(torch.uint8)

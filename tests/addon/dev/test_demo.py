@@ -12,6 +12,7 @@ from anyrig.addon.dev.demo_character import STALKER, STRIDE, WALKER, make_charac
 from anyrig.addon.rendering.scratch_scene import current_window
 from anyrig.addon.rig import actions
 from anyrig.addon.rig.armature import rig_from_armature
+from anyrig.backend.encoders.crops import composite_rgba
 from anyrig.backend.errors import UserError
 from anyrig.backend.geometry.camera import Camera, project
 from anyrig.backend.video.clip import Clip
@@ -122,8 +123,8 @@ def test_the_backdrop_is_the_colour_that_the_character_has_not():
     green[:] = (40, 170, 70, 255)
     assert render_action.plain_backdrop([green]) != (40, 170, 70)
     clear = np.zeros((8, 8, 4), np.uint8)
-    assert (render_action.composite(clear, (1, 2, 3)) == (1, 2, 3)).all()
-    assert (render_action.composite(green, (1, 2, 3)) == (40, 170, 70)).all()
+    assert (composite_rgba(clear, (1, 2, 3)) == (1, 2, 3)).all()
+    assert (composite_rgba(green, (1, 2, 3)) == (40, 170, 70)).all()
 
 
 def test_filming_gives_a_frame_and_a_true_pose_for_every_scene_frame(tmp_path: Path):
