@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.geometry.rotations import Array, axis_angle_to_matrix, matrix_to_quaternion, nearest_rotation
+from ...backend.geometry.rotations import Array, matrix_to_rotvec, nearest_rotation, rotvec_to_matrix
 from ..rig import locks
 from ..rig.control_rigs import ControlRig
 
@@ -51,15 +51,14 @@ class Twists:
         worst = 0.0
         for index, row in enumerate(self._rows):
             shown = nearest_rotation(poses[self._at[index]])
-            vector = _vector(rotations[row] @ self._rest[index] @ shown.T)
+            vector = matrix_to_rotvec(rotations[row] @ self._rest[index] @ shown.T)
             worst = max(worst, float(np.linalg.norm(vector)))
             tweak = self._tweaks[index]
             if tweak is not None:
                 twist = float(vector @ shown[:, 1])
                 vector = vector - twist * shown[:, 1]
                 self._twist(tweak, self._signs[index] * twist)
-            angle = float(np.linalg.norm(vector))
-            self.aims[row] = axis_angle_to_matrix(vector / max(angle, 1e-12), np.array(angle)) @ self.aims[row]
+            self.aims[row] = rotvec_to_matrix(vector) @ self.aims[row]
         return worst
 
     def _twist(self, tweak: str, angle: float) -> None:
@@ -72,10 +71,3 @@ class Twists:
         """Tails are controlled from the body outwards, and their tweaks point against their bones."""
         along = [np.array(self._obj.data.bones[name].matrix_local)[:3, 1] for name in (joint, tweak or joint)]
         return 1.0 if along[0] @ along[1] > 0 else -1.0
-
-
-def _vector(rotation: Array) -> Array:
-    """(3, 3) -> (3,) rotation vector, radians."""
-    w, *xyz = matrix_to_quaternion(rotation)
-    length = float(np.linalg.norm(xyz))
-    return np.array(xyz) * (2 * np.arctan2(length, w) / length if length > 1e-12 else 2)

@@ -11,7 +11,7 @@ from mathutils import Matrix
 from numpy.typing import NDArray
 
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array, continuous, matrix_to_quaternion, quaternion_to_matrix
+from ...backend.geometry.rotations import Array, continuous, matrix_to_quaternion, quaternion_to_matrix, slerp
 from ...backend.motion.motion import Motion
 from ...backend.rig.rig import Rig
 from ..rig import locks
@@ -86,21 +86,7 @@ def sample(motion: Motion, seconds: Array) -> tuple[Array, Array]:
     start, end = motion.times[before], motion.times[before + 1]
     weight = np.clip((seconds - start) / (end - start), 0, 1)[:, None, None]
     positions = motion.positions[before] * (1 - weight) + motion.positions[before + 1] * weight
-    return _slerp(motion.rotations[before], motion.rotations[before + 1], weight), positions
-
-
-def _slerp(start: Array, end: Array, weight: Array) -> Array:
-    """Unit quaternions (..., 4), weight (..., 1) 0..1: the shorter way round, at even speed."""
-    cosine = (start * end).sum(-1, keepdims=True)
-    end = np.where(cosine < 0, -end, end)
-    # the angle between the two, well conditioned when it is tiny: half chord over half sum
-    half = np.arctan2(np.linalg.norm(end - start, axis=-1), np.linalg.norm(end + start, axis=-1))[..., None]
-    sine = np.sin(2 * half)
-    far = sine > 1e-9  # below that both formulas agree to rounding
-    safe = np.where(far, sine, 1)
-    first = np.where(far, np.sin(2 * half * (1 - weight)) / safe, 1 - weight)
-    second = np.where(far, np.sin(2 * half * weight) / safe, weight)
-    return first * start + second * end
+    return slerp(motion.rotations[before], motion.rotations[before + 1], weight), positions
 
 
 def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Array, fps: float) -> list[Channel]:

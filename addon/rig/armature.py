@@ -11,10 +11,10 @@ from mathutils import Matrix
 from ...backend.errors import UserError
 from ...backend.geometry.rotations import (
     Array,
-    axis_angle_to_matrix,
-    matrix_to_quaternion,
+    matrix_to_rotvec,
     nearest_orthogonal,
     nearest_rotation,
+    rotvec_to_matrix,
 )
 from ...backend.rig.rig import Rig
 from . import locks
@@ -321,31 +321,19 @@ def _solve_rotation(name: str, space: Array, target: Array) -> Array:
     solved = np.swapaxes(nearest_rotation(linear), -1, -2) @ target
     for _ in range(MAX_STEPS):
         shown = np.swapaxes(nearest_rotation(linear @ solved), -1, -2)
-        missing = _matrix_to_vector(shown @ target)
+        missing = matrix_to_rotvec(shown @ target)
         if np.abs(missing).max() < ORTHONORMAL:
             break
-        nudged = nearest_rotation((linear @ solved)[:, None] @ _vector_to_matrix(NUDGE * np.eye(3)))
-        response = np.swapaxes(_matrix_to_vector(shown[:, None] @ nudged), -1, -2) / NUDGE
+        nudged = nearest_rotation((linear @ solved)[:, None] @ rotvec_to_matrix(NUDGE * np.eye(3)))
+        response = np.swapaxes(matrix_to_rotvec(shown[:, None] @ nudged), -1, -2) / NUDGE
         step = (np.linalg.pinv(response) @ missing[..., None])[..., 0]
-        solved = solved @ _vector_to_matrix(step / np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1))
+        solved = solved @ rotvec_to_matrix(step / np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1))
     else:
         raise UserError(
             f"Bone '{name}' cannot take its turns under the uneven scale of the bones above it: even that scale out, or set "
             "the bone's Inherit Scale to None."
         )
     return solved
-
-
-def _matrix_to_vector(matrices: Array) -> Array:
-    """(..., 3, 3) -> (..., 3) rotation vectors: axis times angle in radians."""
-    w, vector = np.split(matrix_to_quaternion(matrices), [1], axis=-1)
-    length = np.linalg.norm(vector, axis=-1, keepdims=True)
-    return vector * np.where(length > 1e-12, 2 * np.arctan2(length, w) / np.maximum(length, 1e-12), 2)
-
-
-def _vector_to_matrix(vectors: Array) -> Array:
-    """(..., 3) rotation vectors -> (..., 3, 3)."""
-    return axis_angle_to_matrix(vectors, np.linalg.norm(vectors, axis=-1))
 
 
 def _solve_location(bone: bpy.types.Bone, parent: Array | None, space: Array, head: Array) -> Array:

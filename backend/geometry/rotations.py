@@ -1,4 +1,4 @@
-"""Rotations in numpy: rot6d rows, matrices, quaternions (w, x, y, z).
+"""Rotations in numpy: rot6d rows, matrices, rotation vectors, quaternions (w, x, y, z).
 
 Every function takes batches (..., n) and keeps the dtype of a floating input. Matrices act on columns: p' = R @ p.
 rot6d is the first two ROWS of the matrix, flattened (docs/network.md, Conventions).
@@ -97,6 +97,43 @@ def axis_angle_to_matrix(axis: ArrayLike, angle: ArrayLike) -> Array:
     """Unit axes (..., 3) and angles (...) in radians -> (..., 3, 3)."""
     half = _floating(angle)[..., None] / 2
     return quaternion_to_matrix(np.concatenate([np.cos(half), np.sin(half) * _unit(_floating(axis))], axis=-1))
+
+
+def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
+    """Rotation vectors (..., 3), axis times angle in radians, of any length -> (..., 3, 3)."""
+    rotvec = _floating(rotvec)
+    return axis_angle_to_matrix(rotvec, np.linalg.norm(rotvec, axis=-1))
+
+
+def matrix_to_rotvec(matrix: ArrayLike) -> Array:
+    """(..., 3, 3) rotation -> (..., 3) axis times angle in radians, 0..pi; at half a turn the axis has either sign.
+
+    The vector part of the quaternion is the axis times the sine of half the angle, and w its cosine: the factor between the two
+    vectors tends to 2 as the angle goes to zero.
+    """
+    quaternion = matrix_to_quaternion(matrix)
+    w, vector = quaternion[..., :1], quaternion[..., 1:]
+    sine = np.linalg.norm(vector, axis=-1, keepdims=True)
+    factor = np.where(sine > 1e-12, 2 * np.arctan2(sine, w) / np.maximum(sine, 1e-12), 2)
+    return (vector * factor).astype(quaternion.dtype, copy=False)
+
+
+def slerp(start: ArrayLike, end: ArrayLike, weight: ArrayLike) -> Array:
+    """Unit quaternions (..., 4) wxyz at `weight` (..., 1), 0..1, of the shorter way from start to end, at even speed.
+
+    Quaternions of either sign are the same rotation, so `end` may come out with its sign changed. Rotations half a turn apart
+    have two ways of one length: either is taken.
+    """
+    start, end, weight = _floating(start), _floating(end), _floating(weight)
+    end = np.where((start * end).sum(-1, keepdims=True) < 0, -end, end)
+    # half the angle between the two, well conditioned when it is tiny: half chord over half sum
+    half = np.arctan2(np.linalg.norm(end - start, axis=-1), np.linalg.norm(end + start, axis=-1))[..., None]
+    sine = np.sin(2 * half)
+    far = sine > 1e-9  # below that both formulas agree to rounding
+    safe = np.where(far, sine, 1)
+    first = np.where(far, np.sin(2 * half * (1 - weight)) / safe, 1 - weight)
+    second = np.where(far, np.sin(2 * half * weight) / safe, weight)
+    return first * start + second * end
 
 
 def yaw_to_matrix(angle: ArrayLike) -> Array:

@@ -23,6 +23,16 @@ def matrix_to_rot6d(matrix: Tensor) -> Tensor:
     return matrix[..., :2, :].flatten(-2)
 
 
+def rotvec_to_matrix(rotvec: Tensor) -> Tensor:
+    """Rotation vectors (..., 3), radians -> (..., 3, 3) by Rodrigues' formula, with a finite gradient at zero."""
+    angle = (rotvec.square().sum(-1) + 1e-18).sqrt()[..., None, None]
+    x, y, z = rotvec.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    half = torch.sin(angle / 2) / angle
+    return torch.eye(3, dtype=rotvec.dtype) + torch.sin(angle) / angle * cross + 2 * half.square() * (cross @ cross)
+
+
 def geodesic_angle(left: Tensor, right: Tensor) -> Tensor:
     """Angle in radians between (..., 3, 3), with a finite gradient at zero."""
     turn = left.transpose(-1, -2) @ right

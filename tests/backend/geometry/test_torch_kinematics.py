@@ -77,3 +77,13 @@ def test_anchored_ik_follows_a_turn_of_the_whole_body_and_of_one_limb() -> None:
     predicted = out[0, 0, joint].numpy() @ offsets[child]
     true = moved[0, child] - moved[0, joint]
     assert predicted @ true / np.linalg.norm(predicted) / np.linalg.norm(true) > 0.99
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-7, 0.3, 3.1])
+def test_rotation_vectors_turn_as_they_should(length: float) -> None:
+    axis = np.array([2.0, -1.0, 0.5])
+    theta = torch.tensor(axis / np.linalg.norm(axis) * length, requires_grad=True)
+    matrix = torch_kinematics.rotvec_to_matrix(theta)
+    assert np.allclose(matrix.detach().numpy(), rotations.rotvec_to_matrix(theta.detach().numpy()), atol=1e-9)
+    matrix.sum().backward()
+    assert theta.grad is not None and theta.grad.isfinite().all()
