@@ -12,6 +12,7 @@ import numpy as np
 
 from ...backend.geometry.rotations import Array
 from ..rig import control_rigs
+from ..rig.actions import set_action
 
 # a pose bone's own channels and how many numbers each has
 CHANNELS = {"location": 3, "rotation_quaternion": 4, "rotation_euler": 3, "rotation_axis_angle": 4, "scale": 3}
@@ -67,9 +68,7 @@ class Animation:
         for track in data.nla_tracks[self.tracks :]:
             data.nla_tracks.remove(track)
         if data.action != self.action:
-            data.action = self.action
-            if self.slot is not None:
-                data.action_slot = self.slot
+            set_action(data, self.action, self.slot)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from ...backend.geometry.rotations import Array, geodesic_angle, nearest_rotatio
 from ...backend.rig.rig import Rig
 from ..rendering.scratch_scene import scratch_scene
 from ..rig import locks
+from ..rig.actions import set_action
 from ..rig.control_rigs import ControlRig
 from .control_twists import NEAR, Twists
 
@@ -189,6 +190,4 @@ def _play(obj: bpy.types.Object, before: tuple[Any, Any, bool] | None) -> None:
         return
     data = obj.animation_data
     action, slot, data.use_nla = before
-    data.action = action
-    if slot is not None:
-        data.action_slot = slot
+    set_action(data, action, slot)

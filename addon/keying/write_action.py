@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import bpy
 import numpy as np
@@ -15,6 +15,7 @@ from ...backend.geometry.rotations import Array, continuous, matrix_to_quaternio
 from ...backend.motion.motion import Motion
 from ...backend.rig.rig import Rig
 from ..rig import locks
+from ..rig.actions import replace_action
 from ..rig.armature import basis_channels, pose_of
 from ..rig.control_rigs import ControlRig, control_rig
 from ..rig.validation import check_writable
@@ -56,8 +57,8 @@ def write_motion(
     pose_of(obj, rig)  # raises for bones that were renamed or deleted meanwhile, and brings the present pose up to date
     frames = whole_frames(motion.times, start_frame, fps)
     channels = solved_channels(obj, rig, motion, frames - start_frame, fps)
-    action, slot = build_action(name, obj.name, frames, channels)
-    _assign(obj, action, slot)
+    action = build_action(name, obj.name, frames, channels)
+    replace_action(obj, action)
     return action
 
 
@@ -184,10 +185,10 @@ def _axis_angles(quaternions: Array) -> Array:
     return np.array(result)
 
 
-def build_action(name: str, slot_name: str, frames: Array, channels: list[Channel]) -> tuple[bpy.types.Action, Any]:
-    """The new action with all its keys, not yet in use, and its slot (None before Blender 4.4)."""
+def build_action(name: str, slot_name: str, frames: Array, channels: list[Channel]) -> bpy.types.Action:
+    """The new action with all its keys, in a slot of its own (from Blender 4.4 on), not yet in use."""
     action = bpy.data.actions.new(name)
-    slot, bag = None, action
+    bag = action
     if hasattr(action, "slots"):
         slot = action.slots.new(id_type="OBJECT", name=slot_name)
         bag = action.layers.new("Layer").strips.new(type="KEYFRAME").channelbag(slot, ensure=True)
@@ -211,7 +212,7 @@ def build_action(name: str, slot_name: str, frames: Array, channels: list[Channe
             count = len(values)
             points[:count, 1] = values
             _fill(curve, points[:count], shapes[:count])
-    return action, slot
+    return action
 
 
 def _fill(curve: bpy.types.FCurve, points: Array, shapes: NDArray[np.int32]) -> None:
@@ -224,14 +225,3 @@ def _fill(curve: bpy.types.FCurve, points: Array, shapes: NDArray[np.int32]) -> 
     keys.foreach_set("co", points.ravel())
     keys.foreach_set("interpolation", shapes)
     curve.update()
-
-
-def _assign(obj: bpy.types.Object, action: bpy.types.Action, slot: Any) -> None:
-    """Put the action to use. The earlier one gets a fake user if nothing else would keep it when the file is saved."""
-    data = obj.animation_data or obj.animation_data_create()
-    earlier = data.action
-    if earlier is not None and earlier.library is None and earlier.users == 1:
-        earlier.use_fake_user = True
-    data.action = action
-    if slot is not None:
-        data.action_slot = slot

@@ -9,7 +9,7 @@ from typing import Any
 
 import bpy
 import numpy as np
-from bpy.types import Action, Object, PoseBone
+from bpy.types import Action, AnimData, Object, PoseBone
 
 from ...backend.errors import UserError
 from ...backend.geometry.rotations import Array
@@ -137,10 +137,30 @@ def action_frames(action: Action) -> Array:
 
 def assign_action(obj: Object, action: Action) -> None:
     """Make the action the armature's active one, in the slot that animates its bones."""
-    data = obj.animation_data or obj.animation_data_create()
+    set_action(obj.animation_data or obj.animation_data_create(), action, suitable_slot(obj, action))
+
+
+def replace_action(obj: Object, action: Action | None) -> None:
+    """`assign_action`, or no action; the armature's earlier one stays in the file.
+
+    It gets a fake user if nothing else would keep it when the file is saved.
+    """
+    data = obj.animation_data
+    earlier = data and data.action
+    if earlier == action:
+        return
+    if earlier is not None and earlier.library is None and earlier.users == 1:
+        earlier.use_fake_user = True
+    if action is None:
+        data.action = None
+    else:
+        assign_action(obj, action)
+
+
+def set_action(data: AnimData, action: Action | None, slot: Any) -> None:
+    """Make the action active in this slot; None is the slot that Blender chooses, if it has slots."""
     data.action = action
-    slot = suitable_slot(obj, action)
-    if slot is not None:
+    if action is not None and slot is not None:
         data.action_slot = slot
 
 
@@ -195,9 +215,7 @@ def undisturbed(obj: Object) -> Iterator[None]:
     try:
         yield
     finally:
-        data.action = action
-        if action is not None and slot is not None:
-            data.action_slot = slot
+        set_action(data, action, slot)
         data.use_nla = use_nla
         scene.frame_set(frame, subframe=subframe)
         for item, values in channels:

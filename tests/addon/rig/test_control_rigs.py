@@ -124,7 +124,7 @@ def test_a_posed_rig_that_plays_an_action_stays_as_it_was_when_keying_fails(
     def fail(*_: Any) -> None:
         raise UserError("The disk is full: make room.")
 
-    monkeypatch.setattr(write_action, "_assign", fail)
+    monkeypatch.setattr(write_action, "replace_action", fail)
     with pytest.raises(RuntimeError, match="disk is full"):
         capture_onto(obj)
     assert obj.animation_data.action == first and obj.animation_data.use_nla
