@@ -15,7 +15,7 @@ from ...backend.rig.rig import Rig
 from ..rendering.scratch_scene import scratch_scene
 from ..rig import locks
 from ..rig.actions import set_action
-from ..rig.control_rigs import ControlRig
+from ..rig.joint_controls import ControlRig
 from .control_twists import NEAR, Twists
 
 STEPS = 20  # looks at the rig for one frame, at most

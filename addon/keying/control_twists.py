@@ -15,7 +15,7 @@ from mathutils import Matrix
 
 from ...backend.geometry.rotations import Array, matrix_to_rotvec, nearest_rotation, rotvec_to_matrix
 from ..rig import locks
-from ..rig.control_rigs import ControlRig
+from ..rig.joint_controls import ControlRig
 
 NEAR = 0.035  # radians; bones are looked at once their controls are this near
 

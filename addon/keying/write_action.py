@@ -17,7 +17,8 @@ from ...backend.rig.rig import Rig
 from ..rig import locks
 from ..rig.actions import replace_action
 from ..rig.armature import basis_channels, pose_of
-from ..rig.control_rigs import ControlRig, control_rig
+from ..rig.control_rigs import control_rig
+from ..rig.joint_controls import ControlRig
 from ..rig.validation import check_writable
 from . import control_keys
 

@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 import bpy
 
-from .control_rigs import AUTO_RIG_PRO, ControlRig, control_rig, key_bone
+from . import auto_rig_pro
+from .control_rigs import control_rig, key_bone
+from .joint_controls import ControlRig
 
 SHOWN = 3  # names in a sentence
 # constraints that leave a bone's rotation as it is
@@ -37,7 +39,7 @@ def warnings_of(obj: bpy.types.Object, names: Sequence[str]) -> list[str]:
 
 
 def _of_controls(obj: bpy.types.Object, rig: ControlRig, names: Sequence[str]) -> Iterator[str]:
-    if rig.kind == AUTO_RIG_PRO and any(name in rig.controls for name in names):
+    if rig.kind == auto_rig_pro.KIND and any(name in rig.controls for name in names):
         yield f"'{obj.name}' is taken for an Auto-Rig Pro rig by its bones' names; that is experimental: look the take over."
     followed = {name for joint in rig.controls for name in rig.deforming[joint]}
     left = [bone.name for bone in obj.data.bones if bone.use_deform and bone.name not in followed]
