@@ -38,6 +38,7 @@ from . import demo_character, demo_images, render_action
 SIZE = 320  # pixels of the rendered video and of every image
 STEEPEST_VIEW = 0.25  # radians: a round trip is filmed from the level or a little above
 PANEL = (226, 226, 230)
+MOMENTS = 8  # columns of the sheet
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +325,9 @@ def save(
         write_bvh(out / f"{bpy.path.clean_name(obj.name)}.bvh", subject.rig, result.motion)
         images = render_action.render_action(obj, subject.rig, list(frames), camera)
         rows[obj.name] = [composite_rgba(image, PANEL) for image in images]
-    demo_images.write_sheet(out / "sheet.png", rows, list(times))
+    moments = np.unique(np.linspace(0, len(times) - 1, MOMENTS).round().astype(int))
+    cells = {label: [images[index] for index in moments] for label, images in rows.items()}
+    demo_images.write_sheet(out / "sheet.png", cells, [f"{times[index]:.2f} s" for index in moments])
     demo_images.write_side_by_side(out / "side_by_side.mp4", rows, 1 / float(np.diff(times).mean()))
 
 
