@@ -141,24 +141,41 @@ def run(options: argparse.Namespace, console: Console) -> None:
 # ---- the three demonstrations
 
 
-def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """A character made in code walks; its video goes back onto it and onto a character of other build and bone names."""
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A character made in code whose walk was filmed and captured onto it, and onto one of other build and bone names."""
+
+    walker: bpy.types.Object
+    stalker: bpy.types.Object
+    shot: DemoClip
+    take: CaptureRequest
+    results: list[CaptureResult]
+    seconds: dict[str, float]
+
+
+def capture_example(options: argparse.Namespace, console: Console, size: int) -> Example:
+    """Make both characters, render the walk of the first, and capture it. size: pixels of the square video."""
     walker = demo_character.make_character(demo_character.WALKER, demo_character.WALK_FRAMES)
     stalker = demo_character.make_character(demo_character.STALKER)
     stalker.location.x = 1.5
     bpy.context.view_layer.update()
     console.say("Rendering the walk of a character made in code ...")
-    shot = render_clip(walker, walker.animation_data.action, np.deg2rad(60), 0.12, options.out / "input.mp4")
+    shot = render_clip(walker, walker.animation_data.action, np.deg2rad(60), 0.12, options.out / "input.mp4", size)
     for obj in (walker, stalker):
         pose_reference(obj, None)
-    take, results, seconds = capture([walker, stalker], shot.clip, options, console, shot.frames[0])
-    measured = measure_take(take, results[0], shot)
-    views = [shot.camera, camera_for(stalker, take, results[1])]
-    save(options.out, [walker, stalker], take, results, shot.clip, views, console)
+    return Example(walker, stalker, shot, *capture([walker, stalker], shot.clip, options, console, shot.frames[0]))
+
+
+def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """A character made in code walks; its video goes back onto it and onto a character of other build and bone names."""
+    made = capture_example(options, console, SIZE)
+    measured = measure_take(made.take, made.results[0], made.shot)
+    views = [made.shot.camera, camera_for(made.stalker, made.take, made.results[1])]
+    save(options.out, [made.walker, made.stalker], made.take, made.results, made.shot.clip, views, console)
     console.say("\n(a) back onto the same rig, beside keeping the reference pose:")
-    print_results(console, measured, seconds)
+    print_results(console, measured, made.seconds)
     console.say("(b) onto a rig of other proportions and bone names: see sheet.png and side_by_side.mp4")
-    return {"rig": walker.name, "seconds": seconds["total"], "stages": seconds, **measured}
+    return {"rig": made.walker.name, "seconds": made.seconds["total"], "stages": made.seconds, **measured}
 
 
 def roundtrip(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -244,8 +261,13 @@ def reference_frame(obj: bpy.types.Object, reference: str) -> tuple[bpy.types.Ac
     return action, int(number)
 
 
-def render_clip(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float, pitch: float, path: Path) -> DemoClip:
-    """Render the action from one side over a plain backdrop, one video frame for each scene frame."""
+def render_clip(
+    obj: bpy.types.Object, action: bpy.types.Action, azimuth: float, pitch: float, path: Path, size: int | None = None
+) -> DemoClip:
+    """Render the action from one side over a plain backdrop, one video frame for each scene frame.
+
+    size: pixels of the square image, SIZE if not given.
+    """
     from ...backend.video.reader import write_video
 
     frames = actions.action_frames(action)
@@ -255,7 +277,7 @@ def render_clip(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float,
     truth = actions.pose_frames(obj, action, rig.names, frames)
     actions.assign_action(obj, action)
     actions.reset_pose(obj)
-    camera = render_action.frame_motion(obj, list(frames), azimuth, pitch, SIZE)
+    camera = render_action.frame_motion(obj, list(frames), azimuth, pitch, size or SIZE)
     images = render_action.render_action(obj, rig, list(frames), camera)
     backdrop = render_action.plain_backdrop(images)
     write_video(path, (composite_rgba(image, backdrop) for image in images), scene_fps())
