@@ -1,6 +1,6 @@
-"""Rigs that name their bones as Auto-Rig Pro does: which control turns which joint.
+"""Reads rigs whose bones are named as in Auto-Rig Pro: which control rotates which joint.
 
-`c_arm_fk.l` turns `arm.l`, and `c_spine_01.x` turns `spine_01.x`. Only the names are known, so this is experimental.
+`c_arm_fk.l` rotates `arm.l`, and `c_spine_01.x` rotates `spine_01.x`. The names alone are known, so this is experimental.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _LAYERS = ("", "_stretch", "_twist", "_twist_offset", "_twist_twk", "_bend")
 
 
 def recognises(obj: bpy.types.Object) -> bool:
-    """Whether the armature has Auto-Rig Pro's root control, or more than two bones named as its FK controls."""
+    """True if the armature has Auto-Rig Pro's root control, or more than two bones with names of its FK controls."""
     names = obj.data.bones.keys()
     return "c_root_master.x" in names or sum(_FK.match(name) is not None for name in names) > 2
 
 
 def read_controls(obj: bpy.types.Object) -> ControlRig | None:
-    """The rig's controls; None if none of them turns a joint."""
+    """The rig's controls; None if none of them rotates a joint."""
     names = set(obj.data.bones.keys())
     controls: dict[str, str] = {}
     for joint, control in _pairs(names):
@@ -47,7 +47,7 @@ def read_controls(obj: bpy.types.Object) -> ControlRig | None:
 
 
 def _pairs(names: Collection[str]) -> Iterator[tuple[str, str]]:
-    """(joint, control); FK controls first, since `c_hand.l` could stand beside `c_hand_fk.l`."""
+    """(joint, control). FK controls come first, because a rig may have both `c_hand_fk.l` and `c_hand.l`."""
     for joint, candidates in WHOLE.items():
         control = next((name for name in candidates if name in names), None)
         if joint in names and control:
@@ -65,7 +65,7 @@ def _pairs(names: Collection[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_layer_of(name: str, joint: str) -> bool:
-    """Whether a bone is the joint, or a stretching or twisting part of it."""
+    """True if a bone is the joint, or a stretching or twisting part of it."""
     stem, _, side = joint.rpartition(".")
     stem = re.sub("_(stretch|twist)$", "", stem)
     return name.removeprefix("c_") in {f"{stem}{layer}.{side}" for layer in _LAYERS} and (name == joint or "_" in name)

@@ -1,7 +1,7 @@
-"""Control rigs of every maker that is known here: which control turns which joint, and how the controls stand.
+"""Finds out whose control rig an armature is, and saves and restores the pose of its controls.
 
 A joint of such a rig is a bone that shows where the limb really is, whatever drives it: the network reads the joint, and a take is
-checked there. A joint is never keyed. Its control is keyed instead, which turns away from rest as the joint does.
+checked there. A joint is never keyed. Its control is keyed instead, which rotates away from rest as the joint does.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from mathutils import Matrix
 from . import auto_rig_pro, rigify
 from .joint_controls import ControlRig
 
-# the modules of the makers: `recognises(obj)` asks whether a rig is theirs, `read_controls(obj)` reads it
+# one module per maker: `recognises(obj)` is true for its rigs, and `read_controls(obj)` reads one
 MAKERS = (rigify, auto_rig_pro)
 
 
 def control_rig(obj: bpy.types.Object) -> ControlRig | None:
-    """What is known of the armature's controls; None for a rig without, whose deforming bones are keyed. Needs `obj.pose`."""
+    """The armature's controls; None for a rig without, whose deforming bones are keyed. Needs `obj.pose`."""
     if obj.pose is None:
         return None
     maker = next((each for each in MAKERS if each.recognises(obj)), None)
@@ -28,7 +28,7 @@ def control_rig(obj: bpy.types.Object) -> ControlRig | None:
 
 
 def control_pose_of(obj: bpy.types.Object) -> dict[str, Any]:
-    """How the control of the whole body and the twisted tweaks stand, and how limbs are switched, to return to; JSON values."""
+    """The pose of the control of the whole body and of the twisted tweaks, and the limbs' switches, as JSON values."""
     rig = control_rig(obj)
     if rig is None:
         return {}
@@ -39,12 +39,12 @@ def control_pose_of(obj: bpy.types.Object) -> dict[str, Any]:
     }
 
 
-def restore_controls(obj: bpy.types.Object, stance: Mapping[str, Any]) -> None:
-    """Put the armature as `stance_of` found it; bones that are gone are passed over."""
-    for name, rows in stance.get("basis", {}).items():
+def restore_controls(obj: bpy.types.Object, saved: Mapping[str, Any]) -> None:
+    """Restore what `control_pose_of` saved; bones that are gone are ignored."""
+    for name, rows in saved.get("basis", {}).items():
         if name in obj.pose.bones:
             obj.pose.bones[name].matrix_basis = Matrix(rows)
-    for bone, name, value in stance.get("switches", []):
+    for bone, name, value in saved.get("switches", []):
         if bone in obj.pose.bones and name in obj.pose.bones[bone]:
             obj.pose.bones[bone][name] = value
     obj.update_tag()

@@ -1,4 +1,4 @@
-"""What is known of a control rig: which control turns which joint, and how its joints hang together."""
+"""The controls of a rig as plain values: which control rotates which joint, and the tree of the joints."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import bpy
 import numpy as np
 
-TOUCHING = 1e-3  # of the rig's size: how near a tail and a head are that belong together
+TOUCHING = 1e-3  # of the rig's size: a tail and a head this near belong together
 
 
 @dataclass(frozen=True)
 class Switch:
-    """A custom property of a control that lets a limb follow its FK controls. joint: one that the limb starts with."""
+    """A custom property of a control that makes a limb follow its FK controls. joint: the first one of the limb."""
 
     bone: str
     name: str
@@ -23,11 +23,12 @@ class Switch:
 
 @dataclass(frozen=True, eq=False)
 class ControlRig:
-    """controls: joint -> control. whole: a control that turns the whole body, and the joint it takes its turn from.
+    """A rig of one maker.
 
-    parents: joint -> joint, parents first. deforming: joint -> the bones of the mesh that follow it.
-    stretched: joints that lie between two tweaks. twists: of these -> the tweak whose twist the joint takes over, where that does
-    not hang on the joint's own control.
+    kind: the maker's name. controls: joint -> control. parents: joint -> joint, parents first. deforming: joint -> the bones of the
+    mesh that follow it. whole: a control that rotates the whole body, and the joint whose rotation it takes. stretched: joints that
+    lie between two tweaks. twists: stretched joint -> the tweak that gives it its twist, if that tweak does not hang on the joint's
+    own control.
     """
 
     kind: str
@@ -40,7 +41,7 @@ class ControlRig:
     twists: dict[str, str] = field(default_factory=dict)
 
     def keyed(self, joints: Collection[str]) -> dict[str, str]:
-        """Control -> the joint whose turn it takes, of those among `joints`."""
+        """Control -> the joint whose rotation it takes, for joints among `joints`."""
         found = {control: joint for joint, control in self.controls.items() if joint in joints}
         if self.whole is not None and self.whole[1] in joints:
             found = {self.whole[0]: self.whole[1], **found}
@@ -48,10 +49,11 @@ class ControlRig:
 
 
 def joint_tree(obj: bpy.types.Object, controls: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str | None]:
-    """Joint -> the joint that it hangs on; parents first. others: bone -> joint, of bones that follow joints.
+    """Joint -> its parent joint, parents first. others: bone -> joint, for bones that follow joints.
 
-    In turn: a joint above it in the armature; a joint that ends where it begins, since spines hang on their controls from the middle
-    outwards; a joint whose control is above it. What would close a ring is passed over.
+    Three rules are tried one after another. The parent is a joint above it in the armature. Else it is a joint that ends where this
+    one begins: the bones of spines hang on controls from the middle outwards. Else it is the joint of a control above it. A parent
+    that would close a circle is not taken.
     """
     bones = obj.data.bones
     own = {**{name: joint for name, joint in others.items() if joint in controls}, **{joint: joint for joint in controls}}

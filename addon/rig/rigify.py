@@ -1,4 +1,4 @@
-"""Rigs that Rigify generated: which control turns which joint.
+"""Reads rigs that Rigify generated: which control rotates which joint.
 
 A joint is an ORG- bone, or the DEF- bone of a spine. It is driven by its FK control (`upper_arm_fk.L`), by the control of the same
 name if it copies that one (`shoulder.L`, fingers), or by the control that its tweak hangs on (neck). The bones of faces follow
@@ -21,13 +21,13 @@ _SEGMENT = re.compile(r"\.\d+$")
 
 
 def recognises(obj: bpy.types.Object) -> bool:
-    """Whether the armature has a pair of an ORG- bone and its DEF- bone."""
+    """True if the armature has an ORG- bone with its DEF- bone."""
     bones = obj.data.bones
     return any(name.startswith("ORG-") and f"DEF-{name[4:]}" in bones for name in bones.keys())
 
 
 def read_controls(obj: bpy.types.Object) -> ControlRig | None:
-    """The rig's controls; None if none of them turns a joint."""
+    """The rig's controls; None if none of them rotates a joint."""
     bones = obj.data.bones
     fk = {name.replace("_fk", "", 1): name for name in bones.keys() if "_fk" in name and not name.startswith(INNER)}
     deforming = _deforming(obj)
@@ -51,7 +51,7 @@ def read_controls(obj: bpy.types.Object) -> ControlRig | None:
 
 
 def _is_stretched(obj: bpy.types.Object, joint: str, control: str) -> bool:
-    """Whether it lies between two tweaks that do not both move with its control: in backs and tails."""
+    """True if the joint lies between two tweaks that do not both move with its control, as in backs and tails."""
     pair = (obj.pose.bones.get(f"{prefix}{joint[4:]}") for prefix in ("DEF-", "ORG-"))
     kinds = {constraint.type for bone in pair if bone is not None for constraint in bone.constraints}
     if "STRETCH_TO" not in kinds or f"tweak_{joint[4:]}" not in obj.data.bones:
@@ -60,18 +60,19 @@ def _is_stretched(obj: bpy.types.Object, joint: str, control: str) -> bool:
 
 
 def _twisting(obj: bpy.types.Object, joint: str, control: str) -> str | None:
+    """The tweak that gives the joint its twist, if it does not hang on the joint's own control."""
     above = obj.data.bones[f"tweak_{joint[4:]}"].parent
     return f"tweak_{joint[4:]}" if above is not None and above.name != control else None
 
 
 def _shown(obj: bpy.types.Object, joint: str, deforming: tuple[str, ...]) -> str:
-    """Where a limb is: at the ORG- bone, which copies its control. Spines are only where their DEF- bones are, stretched over tweaks."""
+    """The bone that shows where a limb is: the ORG- bone, which copies its control; in spines the DEF- bone, stretched over tweaks."""
     copies = any(constraint.type == "COPY_TRANSFORMS" for constraint in obj.pose.bones[joint].constraints)
     return joint if copies or len(deforming) != 1 else deforming[0]
 
 
 def _deforming(obj: bpy.types.Object) -> dict[str, tuple[str, ...]]:
-    """ORG- bone -> the DEF- bones that follow it: one of its name, or several where a limb is cut into segments."""
+    """ORG- bone -> the DEF- bones that follow it: one of the same name, or several if the limb has segments."""
     found: dict[str, list[str]] = {}
     for name in obj.data.bones.keys():
         if name.startswith("DEF-"):
@@ -82,7 +83,7 @@ def _deforming(obj: bpy.types.Object) -> dict[str, tuple[str, ...]]:
 
 
 def _copied(obj: bpy.types.Object, joint: str) -> str | None:
-    """The control that a bone copies: of its own name, else the one that it names, or that its tweak hangs on."""
+    """The control that a bone copies: the one of its own name, else the target of its constraint or the parent of that tweak."""
     bones, same = obj.pose.bones, joint[4:]
     hung = bones[joint].parent
     if same in bones and hung is not None and "tweak" in hung.name:
@@ -105,7 +106,7 @@ def _copied(obj: bpy.types.Object, joint: str) -> str | None:
 
 
 def _switches(obj: bpy.types.Object, controls: Mapping[str, str]) -> tuple[Switch, ...]:
-    """`upper_arm_parent.L` has the property IK_FK, 1 for FK."""
+    """The properties IK_FK, 1 for FK, of bones such as `upper_arm_parent.L`."""
     found = []
     for bone in obj.pose.bones:
         joint = f"ORG-{bone.name.replace('_parent', '', 1)}"
@@ -116,7 +117,7 @@ def _switches(obj: bpy.types.Object, controls: Mapping[str, str]) -> tuple[Switc
 
 
 def _whole(obj: bpy.types.Object, controls: Mapping[str, str]) -> tuple[str, str] | None:
-    """`torso`, which takes the turn of the joint that lies nearest to it among those it carries."""
+    """`torso` and the joint whose rotation it takes: the nearest one of those that it carries."""
     bones = obj.data.bones
     if WHOLE not in bones:
         return None

@@ -191,7 +191,7 @@ def test_a_take_is_applied_again_and_compared_on_a_control_rig(made_up: syntheti
 def test_rigify_warnings_name_the_bones_without_control() -> None:
     obj = rigify("basic_human")
     lines = warnings_of(obj, rig_from_armature(obj).names)
-    assert lines == ["Bones 'DEF-spine.005', 'DEF-pelvis.L', 'DEF-pelvis.R' will get no keys: no FK control turns them."]
+    assert lines == ["Bones 'DEF-spine.005', 'DEF-pelvis.L', 'DEF-pelvis.R' will get no keys: no FK control rotates them."]
 
 
 def test_a_metarig_is_keyed_itself(made_up: synthetic.MadeUp) -> None:
