@@ -1,8 +1,8 @@
-"""Backs and tails of control rigs: their bones are stretched between tweaks, so they do not simply turn as their controls do.
+"""Corrects backs and tails of control rigs, whose bones are stretched between tweaks and do not simply rotate as their controls do.
 
-Where such a bone points comes from its control, and from the neighbours' where Rigify lets two controls share a pivot. Its twist comes from
-the tweak that it begins at, which may ride on a neighbour's control. The control is aimed until the bone points where it should, and
-that tweak, which its own maker left free to do nothing but twist, is twisted.
+The direction of such a bone comes from its control, and also from the neighbours' controls where Rigify gives two controls one pivot.
+Its twist comes from the tweak at which it begins, which may hang on a neighbour's control. So the control is aimed until the bone has
+the wanted direction, and the tweak, which Rigify leaves free for nothing but twist, is twisted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ...backend.geometry.rotations import Array, matrix_to_rotvec, nearest_rotat
 from ..rig import locks
 from ..rig.joint_controls import ControlRig
 
-NEAR = 0.035  # radians; bones are looked at once their controls are this near
+NEAR = 0.035  # radians; bones are corrected once their controls are this near
 
 
 class Twists:
-    """The stretched ones among the joints that `order`, the controls, turn; `joints`: the joint of each."""
+    """The stretched joints among those of the controls in `order`. joints: the joint of each control."""
 
     def __init__(self, obj: bpy.types.Object, controls: ControlRig, order: Sequence[str], joints: Sequence[str]) -> None:
         self._obj = obj
-        self.aims = np.tile(np.eye(3), (len(order), 1, 1))  # turns in front of what the controls should show
+        self.aims = np.tile(np.eye(3), (len(order), 1, 1))  # rotations in front of the controls' wanted ones
         self._rows = [
             row for row, joint in enumerate(joints) if controls.controls.get(joint) == order[row] and joint in controls.stretched
         ]
@@ -47,7 +47,10 @@ class Twists:
         return np.array(found, np.float64).reshape(-1, 3, 3)
 
     def correct(self, poses: Array, rotations: Array) -> float:
-        """poses: (bones, 4, 4) as shown; turns: (C, 3, 3) G of every control's joint -> radians that were missing at most."""
+        """Aim the controls and twist the tweaks; returns the largest error in radians.
+
+        poses: (bones, 4, 4) as evaluated. rotations: (C, 3, 3) wanted global rotations of the controls' joints.
+        """
         worst = 0.0
         for index, row in enumerate(self._rows):
             shown = nearest_rotation(poses[self._at[index]])
@@ -64,10 +67,10 @@ class Twists:
     def _twist(self, tweak: str, angle: float) -> None:
         bone = self._obj.pose.bones[tweak]
         location, rotation, scale = (bone.matrix_basis @ Matrix.Rotation(angle, 4, "Y")).decompose()
-        obeyed = locks.apply_locks(bone, np.array(rotation.to_matrix(), np.float64)[None])[0]
-        bone.matrix_basis = Matrix.LocRotScale(location, Matrix(obeyed.tolist()), scale)
+        allowed = locks.apply_locks(bone, np.array(rotation.to_matrix(), np.float64)[None])[0]
+        bone.matrix_basis = Matrix.LocRotScale(location, Matrix(allowed.tolist()), scale)
 
     def _sign(self, joint: str, tweak: str | None) -> float:
-        """Tails are controlled from the body outwards, and their tweaks point against their bones."""
+        """-1 for a tweak that points against its bone, as in tails, which are controlled from the body outwards."""
         along = [np.array(self._obj.data.bones[name].matrix_local)[:3, 1] for name in (joint, tweak or joint)]
         return 1.0 if along[0] @ along[1] > 0 else -1.0

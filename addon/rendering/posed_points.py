@@ -1,4 +1,4 @@
-"""Where a posed rig and its meshes are, in the world, on a frame of a scene."""
+"""World positions of a posed rig and its meshes on a frame of a scene."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ...backend.geometry.rotations import Array
 
 
 def go_to(scene: bpy.types.Scene, frame: float) -> bpy.types.Depsgraph:
+    """Move a scene with one view layer to a frame, whole or not; returns its evaluated state."""
     scene.frame_set(math.floor(frame), subframe=float(frame - math.floor(frame)))
     return scene.view_layers[0].depsgraph
 
@@ -27,7 +28,7 @@ def points_of(obj: bpy.types.Object, meshes: Sequence[bpy.types.Object], graph: 
 
 
 def world_vertices(mesh: bpy.types.Object) -> Array:
-    """(P, 3) world positions of a mesh object's own vertices."""
+    """(P, 3) world positions of a mesh object's own vertices, without modifiers unless it is evaluated."""
     points = np.empty(3 * len(mesh.data.vertices), np.float32)
     mesh.data.vertices.foreach_get("co", points)
     return to_world(mesh.matrix_world, points.reshape(-1, 3))

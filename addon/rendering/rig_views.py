@@ -1,4 +1,4 @@
-"""Images of a rig from chosen sides, taken in a scene of their own: the user's scene is only read."""
+"""Renders a rig from chosen sides, in a scratch scene: the capture's reference views."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def render_views(
     frame: int | None = None,
     engine: str = WORKBENCH,
 ) -> list[Reference]:
-    """The armature in one pose, seen from every azimuth: its visible meshes, or capsules along its bones if there are none.
+    """Render the armature in one pose from every azimuth: its visible meshes, or capsules along its bones if there are none.
 
     Arguments and errors are those of `render_meshes`; capsules need torch.
     """
@@ -46,11 +46,11 @@ def render_meshes(
     frame: int | None = None,
     engine: str = WORKBENCH,
 ) -> tuple[Array, list[Reference]]:
-    """The pose (J, 4, 4), and the armature's visible meshes in it seen from every azimuth (radians, world axes: camera.Camera).
+    """Render the armature's visible meshes in one pose from every azimuth; returns the pose (J, 4, 4) and the views.
 
-    frame: a frame of the current scene, or None for the pose as it stands, keyed or not. size: pixels of the square images.
-    engine: Workbench needs a working OpenGL or Vulkan driver, Cycles does not. There are no views of an armature without
-    visible meshes. The projections map ARMATURE space to pixels. Raises UserError if an image cannot be made.
+    azimuths: radians, world axes (camera.Camera). frame: a frame of the current scene, or None for the present pose, keyed or not.
+    size: pixels of the square images. engine: Workbench needs a working OpenGL or Vulkan driver, Cycles does not. There are no views
+    of an armature without visible meshes. The projections map ARMATURE space to pixels. Raises UserError if an image cannot be made.
     """
     meshes = visible_meshes(obj)
     with _evaluated([obj, *meshes], frame) as depsgraph:
@@ -68,7 +68,7 @@ def render_meshes(
 
 
 def draw_capsules(rig: Rig, pose: Array, azimuths: Sequence[float], size: int = 320, pitch: float = 0.1) -> list[Reference]:
-    """The same views of a rig that has no mesh to show: capsules along the bones. Uses torch and no bpy; any thread."""
+    """Draw the same views of a rig without a visible mesh: capsules along its bones. Uses torch and no bpy; runs on any thread."""
     from ...backend.rendering import point_splatting
 
     return point_splatting.reference_views(rig, point_splatting.capsules(rig), pose, azimuths, pitch, size)
@@ -76,7 +76,7 @@ def draw_capsules(rig: Rig, pose: Array, azimuths: Sequence[float], size: int = 
 
 @contextmanager
 def _evaluated(objects: Sequence[bpy.types.Object], frame: int | None) -> Iterator[bpy.types.Depsgraph]:
-    """The evaluated objects: as they stand in the user's scene, or at a frame, evaluated in a scene made for it.
+    """Evaluate the objects as they are in the user's scene, or at a frame in a scratch scene.
 
     Moving the user's scene to the frame and back would discard pose changes that are not keyed.
     """
@@ -88,7 +88,7 @@ def _evaluated(objects: Sequence[bpy.types.Object], frame: int | None) -> Iterat
 
 
 class Studio:
-    """Renders copies of posed meshes with one camera and an even light. stage: the scratch scene that holds them."""
+    """Renders copies of posed meshes with one camera and even light. stage: the scratch scene of the copies."""
 
     def __init__(self, stage: ScratchScene, engine: str, width: int, height: int) -> None:
         self.stage, self._engine, self._width, self._height = stage, engine, width, height
@@ -99,19 +99,19 @@ class Studio:
         stage.scene.camera = stage.new_object(bpy.data.cameras.new(NAME))
 
     def add(self, mesh: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> bpy.types.Object:
-        """Copy the mesh as it is posed, modifiers applied, in its colours."""
+        """Copy the mesh as it is posed, with modifiers applied and in its colours; returns the copy."""
         copy = self.stage.add(mesh, depsgraph)
         for index, material in enumerate(copy.data.materials):
             copy.data.materials[index] = self._paint(material)
         return copy
 
     def shoot(self, camera: Camera) -> np.ndarray:
-        """One image (H, W, 4) uint8 RGBA, straight alpha."""
+        """Render one image (H, W, 4) uint8 RGBA, straight alpha. Raises UserError if Blender makes none."""
         self.place(camera.rotation, camera.position, camera.distance, camera.fov)
         return self.snap()
 
     def snap(self) -> np.ndarray:
-        """The image of the camera as it was placed. Raises UserError if Blender makes none."""
+        """`shoot` with the camera where `place` put it."""
         image = self.stage.render()
         if image is None or image.shape != (self._height, self._width, 4):
             raise UserError("The rig's image could not be rendered: choose Cycles in the add-on's preferences.", fix="use_cycles")
@@ -120,14 +120,14 @@ class Studio:
     def place(
         self, rotation: Array, position: Array, distance: float, fov: float, shift: tuple[float, float] = (0.0, 0.0)
     ) -> None:
-        """Arguments are those of `place_camera`."""
+        """Place the camera; the arguments are those of `place_camera`."""
         place_camera(self.stage.scene.camera, rotation, position, distance, fov, shift)
 
     def _light_workbench(self) -> None:
         display = self.stage.scene.display
         display.render_aa = "5"
         shading = display.shading
-        # Blender's most even studio light: forms are shaded, yet colours come out nearly as bright as they are
+        # Blender's most even studio light: it shades forms, yet keeps colours nearly as bright as they are
         shading.light, shading.studio_light, shading.color_type = "STUDIO", "paint.sl", "TEXTURE"
         shading.show_cavity = shading.show_shadows = shading.show_specular_highlight = False
 
@@ -136,14 +136,14 @@ class Studio:
         scene.cycles.device = "CPU"
         scene.cycles.samples, scene.cycles.use_denoising = 8, False
         world = scene.world = self.stage.own(bpy.data.worlds.new(NAME))
-        # An even light from all sides: shape shows through the meshes' own shade, and no side is darker than another.
+        # Even light from all sides: no side is darker than another, and the shading of the meshes still shows their form.
         if world.node_tree is None:  # before Blender 5.0
             world.use_nodes = True
         assert world.node_tree is not None
         world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
 
     def _paint(self, material: bpy.types.Material | None) -> bpy.types.Material | None:
-        """Workbench shows an image texture or the viewport colour; where only a base colour is set, show that instead."""
+        """Workbench shows image textures and viewport colours. If a material has only a base colour, make one that shows it."""
         colour = _base_colour(material) if self._engine == WORKBENCH else None
         if colour is None:
             return material

@@ -1,4 +1,4 @@
-"""A scene of its own in which rigs are evaluated and rendered, and which is removed afterwards: the user's scene is only read."""
+"""Makes a scene for evaluating and rendering rigs, and removes it afterwards: the user's scene is only read."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Made = TypeVar("Made", bound=bpy.types.ID)
 
 @contextmanager
 def scratch_scene(*objects: bpy.types.Object, shown: bool = False) -> Iterator[ScratchScene]:
-    """A scene with these objects, at the frame rate of the user's scene, whose images are transparent.
+    """Make a scene with these objects, the frame rate of the user's scene and transparent images; remove it after the block.
 
     Parents and constraint targets of the objects are evaluated although they are not in the scene.
-    shown: the window shows the scene meanwhile. Blender renders the animation of a scene only if a window shows it.
+    shown: the window shows the scene meanwhile. Blender renders a scene that no window shows without moving its animation on.
     """
     window, users = current_window(), bpy.context.scene
     made = ScratchScene(bpy.data.scenes.new(NAME))
@@ -52,7 +52,7 @@ def _set_up(scene: bpy.types.Scene, users: bpy.types.Scene) -> None:
 
 
 class ScratchScene:
-    """What `scratch_scene` yields. scene: Blender's own, with one view layer."""
+    """A scene, and the data-blocks that are removed together with it. scene: Blender's own, with one view layer."""
 
     def __init__(self, scene: bpy.types.Scene) -> None:
         self.scene = scene
@@ -103,7 +103,7 @@ class ScratchScene:
         bpy.data.meshes.remove(before)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The image of the scene's camera, (H, W, 3) RGB or (H, W, 4) RGBA with straight alpha; None if Blender makes none."""
+        """Render the scene's camera: (H, W, 3) uint8 RGB, or (H, W, 4) RGBA with straight alpha; None if Blender makes no image."""
         import cv2
 
         from ...backend.video.reader import decode_image
@@ -125,6 +125,7 @@ class ScratchScene:
         return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
     def remove(self) -> None:
+        """Remove the scene and everything that was made for it."""
         # scenes.remove() asks for a window and ends a Blender that is in none, as `blender -b FILE --command` is
         bpy.data.batch_remove([self.scene])
         bpy.data.batch_remove(self._made)
@@ -148,7 +149,11 @@ def place_camera(
     fov: float,
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> None:
-    """rotation: world -> camera. distance: to its target. fov: over the longer side. shift: as Blender's camera has it."""
+    """Place a camera object.
+
+    rotation: (3, 3) world -> camera (x right, y up, z towards the viewer). position: (3,) in the world. distance: to its target, for
+    the clipping. fov: radians, over the longer side. shift: in longer sides of the image, as in Blender.
+    """
     # `rotation` takes world axes to (right, up, towards the viewer), which are the axes of Blender's camera object: its matrix in
     # the world is the inverse rotation beside the position.
     matrix = np.eye(4)

@@ -226,7 +226,7 @@ def pose_of(obj: bpy.types.Object, rig: Rig) -> Array:
     bones = obj.pose.bones
     flat = np.empty(16 * len(bones), np.float32)
     bones.foreach_get("matrix", flat)
-    # Blender stores columns one after the other
+    # foreach_get gives each matrix by columns
     matrices = flat.reshape(-1, 4, 4).swapaxes(1, 2).astype(np.float64)
     index = {bone.name: row for row, bone in enumerate(bones)}
     return matrices[[index[name] for name in rig.names]]
