@@ -1,4 +1,4 @@
-"""`build.py demo`: the main job from end to end, on an example made in code or on the user's own files.
+"""`build.py demo`: a whole capture, of an example made in code or of the user's own files.
 
 Runs in a Blender of its own (the bpy wheel), whose file it fills. Left out of the zip.
 """
@@ -35,15 +35,15 @@ from ..settings.capture_params import CaptureParams
 from ..tasks.task import Snapshot
 from . import demo_character, demo_images, render_action
 
-SIZE = 320  # pixels of the rendered video and of every image
-STEEPEST_VIEW = 0.25  # radians: a round trip is filmed from the level or a little above
+SIZE = 320  # pixels of the square video and of every image
+STEEPEST_VIEW = 0.25  # radians: a round trip is rendered from the level or a little above
 PANEL = (226, 226, 230)
 MOMENTS = 8  # columns of the sheet
 
 
 @dataclass(frozen=True, eq=False)
 class DemoClip:
-    """A rendered action: the video, who filmed it, and the truth (T, J, 4, 4) on its frames, armature space."""
+    """A rendered action: the video, its camera, and the true poses (T, J, 4, 4) on its frames, armature space."""
 
     clip: Clip
     camera: Camera
@@ -52,7 +52,7 @@ class DemoClip:
 
 
 class Console:
-    """The terminal's stdout, while Blender's own chatter goes nowhere."""
+    """Writes to the terminal while Blender's own messages are suppressed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -70,7 +70,10 @@ class Console:
 
 @contextmanager
 def quiet() -> Iterator[Console]:
-    """Blender prints every saved image, and its C side flushes after Python: the last line would not be ours."""
+    """Suppress Blender's messages inside the block, and yield the terminal.
+
+    Blender prints a line per saved image, and C code flushes its buffer after Python: the JSON would not be the last line.
+    """
     sys.stdout.flush()
     terminal, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -80,12 +83,12 @@ def quiet() -> Iterator[Console]:
         try:
             yield Console(stream)
         finally:
-            # descriptor 1 stays pointed at nowhere: what C still holds is written when the process ends
+            # descriptor 1 stays on the null device: C writes its buffer when the process ends
             sys.stdout = before
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 done, 1 a sentence on stderr says what is wrong, 2 wrong arguments."""
+    """Run the demo. Exit code: 0 done, 1 an error, which is written to stderr, 2 wrong arguments."""
     options = parse(arguments)
     with quiet() as console:
         try:
@@ -109,13 +112,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rig", type=Path, metavar="FILE", help=f"one of {', '.join(sorted(import_rig.READERS))}")
     parser.add_argument("--video", metavar="FILE", help="capture this video onto the rig")
-    parser.add_argument("--roundtrip", action="store_true", help="film the rig's own action, capture it back, and measure")
+    parser.add_argument("--roundtrip", action="store_true", help="render the rig's own action, capture it back, and measure")
     parser.add_argument("--armature", metavar="NAME", help="default: the armature with most bones")
     parser.add_argument("--action", metavar="NAME", help="for --roundtrip; default: the longest")
     parser.add_argument("--reference", metavar="rest|ACTION:FRAME", help="pose that shows the network the rig")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
-    parser.add_argument("--seed", type=int, default=0, help="of the side that --roundtrip films from")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the side from which --roundtrip renders")
     parser.add_argument("--model", default="lite", help="lite, tiny (random), or a weights file")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     options = parser.parse_args(arguments)
@@ -129,7 +132,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    # an empty scene, so that a .blend file is opened whole, with its own frame rate
+    # only into an empty scene a .blend file is opened as a whole, with its own frame rate
     bpy.ops.wm.read_factory_settings(use_empty=True)
     demonstrate = example if options.rig is None else roundtrip if options.roundtrip else own_video
     record = demonstrate(options, console)
@@ -143,7 +146,10 @@ def run(options: argparse.Namespace, console: Console) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A character made in code whose walk was filmed and captured onto it, and onto one of other build and bone names."""
+    """A character made in code, whose walk was rendered and captured onto it and onto a second character.
+
+    The second one, the stalker, has other proportions and bone names.
+    """
 
     walker: bpy.types.Object
     stalker: bpy.types.Object
@@ -167,7 +173,7 @@ def capture_example(options: argparse.Namespace, console: Console, size: int) ->
 
 
 def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """A character made in code walks; its video goes back onto it and onto a character of other build and bone names."""
+    """Capture the walk of a character made in code onto it and onto another one, and measure the first."""
     made = capture_example(options, console, SIZE)
     measured = measure_take(made.take, made.results[0], made.shot)
     views = [made.shot.camera, camera_for(made.stalker, made.take, made.results[1])]
@@ -179,7 +185,7 @@ def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def roundtrip(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Film the rig's own action from a seeded random side, capture it back, and measure."""
+    """Render the rig's own action from a seeded random side, capture it back, and measure."""
     obj = load(options)
     action = actions.find_action(obj, options.action) if options.action else longest_action(obj)
     reference = options.reference or default_reference(obj, action)
@@ -200,7 +206,7 @@ def roundtrip(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def own_video(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The user's rig and the user's video."""
+    """Capture the user's video onto the user's rig."""
     obj = load(options)
     if options.reference:
         pose_reference(obj, options.reference)
@@ -218,14 +224,14 @@ def own_video(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def load(options: argparse.Namespace) -> bpy.types.Object:
     obj = import_rig.import_rig(options.rig, options.armature)
-    (obj.animation_data or obj.animation_data_create()).use_nla = False  # strips would be mixed into what is keyed
+    (obj.animation_data or obj.animation_data_create()).use_nla = False  # strips would be mixed into the new keys
     return obj
 
 
 def longest_action(obj: bpy.types.Object) -> bpy.types.Action:
     found = actions.actions_of(obj)
     if not found:
-        raise UserError(f"Armature '{obj.name}' has no action to film: choose a rig with one, or give --video.")
+        raise UserError(f"Armature '{obj.name}' has no action to render: choose a rig with one, or give --video.")
     return max(found, key=lambda action: len(actions.action_frames(action)))
 
 
@@ -253,7 +259,7 @@ def reference_frame(obj: bpy.types.Object, reference: str) -> tuple[bpy.types.Ac
     """'ACTION:FRAME' -> the action and the frame. Raises UserError."""
     name, colon, number = reference.rpartition(":")
     if not colon or not number.lstrip("-").isdigit():
-        raise UserError(f"The reference '{reference}' is not understood: give rest, or ACTION:FRAME such as Walk:0.")
+        raise UserError(f"'{reference}' is no reference pose: give rest, or ACTION:FRAME such as Walk:0.")
     action = actions.find_action(obj, name)
     frames = actions.action_frames(action)
     if not frames[0] <= int(number) <= frames[-1]:
@@ -292,7 +298,7 @@ def scene_fps() -> float:
 def capture(
     objects: Sequence[bpy.types.Object], clip: Clip, options: argparse.Namespace, console: Console, start: float
 ) -> tuple[CaptureRequest, list[CaptureResult], dict[str, float]]:
-    """What the add-on's button does. Returns the take, a result for each armature, and the seconds of every stage."""
+    """Capture as the add-on's button does. Returns the request, a result per armature, and the seconds of every stage."""
     console.say(f"Capturing {Path(clip.path).name} ...")
     began = time.perf_counter()
     params = CaptureParams(clip, Settings(model=options.model, device=options.device), start_frame=int(start))
@@ -304,7 +310,7 @@ def capture(
 
 
 def measure_take(take: CaptureRequest, result: CaptureResult, shot: DemoClip) -> dict[str, float]:
-    """Errors against the truth on the frames that the video shows."""
+    """Errors of a capture against the true poses, at the times of the take."""
     from ...backend.train.evaluation import metrics
 
     subject = take.subjects[0]
@@ -332,7 +338,7 @@ def save(
     cameras: Sequence[Camera],
     console: Console,
 ) -> None:
-    """take.blend, a BVH for each rig, sheet.png and side_by_side.mp4."""
+    """Write take.blend, a BVH file per rig, sheet.png and side_by_side.mp4."""
     from ...backend.motion.bvh import write_bvh
 
     console.say("Rendering the result ...")

@@ -1,4 +1,4 @@
-"""The demo's images: the input beside what the rig does, as a sheet of moments and as a video."""
+"""Arranges the demo's images: the input beside the rig, as a sheet of moments and as a video."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Image = NDArray[np.uint8]
 
 
 def input_frames(clip: Clip, size: int) -> list[Image]:
-    """The clip's frames as squares (size, size, 3) RGB, the whole image inside."""
+    """Read the clip's frames as squares (size, size, 3) RGB with the whole image inside."""
     return [letterbox(frame.image, size) for frame in read_frames(clip)]
 
 
@@ -33,7 +33,7 @@ def letterbox(image: Image, size: int) -> Image:
 
 
 def write_sheet(path: Path, rows: Mapping[str, Sequence[Image]], stamps: Sequence[str]) -> None:
-    """Write a PNG with one row for each label and one column for each stamp, which stands below; all images square, one size."""
+    """Write a PNG with one row per label and one column per stamp, which is written below; square images of one size."""
     lines = [np.concatenate([draw_caption(cells[0], label), *cells[1:]], axis=1) for label, cells in rows.items()]
     size = lines[0].shape[0]
     feet = [np.full((size // 10, size, 3), PAPER, np.uint8) for _ in stamps]
@@ -47,7 +47,7 @@ def write_sheet(path: Path, rows: Mapping[str, Sequence[Image]], stamps: Sequenc
 
 
 def write_side_by_side(path: Path, rows: Mapping[str, Sequence[Image]], fps: float) -> None:
-    """All rows beside each other, frame by frame."""
+    """Write a video with all rows beside each other."""
     labels = list(rows)
     frames = zip(*rows.values(), strict=True)
     write_video(path, (np.concatenate([draw_caption(p, t) for p, t in zip(f, labels, strict=True)], axis=1) for f in frames), fps)

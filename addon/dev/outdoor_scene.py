@@ -1,4 +1,4 @@
-"""Moving images of a rig outdoors, with Cycles: ground, sky, a sun with shadows, and a camera that stands still."""
+"""Renders a rig outdoors with Cycles: ground, sky, a sun with shadows, and a still camera."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..rendering.scratch_scene import ScratchScene, place_camera, scratch_scene
 
 NAME = "AnyRig film"
 PHYSICAL = ("NISHITA", "SINGLE_SCATTERING")  # one kind of sky, renamed in Blender 5.0
-SKY = 0.11  # strength that brings the physical sky near to what a display shows
+SKY = 0.11  # strength at which a display shows the physical sky well
 SUN = 3.4
 HORIZON = 40.0  # half the ground's side, in distances of the camera
-TILE = 3.0  # the side of the ground's image, in widths of what the camera sees
+TILE = 3.0  # the side of the ground's image, in widths of the camera's view
 PIXELS = 512
-COARSEST = 6.0  # waves across the ground's image below which nothing is stronger
+COARSEST = 6.0  # waves across the ground's image: coarser ones are no stronger
 # two colours (linear) of the ground's patches: grass, sand, asphalt, earth, snow, planks, tiles
 GROUNDS = (
     ((0.05, 0.11, 0.02), (0.11, 0.17, 0.05)),
@@ -39,7 +39,7 @@ GROUNDS = (
 
 @dataclass(frozen=True)
 class Weather:
-    """The surroundings. elevation, bearing: of the sun, radians; the bearing as a camera's azimuth. ground: of GROUNDS.
+    """The surroundings. elevation, bearing: of the sun, radians; the bearing is like a camera's azimuth. ground: index of GROUNDS.
 
     pattern: a seed for the ground's patches.
     """
@@ -51,7 +51,7 @@ class Weather:
 
 
 def weather_of(rng: np.random.Generator, azimuth: float) -> Weather:
-    """A sun that is never right behind the subject, and a ground."""
+    """Draw a sun that is never right behind the subject, and a ground."""
     bearing = azimuth + rng.uniform(-2.0, 2.0)
     return Weather(rng.uniform(0.5, 1.1), bearing, int(rng.integers(len(GROUNDS))), int(rng.integers(2**31)))
 
@@ -78,11 +78,11 @@ def _set_up(scene: bpy.types.Scene, engine: str, samples: int) -> None:
     cycles.device, cycles.samples, cycles.use_adaptive_sampling = "CPU", samples, False
     cycles.use_denoising = _can_denoise(cycles)
     cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 4, 1, 1
-    cycles.use_animated_seed = True  # the noise that is left moves, as that of a camera does
+    cycles.use_animated_seed = True  # the remaining noise changes from frame to frame, as in a video
 
 
 def _can_denoise(cycles: Any) -> bool:
-    """Blender may have been built without the denoiser: then it refuses the name."""
+    """Choose the denoiser; False if this Blender was built without it, and refuses its name."""
     try:
         cycles.denoiser = "OPENIMAGEDENOISE"
     except TypeError:
@@ -93,7 +93,7 @@ def _can_denoise(cycles: Any) -> bool:
 
 @contextmanager
 def surroundings(scene: bpy.types.Scene, camera: Camera, floor: float, weather: Weather) -> Iterator[None]:
-    """Puts a camera, the sky, the sun and the ground at height `floor` into the scene, and takes all away again."""
+    """Add a camera, the sky, the sun and the ground at height `floor` to the scene, and remove them after the block."""
     made: list[bpy.types.ID] = []
     towards = Vector(_towards(weather))
     try:
@@ -107,7 +107,7 @@ def surroundings(scene: bpy.types.Scene, camera: Camera, floor: float, weather: 
 
 @contextmanager
 def nothing_around(scene: bpy.types.Scene, camera: Camera) -> Iterator[None]:
-    """The camera alone, and transparency behind the subject; everything is put back."""
+    """Add the camera alone, with transparency behind the subject, and restore the scene after the block."""
     render = scene.render
     mode, clear = render.image_settings.color_mode, render.film_transparent
     made = _lens(scene, camera)
@@ -129,7 +129,7 @@ def _lens(scene: bpy.types.Scene, camera: Camera) -> list[bpy.types.ID]:
 
 
 def _towards(weather: Weather) -> tuple[float, float, float]:
-    """The direction to the sun in world axes; like a camera at azimuth 0, bearing 0 is on the side of -y (camera.Camera)."""
+    """The direction to the sun in world axes. As for a camera's azimuth, bearing 0 is on the side of -y (camera.Camera)."""
     flat = np.cos(weather.elevation)
     return (
         float(flat * np.sin(weather.bearing)),
@@ -198,7 +198,7 @@ def _ground(scene: bpy.types.Scene, camera: Camera, floor: float, weather: Weath
 
 
 def patches(dark: Sequence[float], light: Sequence[float], seed: int) -> NDArray[np.floating]:
-    """(PIXELS, PIXELS, 4) linear RGBA between the two colours: clouds, coarse more than fine, that continue across the borders.
+    """(PIXELS, PIXELS, 4) linear RGBA between the two colours: clouds with more coarse than fine detail, which tile.
 
     An image renders three times as fast as Cycles' own noise.
     """
@@ -217,10 +217,10 @@ def _cover(tree: Any, image: bpy.types.Image) -> None:
 
 
 def render_frame(stage: ScratchScene, count: int, pose: Callable[[bpy.types.Scene, int], Any]) -> Iterator[NDArray[np.uint8]]:
-    """Images (H, W, 3) uint8 RGB of the frames 0 to count - 1, after `pose(scene, frame)` has set each; (H, W) uint8 cover
-    where the scene is transparent (nothing_around).
+    """Render the frames 0 to count - 1, each after `pose(scene, frame)`.
 
-    Raises UserError if an image cannot be made.
+    Yields images (H, W, 3) uint8 RGB, or mattes (H, W) uint8 if the scene is transparent (nothing_around). Raises UserError if an
+    image cannot be made.
     """
     for frame in range(count):
         pose(stage.scene, frame)

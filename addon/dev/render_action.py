@@ -1,4 +1,4 @@
-"""Moving images of a rig: an action seen by one camera that stands still, over a plain backdrop."""
+"""Renders an action of a rig with one still camera, and chooses a plain backdrop for it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 Image = NDArray[np.uint8]
 FRAMING_SAMPLES = 24
 MARGIN = 1.05
-# A key needs one colour that the character has nowhere: the farthest of these is taken.
+# Keying needs a colour that the character has nowhere: the one farthest from its colours is chosen.
 BACKDROPS = ((40, 170, 70), (60, 90, 200), (200, 60, 160), (235, 235, 235), (30, 30, 34), (220, 190, 60))
 
 
 @contextmanager
 def staged_scene(obj: bpy.types.Object, size: int) -> Iterator[ScratchScene]:
-    """A scratch scene with the armature, its visible meshes and a camera, shown in the window and rendered with Workbench."""
+    """Make a scratch scene with the armature, its visible meshes and a camera, which is shown and rendered with Workbench."""
     colours = dict(show_base_colours(visible_meshes(obj)))
     try:
         with scratch_scene(obj, *visible_meshes(obj), shown=True) as stage:
@@ -51,9 +51,9 @@ def set_up_render(scene: bpy.types.Scene, size: int) -> None:
 
 
 def show_base_colours(meshes: Sequence[bpy.types.Object]) -> Iterator[tuple[bpy.types.Material, tuple[float, ...]]]:
-    """Workbench shows the viewport colour of a material without a texture; importers set only the shader's.
+    """Set the viewport colours of materials, which Workbench shows, to the shader's colours, which importers set.
 
-    Yields every material changed with the viewport colour it had.
+    Yields every changed material with the viewport colour it had.
     """
     materials = {slot.material for mesh in meshes for slot in mesh.material_slots if slot.material and slot.material.node_tree}
     for material in materials:
@@ -64,7 +64,7 @@ def show_base_colours(meshes: Sequence[bpy.types.Object]) -> Iterator[tuple[bpy.
 
 
 def frame_motion(obj: bpy.types.Object, frames: Sequence[float], azimuth: float, pitch: float, size: int) -> Camera:
-    """A camera at `azimuth` and `pitch` (radians) that holds the rig's meshes, or bones, on all frames of its action."""
+    """A camera at `azimuth` and `pitch` (radians) that holds the rig's visible meshes, or bones, on all frames of its action."""
     step, meshes = max(1, len(frames) // FRAMING_SAMPLES), visible_meshes(obj)
     with staged_scene(obj, size) as stage:
         points = np.concatenate([points_of(obj, meshes, go_to(stage.scene, frame)) for frame in frames[::step]])
@@ -72,7 +72,7 @@ def frame_motion(obj: bpy.types.Object, frames: Sequence[float], azimuth: float,
 
 
 def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Image]:
-    """The rig on the given frames of its active action, (H, W, 4) uint8 RGBA each; capsules if it has no mesh.
+    """Render the rig on the frames of its active action, (H, W, 4) uint8 RGBA each; capsules if it has no visible mesh.
 
     Raises UserError if an image cannot be made.
     """
@@ -91,7 +91,7 @@ def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], came
 
 
 def render_capsules(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Image]:
-    """The same images of a rig without a mesh, drawn without Blender."""
+    """Draw the same images of a rig without a visible mesh, without Blender."""
     from ...backend.rendering import still_images
 
     cloud, size = still_images.capsule_cloud(rig), (camera.width, camera.height)

@@ -143,7 +143,7 @@ def test_an_action_of_one_frame_is_refused(tmp_path: Path):
 
 
 def test_a_rig_without_actions_is_refused():
-    with pytest.raises(UserError, match="'Walker' has no action to film"):
+    with pytest.raises(UserError, match="'Walker' has no action to render"):
         demo.longest_action(make_character(WALKER))
 
 
