@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..geometry.rotations import Array, matrix_to_rotvec
-from ..geometry.torch_kinematics import local_to_global, positions_from_turns, rotvec_to_matrix
+from ..geometry.torch_kinematics import local_to_global, positions_from_rotations, rotvec_to_matrix
 from ..rig.skeleton import Skeleton, ancestor_mask, scale_of
 from ..rig.skeleton import local_to_global as global_of
 
@@ -133,7 +133,7 @@ class _Problem:
         """Rotation vectors (T, J, 3) -> heads (T, J, 3). Joints that translate are at their `target` (T, J, 3)."""
         rotations = local_to_global(self.parents, rotvec_to_matrix(theta)[None])
         offsets = torch.where(self.held[..., None], 0.0, self.offsets)
-        rigid = positions_from_turns(self.parents, self.ancestors, offsets, rotations)[0]
+        rigid = positions_from_rotations(self.parents, self.ancestors, offsets, rotations)[0]
         placed = torch.where(self.held[0, :, None], target, 0.0)
         return rigid + self.ancestors[0].to(target.dtype) @ placed
 

@@ -20,7 +20,7 @@ def _floating(values: ArrayLike) -> Array:
 
 
 def _stack(components: Sequence[Array], dtype: np.dtype) -> Array:
-    """Single numbers of float32 times a Python number are float64 in numpy 1, so the kind is set again."""
+    """Stack components in this dtype: in numpy 1 a float32 scalar times a Python number is float64."""
     return np.stack(components, axis=-1).astype(dtype, copy=False)
 
 
@@ -79,7 +79,7 @@ def matrix_to_quaternion(matrix: ArrayLike) -> Array:
 
 
 def quaternion_multiply(left: ArrayLike, right: ArrayLike) -> Array:
-    """Hamilton product of (..., 4) wxyz: the turn `right` followed by `left`."""
+    """Hamilton product of (..., 4) wxyz: the rotation `right` followed by `left`."""
     aw, ax, ay, az = np.moveaxis(_floating(left), -1, 0)
     bw, bx, by, bz = np.moveaxis(_floating(right), -1, 0)
     return np.stack(
@@ -106,7 +106,7 @@ def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
 
 
 def matrix_to_rotvec(matrix: ArrayLike) -> Array:
-    """(..., 3, 3) rotation -> (..., 3) axis times angle in radians, 0..pi; at half a turn the axis has either sign.
+    """(..., 3, 3) rotation -> (..., 3) axis times angle in radians, 0..pi; at an angle of pi the axis has either sign.
 
     The vector part of the quaternion is the axis times the sine of half the angle, and w its cosine: the factor between the two
     vectors tends to 2 as the angle goes to zero.
@@ -121,8 +121,8 @@ def matrix_to_rotvec(matrix: ArrayLike) -> Array:
 def slerp(start: ArrayLike, end: ArrayLike, weight: ArrayLike) -> Array:
     """Unit quaternions (..., 4) wxyz at `weight` (..., 1), 0..1, of the shorter way from start to end, at even speed.
 
-    Quaternions of either sign are the same rotation, so `end` may come out with its sign changed. Rotations half a turn apart
-    have two ways of one length: either is taken.
+    Quaternions of either sign are the same rotation, so `end` may come out with its sign changed. Between rotations that are an angle
+    of pi apart both ways are equally short, and either is taken.
     """
     start, end, weight = _floating(start), _floating(end), _floating(weight)
     end = np.where((start * end).sum(-1, keepdims=True) < 0, -end, end)
@@ -137,13 +137,13 @@ def slerp(start: ArrayLike, end: ArrayLike, weight: ArrayLike) -> Array:
 
 
 def yaw_to_matrix(angle: ArrayLike) -> Array:
-    """Angles (...) in radians -> (..., 3, 3), turning about +y: z goes towards x."""
+    """Angles (...) in radians -> (..., 3, 3) rotations about +y, which take z towards x."""
     angle = _floating(angle)
     return axis_angle_to_matrix(np.broadcast_to(np.array([0.0, 1.0, 0.0], angle.dtype), (*angle.shape, 3)), angle)
 
 
 def matrix_to_yaw(matrix: ArrayLike) -> Array:
-    """(..., 3, 3) -> (...) radians: the turn about +y in the swing-twist decomposition of the rotation."""
+    """(..., 3, 3) -> (...) radians: the rotation about +y in the swing-twist decomposition."""
     quaternion = matrix_to_quaternion(matrix)
     return np.arctan2(quaternion[..., 2], quaternion[..., 0]) * quaternion.dtype.type(2)
 
@@ -160,7 +160,7 @@ def geodesic_angle(left: ArrayLike, right: ArrayLike) -> Array:
 
 
 def continuous(quaternions: ArrayLike) -> Array:
-    """(T, ..., 4) -> the same rotations, each frame with the sign nearest to the frame before."""
+    """Quaternions (T, ..., 4) -> the same rotations, each with the sign that is nearest to the frame before."""
     quaternions = _floating(quaternions)
     flips = np.where((quaternions[1:] * quaternions[:-1]).sum(-1, keepdims=True) < 0, -1, 1)
     return np.concatenate([quaternions[:1], quaternions[1:] * np.cumprod(flips, axis=0)]).astype(quaternions.dtype)

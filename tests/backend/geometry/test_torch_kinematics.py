@@ -27,7 +27,7 @@ def test_forward_kinematics_equals_the_plain_one(joints: int) -> None:
     index, ancestors = batched(parents)
     out = torch_kinematics.local_to_global(index, torch.tensor(local)[None])
     assert np.abs(out[0].numpy() - rotations).max() < 1e-12
-    places = torch_kinematics.positions_from_turns(index, ancestors, torch.tensor(offsets)[None], out)
+    places = torch_kinematics.positions_from_rotations(index, ancestors, torch.tensor(offsets)[None], out)
     assert np.abs(places[0].numpy() - positions).max() < 1e-12
     assert np.abs(torch_kinematics.global_to_local(index, out)[0].numpy() - local).max() < 1e-12
 
