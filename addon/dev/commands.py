@@ -14,9 +14,9 @@ USAGE = "build.py dev"
 COMMANDS = {
     "bench-keys": ("keying_benchmark", "bench_command", "time the writing of keys against keyframe_insert"),
     "pack": ("pack", "pack_command", "make rig packs for training"),
-    "sheet": ("contact_sheet", "sheet_command", "draw rigs as training sees them, beside Blender's own images"),
     "pictures": ("pictures", "pictures_command", "make the README's moving picture again"),
     "render": ("render_clips", "render_command", "render videos of rigs with ground, sky and shadows, for measuring"),
+    "sheet": ("contact_sheet", "sheet_command", "draw rigs as training sees them, beside Blender's own images"),
 }
 
 

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import bpy
-import numpy as np
-from numpy.typing import NDArray
 
+from ...backend.arrays import Array, Image
 from ...backend.encoders.crops import composite_rgba
 from ...backend.errors import UserError
 from ...backend.geometry.camera import frame_points
-from ...backend.geometry.rotations import Array
 from ...backend.train.packs.rig_packs import Pack
 from ..import_export.import_rig import import_rig
 from ..rendering.engines import WORKBENCH
@@ -42,13 +40,13 @@ def moments_of(obj: bpy.types.Object, pack: Pack) -> Iterator[tuple[str, Array, 
             yield f"{clip} {frames[index]:g}", pack.clips[clip][index], action, frames[index]
 
 
-def draw_rows(obj: bpy.types.Object, pack: Pack) -> tuple[dict[str, list[NDArray[np.uint8]]], list[str]]:
+def draw_rows(obj: bpy.types.Object, pack: Pack) -> tuple[dict[str, list[Image]], list[str]]:
     """For both ways of drawing the moments' images (SIZE, SIZE, 3) RGB, and the moments' labels. The rig is put back."""
     from ...backend.rendering.point_splatting import cloud_of
     from ...backend.rendering.still_images import skin_cloud, still_image
 
     cloud, meshes, labels = cloud_of(pack.surface, pack.rig.rest), visible_meshes(obj), list[str]()
-    rows: dict[str, list[NDArray[np.uint8]]] = {"training": [], "Blender": []}
+    rows: dict[str, list[Image]] = {"training": [], "Blender": []}
     with undisturbed(obj), rest_position(obj), scratch_scene(obj, *meshes) as played, scratch_scene() as stage:
         reel = Reel(stage, WORKBENCH, SIZE, SIZE)
         for label, pose, action, frame in moments_of(obj, pack):

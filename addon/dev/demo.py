@@ -20,11 +20,11 @@ from typing import Any, TextIO
 import bpy
 import numpy as np
 
+from ...backend.arrays import Array
 from ...backend.capture_settings import Settings
 from ...backend.encoders.crops import composite_rgba
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera
-from ...backend.geometry.rotations import Array
 from ...backend.motion.motion import Motion
 from ...backend.video.clip import Clip
 from ..capture.run_capture import CaptureRequest, CaptureResult, run_capture

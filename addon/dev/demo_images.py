@@ -7,13 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ...backend.arrays import Image
 from ...backend.video.clip import Clip
 from ...backend.video.reader import read_frames, write_video
 from ..review.side_by_side_movie import INK, PAPER, draw_caption
-
-Image = NDArray[np.uint8]
 
 
 def input_frames(clip: Clip, size: int) -> list[Image]:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import bpy
 import numpy as np
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array, axis_angle_to_matrix, matrix_to_quaternion
+from ...backend.geometry.rotations import axis_angle_to_matrix, matrix_to_quaternion
 from ...backend.motion.motion import Motion
 from ...backend.rig.rig import Rig
 from ..keying.write_action import EULER_MODES, build_action, solved_channels, write_motion

@@ -12,8 +12,9 @@ import bpy
 import numpy as np
 from bpy.types import Object
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array, nearest_rotation
+from ...backend.geometry.rotations import nearest_rotation
 from ...backend.rig.rig import Rig
 from ...backend.train.packs.rig_packs import Pack
 from ..import_export.import_rig import import_rig

@@ -10,14 +10,13 @@ from pathlib import Path
 import bpy
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ...backend.arrays import Image
 from ...backend.encoders.crops import composite_rgba
 from ...backend.errors import UserError
 from ..review.side_by_side_movie import PAPER, draw_caption
 from . import demo, demo_images, render_action
 
-Image = NDArray[np.uint8]
 NAME = "demo.webp"
 SIZE = 480  # pixels of a square image; an eighth of it is cut off above and below
 QUALITY = 70  # of WebP, 1 to 100

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import bpy
 import numpy as np
-from numpy.typing import NDArray
 
+from ...backend.arrays import Image
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera, frame_points
 from ..rendering.engines import WORKBENCH
@@ -20,7 +20,6 @@ from ..rig.armature import pose_of, visible_meshes
 if TYPE_CHECKING:
     from ...backend.rig.rig import Rig
 
-Image = NDArray[np.uint8]
 FRAMING_SAMPLES = 24
 MARGIN = 1.05
 # Keying needs a colour that the character has nowhere: the one farthest from its colours is chosen.

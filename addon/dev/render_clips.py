@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 import bpy
 import numpy as np
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera, frame_points
-from ...backend.geometry.rotations import Array
 from ...backend.train.packs.rendered_clips import RenderedClip, has_mattes, save_mattes, seeded_rng, side_of, stem_of
 from ...backend.train.packs.rig_packs import Pack, load_packs
 from ..import_export.import_rig import import_rig

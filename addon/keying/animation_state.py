@@ -10,7 +10,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from ...backend.geometry.rotations import Array
+from ...backend.arrays import Array
 from ..rig import control_rigs
 from ..rig.actions import set_action
 

@@ -10,7 +10,8 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.geometry.rotations import Array, geodesic_angle, nearest_rotation
+from ...backend.arrays import Array
+from ...backend.geometry.rotations import geodesic_angle, nearest_rotation
 from ...backend.rig.rig import Rig
 from ..rendering.scratch_scene import scratch_scene
 from ..rig import locks

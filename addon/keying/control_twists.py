@@ -13,7 +13,8 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.geometry.rotations import Array, matrix_to_rotvec, nearest_rotation, rotvec_to_matrix
+from ...backend.arrays import Array
+from ...backend.geometry.rotations import matrix_to_rotvec, nearest_rotation, rotvec_to_matrix
 from ..rig import locks
 from ..rig.joint_controls import ControlRig
 

@@ -10,8 +10,9 @@ import numpy as np
 from mathutils import Matrix
 from numpy.typing import NDArray
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array, continuous, matrix_to_quaternion, quaternion_to_matrix, slerp
+from ...backend.geometry.rotations import continuous, matrix_to_quaternion, quaternion_to_matrix, slerp
 from ...backend.motion.motion import Motion
 from ...backend.rig.rig import Rig
 from ..rig import locks

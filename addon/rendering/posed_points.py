@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.geometry.rotations import Array
+from ...backend.arrays import Array
 
 
 def go_to(scene: bpy.types.Scene, frame: float) -> bpy.types.Depsgraph:

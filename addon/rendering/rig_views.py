@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import bpy
 import numpy as np
 
+from ...backend.arrays import Array, Image
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera, frame_points
-from ...backend.geometry.rotations import Array
 from ...backend.rig.rig import Reference, Rig
 from ..rig.armature import pose_of, visible_meshes
 from .engines import CYCLES, WORKBENCH
@@ -105,12 +105,12 @@ class Studio:
             copy.data.materials[index] = self._paint(material)
         return copy
 
-    def shoot(self, camera: Camera) -> np.ndarray:
+    def shoot(self, camera: Camera) -> Image:
         """Render one image (H, W, 4) uint8 RGBA, straight alpha. Raises UserError if Blender makes none."""
         self.place(camera.rotation, camera.position, camera.distance, camera.fov)
         return self.snap()
 
-    def snap(self) -> np.ndarray:
+    def snap(self) -> Image:
         """`shoot` with the camera where `place` put it."""
         image = self.stage.render()
         if image is None or image.shape != (self._height, self._width, 4):

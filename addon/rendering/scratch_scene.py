@@ -11,9 +11,8 @@ from typing import TypeVar
 import bpy
 import numpy as np
 from mathutils import Matrix
-from numpy.typing import NDArray
 
-from ...backend.geometry.rotations import Array
+from ...backend.arrays import Array, Image
 
 NAME = "AnyRig"
 Made = TypeVar("Made", bound=bpy.types.ID)
@@ -102,7 +101,7 @@ class ScratchScene:
         self._made.remove(before)
         bpy.data.meshes.remove(before)
 
-    def render(self) -> NDArray[np.uint8] | None:
+    def render(self) -> Image | None:
         """Render the scene's camera: (H, W, 3) uint8 RGB, or (H, W, 4) RGBA with straight alpha; None if Blender makes no image."""
         import cv2
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import bpy
 import numpy as np
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
 from ...backend.geometry import fit_camera
 from ...backend.geometry.camera import Camera
-from ...backend.geometry.rotations import Array, nearest_orthogonal, nearest_rotation
+from ...backend.geometry.rotations import nearest_orthogonal, nearest_rotation
 from ..rendering.posed_points import go_to, points_of
 from ..rendering.scratch_scene import scratch_scene
 from ..rig.armature import visible_meshes

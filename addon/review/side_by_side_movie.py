@@ -10,12 +10,11 @@ from pathlib import Path
 import bpy
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ...backend.arrays import Array, Image
 from ...backend.encoders.crops import composite_rgba
 from ...backend.errors import UserError
 from ...backend.geometry.fit_camera import CameraFit
-from ...backend.geometry.rotations import Array
 from ...backend.motion.take_file import Take
 from ...backend.progress import Progress
 from ...backend.video.reader import Frame, probe, read_frames, video_steps
@@ -27,7 +26,6 @@ from ..rendering.scratch_scene import ScratchScene, scratch_scene
 from ..rig.armature import pose_of, visible_meshes
 from . import footage_camera, takes
 
-Image = NDArray[np.uint8]
 INK, PAPER = (25, 25, 30), (226, 226, 230)
 GHOST = 0.65  # opacity of the rig over its video
 

@@ -11,8 +11,8 @@ import bpy
 import numpy as np
 from bpy.types import Action, AnimData, Object, PoseBone
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array
 
 BONE_PATH = 'pose.bones["'
 SLIDE = 0.1

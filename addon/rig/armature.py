@@ -8,14 +8,9 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import (
-    Array,
-    matrix_to_rotvec,
-    nearest_orthogonal,
-    nearest_rotation,
-    rotvec_to_matrix,
-)
+from ...backend.geometry.rotations import matrix_to_rotvec, nearest_orthogonal, nearest_rotation, rotvec_to_matrix
 from ...backend.rig.rig import Rig
 from . import locks
 from .actions import sliding_bones

@@ -8,13 +8,8 @@ import bpy
 import numpy as np
 from mathutils import Matrix, Quaternion
 
-from ...backend.geometry.rotations import (
-    Array,
-    axis_angle_to_matrix,
-    continuous,
-    matrix_to_quaternion,
-    quaternion_to_matrix,
-)
+from ...backend.arrays import Array
+from ...backend.geometry.rotations import axis_angle_to_matrix, continuous, matrix_to_quaternion, quaternion_to_matrix
 
 SWEEPS = 20  # over the free angles, if two of three are free
 XYZ = "XYZ"

@@ -13,7 +13,7 @@ import numpy as np
 from bpy.types import Image, Material, Mesh, Node, NodeSocket
 from numpy.typing import NDArray
 
-from ...backend.geometry.rotations import Array
+from ...backend.arrays import Array
 
 GREY = np.array([0.8, 0.8, 0.8, 1.0])  # Blender's colour of a mesh without materials, linear
 SHADER_COLOURS = ("Base Color", "Color")

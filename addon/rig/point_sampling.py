@@ -12,7 +12,7 @@ import numpy as np
 from mathutils.bvhtree import BVHTree
 from numpy.typing import NDArray
 
-from ...backend.geometry.rotations import Array
+from ...backend.arrays import Array
 
 RAYS = 16  # a point is hidden if all of them are blocked
 SKIN = 1e-3  # distance from the surface at which rays start, of the body's size

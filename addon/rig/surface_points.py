@@ -11,8 +11,8 @@ import numpy as np
 from bpy.types import Mesh, Object
 from numpy.typing import NDArray
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array
 from ...backend.rig.point_cloud import Surface
 from .armature import carried_by, is_deformed, visible_meshes
 from .material_colours import SurfaceSamples, colour_at

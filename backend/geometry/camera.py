@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .rotations import Array
+from ..arrays import Array
 
 # World axes are Blender's: z against gravity. The network's axes are y-up: x right, y against gravity, z towards a viewer
 # who looks along Blender's +y ("front view"). (x, y, z) z-up is (x, z, -y) y-up; determinant +1.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.signal import savgol_filter
 from scipy.spatial import ConvexHull, QhullError
 
-from .rotations import Array
+from ..arrays import Array
 
 ELEVATION = 0.1  # radians: that of the reference views, which show the network how the rig looks
 # Distance of the camera on the median frame, in radii of the sphere that holds the subject's whole take. The crops do not show it:
