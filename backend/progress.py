@@ -32,19 +32,21 @@ def result_of(work: Generator[object, None, T]) -> T:
             return stop.value
 
 
-def staged(stage: str, work: Generator[tuple[int, int], None, T]) -> Generator[Progress, None, T]:
-    """Yield the (done, total) of a generator as Progress of a stage, and return its result."""
+def staged(
+    stage: str, work: Generator[tuple[int, int], None, T], unit: str = "frame", size: int = 0
+) -> Generator[Progress, None, T]:
+    """Yield the (done, total) of a generator as Progress of a stage, and return its result. size: the total if it yields 0."""
     with closing(work):
         while True:
             try:
                 done, total = next(work)
             except StopIteration as stop:
                 return stop.value
-            yield Progress(stage, done, total)
+            yield Progress(stage, done, total or size, unit)
 
 
 def drained(work: Generator[Progress, None, T]) -> T:
-    """Run a generator of Progress to its end with a bar on stderr; -> what it returns."""
+    """Run a generator of Progress to its end with a bar on stderr. -> its result."""
     shown, unfinished = "", False
     while True:
         try:
@@ -62,28 +64,19 @@ def drained(work: Generator[Progress, None, T]) -> T:
 
 
 def show_bar(progress: Progress) -> None:
+    """Draw the bar on stderr, over the one before."""
     print(bar(progress), end="\n" if progress.done >= progress.total else "", file=sys.stderr, flush=True)
 
 
 def bar(progress: Progress) -> str:
+    """A line of text with the stage, a bar and the numbers."""
     filled = 24 * progress.done // max(progress.total, 1)
     large = progress.total >= 10**6  # bytes
     done, total = (size_text(count) if large else count for count in (progress.done, progress.total))
     return f"\r{progress.stage:<22} [{'#' * filled:<24}] {done}/{total} "
 
 
-Bytes = tuple[int, int]  # done, in all (0: unknown)
-
-
-def in_steps(stage: str, work: Generator[Bytes, None, str], size: int = 0) -> Generator[Progress, None, str]:
-    """`work` with a name. size: bytes in all where it does not know."""
-    with closing(work):
-        while True:
-            try:
-                done, total = next(work)
-            except StopIteration as end:
-                return end.value
-            yield Progress(stage, done, total or size, unit="")
+Bytes = tuple[int, int]  # done, and in all (0: unknown)
 
 
 def size_text(count: int) -> str:

@@ -10,16 +10,18 @@ from importlib import import_module
 from ..command_line.console import say, with_user_errors
 
 USAGE = "build.py dev"
-# name -> module, function, what it does
+# name -> module, function, help text
 COMMANDS = {
     "bench-keys": ("keying_benchmark", "bench_command", "time the writing of keys against keyframe_insert"),
     "pack": ("pack", "pack_command", "make rig packs for training"),
-    "render": ("render_clips", "render_command", "make videos of rigs, with ground, sky and shadows, for measuring"),
+    "pictures": ("pictures", "pictures_command", "make the README's moving picture again"),
+    "render": ("render_clips", "render_command", "render videos of rigs with ground, sky and shadows, for measuring"),
+    "sheet": ("contact_sheet", "sheet_command", "draw rigs as training sees them, beside Blender's own images"),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 done, 1 a sentence on stderr says what is wrong with the input, 2 wrong arguments."""
+    """Run a command. Exit code: 0 done, 1 an error, which is written to stderr, 2 wrong arguments."""
     return with_user_errors(_run, list(arguments))
 
 

@@ -1,4 +1,4 @@
-"""`build.py demo`: the main job from end to end, on an example made in code or on the user's own files.
+"""`build.py demo`: a whole capture, of an example made in code or of the user's own files.
 
 Runs in a Blender of its own (the bpy wheel), whose file it fills. Left out of the zip.
 """
@@ -20,10 +20,11 @@ from typing import Any, TextIO
 import bpy
 import numpy as np
 
+from ...backend.arrays import Array
 from ...backend.capture_settings import Settings
+from ...backend.encoders.crops import composite_rgba
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera
-from ...backend.geometry.rotations import Array
 from ...backend.motion.motion import Motion
 from ...backend.video.clip import Clip
 from ..capture.run_capture import CaptureRequest, CaptureResult, run_capture
@@ -34,14 +35,15 @@ from ..settings.capture_params import CaptureParams
 from ..tasks.task import Snapshot
 from . import demo_character, demo_images, render_action
 
-SIZE = 320  # pixels of the rendered video and of every image
-STEEPEST_VIEW = 0.25  # radians: a round trip is filmed from the level or a little above
+SIZE = 320  # pixels of the square video and of every image
+STEEPEST_VIEW = 0.25  # radians: a round trip is rendered from the level or a little above
 PANEL = (226, 226, 230)
+MOMENTS = 8  # columns of the sheet
 
 
 @dataclass(frozen=True, eq=False)
 class DemoClip:
-    """A rendered action: the video, who filmed it, and the truth (T, J, 4, 4) on its frames, armature space."""
+    """A rendered action: the video, its camera, and the true poses (T, J, 4, 4) on its frames, armature space."""
 
     clip: Clip
     camera: Camera
@@ -50,7 +52,7 @@ class DemoClip:
 
 
 class Console:
-    """The terminal's stdout, while Blender's own chatter goes nowhere."""
+    """Writes to the terminal while Blender's own messages are suppressed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -68,7 +70,10 @@ class Console:
 
 @contextmanager
 def quiet() -> Iterator[Console]:
-    """Blender prints every saved image, and its C side flushes after Python: the last line would not be ours."""
+    """Suppress Blender's messages inside the block, and yield the terminal.
+
+    Blender prints a line per saved image, and C code flushes its buffer after Python: the JSON would not be the last line.
+    """
     sys.stdout.flush()
     terminal, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -78,12 +83,12 @@ def quiet() -> Iterator[Console]:
         try:
             yield Console(stream)
         finally:
-            # descriptor 1 stays pointed at nowhere: what C still holds is written when the process ends
+            # descriptor 1 stays on the null device: C writes its buffer when the process ends
             sys.stdout = before
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 done, 1 a sentence on stderr says what is wrong, 2 wrong arguments."""
+    """Run the demo. Exit code: 0 done, 1 an error, which is written to stderr, 2 wrong arguments."""
     options = parse(arguments)
     with quiet() as console:
         try:
@@ -107,13 +112,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rig", type=Path, metavar="FILE", help=f"one of {', '.join(sorted(import_rig.READERS))}")
     parser.add_argument("--video", metavar="FILE", help="capture this video onto the rig")
-    parser.add_argument("--roundtrip", action="store_true", help="film the rig's own action, capture it back, and measure")
+    parser.add_argument("--roundtrip", action="store_true", help="render the rig's own action, capture it back, and measure")
     parser.add_argument("--armature", metavar="NAME", help="default: the armature with most bones")
     parser.add_argument("--action", metavar="NAME", help="for --roundtrip; default: the longest")
     parser.add_argument("--reference", metavar="rest|ACTION:FRAME", help="pose that shows the network the rig")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
-    parser.add_argument("--seed", type=int, default=0, help="of the side that --roundtrip films from")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the side from which --roundtrip renders")
     parser.add_argument("--model", default="lite", help="lite, tiny (random), or a weights file")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     options = parser.parse_args(arguments)
@@ -127,7 +132,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
-    # an empty scene, so that a .blend file is opened whole, with its own frame rate
+    # only into an empty scene a .blend file is opened as a whole, with its own frame rate
     bpy.ops.wm.read_factory_settings(use_empty=True)
     demonstrate = example if options.rig is None else roundtrip if options.roundtrip else own_video
     record = demonstrate(options, console)
@@ -139,28 +144,48 @@ def run(options: argparse.Namespace, console: Console) -> None:
 # ---- the three demonstrations
 
 
-def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """A character made in code walks; its video goes back onto it and onto a character of other build and bone names."""
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A character made in code, whose walk was rendered and captured onto it and onto a second character.
+
+    The second one, the stalker, has other proportions and bone names.
+    """
+
+    walker: bpy.types.Object
+    stalker: bpy.types.Object
+    shot: DemoClip
+    take: CaptureRequest
+    results: list[CaptureResult]
+    seconds: dict[str, float]
+
+
+def capture_example(options: argparse.Namespace, console: Console, size: int) -> Example:
+    """Make both characters, render the walk of the first, and capture it. size: pixels of the square video."""
     walker = demo_character.make_character(demo_character.WALKER, demo_character.WALK_FRAMES)
     stalker = demo_character.make_character(demo_character.STALKER)
     stalker.location.x = 1.5
     bpy.context.view_layer.update()
     console.say("Rendering the walk of a character made in code ...")
-    shot = render_clip(walker, walker.animation_data.action, np.deg2rad(60), 0.12, options.out / "input.mp4")
+    shot = render_clip(walker, walker.animation_data.action, np.deg2rad(60), 0.12, options.out / "input.mp4", size)
     for obj in (walker, stalker):
         pose_reference(obj, None)
-    take, results, seconds = capture([walker, stalker], shot.clip, options, console, shot.frames[0])
-    measured = measure_take(take, results[0], shot)
-    views = [shot.camera, camera_for(stalker, take, results[1])]
-    save(options.out, [walker, stalker], take, results, shot.clip, views, console)
+    return Example(walker, stalker, shot, *capture([walker, stalker], shot.clip, options, console, shot.frames[0]))
+
+
+def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Capture the walk of a character made in code onto it and onto another one, and measure the first."""
+    made = capture_example(options, console, SIZE)
+    measured = measure_take(made.take, made.results[0], made.shot)
+    views = [made.shot.camera, camera_for(made.stalker, made.take, made.results[1])]
+    save(options.out, [made.walker, made.stalker], made.take, made.results, made.shot.clip, views, console)
     console.say("\n(a) back onto the same rig, beside keeping the reference pose:")
-    print_results(console, measured, seconds)
+    print_results(console, measured, made.seconds)
     console.say("(b) onto a rig of other proportions and bone names: see sheet.png and side_by_side.mp4")
-    return {"rig": walker.name, "seconds": seconds["total"], "stages": seconds, **measured}
+    return {"rig": made.walker.name, "seconds": made.seconds["total"], "stages": made.seconds, **measured}
 
 
 def roundtrip(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Film the rig's own action from a seeded random side, capture it back, and measure."""
+    """Render the rig's own action from a seeded random side, capture it back, and measure."""
     obj = load(options)
     action = actions.find_action(obj, options.action) if options.action else longest_action(obj)
     reference = options.reference or default_reference(obj, action)
@@ -181,7 +206,7 @@ def roundtrip(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def own_video(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The user's rig and the user's video."""
+    """Capture the user's video onto the user's rig."""
     obj = load(options)
     if options.reference:
         pose_reference(obj, options.reference)
@@ -199,14 +224,14 @@ def own_video(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def load(options: argparse.Namespace) -> bpy.types.Object:
     obj = import_rig.import_rig(options.rig, options.armature)
-    (obj.animation_data or obj.animation_data_create()).use_nla = False  # strips would be mixed into what is keyed
+    (obj.animation_data or obj.animation_data_create()).use_nla = False  # strips would be mixed into the new keys
     return obj
 
 
 def longest_action(obj: bpy.types.Object) -> bpy.types.Action:
     found = actions.actions_of(obj)
     if not found:
-        raise UserError(f"Armature '{obj.name}' has no action to film: choose a rig with one, or give --video.")
+        raise UserError(f"Armature '{obj.name}' has no action to render: choose a rig with one, or give --video.")
     return max(found, key=lambda action: len(actions.action_frames(action)))
 
 
@@ -234,7 +259,7 @@ def reference_frame(obj: bpy.types.Object, reference: str) -> tuple[bpy.types.Ac
     """'ACTION:FRAME' -> the action and the frame. Raises UserError."""
     name, colon, number = reference.rpartition(":")
     if not colon or not number.lstrip("-").isdigit():
-        raise UserError(f"The reference '{reference}' is not understood: give rest, or ACTION:FRAME such as Walk:0.")
+        raise UserError(f"'{reference}' is no reference pose: give rest, or ACTION:FRAME such as Walk:0.")
     action = actions.find_action(obj, name)
     frames = actions.action_frames(action)
     if not frames[0] <= int(number) <= frames[-1]:
@@ -242,8 +267,13 @@ def reference_frame(obj: bpy.types.Object, reference: str) -> tuple[bpy.types.Ac
     return action, int(number)
 
 
-def render_clip(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float, pitch: float, path: Path) -> DemoClip:
-    """Render the action from one side over a plain backdrop, one video frame for each scene frame."""
+def render_clip(
+    obj: bpy.types.Object, action: bpy.types.Action, azimuth: float, pitch: float, path: Path, size: int | None = None
+) -> DemoClip:
+    """Render the action from one side over a plain backdrop, one video frame for each scene frame.
+
+    size: pixels of the square image, SIZE if not given.
+    """
     from ...backend.video.reader import write_video
 
     frames = actions.action_frames(action)
@@ -253,10 +283,10 @@ def render_clip(obj: bpy.types.Object, action: bpy.types.Action, azimuth: float,
     truth = actions.pose_frames(obj, action, rig.names, frames)
     actions.assign_action(obj, action)
     actions.reset_pose(obj)
-    camera = render_action.frame_motion(obj, list(frames), azimuth, pitch, SIZE)
+    camera = render_action.frame_motion(obj, list(frames), azimuth, pitch, size or SIZE)
     images = render_action.render_action(obj, rig, list(frames), camera)
     backdrop = render_action.plain_backdrop(images)
-    write_video(path, (render_action.composite(image, backdrop) for image in images), scene_fps())
+    write_video(path, (composite_rgba(image, backdrop) for image in images), scene_fps())
     return DemoClip(Clip(str(path)), camera, frames, truth)
 
 
@@ -268,7 +298,7 @@ def scene_fps() -> float:
 def capture(
     objects: Sequence[bpy.types.Object], clip: Clip, options: argparse.Namespace, console: Console, start: float
 ) -> tuple[CaptureRequest, list[CaptureResult], dict[str, float]]:
-    """What the add-on's button does. Returns the take, a result for each armature, and the seconds of every stage."""
+    """Capture as the add-on's button does. Returns the request, a result per armature, and the seconds of every stage."""
     console.say(f"Capturing {Path(clip.path).name} ...")
     began = time.perf_counter()
     params = CaptureParams(clip, Settings(model=options.model, device=options.device), start_frame=int(start))
@@ -280,7 +310,7 @@ def capture(
 
 
 def measure_take(take: CaptureRequest, result: CaptureResult, shot: DemoClip) -> dict[str, float]:
-    """Errors against the truth on the frames that the video shows."""
+    """Errors of a capture against the true poses, at the times of the take."""
     from ...backend.train.evaluation import metrics
 
     subject = take.subjects[0]
@@ -308,7 +338,7 @@ def save(
     cameras: Sequence[Camera],
     console: Console,
 ) -> None:
-    """take.blend, a BVH for each rig, sheet.png and side_by_side.mp4."""
+    """Write take.blend, a BVH file per rig, sheet.png and side_by_side.mp4."""
     from ...backend.motion.bvh import write_bvh
 
     console.say("Rendering the result ...")
@@ -322,8 +352,10 @@ def save(
     for obj, subject, result, camera in zip(objects, take.subjects, results, cameras, strict=True):
         write_bvh(out / f"{bpy.path.clean_name(obj.name)}.bvh", subject.rig, result.motion)
         images = render_action.render_action(obj, subject.rig, list(frames), camera)
-        rows[obj.name] = [render_action.composite(image, PANEL) for image in images]
-    demo_images.write_sheet(out / "sheet.png", rows, list(times))
+        rows[obj.name] = [composite_rgba(image, PANEL) for image in images]
+    moments = np.unique(np.linspace(0, len(times) - 1, MOMENTS).round().astype(int))
+    cells = {label: [images[index] for index in moments] for label, images in rows.items()}
+    demo_images.write_sheet(out / "sheet.png", cells, [f"{times[index]:.2f} s" for index in moments])
     demo_images.write_side_by_side(out / "side_by_side.mp4", rows, 1 / float(np.diff(times).mean()))
 
 

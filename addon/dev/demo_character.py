@@ -1,4 +1,4 @@
-"""Two four-legged characters made in code, for the demo and its tests: a skinned mesh, coloured materials and a walk.
+"""Makes two four-legged characters in code, for the demo and its tests: a skinned mesh, coloured materials and a walk.
 
 Never part of the training data. Both face Blender's front view (-y), stand on z = 0 and walk on the spot.
 """
@@ -21,7 +21,7 @@ AXES = {"x": Vector((1, 0, 0)), "y": Vector((0, 1, 0)), "z": Vector((0, 0, 1))}
 
 @dataclass(frozen=True)
 class Shape:
-    """The proportions of a character, in metres, and what its bones are called.
+    """The proportions of a character, in metres, and the names of its bones.
 
     names: role -> bone name; a role that is not listed is its own name.
     """
@@ -89,7 +89,7 @@ def limbs_of(shape: Shape) -> list[Limb]:
 
 
 def leg(shape: Shape, roles: tuple[str, str, str], side: str, parent: str, at: tuple[float, float], bend: float) -> list[Limb]:
-    """A leg of three bones that starts at (x, y) = at, its middle joint pushed along y by `bend` leg lengths of a fifth."""
+    """A leg of three bones that starts at (x, y) = at. Its middle joint is moved along y by `bend` fifths of the leg's length."""
     x, y = at
     top, knee, ankle = shape.leg + shape.girth / 3, shape.leg * 0.52, shape.leg * 0.1
     shift = bend * shape.leg * 0.2
@@ -101,7 +101,7 @@ def leg(shape: Shape, roles: tuple[str, str, str], side: str, parent: str, at: t
 
 
 def make_character(shape: Shape, walk: int = 0) -> bpy.types.Object:
-    """An armature object in the current scene, its skinned mesh as a child; `walk` frames of walking as its active action."""
+    """Add an armature with its skinned mesh to the current scene; its active action is a walk of `walk` frames, if any."""
     collection = bpy.context.scene.collection
     limbs = limbs_of(shape)
     armature = bpy.data.objects.new(shape.name, bpy.data.armatures.new(shape.name))
@@ -115,7 +115,7 @@ def make_character(shape: Shape, walk: int = 0) -> bpy.types.Object:
 
 
 def add_bones(armature: bpy.types.Object, shape: Shape, limbs: list[Limb]) -> None:
-    """Edit mode is the only place where bones are made."""
+    """Add the bones in edit mode: Blender makes them nowhere else."""
     bpy.context.view_layer.objects.active = armature
     bpy.ops.object.mode_set(mode="EDIT")
     bones = armature.data.edit_bones
@@ -127,7 +127,7 @@ def add_bones(armature: bpy.types.Object, shape: Shape, limbs: list[Limb]) -> No
 
 
 def make_skin(armature: bpy.types.Object, shape: Shape, limbs: list[Limb]) -> bpy.types.Object:
-    """One mesh of capsules, each moved by its bone."""
+    """Add one mesh of capsules, each moved by its bone."""
     mesh = bpy.data.meshes.new(f"{shape.name} skin")
     skin = bpy.data.objects.new(f"{shape.name} skin", mesh)
     parts = [capsule(limb.head, limb.tail, limb.radius) for limb in limbs]
@@ -150,7 +150,7 @@ def make_skin(armature: bpy.types.Object, shape: Shape, limbs: list[Limb]) -> bp
 def make_material(name: str, colour: tuple[float, float, float]) -> bpy.types.Material:
     material = bpy.data.materials.new(name)
     material.diffuse_color = (*colour, 1.0)
-    if bpy.app.version < (5, 0):  # which makes every material with nodes
+    if bpy.app.version < (5, 0):  # from 5.0 on every material has nodes
         material.use_nodes = True
     shader = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
     shader.inputs["Base Color"].default_value = (*colour, 1.0)
@@ -160,7 +160,7 @@ def make_material(name: str, colour: tuple[float, float, float]) -> bpy.types.Ma
 def capsule(
     head: tuple[float, float, float], tail: tuple[float, float, float], radius: float, sides: int = 12, rings: int = 4
 ) -> tuple[NDArray[np.float64], list[NDArray[np.int64]]]:
-    """Points (P, 3) and faces of a capsule around the segment from head to tail: two half spheres and the wall between."""
+    """Points (P, 3) and faces of a capsule around the segment from head to tail: two half spheres and a cylinder."""
     start, end = np.array(head), np.array(tail)
     axis = (end - start) / np.linalg.norm(end - start)
     across = np.cross(axis, (1.0, 0.0, 0.0) if abs(axis[0]) < 0.9 else (0.0, 1.0, 0.0))
@@ -176,7 +176,7 @@ def capsule(
 
 
 def capsule_faces(circles: int, sides: int) -> list[NDArray[np.int64]]:
-    """Quads between neighbouring circles and a fan at either pole, outward."""
+    """Quads between neighbouring circles and a fan at either pole, facing outwards."""
     here = np.arange(sides)
     after = (here + 1) % sides
     faces = []
@@ -209,7 +209,7 @@ def key_walk(armature: bpy.types.Object, shape: Shape, frames: int) -> bpy.types
 
 
 def basis_turn(rest: Matrix, rotations: dict[str, float]) -> Quaternion:
-    """Turns about armature axes, in radians, applied in order -> the bone's basis rotation B = R^-1 L R."""
+    """Rotations about armature axes, in radians, applied in order -> the bone's basis rotation B = R^-1 L R."""
     total = Quaternion()
     for axis, angle in rotations.items():
         total = Quaternion(AXES[axis], angle) @ total
@@ -218,7 +218,7 @@ def basis_turn(rest: Matrix, rotations: dict[str, float]) -> Quaternion:
 
 
 def walk_pose(phase: float) -> dict[str, dict[str, float]]:
-    """Role -> turns relative to the parent about armature axes, at a phase of the walk (radians).
+    """Role -> rotations relative to the parent about armature axes, at a phase of the walk (radians).
 
     The character faces -y, so a turn about +x swings a hanging foot backwards (+y), a negative one forwards.
     """

@@ -1,4 +1,4 @@
-"""The demo's images: the input beside what the rig does, as a sheet of moments and as a video."""
+"""Arranges the demo's images: the input beside the rig, as a sheet of moments and as a video."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ...backend.arrays import Image
 from ...backend.video.clip import Clip
 from ...backend.video.reader import read_frames, write_video
 from ..review.side_by_side_movie import INK, PAPER, draw_caption
 
-Image = NDArray[np.uint8]
-MOMENTS = 8
-
 
 def input_frames(clip: Clip, size: int) -> list[Image]:
-    """The clip's frames as squares (size, size, 3) RGB, the whole image inside."""
+    """Read the clip's frames as squares (size, size, 3) RGB with the whole image inside."""
     return [letterbox(frame.image, size) for frame in read_frames(clip)]
 
 
@@ -33,24 +30,22 @@ def letterbox(image: Image, size: int) -> Image:
     return square
 
 
-def write_sheet(path: Path, rows: Mapping[str, Sequence[Image]], times: Sequence[float]) -> None:
-    """One row for each label, at moments spread evenly over the frames, with the time below; all images square, one size."""
-    moments = np.unique(np.linspace(0, len(times) - 1, MOMENTS).round().astype(int))
-    lines = []
-    for label, images in rows.items():
-        cells = [images[i] for i in moments]
-        lines.append(np.concatenate([draw_caption(cells[0], label), *cells[1:]], axis=1))
+def write_sheet(path: Path, rows: Mapping[str, Sequence[Image]], stamps: Sequence[str]) -> None:
+    """Write a PNG with one row per label and one column per stamp, which is written below; square images of one size."""
+    lines = [np.concatenate([draw_caption(cells[0], label), *cells[1:]], axis=1) for label, cells in rows.items()]
     size = lines[0].shape[0]
-    stamps = [np.full((size // 10, size, 3), PAPER, np.uint8) for _ in moments]
-    for stamp, i in zip(stamps, moments, strict=True):
-        where = (size // 2 - 28, size // 14)
-        cv2.putText(stamp, f"{times[i]:.2f} s", where, cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
-    sheet = np.concatenate([*lines, np.concatenate(stamps, axis=1)])
+    feet = [np.full((size // 10, size, 3), PAPER, np.uint8) for _ in stamps]
+    for foot, stamp in zip(feet, stamps, strict=True):
+        (width, _), _ = cv2.getTextSize(stamp, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+        shrink = min(1.0, 0.95 * size / width)
+        where = (int(size - width * shrink) // 2, size // 14)
+        cv2.putText(foot, stamp, where, cv2.FONT_HERSHEY_SIMPLEX, 0.5 * shrink, INK, 1, cv2.LINE_AA)
+    sheet = np.concatenate([*lines, np.concatenate(feet, axis=1)])
     path.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
 def write_side_by_side(path: Path, rows: Mapping[str, Sequence[Image]], fps: float) -> None:
-    """All rows beside each other, frame by frame."""
+    """Write a video with all rows beside each other."""
     labels = list(rows)
     frames = zip(*rows.values(), strict=True)
     write_video(path, (np.concatenate([draw_caption(p, t) for p, t in zip(f, labels, strict=True)], axis=1) for f in frames), fps)

@@ -1,4 +1,4 @@
-"""Times the writing of keys against `keyframe_insert`, bone by bone and frame by frame: `--command anyrig bench`."""
+"""`build.py dev bench-keys`: times the writing of keys against a loop of `keyframe_insert` over bones and frames."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import NamedTuple
 import bpy
 import numpy as np
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array, axis_angle_to_matrix, matrix_to_quaternion
+from ...backend.geometry.rotations import axis_angle_to_matrix, matrix_to_quaternion
 from ...backend.motion.motion import Motion
 from ...backend.rig.rig import Rig
 from ..keying.write_action import EULER_MODES, build_action, solved_channels, write_motion
@@ -23,7 +24,7 @@ FPS = 24.0
 
 
 class Timing(NamedTuple):
-    """Seconds from a take to its keys (solved), for the keys alone of that (bulk), and for the same keys by keyframe_insert."""
+    """Seconds: solved, from a take to its keys; bulk, for the keys alone; inserted, for the same keys by keyframe_insert."""
 
     solved: float
     bulk: float
@@ -31,7 +32,7 @@ class Timing(NamedTuple):
 
 
 def bench_command(arguments: list[str], say: Callable[[str], object]) -> int:
-    """Builds an armature in the open file, times both ways, and removes it again."""
+    """`build.py dev bench-keys`: time both ways on an armature that is removed again. Raises UserError."""
     parser = argparse.ArgumentParser(
         prog="build.py dev bench-keys", description="Time the writing of keys against keyframe_insert."
     )
@@ -62,7 +63,10 @@ def bench_command(arguments: list[str], say: Callable[[str], object]) -> int:
 
 
 def keying_time(bones: int, frames: int, modes: list[str]) -> Timing:
-    """Both ways on one new armature, which is gone afterwards. The fastest of three runs of our own ways: the first warms up."""
+    """Time both ways on one new armature, which is removed afterwards.
+
+    Our own way counts with the fastest of three runs: the first one warms up.
+    """
     kept = {kind: set(getattr(bpy.data, kind)) for kind in ("objects", "armatures", "actions")}
     active = bpy.context.view_layer.objects.active
     try:
@@ -91,7 +95,7 @@ def _write(obj: bpy.types.Object, rig: Rig, motion: Motion) -> None:
 
 
 def _insert(obj: bpy.types.Object, motion: Motion) -> None:
-    """What a loop over bones and frames does; the values are set too, as a script would."""
+    """Key with a loop over bones and frames, which also sets the values, as a script would."""
     for frame in range(len(motion)):
         for bone in obj.pose.bones:
             path = {"QUATERNION": "rotation_quaternion", "AXIS_ANGLE": "rotation_axis_angle"}.get(

@@ -1,12 +1,10 @@
-"""Moving images of a rig outdoors, with Cycles: ground, sky, a sun with shadows, and a camera that stands still."""
+"""Renders a rig outdoors with Cycles: ground, sky, a sun with shadows, and a still camera."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import bpy
@@ -17,16 +15,16 @@ from numpy.typing import NDArray
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera
 from ..rendering.engines import WORKBENCH
-from .render_action import current_window, place_camera
+from ..rendering.scratch_scene import ScratchScene, place_camera, scratch_scene
 
 NAME = "AnyRig film"
 PHYSICAL = ("NISHITA", "SINGLE_SCATTERING")  # one kind of sky, renamed in Blender 5.0
-SKY = 0.11  # strength that brings the physical sky near to what a display shows
+SKY = 0.11  # strength at which a display shows the physical sky well
 SUN = 3.4
 HORIZON = 40.0  # half the ground's side, in distances of the camera
-TILE = 3.0  # the side of the ground's image, in widths of what the camera sees
+TILE = 3.0  # the side of the ground's image, in widths of the camera's view
 PIXELS = 512
-COARSEST = 6.0  # waves across the ground's image below which nothing is stronger
+COARSEST = 6.0  # waves across the ground's image: coarser ones are no stronger
 # two colours (linear) of the ground's patches: grass, sand, asphalt, earth, snow, planks, tiles
 GROUNDS = (
     ((0.05, 0.11, 0.02), (0.11, 0.17, 0.05)),
@@ -41,7 +39,7 @@ GROUNDS = (
 
 @dataclass(frozen=True)
 class Weather:
-    """The surroundings. elevation, bearing: of the sun, radians; the bearing as a camera's azimuth. ground: of GROUNDS.
+    """The surroundings. elevation, bearing: of the sun, radians; the bearing is like a camera's azimuth. ground: index of GROUNDS.
 
     pattern: a seed for the ground's patches.
     """
@@ -53,54 +51,38 @@ class Weather:
 
 
 def weather_of(rng: np.random.Generator, azimuth: float) -> Weather:
-    """A sun that is never right behind the subject, and a ground."""
+    """Draw a sun that is never right behind the subject, and a ground."""
     bearing = azimuth + rng.uniform(-2.0, 2.0)
     return Weather(rng.uniform(0.5, 1.1), bearing, int(rng.integers(len(GROUNDS))), int(rng.integers(2**31)))
 
 
 @contextmanager
-def outdoor_scene_of(objects: Sequence[bpy.types.Object], engine: str, samples: int) -> Iterator[bpy.types.Scene]:
-    """A scene with these objects alone, at the frame rate of the user's, which is shown again afterwards."""
-    window, users = current_window(), bpy.context.scene
-    scene = bpy.data.scenes.new(NAME)
-    images = set(bpy.data.images)
-    # Blender renders a scene that no window shows without moving its animation on
-    window.scene = scene
-    scene.render.fps, scene.render.fps_base = users.render.fps, users.render.fps_base
-    try:
-        for obj in objects:
-            scene.collection.objects.link(obj)
-        _set_up(scene, engine, samples)
-        yield scene
-    finally:
-        window.scene = users
-        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
-        bpy.data.batch_remove([image for image in bpy.data.images if image.type == "RENDER_RESULT" and image not in images])
+def outdoor_scene_of(objects: Sequence[bpy.types.Object], engine: str, samples: int) -> Iterator[ScratchScene]:
+    """A scratch scene with these objects alone, shown in the window."""
+    with scratch_scene(*objects, shown=True) as stage:
+        stage.scene.render.film_transparent, stage.scene.render.image_settings.color_mode = False, "RGB"
+        _set_up(stage.scene, engine, samples)
+        yield stage
 
 
 def _set_up(scene: bpy.types.Scene, engine: str, samples: int) -> None:
-    render, image = scene.render, scene.render.image_settings
-    render.engine = engine
-    render.resolution_percentage = 100
-    render.use_compositing = render.use_sequencer = False
-    image.file_format, image.color_mode, image.color_depth, image.compression = "PNG", "RGB", "8", 0
-    scene.view_settings.view_transform = "Standard"
+    scene.render.engine = engine
     if engine == WORKBENCH:
         shading = scene.display.shading
         scene.display.render_aa = "5"
         shading.light, shading.color_type = "STUDIO", "TEXTURE"
         shading.show_shadows, shading.show_cavity, shading.show_specular_highlight = True, False, False
         return
-    render.use_persistent_data = True
+    scene.render.use_persistent_data = True
     cycles = scene.cycles
     cycles.device, cycles.samples, cycles.use_adaptive_sampling = "CPU", samples, False
     cycles.use_denoising = _can_denoise(cycles)
     cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 4, 1, 1
-    cycles.use_animated_seed = True  # the noise that is left moves, as that of a camera does
+    cycles.use_animated_seed = True  # the remaining noise changes from frame to frame, as in a video
 
 
 def _can_denoise(cycles: Any) -> bool:
-    """Blender may have been built without the denoiser: then it refuses the name."""
+    """Choose the denoiser; False if this Blender was built without it, and refuses its name."""
     try:
         cycles.denoiser = "OPENIMAGEDENOISE"
     except TypeError:
@@ -111,7 +93,7 @@ def _can_denoise(cycles: Any) -> bool:
 
 @contextmanager
 def surroundings(scene: bpy.types.Scene, camera: Camera, floor: float, weather: Weather) -> Iterator[None]:
-    """Puts a camera, the sky, the sun and the ground at height `floor` into the scene, and takes all away again."""
+    """Add a camera, the sky, the sun and the ground at height `floor` to the scene, and remove them after the block."""
     made: list[bpy.types.ID] = []
     towards = Vector(_towards(weather))
     try:
@@ -125,7 +107,7 @@ def surroundings(scene: bpy.types.Scene, camera: Camera, floor: float, weather: 
 
 @contextmanager
 def nothing_around(scene: bpy.types.Scene, camera: Camera) -> Iterator[None]:
-    """The camera alone, and transparency behind the subject; everything is put back."""
+    """Add the camera alone, with transparency behind the subject, and restore the scene after the block."""
     render = scene.render
     mode, clear = render.image_settings.color_mode, render.film_transparent
     made = _lens(scene, camera)
@@ -140,14 +122,14 @@ def nothing_around(scene: bpy.types.Scene, camera: Camera) -> Iterator[None]:
 def _lens(scene: bpy.types.Scene, camera: Camera) -> list[bpy.types.ID]:
     scene.render.resolution_x, scene.render.resolution_y = camera.width, camera.height
     scene.camera = _object(scene, bpy.data.cameras.new(NAME))
-    place_camera(scene.camera, camera)
+    place_camera(scene.camera, camera.rotation, camera.position, camera.distance, camera.fov)
     # the ground reaches to the horizon
     scene.camera.data.clip_end = 2 * HORIZON * camera.distance
     return [scene.camera, scene.camera.data]
 
 
 def _towards(weather: Weather) -> tuple[float, float, float]:
-    """The direction to the sun in world axes; like a camera at azimuth 0, bearing 0 is on the side of -y (camera.Camera)."""
+    """The direction to the sun in world axes. As for a camera's azimuth, bearing 0 is on the side of -y (camera.Camera)."""
     flat = np.cos(weather.elevation)
     return (
         float(flat * np.sin(weather.bearing)),
@@ -216,7 +198,7 @@ def _ground(scene: bpy.types.Scene, camera: Camera, floor: float, weather: Weath
 
 
 def patches(dark: Sequence[float], light: Sequence[float], seed: int) -> NDArray[np.floating]:
-    """(PIXELS, PIXELS, 4) linear RGBA between the two colours: clouds, coarse more than fine, that continue across the borders.
+    """(PIXELS, PIXELS, 4) linear RGBA between the two colours: clouds with more coarse than fine detail, which tile.
 
     An image renders three times as fast as Cycles' own noise.
     """
@@ -234,24 +216,15 @@ def _cover(tree: Any, image: bpy.types.Image) -> None:
     tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
 
 
-def render_frame(scene: bpy.types.Scene, count: int, pose: Callable[[bpy.types.Scene, int], Any]) -> Iterator[NDArray[np.uint8]]:
-    """Images (H, W, 3) uint8 RGB of the frames 0 to count - 1, after `pose(scene, frame)` has set each; (H, W) uint8 cover
-    where the scene is transparent (nothing_around).
+def render_frame(stage: ScratchScene, count: int, pose: Callable[[bpy.types.Scene, int], Any]) -> Iterator[NDArray[np.uint8]]:
+    """Render the frames 0 to count - 1, each after `pose(scene, frame)`.
 
-    Raises UserError if an image cannot be made.
+    Yields images (H, W, 3) uint8 RGB, or mattes (H, W) uint8 if the scene is transparent (nothing_around). Raises UserError if an
+    image cannot be made.
     """
-    import cv2
-
-    from ...backend.video.reader import decode_image
-
-    with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:
-        path = Path(folder) / "frame.png"
-        for frame in range(count):
-            pose(scene, frame)
-            scene.render.filepath = str(path)
-            bpy.ops.render.render(write_still=True, scene=scene.name)
-            image = decode_image(path) if path.is_file() else None
-            if image is None:
-                raise UserError(f"Frame {frame} was not rendered: choose the other engine with --engine.")
-            path.unlink()
-            yield image[..., 3] if image.shape[2] == 4 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    for frame in range(count):
+        pose(stage.scene, frame)
+        image = stage.render()
+        if image is None:
+            raise UserError(f"Frame {frame} was not rendered: choose the other engine with --engine.")
+        yield image[..., 3] if image.shape[2] == 4 else image

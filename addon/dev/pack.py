@@ -1,4 +1,4 @@
-"""Rig packs: a character as plain arrays for training (skeleton, clips, surface), in world axes. No torch here."""
+"""`build.py dev pack`: makes rig packs for training, a character as plain arrays (skeleton, clips, surface). Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import bpy
 import numpy as np
 from bpy.types import Object
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array, nearest_rotation
+from ...backend.geometry.rotations import nearest_rotation
 from ...backend.rig.rig import Rig
 from ...backend.train.packs.rig_packs import Pack
 from ..import_export.import_rig import import_rig
@@ -22,13 +23,13 @@ from ..rig.armature import rig_from_armature
 from ..rig.surface_points import surface_of
 
 _log = logging.getLogger(__name__)
-POSES = 6  # looked at for parts that are hidden at rest: mouths, armpits
+POSES = 6  # poses that may show parts which are hidden at rest: mouths, armpits
 
 
 def make_pack(obj: Object, name: str) -> Pack:
-    """An armature with its meshes and all its actions, every whole frame at the scene's frame rate.
+    """Pack an armature with its visible meshes and all its actions, every whole frame at the scene's frame rate; world axes.
 
-    Raises UserError if the armature has no joints or moves no mesh.
+    Raises UserError if the armature has no joints or moves no visible mesh.
     """
     rig = rig_from_armature(obj)
     world = np.array(obj.matrix_world, dtype=np.float64)
@@ -44,7 +45,7 @@ def make_pack(obj: Object, name: str) -> Pack:
 
 
 def some_deforms(rig: Rig, clips: Sequence[Array]) -> Array:
-    """(K, J, 4, 4): how far joints moved from rest on K <= POSES frames, spread over the clips."""
+    """(K, J, 4, 4): the joints' movements away from rest on K <= POSES frames, spread over the clips."""
     poses = np.concatenate([rig.rest[None], *clips])
     chosen = np.unique(np.linspace(0, len(poses) - 1, POSES + 1).round().astype(int))[1:]
     return poses[chosen] @ np.linalg.inv(rig.rest)
@@ -68,8 +69,8 @@ def world_poses(rig: Rig, moved: Rig, world: Array, poses: Array) -> Array:
 
     Skinning moves an armature point x to P R^-1 x. In the world that takes W x to W P R^-1 x = (W P R^-1 W^-1) (W x). So
     D = W P R^-1 W^-1 is the world's deformation, and D @ rest is the posed joint that gives D back as pose @ rest^-1: skinning
-    with the world's rest matrices is exact for any W, and where W only turns, moves and scales evenly, D's rotation is that
-    of W times the turn P R^-1 times W^-1.
+    with the world's rest matrices is exact for any W. If W only rotates, moves and scales evenly, D's rotation is that of W times
+    the rotation P R^-1 times W^-1.
     """
     deform = world @ poses @ np.linalg.inv(rig.rest) @ np.linalg.inv(world)
     return deform @ moved.rest
@@ -83,7 +84,7 @@ def pack_files(paths: Sequence[str | Path], out: str | Path) -> Iterator[tuple[P
     stems = [Path(path).stem for path in paths]
     twice = next((stem for stem in stems if stems.count(stem) > 1), None)
     if twice is not None:
-        raise UserError(f"Two of the files are called '{twice}': rename one, packs are named after their files.")
+        raise UserError(f"Two of the files are called '{twice}': rename one, because packs are named after their files.")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for path, stem in zip(paths, stems):

@@ -1,87 +1,58 @@
-"""Moving images of a rig: an action seen by one camera that stands still, over a plain backdrop."""
+"""Renders an action of a rig with one still camera, and chooses a plain backdrop for it."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bpy
 import numpy as np
-from mathutils import Matrix
-from numpy.typing import NDArray
 
+from ...backend.arrays import Image
 from ...backend.errors import UserError
-from ...backend.geometry.camera import Camera, fit_distance
-from ...backend.geometry.rotations import Array
+from ...backend.geometry.camera import Camera, frame_points
+from ..rendering.engines import WORKBENCH
 from ..rendering.posed_points import go_to, points_of
+from ..rendering.scratch_scene import NAME, ScratchScene, place_camera, scratch_scene
+from ..rig.armature import pose_of, visible_meshes
 
 if TYPE_CHECKING:
     from ...backend.rig.rig import Rig
 
-Image = NDArray[np.uint8]
 FRAMING_SAMPLES = 24
-# A key needs one colour that the character has nowhere: the farthest of these is taken.
+MARGIN = 1.05
+# Keying needs a colour that the character has nowhere: the one farthest from its colours is chosen.
 BACKDROPS = ((40, 170, 70), (60, 90, 200), (200, 60, 160), (235, 235, 235), (30, 30, 34), (220, 190, 60))
 
 
-def current_window() -> bpy.types.Window:
-    """The context's window, reached through its window manager; the file's first where the context has none.
-
-    In Blender 4.2 `bpy.context.window` takes its owner from the context, which a rig's script or driver can leave pointing at
-    freed memory: assigning to such a window's properties ends Blender. `blender -b FILE --command` is in no window at all.
-    """
-    windows = bpy.context.window_manager.windows
-    return next((window for window in windows if window == bpy.context.window), windows[0])
-
-
 @contextmanager
-def staged_scene(obj: bpy.types.Object, size: int) -> Iterator[bpy.types.Scene]:
-    """A scene with the armature, its visible meshes and a camera, that renders transparent PNGs with Workbench.
-
-    What the objects hang on (parents, constraint targets) is evaluated although it is not in the scene.
-    """
-    window, users = current_window(), bpy.context.scene
-    scene = bpy.data.scenes.new("AnyRig demo")
-    # Blender renders a scene that no window shows without moving its animation on
-    window.scene = scene
-    scene.render.fps, scene.render.fps_base = users.render.fps, users.render.fps_base
-    camera = bpy.data.objects.new("AnyRig demo", bpy.data.cameras.new("AnyRig demo"))
+def staged_scene(obj: bpy.types.Object, size: int) -> Iterator[ScratchScene]:
+    """Make a scratch scene with the armature, its visible meshes and a camera, which is shown and rendered with Workbench."""
     colours = dict(show_base_colours(visible_meshes(obj)))
     try:
-        for item in (obj, *visible_meshes(obj), camera):
-            scene.collection.objects.link(item)
-        scene.camera = camera
-        set_up_render(scene, size)
-        yield scene
+        with scratch_scene(obj, *visible_meshes(obj), shown=True) as stage:
+            stage.scene.camera = stage.new_object(bpy.data.cameras.new(NAME))
+            set_up_render(stage.scene, size)
+            yield stage
     finally:
         for material, colour in colours.items():
             material.diffuse_color = colour
-        window.scene = users
-        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
-        bpy.data.cameras.remove(camera.data)
 
 
 def set_up_render(scene: bpy.types.Scene, size: int) -> None:
-    render, image, shading = scene.render, scene.render.image_settings, scene.display.shading
-    render.engine = "BLENDER_WORKBENCH"
+    render, shading = scene.render, scene.display.shading
+    render.engine = WORKBENCH
     render.resolution_x = render.resolution_y = size
-    render.resolution_percentage = 100
-    render.film_transparent = True
-    render.use_compositing = render.use_sequencer = False
-    image.file_format, image.color_mode, image.color_depth, image.compression = "PNG", "RGBA", "8", 0
-    scene.view_settings.view_transform = "Standard"
     scene.display.render_aa = "5"
     shading.light, shading.color_type = "STUDIO", "TEXTURE"
     shading.show_cavity = shading.show_shadows = shading.show_specular_highlight = False
 
 
 def show_base_colours(meshes: Sequence[bpy.types.Object]) -> Iterator[tuple[bpy.types.Material, tuple[float, ...]]]:
-    """Workbench shows the viewport colour of a material without a texture; importers set only the shader's.
+    """Set the viewport colours of materials, which Workbench shows, to the shader's colours, which importers set.
 
-    Yields every material changed with the viewport colour it had.
+    Yields every changed material with the viewport colour it had.
     """
     materials = {slot.material for mesh in meshes for slot in mesh.material_slots if slot.material and slot.material.node_tree}
     for material in materials:
@@ -91,78 +62,45 @@ def show_base_colours(meshes: Sequence[bpy.types.Object]) -> Iterator[tuple[bpy.
             material.diffuse_color = (*shader.inputs["Base Color"].default_value[:3], 1.0)
 
 
-def visible_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
-    from ..rig.armature import meshes_of
-
-    return [mesh for mesh in meshes_of(obj) if not mesh.hide_render and not mesh.hide_viewport]
-
-
 def frame_motion(obj: bpy.types.Object, frames: Sequence[float], azimuth: float, pitch: float, size: int) -> Camera:
-    """A camera at `azimuth` and `pitch` (radians) that holds the rig's meshes, or bones, on all frames of its action."""
-    step = max(1, len(frames) // FRAMING_SAMPLES)
-    with staged_scene(obj, size) as scene:
-        points = np.concatenate([points_at(scene, obj, frame) for frame in frames[::step]])
-    centre = (points.min(0) + points.max(0)) / 2
-    radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
-    x, y, z = (float(value) for value in centre)
-    return Camera((x, y, z), fit_distance(radius, Camera.fov, 1.05), azimuth, pitch, width=size, height=size)
-
-
-def points_at(scene: bpy.types.Scene, obj: bpy.types.Object, frame: float) -> Array:
-    """(P, 3) world positions of the posed meshes' corners, or of the bones' ends if there is no mesh."""
-    return points_of(obj, visible_meshes(obj), go_to(scene, frame))
+    """A camera at `azimuth` and `pitch` (radians) that holds the rig's visible meshes, or bones, on all frames of its action."""
+    step, meshes = max(1, len(frames) // FRAMING_SAMPLES), visible_meshes(obj)
+    with staged_scene(obj, size) as stage:
+        points = np.concatenate([points_of(obj, meshes, go_to(stage.scene, frame)) for frame in frames[::step]])
+    return frame_points(points, azimuth, pitch, size, MARGIN)
 
 
 def render_action(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Image]:
-    """The rig on the given frames of its active action, (H, W, 4) uint8 RGBA each; capsules if it has no mesh."""
+    """Render the rig on the frames of its active action, (H, W, 4) uint8 RGBA each; capsules if it has no visible mesh.
+
+    Raises UserError if an image cannot be made.
+    """
     if not visible_meshes(obj):
         return render_capsules(obj, rig, frames, camera)
     images = []
-    with staged_scene(obj, camera.width) as scene, tempfile.TemporaryDirectory() as folder:
-        place_camera(scene.camera, camera)
+    with staged_scene(obj, camera.width) as stage:
+        place_camera(stage.scene.camera, camera.rotation, camera.position, camera.distance, camera.fov)
         for frame in frames:
-            go_to(scene, frame)
-            images.append(render_still(scene, Path(folder) / "frame.png"))
+            go_to(stage.scene, frame)
+            image = stage.render()
+            if image is None:
+                raise UserError("Workbench did not render an image: install an OpenGL driver (Debian: libegl1 libgl1-mesa-dri).")
+            images.append(image)
     return images
 
 
 def render_capsules(obj: bpy.types.Object, rig: Rig, frames: Sequence[float], camera: Camera) -> list[Image]:
-    """The same images of a rig without a mesh, drawn without Blender."""
+    """Draw the same images of a rig without a visible mesh, without Blender."""
     from ...backend.rendering import still_images
-    from ..rig.armature import pose_of
 
     cloud, size = still_images.capsule_cloud(rig), (camera.width, camera.height)
     images = []
-    with staged_scene(obj, camera.width) as scene:
+    with staged_scene(obj, camera.width) as stage:
         for frame in frames:
-            go_to(scene, frame)
-            posed = obj.evaluated_get(scene.view_layers[0].depsgraph)
+            posed = obj.evaluated_get(go_to(stage.scene, frame))
             pose, world = pose_of(posed, rig), np.array(posed.matrix_world)
             images.append(still_images.still_image(cloud, pose, camera.rotation, camera.projection, size, world, samples=2))
     return images
-
-
-def render_still(scene: bpy.types.Scene, path: Path) -> Image:
-    import cv2
-
-    from ...backend.video.reader import decode_image
-
-    scene.render.filepath = str(path)
-    bpy.ops.render.render(write_still=True, scene=scene.name)
-    image = decode_image(path) if path.is_file() else None
-    if image is None:
-        raise UserError("Workbench did not render an image: install an OpenGL driver (Debian: libegl1 libgl1-mesa-dri).")
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
-
-
-def place_camera(obj: bpy.types.Object, camera: Camera) -> None:
-    # camera.rotation takes world axes to (right, up, towards the viewer), the axes of Blender's camera object: its matrix
-    # in the world is the inverse rotation beside the position
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = camera.rotation.T, camera.position
-    obj.matrix_world = Matrix(matrix.tolist())
-    obj.data.sensor_fit, obj.data.angle = "AUTO", camera.fov
-    obj.data.clip_start, obj.data.clip_end = camera.distance * 1e-2, camera.distance * 1e2
 
 
 def plain_backdrop(images: Sequence[Image]) -> tuple[int, int, int]:
@@ -171,9 +109,3 @@ def plain_backdrop(images: Sequence[Image]) -> tuple[int, int, int]:
     if not len(seen):
         return BACKDROPS[0]
     return max(BACKDROPS, key=lambda colour: float(np.linalg.norm(seen - np.array(colour, float), axis=1).min()))
-
-
-def composite(image: Image, colour: Sequence[int]) -> Image:
-    """RGBA with straight alpha over one colour -> RGB."""
-    alpha = image[..., 3:].astype(np.float32) / 255
-    return np.rint(image[..., :3] * alpha + np.array(colour, np.float32) * (1 - alpha)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""`anyrig render`: videos of a rig's actions outdoors, each beside a JSON with its camera, to measure captures end to end."""
+"""`build.py dev render`: renders videos of a rig's actions outdoors, each with a JSON of its camera, to measure captures."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Protocol
 import bpy
 import numpy as np
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.camera import Camera, fit_distance
-from ...backend.geometry.rotations import Array
+from ...backend.geometry.camera import Camera, frame_points
 from ...backend.train.packs.rendered_clips import RenderedClip, has_mattes, save_mattes, seeded_rng, side_of, stem_of
 from ...backend.train.packs.rig_packs import Pack, load_packs
 from ..import_export.import_rig import import_rig
 from ..rendering.engines import ENGINES
-from ..rendering.posed_points import go_to
+from ..rendering.posed_points import go_to, points_of
 from ..rig.actions import action_frames, action_label, actions_of, assign_action, reset_pose, undisturbed
+from ..rig.armature import visible_meshes
 from . import outdoor_scene
-from .render_action import points_at, visible_meshes
 
 if TYPE_CHECKING:
     from ...backend.rendering.point_splatting import Cloud
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 FOV = 0.6  # radians, as in the point-splat images of `evaluate`
 MARGIN = 1.08
-FRAMINGS = 32  # frames that the camera is set by
+FRAMINGS = 32  # frames that the camera must hold
 CORNERS = 6  # of a point's disc
 DISC = 0.95  # radius over point spacing: the discs of a flat patch just close it
 SPLITS = ("seen", "unseen", "validation")
@@ -44,8 +44,11 @@ Make = Callable[["Look", Path], RenderedClip]
 
 @dataclass(frozen=True)
 class Look:
-    """How the videos are made. size: pixels of the square image. samples: of Cycles, per pixel. frames: at most so many,
-    evenly over the clip; 0 for all. covers: write the subject's true mattes, too."""
+    """Settings of the videos.
+
+    size: pixels of the square image. samples: of Cycles, per pixel. frames: at most so many, evenly over the clip; 0 for all.
+    covers: also write the subject's true mattes. Raises UserError for a value that cannot be used.
+    """
 
     size: int = 480
     samples: int = 4
@@ -64,7 +67,7 @@ class Look:
 
 
 class RenderedRig(Protocol):
-    """A clip to film: poses its objects in a scene, one frame after another."""
+    """A clip to render: poses its objects in a scene, one frame after another."""
 
     @property
     def objects(self) -> Sequence[bpy.types.Object]: ...
@@ -84,21 +87,22 @@ class RenderedArmature:
 
     def __init__(self, obj: bpy.types.Object, action: bpy.types.Action) -> None:
         self._obj, self._frames = obj, action_frames(action)
-        self.objects = (obj, *visible_meshes(obj))
+        self._meshes = visible_meshes(obj)
+        self.objects = (obj, *self._meshes)
         self.count = len(self._frames)
 
     def pose(self, scene: bpy.types.Scene, frame: int) -> None:
         go_to(scene, self._frames[frame])
 
     def points(self, scene: bpy.types.Scene, frame: int) -> Array:
-        return points_at(scene, self._obj, self._frames[frame])
+        return points_of(self._obj, self._meshes, go_to(scene, self._frames[frame]))
 
 
 @contextmanager
 def rendered_armature(obj: bpy.types.Object, action: bpy.types.Action) -> Iterator[RenderedArmature]:
-    """The armature plays the action alone; afterwards it is as it was. Raises UserError if it has no visible mesh."""
+    """Have the armature play the action alone inside the block, and restore it. Raises UserError if it has no visible mesh."""
     if not visible_meshes(obj):
-        raise UserError(f"Armature '{obj.name}' moves no visible mesh: show one, or render its pack.")
+        raise UserError(f"Armature '{obj.name}' moves no visible mesh: show one in the Outliner first.")
     with undisturbed(obj):
         assign_action(obj, action)
         reset_pose(obj)
@@ -118,7 +122,7 @@ class RenderedCloud:
         corners = discs(points, normals, self._cloud.spacing.numpy() * DISC)
         self._obj.data.vertices.foreach_set("co", corners.astype(np.float32).ravel())
         self._obj.data.update()
-        # the noise of the image follows the frame
+        # the scene's frame sets the noise of the image
         go_to(scene, frame)
 
     def points(self, scene: bpy.types.Scene, frame: int) -> Array:
@@ -132,7 +136,7 @@ class RenderedCloud:
 
 @contextmanager
 def rendered_cloud(pack: Pack, clip: str) -> Iterator[RenderedCloud]:
-    """An object for the pack's surface, which is removed afterwards."""
+    """Make an object of the pack's surface, and remove it after the block."""
     from ...backend.rendering import point_splatting
 
     data = bpy.data.meshes.new(pack.name)
@@ -152,7 +156,8 @@ def rendered_cloud(pack: Pack, clip: str) -> Iterator[RenderedCloud]:
 
 
 def _paint(material: bpy.types.Material) -> None:
-    """The points' colours. Discs overlap, and a ray that leaves one through its neighbour's back must not end there."""
+    """Show the points' colours. Backs are transparent to all rays but the camera's, because a ray that leaves a disc may meet the
+    back of its neighbour."""
     tree = outdoor_scene.node_tree(material)
     nodes, links = tree.nodes, tree.links
     kinds = ("VertexColor", "NewGeometry", "LightPath", "Math", "BsdfTransparent", "MixShader")
@@ -161,7 +166,7 @@ def _paint(material: bpy.types.Material) -> None:
     source.layer_name = "Colour"
     shader.inputs["Roughness"].default_value = 0.8
     links.new(source.outputs["Color"], shader.inputs["Base Color"])
-    # clear where the back is seen, but by the camera: a sheet has two sides
+    # transparent where a ray meets a back, unless it is the camera's: a sheet has two sides
     less.operation, less.use_clamp = "SUBTRACT", True
     links.new(geometry.outputs["Backfacing"], less.inputs[0])
     links.new(path.outputs["Is Camera Ray"], less.inputs[1])
@@ -172,7 +177,7 @@ def _paint(material: bpy.types.Material) -> None:
 
 def discs(points: Array, normals: Array, radius: Array) -> Array:
     """Points and unit normals (P, 3), radii (P,) -> the corners (P * CORNERS, 3) of a regular polygon around each normal."""
-    # the world axis that is least along the normal gives a first direction across it
+    # the world axis that is farthest from the normal gives a first direction across it
     least = np.eye(3)[np.abs(normals).argmin(1)]
     across = np.cross(normals, least)
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-12)
@@ -182,7 +187,7 @@ def discs(points: Array, normals: Array, radius: Array) -> Array:
     return (points[:, None] + radius[:, None, None] * ring).reshape(-1, 3)
 
 
-def render_clip(actor: RenderedRig, pack: str, clip: str, fps: float, look: Look, path: Path) -> RenderedClip:
+def render_clip(rendered: RenderedRig, pack: str, clip: str, fps: float, look: Look, path: Path) -> RenderedClip:
     """Render one clip into an mp4 with a JSON beside it. The user's scene is left as it was. Raises UserError."""
     from ...backend.video.reader import write_video
 
@@ -190,44 +195,41 @@ def render_clip(actor: RenderedRig, pack: str, clip: str, fps: float, look: Look
     azimuth, pitch = side_of(rng)
     weather = outdoor_scene.weather_of(rng, azimuth)
     began = time.perf_counter()
-    count = min(actor.count, look.frames or actor.count)
-    chosen = np.linspace(0, actor.count - 1, count).round().astype(int)
+    count = min(rendered.count, look.frames or rendered.count)
+    chosen = np.linspace(0, rendered.count - 1, count).round().astype(int)
     draft = path.with_name(f"{path.stem}.part.mp4")
 
     def pose(scene: bpy.types.Scene, frame: int) -> None:
-        actor.pose(scene, int(chosen[frame]))
+        rendered.pose(scene, int(chosen[frame]))
 
-    with outdoor_scene.outdoor_scene_of(actor.objects, ENGINES[look.engine], look.samples) as scene:
-        camera, floor = frame_motion(actor, scene, azimuth, pitch, look.size)
-        with outdoor_scene.surroundings(scene, camera, floor, weather):
-            write_video(draft, outdoor_scene.render_frame(scene, count, pose), fps)
+    with outdoor_scene.outdoor_scene_of(rendered.objects, ENGINES[look.engine], look.samples) as stage:
+        camera, floor = frame_motion(rendered, stage.scene, azimuth, pitch, look.size)
+        with outdoor_scene.surroundings(stage.scene, camera, floor, weather):
+            write_video(draft, outdoor_scene.render_frame(stage, count, pose), fps)
         if look.covers:
-            with outdoor_scene.nothing_around(scene, camera):
-                save_mattes(path, outdoor_scene.render_frame(scene, count, pose))
+            with outdoor_scene.nothing_around(stage.scene, camera):
+                save_mattes(path, outdoor_scene.render_frame(stage, count, pose))
     seconds = (time.perf_counter() - began) / count
     about = {"engine": look.engine, "samples": look.samples, "seed": look.seed, "blender": bpy.app.version_string}
     filmed = RenderedClip.by(camera, pack, clip, fps, count, {**about, "seconds_per_frame": round(seconds, 3)})
-    # the JSON comes first: a video without one would be rendered again, and a JSON without a video is not looked at
+    # the JSON is saved first: a JSON without a video is ignored, and a video without one would be rendered again
     filmed.save(path.with_suffix(".json"))
     os.replace(draft, path)
     return filmed
 
 
-def frame_motion(actor: RenderedRig, scene: bpy.types.Scene, azimuth: float, pitch: float, size: int) -> tuple[Camera, float]:
-    """A camera that holds the whole motion, and the height of its lowest point, where the ground is."""
-    chosen = np.unique(np.linspace(0, actor.count - 1, FRAMINGS).round().astype(int))
-    points = np.concatenate([actor.points(scene, int(frame)) for frame in chosen])
-    low, high = points.min(0), points.max(0)
-    x, y, z = (float(value) for value in (low + high) / 2)
-    radius = max(float(np.linalg.norm(points - (x, y, z), axis=1).max()), 1e-6)
-    return Camera((x, y, z), fit_distance(radius, FOV, MARGIN), azimuth, pitch, FOV, size, size), float(low[2])
+def frame_motion(rendered: RenderedRig, scene: bpy.types.Scene, azimuth: float, pitch: float, size: int) -> tuple[Camera, float]:
+    """A camera that holds the whole motion, and the height of the motion's lowest point, for the ground."""
+    chosen = np.unique(np.linspace(0, rendered.count - 1, FRAMINGS).round().astype(int))
+    points = np.concatenate([rendered.points(scene, int(frame)) for frame in chosen])
+    return frame_points(points, azimuth, pitch, size, MARGIN, FOV), float(points[:, 2].min())
 
 
 def render_source(source: Path, out: Path, look: Look, wanted: Wanted) -> Iterator[tuple[str, str | UserError]]:
-    """Film the wanted clips of a pack (.npz) or a rig file; yields (clip, what became of it), in the order of the clips.
+    """Render the wanted clips of a pack (.npz) or a rig file; yields (clip, result or error), in the order of the clips.
 
-    A rig file replaces the open file. Clips that are rendered already are left alone, unless they lack the covers that are asked
-    for. Raises UserError for an unfit source.
+    A rig file replaces the open file. A clip that is rendered already is not rendered again, unless mattes are asked for and missing.
+    Raises UserError for an unfit source.
     """
     if not wanted.any_of(source.stem):
         return
@@ -253,18 +255,18 @@ def _attempt(make: Make, look: Look, path: Path) -> str | UserError:
 
 
 def _clips_of_pack(source: Path) -> dict[str, tuple[int, Make]]:
-    """Name -> how many frames, and what renders it."""
+    """Clip name -> its number of frames, and the function that renders it."""
     pack = Pack.load(source)
     return {clip: (len(poses), partial(_render_cloud, pack, source.stem, clip)) for clip, poses in pack.clips.items()}
 
 
 def _render_cloud(pack: Pack, name: str, clip: str, look: Look, path: Path) -> RenderedClip:
-    with rendered_cloud(pack, clip) as actor:
-        return render_clip(actor, name, clip, pack.fps, look, path)
+    with rendered_cloud(pack, clip) as rendered:
+        return render_clip(rendered, name, clip, pack.fps, look, path)
 
 
 def _clips_of_file(source: Path) -> dict[str, tuple[int, Make]]:
-    """The same for a file's rig and its actions."""
+    """The same for the actions of a file's rig."""
     # unlike read_factory_settings this leaves preferences, and so the running add-on, alone
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
     obj = import_rig(source)
@@ -276,12 +278,12 @@ def _clips_of_file(source: Path) -> dict[str, tuple[int, Make]]:
 
 def _render_file(obj: bpy.types.Object, action: bpy.types.Action, name: str, clip: str, look: Look, path: Path) -> RenderedClip:
     render = bpy.context.scene.render
-    with rendered_armature(obj, action) as actor:
-        return render_clip(actor, name, clip, render.fps / render.fps_base, look, path)
+    with rendered_armature(obj, action) as rendered:
+        return render_clip(rendered, name, clip, render.fps / render.fps_base, look, path)
 
 
 def actions_by_clip_name(obj: bpy.types.Object) -> dict[str, bpy.types.Action]:
-    """The armature's actions under the names that `anyrig pack` gives its clips."""
+    """Clip name, as in a pack -> the armature's action."""
     found: dict[str, bpy.types.Action] = {}
     for action in actions_of(obj):
         label = action_label(action)
@@ -300,12 +302,12 @@ class Wanted:
         return (not self.clips or clip in self.clips) and (self.among is None or (pack, clip) in self.among)
 
     def any_of(self, pack: str) -> bool:
-        """Whether it is worth opening the pack, or the file of that name."""
+        """True if clips of this pack, or of the file of that name, may be wanted."""
         return self.among is None or any(name == pack for name, _ in self.among)
 
 
 def clips_of_split(split: str, splits: Path | None, packs: Path | None) -> frozenset[tuple[str, str]]:
-    """(pack, clip) of a split. Raises UserError if what it is drawn from is missing."""
+    """(pack, clip) of a split. Raises UserError if the lists or the packs are missing."""
     drawn = split == "validation"
     if splits is None or (drawn and packs is None):
         raise UserError("A split needs --splits FILE, and validation also --packs DIR: it is drawn from the clips of all packs.")
@@ -347,7 +349,7 @@ def _count(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="build.py dev render", description="Make videos of rigs, with ground, sky and shadows, for measuring."
+        prog="build.py dev render", description="Render videos of rigs with ground, sky and shadows, for measuring."
     )
     parser.add_argument("sources", nargs="+", type=Path, metavar="PACK|FILE", help=".npz packs, or .glb .gltf .fbx .bvh .blend")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder for the videos and their JSON")
@@ -359,7 +361,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, default=Look.samples, help=f"of Cycles, per pixel (default: {Look.samples})")
     parser.add_argument("--engine", choices=tuple(ENGINES), default=Look.engine, help=f"default: {Look.engine}")
     parser.add_argument("--frames", type=_count, default=0, metavar="N", help="of a clip at most, evenly over it; default: all")
-    parser.add_argument("--covers", action="store_true", help="write the subject's true mattes as well, to train the cut-out on")
-    parser.add_argument("--limit", type=_count, metavar="N", help="at most so many clips, those that are there already included")
-    parser.add_argument("--seed", type=int, default=0, help="of the camera's side, the sun and the ground")
+    parser.add_argument("--covers", action="store_true", help="also write the subject's true mattes, to train the cut-out")
+    parser.add_argument("--limit", type=_count, metavar="N", help="at most so many clips, including those that are there already")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the camera's side, the sun and the ground")
     return parser

@@ -1,4 +1,4 @@
-"""How an armature is animated and posed, kept while something else is tried on it, and put back."""
+"""Saves the animation and pose of armatures, and restores them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 import bpy
 import numpy as np
 
-from ...backend.geometry.rotations import Array
+from ...backend.arrays import Array
 from ..rig import control_rigs
+from ..rig.actions import set_action
 
-# a pose bone's own channels and how many numbers each has
+# a pose bone's own channels, and the number of values of each
 CHANNELS = {"location": 3, "rotation_quaternion": 4, "rotation_euler": 3, "rotation_axis_angle": 4, "scale": 3}
 
 
 @dataclass(frozen=True, eq=False)
 class Animation:
-    """Which action an object used, and its bones' own channels, which playing another action overwrites.
+    """The action of an armature, and its bones' own channels, which another action would overwrite.
 
-    Held only while keys are written.
+    It holds Blender's data, so it must not outlive the operation that made it.
     """
 
     exists: bool
@@ -67,14 +68,12 @@ class Animation:
         for track in data.nla_tracks[self.tracks :]:
             data.nla_tracks.remove(track)
         if data.action != self.action:
-            data.action = self.action
-            if self.slot is not None:
-                data.action_slot = self.slot
+            set_action(data, self.action, self.slot)
 
 
 @contextmanager
 def all_or_none(objects: Sequence[bpy.types.Object]) -> Iterator[None]:
-    """Put animation and poses back as they were, and drop new actions, if the block raises."""
+    """Restore the animation and the poses, and remove new actions, if the block raises."""
     before = [Animation.of(obj) for obj in objects]
     actions = set(bpy.data.actions)
     with ExitStack() as undo:

@@ -1,4 +1,4 @@
-"""The keys of a control rig: found by posing its controls and looking where the rig takes them, frame by frame."""
+"""Solves the keys of a control rig: poses its controls frame by frame, and reads the pose that the rig makes of them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.geometry.rotations import Array, geodesic_angle, nearest_rotation
+from ...backend.arrays import Array
+from ...backend.geometry.rotations import geodesic_angle, nearest_rotation
 from ...backend.rig.rig import Rig
+from ..rendering.scratch_scene import scratch_scene
 from ..rig import locks
-from ..rig.control_rigs import ControlRig
+from ..rig.actions import set_action
+from ..rig.joint_controls import ControlRig
 from .control_twists import NEAR, Twists
 
-STEPS = 20  # looks at the rig for one frame, at most
+STEPS = 20  # evaluations of the rig for one frame, at most
 SETTLED = 1e-3  # radians
 CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
 Evaluate = Callable[[], Array]
 
 
 def solve_controls(obj: bpy.types.Object, rig: Rig, controls: ControlRig, rotations: Array) -> tuple[dict[str, Array], Array]:
-    """Control -> rotations (T, 3, 3) of its own channels, with which it turns by its joint's G (turns: (T, J, 3, 3)).
+    """Solve the controls' own channels so that each control rotates by its joint's global rotation.
 
-    And the locations (T, 3) of the control of the whole body that keep the root's head where it is; none if the rig has no such control.
+    rotations: (T, J, 3, 3), away from rest. Returns control -> rotations (T, 3, 3) of its own channels, and the locations (T, 3) of the
+    control of the whole body that keep the root's head in its place; (0, 3) if the rig has no such control. The armature's animation,
+    channels and switches are restored.
 
-    Controls hang on mechanisms that no formula of ours knows (constraints, drivers), so the rig is asked. A control shows C = S B, S
-    the space that it hangs in and B its own rotation. If the control above it is about to be turned further by D, its space becomes
-    D S, and B = (D S)^T C_wanted brings it to its turn. Where the rig does otherwise (a neck that follows half) the next look
-    tells. The armature's animation, channels and switches are afterwards what they were.
+    Controls hang on mechanisms that no formula here covers (constraints, drivers), so Blender evaluates the rig. A control shows
+    C = S B with its space S and its own rotation B. If the control above it is about to rotate further by D, the space becomes D S,
+    and B = (D S)^T C_wanted gives the wanted rotation. Where the rig behaves otherwise, as a neck that follows by half, the next
+    evaluation corrects it.
     """
     keyed = controls.keyed(rig.names)
     order = _order(obj, keyed, controls)
@@ -57,10 +62,10 @@ def solve_controls(obj: bpy.types.Object, rig: Rig, controls: ControlRig, rotati
 
 
 class _Posing:
-    """The controls in `order`, posed until the rig shows what is wanted of it.
+    """Poses the controls in `order` until the rig shows the wanted rotations.
 
-    above: the place in `order` of the control that each hangs on, or -1. basis: (N, 3, 3), how their own channels turn them.
-    posed: (bones, 4, 4), what the rig makes of it.
+    above: the index in `order` of the control that each hangs on, or -1. basis: (N, 3, 3), the rotations of their own channels.
+    posed: (bones, 4, 4), the evaluated pose.
     """
 
     def __init__(self, obj: bpy.types.Object, order: Sequence[str], above: Sequence[int], twists: Twists, look: Evaluate) -> None:
@@ -72,7 +77,7 @@ class _Posing:
         self.posed = look()
 
     def settle(self, target: Array, rotations: Array) -> None:
-        """target: (N, 3, 3) what the controls should show; turns: (N, 3, 3) G of their joints."""
+        """target: (N, 3, 3) wanted rotations of the controls. rotations: (N, 3, 3) wanted global rotations of their joints."""
         for _ in range(STEPS):
             shown = nearest_rotation(self.posed[self._at])
             better = _step(self._bones, self._above, self.basis, shown, self._twists.aims @ target)
@@ -85,15 +90,14 @@ class _Posing:
             self.posed = self._look()
 
     def moved(self, index: int, further: Array) -> Array:
-        """(3,) location with which a control moves on by `further` (3,), armature axes. It shows S B diag(scale), and l moves it
-        by S l."""
+        """(3,) the location that moves a control by `further` (3,), armature axes: it shows S B diag(scale), and l moves it by S l."""
         location, scale = (np.array(part) for part in self._stand[index])
         space = self.posed[self._at[index]][:3, :3] / scale @ self.basis[index].T
         return location + np.linalg.solve(space, further)
 
 
 def _step(bones: Sequence[bpy.types.PoseBone], above: Sequence[int], basis: Array, shown: Array, target: Array) -> Array:
-    """(N, 3, 3) better rotations of the controls' own channels; those above come first."""
+    """(N, 3, 3) better rotations of the controls' own channels. A control comes after the one above it."""
     better, further = np.empty_like(basis), np.empty_like(basis)
     for index, bone in enumerate(bones):
         space = shown[index] @ basis[index].T
@@ -101,7 +105,7 @@ def _step(bones: Sequence[bpy.types.PoseBone], above: Sequence[int], basis: Arra
             space = further[above[index]] @ space
         better[index] = locks.apply_locks(bone, (space.T @ target[index])[None])[0]
         further[index] = space @ better[index] @ shown[index].T
-    return nearest_rotation(better)  # rounding must not add up over the frames
+    return nearest_rotation(better)  # otherwise rounding errors would add up over the frames
 
 
 def _order(obj: bpy.types.Object, keyed: Mapping[str, str], controls: ControlRig) -> list[str]:
@@ -121,7 +125,7 @@ def _order(obj: bpy.types.Object, keyed: Mapping[str, str], controls: ControlRig
 
 
 def _above(obj: bpy.types.Object, name: str, keyed: Mapping[str, str], controls: ControlRig) -> str | None:
-    """The nearest control above, itself or through the joint that it drives."""
+    """The nearest control above: as a bone itself, or by the joint that it drives."""
     for bone in obj.data.bones[name].parent_recursive:
         control = controls.controls.get(bone.name, bone.name)
         if control in keyed and control != name:
@@ -136,25 +140,24 @@ def _pose(bones: Sequence[bpy.types.PoseBone], stand: Sequence[tuple[Any, Any]],
 
 @contextmanager
 def _alone(obj: bpy.types.Object, order: Sequence[str], controls: ControlRig, joints: Sequence[str]) -> Iterator[Evaluate]:
-    """The armature without its animation and with its limbs on FK, in a scene of its own, where no mesh is deformed.
+    """Take the armature's animation away, switch its limbs to FK, and restore everything afterwards.
 
-    Gives a function that evaluates it and returns the pose matrices (bones, 4, 4).
+    Yields a function that evaluates the armature and returns the pose matrices (bones, 4, 4). It runs in a scene without meshes,
+    because deforming them on every evaluation would be slow.
     """
     kept = [(obj.pose.bones[name], {key: tuple(getattr(obj.pose.bones[name], key)) for key in CHANNELS}) for name in order]
     switches = [
         (obj.pose.bones[s.bone], s.name, obj.pose.bones[s.bone][s.name], s.value) for s in controls.switches if s.joint in joints
     ]
     hidden, playing = obj.hide_viewport, _stop(obj)
-    scene = bpy.data.scenes.new("AnyRig controls")
     try:
-        scene.collection.objects.link(obj)
-        obj.hide_viewport = False
-        for bone, name, before, value in switches:
-            bone[name] = type(before)(value)
-        obj.update_tag()
-        yield lambda: _evaluate(obj, scene.view_layers[0])
+        with scratch_scene(obj) as stage:
+            obj.hide_viewport = False
+            for bone, name, before, value in switches:
+                bone[name] = type(before)(value)
+            obj.update_tag()
+            yield lambda: _evaluate(obj, stage.scene.view_layers[0])
     finally:
-        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
         for bone, name, before, _ in switches:
             bone[name] = before
         for bone, values in kept:
@@ -170,12 +173,12 @@ def _evaluate(obj: bpy.types.Object, layer: bpy.types.ViewLayer) -> Array:
     posed = obj.evaluated_get(layer.depsgraph).pose.bones
     flat = np.empty(16 * len(posed), np.float32)
     posed.foreach_get("matrix", flat)
-    # Blender stores columns one after the other
+    # foreach_get gives each matrix by columns
     return flat.reshape(-1, 4, 4).swapaxes(1, 2).astype(np.float64)
 
 
 def _stop(obj: bpy.types.Object) -> tuple[Any, Any, bool] | None:
-    """Take the action away and switch the NLA off; what they were."""
+    """Take the action away and switch the NLA off; returns what `_play` restores."""
     data = obj.animation_data
     if data is None:
         return None
@@ -190,6 +193,4 @@ def _play(obj: bpy.types.Object, before: tuple[Any, Any, bool] | None) -> None:
         return
     data = obj.animation_data
     action, slot, data.use_nla = before
-    data.action = action
-    if slot is not None:
-        data.action_slot = slot
+    set_action(data, action, slot)

@@ -1,8 +1,8 @@
-"""Backs and tails of control rigs: their bones are stretched between tweaks, so they do not simply turn as their controls do.
+"""Corrects backs and tails of control rigs, whose bones are stretched between tweaks and do not simply rotate as their controls do.
 
-Where such a bone points comes from its control, and from the neighbours' where Rigify lets two controls share a pivot. Its twist comes from
-the tweak that it begins at, which may ride on a neighbour's control. The control is aimed until the bone points where it should, and
-that tweak, which its own maker left free to do nothing but twist, is twisted.
+The direction of such a bone comes from its control, and also from the neighbours' controls where Rigify gives two controls one pivot.
+Its twist comes from the tweak at which it begins, which may hang on a neighbour's control. So the control is aimed until the bone has
+the wanted direction, and the tweak, which Rigify leaves free for nothing but twist, is twisted.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.geometry.rotations import Array, axis_angle_to_matrix, matrix_to_quaternion, nearest_rotation
+from ...backend.arrays import Array
+from ...backend.geometry.rotations import matrix_to_rotvec, nearest_rotation, rotvec_to_matrix
 from ..rig import locks
-from ..rig.control_rigs import ControlRig
+from ..rig.joint_controls import ControlRig
 
-NEAR = 0.035  # radians; bones are looked at once their controls are this near
+NEAR = 0.035  # radians; bones are corrected once their controls are this near
 
 
 class Twists:
-    """The stretched ones among the joints that `order`, the controls, turn; `joints`: the joint of each."""
+    """The stretched joints among those of the controls in `order`. joints: the joint of each control."""
 
     def __init__(self, obj: bpy.types.Object, controls: ControlRig, order: Sequence[str], joints: Sequence[str]) -> None:
         self._obj = obj
-        self.aims = np.tile(np.eye(3), (len(order), 1, 1))  # turns in front of what the controls should show
+        self.aims = np.tile(np.eye(3), (len(order), 1, 1))  # rotations in front of the controls' wanted ones
         self._rows = [
             row for row, joint in enumerate(joints) if controls.controls.get(joint) == order[row] and joint in controls.stretched
         ]
@@ -47,35 +48,30 @@ class Twists:
         return np.array(found, np.float64).reshape(-1, 3, 3)
 
     def correct(self, poses: Array, rotations: Array) -> float:
-        """poses: (bones, 4, 4) as shown; turns: (C, 3, 3) G of every control's joint -> radians that were missing at most."""
+        """Aim the controls and twist the tweaks; returns the largest error in radians.
+
+        poses: (bones, 4, 4) as evaluated. rotations: (C, 3, 3) wanted global rotations of the controls' joints.
+        """
         worst = 0.0
         for index, row in enumerate(self._rows):
             shown = nearest_rotation(poses[self._at[index]])
-            vector = _vector(rotations[row] @ self._rest[index] @ shown.T)
+            vector = matrix_to_rotvec(rotations[row] @ self._rest[index] @ shown.T)
             worst = max(worst, float(np.linalg.norm(vector)))
             tweak = self._tweaks[index]
             if tweak is not None:
                 twist = float(vector @ shown[:, 1])
                 vector = vector - twist * shown[:, 1]
                 self._twist(tweak, self._signs[index] * twist)
-            angle = float(np.linalg.norm(vector))
-            self.aims[row] = axis_angle_to_matrix(vector / max(angle, 1e-12), np.array(angle)) @ self.aims[row]
+            self.aims[row] = rotvec_to_matrix(vector) @ self.aims[row]
         return worst
 
     def _twist(self, tweak: str, angle: float) -> None:
         bone = self._obj.pose.bones[tweak]
         location, rotation, scale = (bone.matrix_basis @ Matrix.Rotation(angle, 4, "Y")).decompose()
-        obeyed = locks.apply_locks(bone, np.array(rotation.to_matrix(), np.float64)[None])[0]
-        bone.matrix_basis = Matrix.LocRotScale(location, Matrix(obeyed.tolist()), scale)
+        allowed = locks.apply_locks(bone, np.array(rotation.to_matrix(), np.float64)[None])[0]
+        bone.matrix_basis = Matrix.LocRotScale(location, Matrix(allowed.tolist()), scale)
 
     def _sign(self, joint: str, tweak: str | None) -> float:
-        """Tails are controlled from the body outwards, and their tweaks point against their bones."""
+        """-1 for a tweak that points against its bone, as in tails, which are controlled from the body outwards."""
         along = [np.array(self._obj.data.bones[name].matrix_local)[:3, 1] for name in (joint, tweak or joint)]
         return 1.0 if along[0] @ along[1] > 0 else -1.0
-
-
-def _vector(rotation: Array) -> Array:
-    """(3, 3) -> (3,) rotation vector, radians."""
-    w, *xyz = matrix_to_quaternion(rotation)
-    length = float(np.linalg.norm(xyz))
-    return np.array(xyz) * (2 * np.arctan2(length, w) / length if length > 1e-12 else 2)

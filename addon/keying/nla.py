@@ -1,4 +1,4 @@
-"""What becomes of new actions: a strip on the NLA instead of the action in use, and a scene range that shows them."""
+"""Moves new actions to strips of the NLA, and extends the scene's range to show them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ACTION, STRIP = "ACTION", "STRIP"
 
 
 def push_down(obj: bpy.types.Object, earlier: bpy.types.Action | None, earlier_slot: Any) -> None:
-    """Move the action in use onto a track of its own above all others.
+    """Move the active action onto a track of its own above all others.
 
-    An earlier action in use would hide the new strip, as it plays on top of all tracks: it goes onto a track below first, as
-    Blender's Push Down Action does with it.
+    An active action plays on top of all tracks, so the earlier one would hide the new strip. It first gets a track below, as with
+    Blender's Push Down Action.
     """
     data = obj.animation_data
     action, slot = data.action, getattr(data, "action_slot", None)
@@ -22,7 +22,7 @@ def push_down(obj: bpy.types.Object, earlier: bpy.types.Action | None, earlier_s
         _add_strip(data, earlier, earlier_slot)
     data.action = None
     strip = _add_strip(data, action, slot)
-    # outside the take the tracks below show; a single strip holds its ends, as an action would
+    # the tracks below show outside the take; a single strip holds its ends, as an action would
     strip.extrapolation = "NOTHING" if len(data.nla_tracks) > 1 else "HOLD"
 
 
@@ -31,7 +31,7 @@ def _add_strip(data: bpy.types.AnimData, action: bpy.types.Action, slot: Any) ->
     track.name = action.name
     first = action.frame_range[0]
     strip = track.strips.new(action.name, math.floor(first), action)
-    if strip.frame_start != first:  # new strips start on whole frames; one that begins between two would play early or late
+    if strip.frame_start != first:  # a new strip starts on a whole frame, so one that begins between two would play early or late
         strip.frame_end += first - strip.frame_start
         strip.frame_start = first
     if slot is not None:
@@ -40,6 +40,6 @@ def _add_strip(data: bpy.types.AnimData, action: bpy.types.Action, slot: Any) ->
 
 
 def extend_range(scene: bpy.types.Scene, first: float, last: float) -> None:
-    """Make the scene's frame range hold these frames too. It cannot start below zero."""
+    """Extend the scene's frame range to these frames. It cannot start below zero."""
     scene.frame_start = min(scene.frame_start, max(round(first), 0))
     scene.frame_end = max(scene.frame_end, round(last))

@@ -1,32 +1,35 @@
-"""`Motion` -> `Action`: every rotation mode, slots and legacy actions, and bulk keys, all in this one place."""
+"""Writes a `Motion` as an `Action`, with bulk keys: the only file that knows rotation modes, slots and legacy actions."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import bpy
 import numpy as np
 from mathutils import Matrix
 from numpy.typing import NDArray
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array, continuous, matrix_to_quaternion, quaternion_to_matrix
+from ...backend.geometry.rotations import continuous, matrix_to_quaternion, quaternion_to_matrix, slerp
 from ...backend.motion.motion import Motion
 from ...backend.rig.rig import Rig
 from ..rig import locks
+from ..rig.actions import replace_action
 from ..rig.armature import basis_channels, pose_of
-from ..rig.control_rigs import ControlRig, control_rig
+from ..rig.control_rigs import control_rig
+from ..rig.joint_controls import ControlRig
 from ..rig.validation import check_writable
 from . import control_keys
 
 EULER_MODES = ("XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
-# Video timestamps are rounded, often to milliseconds: a whole frame this little outside the take still gets its key.
+# Video timestamps are rounded, often to milliseconds: a whole frame so little outside the take still gets its key.
 SLACK = 0.05
 
 
 class Channel(NamedTuple):
-    """One animated property of one bone; values: (F, n). indices: the components that get keys, None for all.
+    """One animated property of one bone. values: (F, n). indices: the components that get keys, None for all.
 
     path: a property of the pose bone, or a custom one in brackets and quotes.
     """
@@ -42,22 +45,21 @@ def write_motion(
 ) -> bpy.types.Action:
     """Key the take on the armature, as a new action called `name` (and a new slot, where Blender has them), and return it.
 
-    Time t of the take falls on frame `start_frame` + t `fps`, with fps = render.fps / render.fps_base. Keys stand on whole
-    frames, where an animator can edit them: the take is sampled there, turns by slerp and positions linearly.
-    reference: (J, 4, 4) pose the take was captured from. Nothing is keyed for static joints, and no location but that of
-    joints that translate: these are placed around the root's head, which stays where it is (in the reference pose, if
-    the armature stands in it). Whatever is not keyed keeps its present value, so scale and location of all other bones
-    are taken as they are now.
-    The armature's earlier action stays in the file. Only the new action and the armature's animation data change, and
-    nothing at all if this raises UserError: linked object, NLA tweak mode, edit mode, take or bones that do not fit the rig.
+    Time t of the take falls on frame `start_frame` + t `fps`, with fps = render.fps / render.fps_base. Keys are on whole frames, where
+    an animator can edit them: the take is sampled there, rotations by slerp and positions linearly.
+    reference: (J, 4, 4) pose the take was captured from. Static joints get no keys, and only joints that translate get a location,
+    measured from the root's head, which keeps its present place. Channels that are not keyed keep their present values, so the
+    scale and location of all other bones are used as they are now.
+    The armature's earlier action stays in the file. Only the new action and the armature's animation data change, and nothing at all
+    if this raises UserError: linked object, NLA tweak mode, edit mode, take or bones that do not fit the rig.
     """
     check_writable(obj)
     _check_fit(rig, motion, reference)
     pose_of(obj, rig)  # raises for bones that were renamed or deleted meanwhile, and brings the present pose up to date
     frames = whole_frames(motion.times, start_frame, fps)
     channels = solved_channels(obj, rig, motion, frames - start_frame, fps)
-    action, slot = build_action(name, obj.name, frames, channels)
-    _assign(obj, action, slot)
+    action = build_action(name, obj.name, frames, channels)
+    replace_action(obj, action)
     return action
 
 
@@ -78,7 +80,7 @@ def whole_frames(times: Array, start_frame: float, fps: float) -> Array:
 
 
 def sample(motion: Motion, seconds: Array) -> tuple[Array, Array]:
-    """The take at any times (F,): turns (F, J, 4) by slerp, positions (F, J, 3) linearly; held before and after."""
+    """Sample the take at any times (F,): rotations (F, J, 4) by slerp, positions (F, J, 3) linearly; held before and after."""
     if len(motion) == 1:
         at = np.zeros(len(seconds), np.int64)
         return motion.rotations[at], motion.positions[at]
@@ -86,25 +88,11 @@ def sample(motion: Motion, seconds: Array) -> tuple[Array, Array]:
     start, end = motion.times[before], motion.times[before + 1]
     weight = np.clip((seconds - start) / (end - start), 0, 1)[:, None, None]
     positions = motion.positions[before] * (1 - weight) + motion.positions[before + 1] * weight
-    return _slerp(motion.rotations[before], motion.rotations[before + 1], weight), positions
-
-
-def _slerp(start: Array, end: Array, weight: Array) -> Array:
-    """Unit quaternions (..., 4), weight (..., 1) 0..1: the shorter way round, at even speed."""
-    cosine = (start * end).sum(-1, keepdims=True)
-    end = np.where(cosine < 0, -end, end)
-    # the angle between the two, well conditioned when it is tiny: half chord over half sum
-    half = np.arctan2(np.linalg.norm(end - start, axis=-1), np.linalg.norm(end + start, axis=-1))[..., None]
-    sine = np.sin(2 * half)
-    far = sine > 1e-9  # below that both formulas agree to rounding
-    safe = np.where(far, sine, 1)
-    first = np.where(far, np.sin(2 * half * (1 - weight)) / safe, 1 - weight)
-    second = np.where(far, np.sin(2 * half * weight) / safe, weight)
-    return first * start + second * end
+    return slerp(motion.rotations[before], motion.rotations[before + 1], weight), positions
 
 
 def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Array, fps: float) -> list[Channel]:
-    """What to key for the take at `frames` (F,) after its start."""
+    """The channels to key for the take at `frames` (F,) after its start."""
     global_rotations, positions = sample(motion, frames / fps)
     controls = control_rig(obj)
     if controls is not None and all(name in controls.controls for name in rig.names):
@@ -114,7 +102,7 @@ def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Arr
 
 
 def _control_channels(obj: bpy.types.Object, rig: Rig, controls: ControlRig, global_rotations: Array) -> list[Channel]:
-    """Keys of the controls, and one key for every switch that puts a captured limb on them."""
+    """Channels of the controls, and of every switch that makes a captured limb follow them: one key."""
     solved, locations = control_keys.solve_controls(obj, rig, controls, global_rotations)
     channels = [bone_rotation_channel(obj.pose.bones[name], rotations) for name, rotations in solved.items()]
     if controls.whole is not None and len(locations):
@@ -140,11 +128,11 @@ def _channels(obj: bpy.types.Object, rig: Rig, rotations: Array, locations: Arra
 
 
 def bone_rotation_channel(bone: bpy.types.PoseBone, rotations: Array) -> Channel:
-    """The rotations (F, 3, 3), which obey the bone's locks, as its mode reads them; locked components get no keys."""
+    """The rotations (F, 3, 3), which respect the bone's locks, in the bone's rotation mode; locked components get no keys."""
     channel, free = rotation_channel(bone.name, bone.rotation_mode, rotations), locks.free_rotation(bone)
     if not locks.is_locked(bone):
         return channel
-    # of the many values that mean one rotation, the one whose locked components are as they stand
+    # many values mean one rotation: take the one whose locked components keep their value
     if channel.path == "rotation_euler":
         channel = channel._replace(values=locks.locked_eulers(bone, rotations))
     elif bone.lock_rotations_4d and channel.path == "rotation_quaternion":
@@ -155,9 +143,9 @@ def bone_rotation_channel(bone: bpy.types.PoseBone, rotations: Array) -> Channel
 
 
 def rotation_channel(bone: str, mode: str, rotations: Array) -> Channel:
-    """(F, 3, 3) -> the property that a bone of this rotation mode reads, without jumps from frame to frame.
+    """(F, 3, 3) -> the channel of a bone of this rotation mode, without jumps from frame to frame.
 
-    Raises UserError for a mode that is none of quaternion, the six Euler orders and axis-angle.
+    Raises UserError for a mode other than quaternion, the six Euler orders and axis-angle.
     """
     if mode == "QUATERNION":
         return Channel(bone, "rotation_quaternion", continuous(matrix_to_quaternion(rotations)))
@@ -169,8 +157,8 @@ def rotation_channel(bone: str, mode: str, rotations: Array) -> Channel:
 
 
 def _eulers(rotations: Array, mode: str) -> Array:
-    """(F, 3) radians; of all angles that give the same rotation the ones nearest to the frame before."""
-    matrices = rotations.tolist()  # of lists a Matrix is made in a fifth of the time
+    """(F, 3) radians: of all angles for one rotation, those nearest to the frame before."""
+    matrices = rotations.tolist()  # a Matrix is made from lists in a fifth of the time
     angles = [Matrix(matrices[0]).to_euler(mode)]
     for matrix in matrices[1:]:
         angles.append(Matrix(matrix).to_euler(mode, angles[-1]))
@@ -180,9 +168,8 @@ def _eulers(rotations: Array, mode: str) -> Array:
 def _axis_angles(quaternions: Array) -> Array:
     """(F, 4) wxyz -> (F, 4) angle in radians, then the axis.
 
-    Quaternions of either sign, (a, v), (-a, -v) and (a + 2 pi k, v) are all the same rotation. The axis takes the side nearest
-    to the frame before, and then the angle the turn nearest to the frame before, so neither jumps where the rotation passes
-    through zero or a full turn.
+    Quaternions of either sign, (a, v), (-a, -v) and (a + 2 pi k, v) are all the same rotation. The axis takes the sign nearest to the
+    frame before, and then the angle takes the k nearest to it, so neither jumps where the rotation passes through zero or 2 pi.
     """
     result: list[tuple[float, ...]] = []
     angle, axis = 0.0, (0.0, 1.0, 0.0)
@@ -198,10 +185,10 @@ def _axis_angles(quaternions: Array) -> Array:
     return np.array(result)
 
 
-def build_action(name: str, slot_name: str, frames: Array, channels: list[Channel]) -> tuple[bpy.types.Action, Any]:
-    """The new action with all its keys, not yet in use, and its slot (None before Blender 4.4)."""
+def build_action(name: str, slot_name: str, frames: Array, channels: list[Channel]) -> bpy.types.Action:
+    """The new action with all its keys, in a slot of its own (from Blender 4.4 on), not yet in use."""
     action = bpy.data.actions.new(name)
-    slot, bag = None, action
+    bag = action
     if hasattr(action, "slots"):
         slot = action.slots.new(id_type="OBJECT", name=slot_name)
         bag = action.layers.new("Layer").strips.new(type="KEYFRAME").channelbag(slot, ensure=True)
@@ -225,27 +212,16 @@ def build_action(name: str, slot_name: str, frames: Array, channels: list[Channe
             count = len(values)
             points[:count, 1] = values
             _fill(curve, points[:count], shapes[:count])
-    return action, slot
+    return action
 
 
 def _fill(curve: bpy.types.FCurve, points: Array, shapes: NDArray[np.int32]) -> None:
-    """Bezier keys with Blender's usual clamped handles: they never overshoot, and thinning them out leaves smooth curves.
+    """Add Bezier keys with Blender's usual clamped handles, which never overshoot and stay smooth if keys are deleted.
 
-    points: (F, 2) float32 frames and values. shapes: (F,) int32, how each key goes on to the next.
+    points: (F, 2) float32 frames and values. shapes: (F,) int32, the interpolation of each key.
     """
     keys = curve.keyframe_points
     keys.add(len(points))
     keys.foreach_set("co", points.ravel())
     keys.foreach_set("interpolation", shapes)
     curve.update()
-
-
-def _assign(obj: bpy.types.Object, action: bpy.types.Action, slot: Any) -> None:
-    """Put the action to use. The earlier one gets a fake user if nothing else would keep it when the file is saved."""
-    data = obj.animation_data or obj.animation_data_create()
-    earlier = data.action
-    if earlier is not None and earlier.library is None and earlier.users == 1:
-        earlier.use_fake_user = True
-    data.action = action
-    if slot is not None:
-        data.action_slot = slot

@@ -1,4 +1,4 @@
-"""The render engines that can draw a rig."""
+"""Names of the render engines that can draw a rig."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a posed rig and its meshes are, in the world, on a frame of a scene."""
+"""World positions of a posed rig and its meshes on a frame of a scene."""
 
 from __future__ import annotations
 
@@ -9,32 +9,29 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.geometry.rotations import Array
+from ...backend.arrays import Array
 
 
 def go_to(scene: bpy.types.Scene, frame: float) -> bpy.types.Depsgraph:
+    """Move a scene with one view layer to a frame, whole or not; returns its evaluated state."""
     scene.frame_set(math.floor(frame), subframe=float(frame - math.floor(frame)))
     return scene.view_layers[0].depsgraph
 
 
 def points_of(obj: bpy.types.Object, meshes: Sequence[bpy.types.Object], graph: bpy.types.Depsgraph) -> Array:
-    """(P, 3) world positions of the posed meshes' corners, or of the bones' ends if there are none."""
-    points = bounding_corners(meshes, graph)
-    if len(points):
-        return points
+    """(P, 3) world positions of the posed meshes' vertices, or of the bones' ends if there are none."""
+    points = [world_vertices(mesh.evaluated_get(graph)) for mesh in meshes]
+    if any(map(len, points)):
+        return np.concatenate(points)
     posed = obj.evaluated_get(graph)
     return to_world(posed.matrix_world, np.array([end for bone in posed.pose.bones for end in (bone.head, bone.tail)]))
 
 
-def bounding_corners(meshes: Sequence[bpy.types.Object], graph: bpy.types.Depsgraph) -> Array:
-    """(P, 3) world positions of the meshes' corners as posed."""
-    found: list[Array] = [np.zeros((0, 3))]
-    for mesh in meshes:
-        posed = mesh.evaluated_get(graph)
-        points = np.empty(3 * len(posed.data.vertices), np.float32)
-        posed.data.vertices.foreach_get("co", points)
-        found.append(to_world(posed.matrix_world, points.reshape(-1, 3)))
-    return np.concatenate(found)
+def world_vertices(mesh: bpy.types.Object) -> Array:
+    """(P, 3) world positions of a mesh object's own vertices, without modifiers unless it is evaluated."""
+    points = np.empty(3 * len(mesh.data.vertices), np.float32)
+    mesh.data.vertices.foreach_get("co", points)
+    return to_world(mesh.matrix_world, points.reshape(-1, 3))
 
 
 def to_world(matrix: Matrix, points: Array) -> Array:

@@ -1,10 +1,8 @@
-"""Rig and footage together: the rig's extent frame by frame, and the view that lays it on its footage."""
+"""Finds the video of a take again, and fits a camera that shows the rig where the subject is in the video."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,26 +10,28 @@ from typing import TYPE_CHECKING
 import bpy
 import numpy as np
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
 from ...backend.geometry import fit_camera
 from ...backend.geometry.camera import Camera
-from ...backend.geometry.rotations import Array, nearest_orthogonal, nearest_rotation
+from ...backend.geometry.rotations import nearest_orthogonal, nearest_rotation
 from ..rendering.posed_points import go_to, points_of
-from ..rig.armature import meshes_of
+from ..rendering.scratch_scene import scratch_scene
+from ..rig.armature import visible_meshes
 
 if TYPE_CHECKING:
     from ...backend.motion.take_file import Take
     from ...backend.video.clip import Clip
 
-MOST_POSES = 300  # of a long take that are looked at: the camera is interpolated between them
+MOST_POSES = 300  # of a long take, between which the camera is interpolated
 
 
 @dataclass(frozen=True)
 class CameraGuess:
-    """What the capture does not tell of the camera, and the user may know better.
+    """Camera settings that a capture does not find, and that the user can correct.
 
     turn: radians about the vertical, away from the side that was found. elevation: radians above the level. radii: the distance
-    (matchmove.DISTANCE).
+    (fit_camera.DISTANCE).
     """
 
     turn: float = 0.0
@@ -42,80 +42,62 @@ class CameraGuess:
 DEFAULT_AIM = CameraGuess()
 
 
-@contextmanager
-def playing(obj: bpy.types.Object) -> Iterator[bpy.types.Scene]:
-    """A scene with the armature and its visible meshes, to step through: the user's scene and its poses stay as they are.
+def relocate_video(take: Take, chosen: str = "") -> Take:
+    """The take with the present path of its video: the path at the capture, else beside the .blend, else `chosen` if the name is the same.
 
-    What the objects hang on (parents, constraint targets) is evaluated although it is not in the scene.
+    A .blend file may have come from another computer. A video that is at none of these places keeps its path, and reading it raises
+    an error.
     """
-    scene = bpy.data.scenes.new("AnyRig footage")
-    try:
-        for item in (obj, *shown_meshes(obj)):
-            scene.collection.objects.link(item)
-        yield scene
-    finally:
-        bpy.data.batch_remove([scene])  # scenes.remove() ends a Blender that is in no window
-
-
-def shown_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
-    return [mesh for mesh in meshes_of(obj) if not mesh.hide_render and mesh.visible_get()]
-
-
-def relocate_video(raw: Take, chosen: str = "") -> Take:
-    """The take with its video where it is now: where it was at the capture, else beside the .blend, else the `chosen` one of its name.
-
-    A take travels with its file, a path does not. What is nowhere stays where it was, and reading it says so.
-    """
-    name = raw.clip.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    places = [Path(raw.clip.path)]
+    name = take.clip.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    places = [Path(take.clip.path)]
     if bpy.data.filepath:
         places.append(Path(bpy.data.filepath).parent / name)
     if chosen and Path(chosen).name == name:
         places.append(Path(bpy.path.abspath(chosen)))
     found = next((place for place in places if place.exists()), places[0])
-    return replace(raw, clip=replace(raw.clip, path=str(found)))
+    return replace(take, clip=replace(take.clip, path=str(found)))
 
 
 def video_size(clip: Clip) -> tuple[tuple[int, int], int]:
-    """Width and height of the footage in pixels, and the frame, from 0, that the trim range begins with. Raises UserError."""
+    """Width and height of the video in pixels, and the first frame of the trim range, counted from 0. Raises UserError."""
     from ...backend.video.reader import frame_range, probe
 
     info = probe(clip)
     return (info.width, info.height), frame_range(clip)[0] if clip.start > 0 else 0
 
 
-def view_rotation(obj: bpy.types.Object, raw: Take, aim: CameraGuess) -> Array:
-    """(3, 3) world -> camera, of a camera that sees the take from the side it was found to be filmed from.
+def view_rotation(obj: bpy.types.Object, take: Take, aim: CameraGuess) -> Array:
+    """(3, 3) world -> camera, of a camera on the side that the capture found. Raises UserError if the take has no side.
 
-    C takes world axes, as they were at the capture, to the camera's: the azimuth is in the take's provenance, the elevation is
-    not known. The armature stood at W_then in the world and stands at W_now: it is seen as before from C W_then W_now^T.
+    C takes the world axes of the capture to the camera's. Its azimuth is in the take's provenance; its elevation is not known. The
+    armature had the world rotation W_then and now has W_now: C W_then W_now^T sees it as before.
     """
-    azimuth = raw.motion.provenance.get("azimuth")
+    azimuth = take.motion.provenance.get("azimuth")
     if azimuth is None:
-        raise UserError(f"Take '{raw.name}' does not say from which side it was filmed: capture it again.")
+        raise UserError(f"Take '{take.name}' does not record from which side it was filmed: capture it again.")
     camera = Camera((0.0, 0.0, 0.0), 1.0, float(azimuth) + aim.turn, aim.elevation)
-    # of an armature that was mirrored since, no camera sees the same: the nearest rotation
-    return nearest_rotation(camera.rotation @ raw.rig.world @ nearest_orthogonal(np.array(obj.matrix_world)).T)
+    # an armature that was mirrored since the capture looks the same from nowhere: take the nearest rotation
+    return nearest_rotation(camera.rotation @ take.rig.world @ nearest_orthogonal(np.array(obj.matrix_world)).T)
 
 
 def match_camera(
     obj: bpy.types.Object,
-    raw: Take,
+    take: Take,
     size: tuple[int, int],
     fps: float,
     aim: CameraGuess = DEFAULT_AIM,
 ) -> fit_camera.CameraFit:
-    """The view that lays the armature, as it plays now, on the take's footage of `size` pixels. Changes nothing.
+    """Fit a camera that lays the armature, as it plays now, on the take's video of `size` pixels. Nothing in the file changes.
 
-    fps: the scene's when the keys were written. Raises UserError if the take does not know its side, or there is nothing to see.
+    fps: the scene's when the keys were written. Raises UserError if the take has no side.
     """
-    rotation = view_rotation(obj, raw, aim)
-    step = max(1, math.ceil(len(raw.motion) / MOST_POSES))
-    chosen = np.unique([*range(0, len(raw.motion), step), len(raw.motion) - 1])
-    meshes = shown_meshes(obj)
-    with playing(obj) as scene:
-        frames = raw.start_frame + raw.motion.times[chosen] * fps
-        clouds = [fit_camera.outermost(points_of(obj, meshes, go_to(scene, frame))) for frame in frames]
-    motion = raw.motion
+    rotation = view_rotation(obj, take, aim)
+    step = max(1, math.ceil(len(take.motion) / MOST_POSES))
+    chosen = np.unique([*range(0, len(take.motion), step), len(take.motion) - 1])
+    meshes = visible_meshes(obj)
+    with scratch_scene(obj, *meshes) as stage:
+        frames = take.start_frame + take.motion.times[chosen] * fps
+        clouds = [fit_camera.outermost(points_of(obj, meshes, go_to(stage.scene, frame))) for frame in frames]
+    motion = take.motion
     sure = motion.confidence.min(1)[chosen]
     return fit_camera.fit_camera(clouds, motion.boxes[chosen], sure, motion.times[chosen], rotation, size, aim.radii)

@@ -120,6 +120,7 @@ def show_overlay(
 
     Raises UserError, and changes nothing: no take, its video, armature or action is missing, or the armature cannot be written.
     """
+    from ..rig.armature import meshes_of
     from . import footage_camera
 
     if text is None:
@@ -139,7 +140,7 @@ def show_overlay(
     render.resolution_x, render.resolution_y, render.resolution_percentage = *size, 100
     render.pixel_aspect_x = render.pixel_aspect_y = 1.0
     if hide_others:
-        _hide_others(state, context, {obj, camera, *footage_camera.meshes_of(obj)})
+        _hide_others(state, context, {obj, camera, *meshes_of(obj)})
     viewport_state.look_through_camera(state, context)
     state.on = True
 

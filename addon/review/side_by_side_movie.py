@@ -1,4 +1,4 @@
-"""A movie of the input beside the rig, seen from the same side, as large and in the same place; the user's scene is only read."""
+"""Writes a movie of the video beside the rig, which is seen from the same side, at the same size and place."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from pathlib import Path
 import bpy
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ...backend.arrays import Array, Image
+from ...backend.encoders.crops import composite_rgba
 from ...backend.errors import UserError
 from ...backend.geometry.fit_camera import CameraFit
-from ...backend.geometry.rotations import Array
 from ...backend.motion.take_file import Take
 from ...backend.progress import Progress
 from ...backend.video.reader import Frame, probe, read_frames, video_steps
 from ..capture import take_store
 from ..rendering import engines
+from ..rendering.posed_points import go_to
 from ..rendering.rig_views import Studio
-from ..rig.armature import pose_of
+from ..rendering.scratch_scene import ScratchScene, scratch_scene
+from ..rig.armature import pose_of, visible_meshes
 from . import footage_camera, takes
 
-Image = NDArray[np.uint8]
 INK, PAPER = (25, 25, 30), (226, 226, 230)
-GHOST = 0.65  # how opaque the rig is over its footage
+GHOST = 0.65  # opacity of the rig over its video
 
 
 @dataclass(frozen=True)
 class MovieParams:
-    """path: the mp4 to write. height: pixels, at most the footage's own. over: a third image, the rig over its footage."""
+    """path: the mp4 to write. height: pixels, at most the video's own. over: add a third image, the rig over its video."""
 
     path: Path
     height: int = 480
@@ -40,31 +41,32 @@ class MovieParams:
 
 
 def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieParams) -> Generator[Progress, None, int]:
-    """Write the movie of a stored take as its armature plays it, a frame at a time -> how many frames. Blender's own thread.
+    """Write the movie of a stored take, one frame per step; returns the number of frames. Runs on Blender's own thread.
 
-    Between two steps the scene holds what is drawn, and the armature plays the take; at the end, also if it is closed early, all is as
-    it was, and there is a file only if it is whole. Raises UserError: video or armature gone, action deleted, movie not writable.
+    Between two steps the armature plays the take, and the scratch scenes exist. At the end everything is restored, also if the
+    generator is closed early, and only a complete file is left. Raises UserError: video or armature gone, action deleted, movie not
+    writable.
     """
-    raw = footage_camera.relocate_video(take_store.read(text), context.scene.anyrig.video)
-    obj = takes.target_of(context, text, raw.rig.names)
-    info = probe(raw.clip)
+    take = footage_camera.relocate_video(take_store.read(text), context.scene.anyrig.video)
+    obj = takes.target_of(context, text, take.rig.names)
+    info = probe(take.clip)
     fps = take_store.about(text)["fps"]  # the scene's may have changed since the keys were written
     yield Progress("Fitting the camera")
-    with takes.showing(obj, text), _whole(params.path, Path(raw.clip.path)) as part:
-        view = footage_camera.match_camera(obj, raw, (info.width, info.height), fps)
-        with closing(_images(obj, raw, view, fps, params)) as rig, closing(read_frames(raw.clip)) as video:
-            rows = _beside(video, rig, raw, params)
-            with closing(video_steps(part, rows, 1 / float(np.diff(raw.motion.times).mean()))) as written:
+    with takes.showing(obj, text), _whole(params.path, Path(take.clip.path)) as part:
+        view = footage_camera.match_camera(obj, take, (info.width, info.height), fps)
+        with closing(_images(obj, take, view, fps, params)) as rig, closing(read_frames(take.clip)) as video:
+            rows = _beside(video, rig, take, params)
+            with closing(video_steps(part, rows, 1 / float(np.diff(take.motion.times).mean()))) as written:
                 for done in written:
-                    yield Progress("Writing the movie", done, len(raw.motion))
-    return len(raw.motion)
+                    yield Progress("Writing the movie", done, len(take.motion))
+    return len(take.motion)
 
 
 @contextmanager
 def _whole(path: Path, video: Path) -> Iterator[Path]:
-    """A file beside it to write to, which takes the path's place when the block has ended well, and is removed if it has not."""
+    """Yield a file beside the path to write to. It replaces the path at the end of the block, and is removed after an error."""
     if path.resolve() == video.resolve():
-        raise UserError(f"The movie would be written over its own video '{path}': choose another name.")
+        raise UserError(f"The movie would overwrite its own video '{path}': choose another name.")
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     if not path.parent.is_dir():
         raise UserError(f"There is no folder '{path.parent}' for the movie: choose a folder that exists.")
@@ -77,24 +79,18 @@ def _whole(path: Path, video: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _beside(video: Iterator[Frame], rig: Iterator[Image], raw: Take, params: MovieParams) -> Iterator[Image]:
+def _beside(video: Iterator[Frame], rig: Iterator[Image], take: Take, params: MovieParams) -> Iterator[Image]:
     for frame, drawn in zip(video, rig):
         height, width = drawn.shape[:2]
         seen = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
-        images = [draw_caption(seen, "input"), draw_caption(composite(drawn, np.array(PAPER)), raw.armature)]
+        images = [draw_caption(seen, "input"), draw_caption(composite_rgba(drawn, PAPER), take.armature)]
         if params.over:
-            images.append(composite(drawn, seen, GHOST))
+            images.append(composite_rgba(drawn, seen, GHOST))
         yield np.concatenate(images, axis=1)
 
 
-def composite(image: Image, below: NDArray, opacity: float = 1.0) -> Image:
-    """RGBA (H, W, 4) with straight alpha over an image or a colour -> RGB."""
-    alpha = image[..., 3:].astype(np.float32) * (opacity / 255)
-    return np.rint(image[..., :3] * alpha + below * (1 - alpha)).astype(np.uint8)
-
-
 def draw_caption(image: Image, text: str) -> Image:
-    """A copy with a word in its top left corner."""
+    """A copy of the RGB image with a caption in its top left corner."""
     copy = image.copy()
     scale = image.shape[0] / 480
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
@@ -104,87 +100,69 @@ def draw_caption(image: Image, text: str) -> Image:
 
 
 def image_size(view: CameraFit, height: int) -> tuple[int, int]:
-    """Width and height of the images: the footage's, made smaller to `height`; even, as codecs need."""
+    """Width and height of the images: the video's, reduced to `height`. Both are even, as codecs need."""
     factor = min(1.0, height / view.height)
     return max(2, round(view.width * factor / 2) * 2), max(2, round(view.height * factor / 2) * 2)
 
 
-def _images(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, params: MovieParams) -> Generator[Image, None, None]:
-    """The rig on every frame of its take, (H, W, 4) uint8 RGBA; capsules if it has no mesh."""
-    size, meshes = image_size(view, params.height), footage_camera.shown_meshes(obj)
+def _images(obj: bpy.types.Object, take: Take, view: CameraFit, fps: float, params: MovieParams) -> Generator[Image, None, None]:
+    """Images (H, W, 4) uint8 RGBA of the rig on every frame of its take; of capsules if it has no visible mesh."""
+    size, meshes = image_size(view, params.height), visible_meshes(obj)
     if not meshes:
-        yield from _capsules(obj, raw, view, fps, size)
+        yield from _capsules(obj, take, view, fps, size)
         return
-    with footage_camera.playing(obj) as scene, Reel(params.engine, *size) as reel:
-        for time in raw.motion.times:
-            reel.pose(meshes, footage_camera.go_to(scene, raw.start_frame + time * fps))
+    with scratch_scene(obj, *meshes) as played, scratch_scene() as stage:
+        reel = Reel(stage, params.engine, *size)
+        for time in take.motion.times:
+            reel.pose(meshes, go_to(played.scene, take.start_frame + time * fps))
             reel.look(view, time)
             yield reel.snap()
 
 
 class Reel(Studio):
-    """A studio whose copies of the meshes follow from frame to frame."""
+    """A studio whose copies of the meshes are updated from frame to frame."""
 
-    def __init__(self, engine: str, width: int, height: int) -> None:
-        super().__init__(engine, width, height)
+    def __init__(self, stage: ScratchScene, engine: str, width: int, height: int) -> None:
+        super().__init__(stage, engine, width, height)
         self._copies: dict[str, bpy.types.Object] = {}
 
     def pose(self, meshes: list[bpy.types.Object], graph: bpy.types.Depsgraph) -> None:
+        """Copy the meshes as they are posed now, or update their copies."""
         for mesh in meshes:
             copy = self._copies.get(mesh.name_full)
             if copy is None:
-                self.add(mesh, graph)
-                self._copies[mesh.name_full] = self._made[-1]
+                self._copies[mesh.name_full] = self.add(mesh, graph)
             else:
-                self._follow(copy, mesh.evaluated_get(graph), graph)
-
-    def _follow(self, copy: bpy.types.Object, posed: bpy.types.Object, graph: bpy.types.Depsgraph) -> None:
-        copy.matrix_world = posed.matrix_world
-        if len(copy.data.vertices) != len(posed.data.vertices):  # a modifier makes another number on every frame
-            self._replace(copy, posed, graph)
-            return
-        points = np.empty(3 * len(posed.data.vertices), np.float32)
-        posed.data.vertices.foreach_get("co", points)
-        copy.data.vertices.foreach_set("co", points)
-        copy.data.update()
-
-    def _replace(self, copy: bpy.types.Object, posed: bpy.types.Object, graph: bpy.types.Depsgraph) -> None:
-        before, data = copy.data, bpy.data.meshes.new_from_object(posed, depsgraph=graph)
-        data.materials.clear()
-        for material in before.materials:
-            data.materials.append(material)
-        self._made[self._made.index(before)] = data
-        copy.data = data
-        bpy.data.meshes.remove(before)
+                self.stage.replace(copy, mesh, graph)
 
     def look(self, view: CameraFit, time: float) -> None:
-        """Place the camera as the view has it at a time of the take."""
+        """Place the camera as it is in the view at a time of the take, in seconds."""
         (position,), (shift,) = view.at(np.array([time]))
         fov = 2 * float(np.arctan(max(view.width, view.height) / 2 / view.focal))
         self.place(view.rotation, position, float(view.distance.max()), fov, screen_offset_of(view, shift))
 
 
 def screen_offset_of(view: CameraFit, pixels: Array) -> tuple[float, float]:
-    """Blender's camera shift is in longer sides of the image; shifting the camera right moves what it sees left, y points up."""
+    """Blender's camera shift for an image shift in pixels: its unit is the longer side, the image moves against it, and y is up."""
     longer = max(view.width, view.height)
     return float(-pixels[0] / longer), float(pixels[1] / longer)
 
 
-def _capsules(obj: bpy.types.Object, raw: Take, view: CameraFit, fps: float, size: tuple[int, int]) -> Iterator[Image]:
-    """The same images of a rig without a mesh, drawn without Blender."""
+def _capsules(obj: bpy.types.Object, take: Take, view: CameraFit, fps: float, size: tuple[int, int]) -> Iterator[Image]:
+    """The same images of a rig without a visible mesh, drawn without Blender."""
     try:
         from ...backend.rendering import still_images
     except (ImportError, OSError) as error:
         raise UserError(
-            f"Armature '{raw.armature}' has no mesh, and drawing its bones needs PyTorch ({error}): give it a mesh."
+            f"Armature '{take.armature}' has no visible mesh, and drawing its bones needs PyTorch ({error}): show or add a mesh."
         ) from error
-    cloud = still_images.capsule_cloud(raw.rig)
-    # the footage's pixels to the image's: both axes are scaled alike but for rounding to even sides
+    cloud = still_images.capsule_cloud(take.rig)
+    # from the video's pixels to the image's: the two scales differ only by the rounding to even sides
     smaller = np.diag([size[0] / view.width, size[1] / view.height, 1.0])
-    with footage_camera.playing(obj) as scene:
-        for time in raw.motion.times:
+    with scratch_scene(obj) as stage:
+        for time in take.motion.times:
             (position,), (shift,) = view.at(np.array([time]))
-            posed = obj.evaluated_get(footage_camera.go_to(scene, raw.start_frame + time * fps))
+            posed = obj.evaluated_get(go_to(stage.scene, take.start_frame + time * fps))
             projection = smaller @ view.projection(position, shift)
-            pose, world = pose_of(posed, raw.rig), np.array(posed.matrix_world)
+            pose, world = pose_of(posed, take.rig), np.array(posed.matrix_world)
             yield still_images.still_image(cloud, pose, view.rotation, projection, size, world, samples=2)

@@ -68,16 +68,7 @@ def assign(obj: bpy.types.Object, action: bpy.types.Action | None) -> None:
     validation.check_writable(obj)
     if action is not None and not _is_for_objects(action):
         raise UserError(f"Action '{action.name}' was not made for an armature: choose another one.")
-    data = obj.animation_data
-    before = data and data.action
-    if before == action:
-        return
-    if before is not None and before.library is None and before.users == 1:
-        before.use_fake_user = True
-    if action is None:
-        data.action = None
-    else:
-        actions.assign_action(obj, action)
+    actions.replace_action(obj, action)
     obj.update_tag()
 
 

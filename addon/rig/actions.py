@@ -1,4 +1,4 @@
-"""Finds the actions made for an armature, puts them to use, and reads which bones they move. Knows Blender's slots."""
+"""Finds the actions made for an armature, assigns them, and reads which bones they move; with or without Blender's slots."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import bpy
 import numpy as np
-from bpy.types import Action, Object, PoseBone
+from bpy.types import Action, AnimData, Object, PoseBone
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array
 
 BONE_PATH = 'pose.bones["'
 SLIDE = 0.1
@@ -20,9 +20,9 @@ CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_
 
 
 def actions_of(obj: Object) -> list[Action]:
-    """The actions made for this armature, by name: its own (active or in the NLA), and those that animate mostly its bones.
+    """The actions made for this armature, sorted by name: those it uses (active or in the NLA), and those that mostly animate its bones.
 
-    An action that only another armature uses is that one's, even if the bones have the same names.
+    An action that only another armature uses belongs to that one, even if the bones have the same names.
     """
     own = _used_actions(obj)
     others: set[Action] = set()
@@ -43,7 +43,7 @@ def _used_actions(obj: Object) -> set[Action]:
 
 
 def _share(action: Action, bones: set[str]) -> float:
-    """The part of the bones animated by the action (in its best slot) that are among `bones`."""
+    """The share of the bones animated by the action (in its best slot) that are among `bones`."""
     return max((_known(names, bones) for _, names in _animated(action)), default=0.0)
 
 
@@ -70,9 +70,9 @@ def _bone_name(path: str) -> str:
 
 
 def sliding_bones(obj: Object) -> set[str]:
-    """Bones that an action of this armature moves from their place, by more than SLIDE of the skeleton's extent.
+    """Bones whose location an action of this armature changes by more than SLIDE of the skeleton's extent.
 
-    Feet on baked targets and bodies that bob on a root still on the ground: a take must be able to move them too.
+    A take must also be able to move these: feet on baked targets, bodies that bob above a root on the ground.
     """
     heads = np.array([bone.head_local for bone in obj.data.bones])
     limit = SLIDE * float(np.ptp(heads, axis=0).max())
@@ -97,7 +97,7 @@ def _range(curve: Any) -> float:
 
 
 def action_label(action: Action) -> str:
-    """The clip's own name: what follows the last '|', without the '_Armature' that Blender 4.2's glTF importer appends."""
+    """The clip's own name: the part after the last '|', without the '_Armature' that Blender 4.2's glTF importer appends."""
     label = action.name.rsplit("|", 1)[-1]
     if hasattr(action, "slots"):
         return label
@@ -107,9 +107,9 @@ def action_label(action: Action) -> str:
 
 
 def find_action(obj: Object, name: str) -> Action:
-    """The action of this armature whose full name, label, or label after a prefix ('Trex_Run' for 'Run') is `name`.
+    """The action of this armature with this full name, label, or label after a prefix ('Trex_Run' for 'Run').
 
-    Raises UserError if there is none, or several.
+    Raises UserError if there is none, or if there are several.
     """
     actions = actions_of(obj)
     tests: list[Callable[[Action], bool]] = [
@@ -136,11 +136,31 @@ def action_frames(action: Action) -> Array:
 
 
 def assign_action(obj: Object, action: Action) -> None:
-    """Make the action the armature's active one, in the slot that animates its bones."""
-    data = obj.animation_data or obj.animation_data_create()
+    """Make the action the armature's active one, in the slot that animates its bones. The earlier action is not kept."""
+    set_action(obj.animation_data or obj.animation_data_create(), action, suitable_slot(obj, action))
+
+
+def replace_action(obj: Object, action: Action | None) -> None:
+    """Assign the action, or none, and keep the armature's earlier action in the file.
+
+    The earlier action gets a fake user if nothing else would keep it when the file is saved.
+    """
+    data = obj.animation_data
+    earlier = data and data.action
+    if earlier == action:
+        return
+    if earlier is not None and earlier.library is None and earlier.users == 1:
+        earlier.use_fake_user = True
+    if action is None:
+        data.action = None
+    else:
+        assign_action(obj, action)
+
+
+def set_action(data: AnimData, action: Action | None, slot: Any) -> None:
+    """Make the action active in this slot. With None Blender chooses the slot, if it has slots."""
     data.action = action
-    slot = suitable_slot(obj, action)
-    if slot is not None:
+    if action is not None and slot is not None:
         data.action_slot = slot
 
 
@@ -151,10 +171,11 @@ def suitable_slot(obj: Object, action: Action) -> Any:
 
 
 def pose_frames(obj: Object, action: Action, joints: Sequence[str], frames: Sequence[float] | Array) -> Array:
-    """The evaluated pose of the named bones: (F, J, 4, 4) joint matrices, armature space, constraints included.
+    """The evaluated poses of the named bones: (F, J, 4, 4) joint matrices, armature space, constraints included.
 
-    Bones without keys are at rest, whatever pose the armature was in. Motion of the armature object itself is folded into
-    the joints, relative to where the object stands now. The scene, the pose and the active action are left as they were.
+    Bones without keys are at rest, whatever pose the armature was in. Motion of the armature object itself is folded into the
+    joints, relative to its present place. The scene, the pose and the active action are left as they were. Raises UserError for a
+    name that is no bone.
     """
     order = [obj.pose.bones.find(name) for name in joints]
     if -1 in order:
@@ -178,14 +199,14 @@ def pose_frames(obj: Object, action: Action, joints: Sequence[str], frames: Sequ
 
 
 def reset_pose(obj: Object) -> None:
-    """Every bone to its rest pose (its channels, that is; constraints still act)."""
+    """Clear the channels of every bone. Constraints still act."""
     for bone in obj.pose.bones:
         bone.matrix_basis.identity()
 
 
 @contextmanager
 def undisturbed(obj: Object) -> Iterator[None]:
-    """Puts the frame, the active action, the NLA, the object's place and the pose back afterwards."""
+    """Switch the NLA off inside the block, and restore the frame, action, NLA, object transform and pose afterwards."""
     scene = bpy.context.scene
     frame, subframe = scene.frame_current, scene.frame_subframe
     data = obj.animation_data or obj.animation_data_create()
@@ -195,9 +216,7 @@ def undisturbed(obj: Object) -> Iterator[None]:
     try:
         yield
     finally:
-        data.action = action
-        if action is not None and slot is not None:
-            data.action_slot = slot
+        set_action(data, action, slot)
         data.use_nla = use_nla
         scene.frame_set(frame, subframe=subframe)
         for item, values in channels:
@@ -207,5 +226,5 @@ def undisturbed(obj: Object) -> Iterator[None]:
 
 
 def _channels(item: Object | PoseBone) -> dict[str, tuple[float, ...]]:
-    """The raw channels: a matrix would lose whole turns of Euler angles."""
+    """The raw channels: a matrix would lose full turns of Euler angles."""
     return {name: tuple(getattr(item, name)) for name in CHANNELS}

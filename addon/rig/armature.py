@@ -1,4 +1,4 @@
-"""Armature -> `Rig` and pose matrices, and the way back from turns to pose-bone channels."""
+"""Reads an armature as a `Rig` and its pose as matrices, and solves global rotations back into the channels of pose bones."""
 
 from __future__ import annotations
 
@@ -8,37 +8,34 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import (
-    Array,
-    axis_angle_to_matrix,
-    matrix_to_quaternion,
-    nearest_orthogonal,
-    nearest_rotation,
-)
+from ...backend.geometry.rotations import matrix_to_rotvec, nearest_orthogonal, nearest_rotation, rotvec_to_matrix
 from ...backend.rig.rig import Rig
 from . import locks
 from .actions import sliding_bones
 from .control_rigs import control_rig
 
-# Newton's method for a bone under an uneven scale (`_solve_rotation`): most steps, and radians for its derivatives.
+# Newton's method for a bone under an uneven scale (`_solve_rotation`): the most steps it takes, and the angle in radians over which
+# it measures derivatives.
 MAX_STEPS = 30
 NUDGE = 1e-4
-# How far from orthonormal a matrix that went through Blender's floats may be and still count as a pure rotation.
+# A matrix that went through Blender's floats counts as a pure rotation if it is no further from orthonormal than this.
 ORTHONORMAL = 1e-6
 
 
 def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = None) -> Rig:
-    """The skeleton that a take drives, as plain values.
+    """Read the skeleton that a take drives, as plain values. Nothing in the file changes.
 
-    Joints are the bones that move a mesh, and their ancestors (no mesh at all: every deforming bone). `bones` restricts
-    them to these names; a joint's parent is then its nearest ancestor that is a joint. Of several roots the one with most
-    descendants is the root; the others become its children. They translate, unless they hang on a bone that moves the mesh
-    and was left out, or are connected: those stay where their parent puts them. Joints below the root that the armature's
-    own actions slide about translate too: nothing else tells a foot on a baked target from a foot on a leg.
-    Joints of a control rig (controls.py) are those that a control turns; they do not translate, and `bones` may name controls too.
-    Rest matrices and tails are in armature space, `world` is the rotation of the object, and its reflection if it is mirrored by a
-    negative scale. Nothing in the file changes.
+    Joints are the bones that move a mesh, and their ancestors. Without a mesh they are all deforming bones. `bones` restricts the
+    joints to these names; a joint's parent is then its nearest ancestor that is a joint. Of several roots the one with most
+    descendants is the root, and the others become its children. Those children translate, unless they are connected, or hang on a
+    bone that moves the mesh and was left out. A joint below the root also translates if the armature's own actions slide it:
+    nothing else tells a foot on a baked target from a foot on a leg.
+    Joints of a control rig (control_rigs.py) are those that a control turns. They do not translate, and `bones` may also name
+    controls.
+    Rest matrices and tails are in armature space. `world` is the rotation of the object, with its reflection if a negative scale
+    mirrors it.
     Raises UserError: not an armature, in edit mode, no bones, a name in `bones` that does not exist, no joint left.
     """
     check_armature(obj)
@@ -67,7 +64,7 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
 
 
 def check_armature(obj: bpy.types.Object) -> None:
-    """Raises UserError unless `obj` is an armature with bones whose rest and pose can be read; brings the pose up to date."""
+    """Bring the pose up to date. Raises UserError unless `obj` is an armature with bones whose rest and pose can be read."""
     if obj.type != "ARMATURE":
         raise UserError(f"Object '{obj.name}' is not an armature: pick an armature.")
     if obj.data.is_editmode:
@@ -102,7 +99,7 @@ def _joints(obj: bpy.types.Object, moving: set[str], bones: Collection[str] | No
 
 
 def _controlled(obj: bpy.types.Object, moving: set[str], bones: Collection[str] | None) -> dict[str, str | None] | None:
-    """The joints of a control rig that move a mesh and are wanted, with their parents; None for another rig, or if there are none."""
+    """Joint -> parent, of the wanted joints of a control rig that move a mesh; None for another rig, or if there are none."""
     rig = control_rig(obj)
     if rig is None:
         return None
@@ -129,7 +126,7 @@ def _nearest(bone: bpy.types.Bone, joints: Collection[str]) -> str | None:
 
 
 def _root_first(parents: dict[str, str | None]) -> list[str]:
-    """Joint names in armature order, but the root with the most descendants (the first of equals) in front."""
+    """Joint names in armature order, but first the root with the most descendants (the first of equals)."""
     below = dict.fromkeys(parents, 0)
     for name in reversed(parents):
         if (parent := parents[name]) is not None:
@@ -139,35 +136,44 @@ def _root_first(parents: dict[str, str | None]) -> list[str]:
 
 
 def _is_free(bone: bpy.types.Bone, moving: set[str]) -> bool:
-    """Whether a second root may leave its place: an arm chosen without its shoulder may not, a foot target may."""
+    """True if a second root may translate: a foot target may, an arm that was chosen without its shoulder may not."""
     return not bone.use_connect and not any(parent.name in moving for parent in bone.parent_recursive)
 
 
 def meshes_of(obj: bpy.types.Object) -> list[bpy.types.Object]:
-    """The mesh objects that the armature deforms or carries (also on bones, and through other objects).
+    """The mesh objects that the armature deforms or carries, also on its bones or through other objects.
 
-    Left out: custom bone shapes, and objects that are in no scene.
+    Custom bone shapes and objects in no scene are left out.
     """
     shapes = {bone.custom_shape for bone in obj.pose.bones} if obj.pose else set()
     meshes = (mesh for mesh in bpy.data.objects if mesh.type == "MESH" and mesh not in shapes and mesh.users_scene)
-    return [mesh for mesh in meshes if _is_deformed(mesh, obj) or _is_carried(mesh, obj)]
+    return [mesh for mesh in meshes if is_deformed(mesh, obj) or _is_carried(mesh, obj)]
 
 
-def _is_deformed(mesh: bpy.types.Object, obj: bpy.types.Object) -> bool:
+def visible_meshes(obj: bpy.types.Object) -> list[bpy.types.Object]:
+    """Those of `meshes_of` that images of the rig show: visible in the viewport and not disabled in renders.
+
+    A mesh is not visible if it is hidden, if its collections are hidden or excluded, or if it is in another scene.
+    """
+    return [mesh for mesh in meshes_of(obj) if mesh.visible_get() and not mesh.hide_render]
+
+
+def is_deformed(mesh: bpy.types.Object, obj: bpy.types.Object) -> bool:
+    """True if the armature deforms the mesh, by a modifier or as its parent."""
     return (mesh.parent == obj and mesh.parent_type == "ARMATURE") or any(
         modifier.type == "ARMATURE" and modifier.object == obj and modifier.use_vertex_groups for modifier in mesh.modifiers
     )
 
 
 def _is_carried(mesh: bpy.types.Object, obj: bpy.types.Object) -> bool:
-    """Below the armature in the object tree, and not deformed by another one."""
+    """True if the mesh is below the armature in the object tree and no other armature deforms it."""
     if any(modifier.type == "ARMATURE" and modifier.object not in (None, obj) for modifier in mesh.modifiers):
         return False
-    return _carried_by(mesh, obj)[0]
+    return carried_by(mesh, obj)[0]
 
 
-def _carried_by(child: bpy.types.Object, obj: bpy.types.Object) -> tuple[bool, str]:
-    """Whether the child hangs below the armature, and the bone it hangs on ('': the object itself)."""
+def carried_by(child: bpy.types.Object, obj: bpy.types.Object) -> tuple[bool, str]:
+    """Whether the child is below the armature in the object tree, and the bone that it hangs on ('' for the object itself)."""
     while child.parent is not None:
         if child.parent == obj:
             return True, child.parent_bone if child.parent_type == "BONE" else ""
@@ -178,22 +184,22 @@ def _carried_by(child: bpy.types.Object, obj: bpy.types.Object) -> tuple[bool, s
 
 
 def _moving_bones(obj: bpy.types.Object) -> set[str]:
-    """Names of the bones that move a mesh; without any, of all bones that deform.
+    """Names of the bones that move a mesh; of all deforming bones if there are none.
 
-    A bone that carries a whole object moves it whatever its Deform setting says.
+    A bone that carries a whole object moves it even if its Deform setting is off.
     """
     deforming = {bone.name for bone in obj.data.bones if bone.use_deform}
     moving: set[str] = set()
     for mesh in meshes_of(obj):
-        if _is_deformed(mesh, obj):
+        if is_deformed(mesh, obj):
             moving |= _weighted(mesh, deforming - moving)
-        elif (name := _carried_by(mesh, obj)[1]) in obj.data.bones:
+        elif (name := carried_by(mesh, obj)[1]) in obj.data.bones:
             moving.add(name)
     return moving or deforming
 
 
 def _weighted(mesh: bpy.types.Object, names: set[str]) -> set[str]:
-    """Those of the names that are vertex groups with a weight above zero somewhere."""
+    """Those names that are vertex groups with a weight above zero on some vertex."""
     pending = {group.index: group.name for group in mesh.vertex_groups if group.name in names}
     found: set[str] = set()
     for vertex in mesh.data.vertices:
@@ -215,36 +221,36 @@ def pose_of(obj: bpy.types.Object, rig: Rig) -> Array:
     bones = obj.pose.bones
     flat = np.empty(16 * len(bones), np.float32)
     bones.foreach_get("matrix", flat)
-    # Blender stores columns one after the other
+    # foreach_get gives each matrix by columns
     matrices = flat.reshape(-1, 4, 4).swapaxes(1, 2).astype(np.float64)
     index = {bone.name: row for row, bone in enumerate(bones)}
     return matrices[[index[name] for name in rig.names]]
 
 
 def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, positions: Array) -> tuple[Array, Array]:
-    """What to key so that the bones take the wanted turns.
+    """Solve the channels with which the bones take the wanted global rotations.
 
-    turns: (T, J, 3, 3) G, away from rest, armature axes. positions: (T, J, 3) relative to the root joint's head, armature
-    axes and units; only those of joints that translate are used. Channels that are not keyed keep their present values:
-    scale, location of joints that do not translate, locked channels, and everything of static joints and of bones outside the rig.
-    What a locked bone cannot do, the bones below it make up for.
+    global_rotations: (T, J, 3, 3), away from rest, armature axes. positions: (T, J, 3) relative to the root joint's head, armature
+    axes and units; only those of joints that translate are used. Channels that are not keyed keep their present values: scale,
+    location of joints that do not translate, locked channels, and all channels of static joints and of bones outside the rig.
+    The bones below a locked bone compensate for its error.
     Returns the rotation (T, J, 3, 3) and location (T, J, 3) of each pose bone's own channels (its `matrix_basis`).
-    Bones of the rig must exist in the armature (`pose_of` checks). Raises UserError for a bone under a scale so uneven (beyond
-    about 5 to 1) that it cannot take a turn.
+    The bones of the rig must exist in the armature (`pose_of` checks). Raises UserError for a bone under a scale so uneven (beyond
+    about 5 to 1) that it cannot take a rotation.
     """
     joints = {name: joint for joint, name in enumerate(rig.names)}
     rotations = np.tile(np.eye(3), (*global_rotations.shape[:2], 1, 1))
     locations = np.zeros(global_rotations.shape[:2] + (3,))
     posed: dict[str, Array] = {}
-    # The root and what it hangs on first: the heads of the other roots are measured from the root's.
+    # The root and its ancestors come first: the heads of the other roots are measured from the root's.
     for bone in _bones_to_solve(obj, rig):
         parent = posed[bone.parent.name] if bone.parent else None
         space = _space(bone, parent)
         basis = np.array(obj.pose.bones[bone.name].matrix_basis, np.float64)[None]
         joint = joints.get(bone.name)
         if joint is not None and not rig.static[joint]:
-            # P = G R is the wanted pose rotation (docs/architecture.md, Bone algebra), with the armature's own R: a bone that was only rolled
-            # since the capture still turns the mesh by G.
+            # P = G R is the wanted pose rotation (docs/architecture.md, Bone algebra). R is the armature's present rest rotation: a bone
+            # that was only rolled since the capture still turns the mesh by G.
             target = global_rotations[:, joint] @ nearest_rotation(np.array(bone.matrix_local))
             rotations[:, joint] = locks.apply_locks(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))
             basis = np.repeat(basis, len(global_rotations), axis=0)
@@ -259,7 +265,7 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, pos
 
 
 def _bones_to_solve(obj: bpy.types.Object, rig: Rig) -> list[bpy.types.Bone]:
-    """The joints and all their real ancestors, parents first; the root and its ancestors before all others."""
+    """The joints and all their ancestors, parents first; the root and its ancestors before all others."""
     root = obj.data.bones[rig.names[0]]
     first = [*reversed(root.parent_recursive), root]
     needed = {bone.name for name in rig.names for bone in (obj.data.bones[name], *obj.data.bones[name].parent_recursive)}
@@ -267,7 +273,7 @@ def _bones_to_solve(obj: bpy.types.Object, rig: Rig) -> list[bpy.types.Bone]:
 
 
 def _is_plain(bone: bpy.types.Bone, parent: Array | None) -> bool:
-    """Whether P = P_parent B_parent^-1 B basis holds: the bone inherits everything, or there is no scale to inherit."""
+    """True if P = P_parent B_parent^-1 B basis holds: the bone inherits everything, or there is no scale to inherit."""
     if not bone.use_local_location:
         return False
     return parent is None or (bone.use_inherit_rotation and (bone.inherit_scale == "FULL" or _is_rotation(parent)))
@@ -279,33 +285,33 @@ def _is_rotation(matrices: Array) -> bool:
 
 
 def _space(bone: bpy.types.Bone, parent: Array | None) -> Array:
-    """(T or 1, 4, 4) armature-space matrices of the bone if its own channels were all at rest.
+    """(T or 1, 4, 4) armature-space matrices that the bone would have with its own channels at rest.
 
-    B is a rest matrix in armature space. The rest offset from the parent, B_parent^-1 B, goes along with the posed parent:
-    P_parent B_parent^-1 B. Inheritance flags change that, as only Blender knows.
+    B is a rest matrix in armature space. The rest offset from the parent, B_parent^-1 B, follows the posed parent:
+    P_parent B_parent^-1 B. With other inheritance flags Blender's own conversion is used.
     """
     rest = np.array(bone.matrix_local, np.float64)
     if _is_plain(bone, parent):
         return rest[None] if parent is None else parent @ np.linalg.inv(np.array(bone.parent.matrix_local)) @ rest
     space = _convert(bone, parent, np.eye(4)[None])
     if bone.inherit_scale == "ALIGNED":
-        # the parent's scale is applied to the bone's own axes AFTER its rotation, so it is no part of its space
+        # the parent's scale is applied to the bone's own axes AFTER its rotation, so it does not belong to the space
         space[:, :3, :3] /= np.linalg.norm(space[:, :3, :3], axis=1, keepdims=True)
     return space
 
 
 def _pose(bone: bpy.types.Bone, parent: Array | None, space: Array, basis: Array) -> Array:
-    """(T or 1, 4, 4) armature-space pose of a bone with the given channels."""
+    """(T or 1, 4, 4) armature-space pose of a bone with these channels."""
     return space @ basis if _is_plain(bone, parent) else _convert(bone, parent, basis)
 
 
 def _solve_rotation(name: str, space: Array, target: Array) -> Array:
-    """(T, 3, 3) basis rotations X with rotation_part(space X) = target.
+    """(T, 3, 3) basis rotations X with nearest_rotation(space X) = target.
 
-    Unscaled or evenly scaled space S: X = S^-1 target. Under an uneven scale space X is sheared, and its rotation is not S's
-    times X's: Newton's method then. Turning X by a small w turns the shown rotation by J w, so what is still missing,
-    m = log(shown^-1 target), takes w = J^-1 m. The bone's own scale only stretches columns of space X, which
-    rotation_part ignores. Raises UserError, naming the bone, if that does not settle.
+    With an unscaled or evenly scaled space S, X = S^-1 target. Under an uneven scale S X is sheared, and its rotation is not that of
+    S times X. Newton's method solves that: a small rotation w of X changes the shown rotation by J w, so the missing rotation
+    m = log(shown^-1 target) needs w = J^-1 m. The bone's own scale only stretches columns of S X, which nearest_rotation ignores.
+    Raises UserError, naming the bone, if it does not converge.
     """
     linear = space[..., :3, :3] / np.linalg.norm(space[..., :3, :1], axis=-2, keepdims=True)
     if _is_rotation(linear):
@@ -313,31 +319,19 @@ def _solve_rotation(name: str, space: Array, target: Array) -> Array:
     solved = np.swapaxes(nearest_rotation(linear), -1, -2) @ target
     for _ in range(MAX_STEPS):
         shown = np.swapaxes(nearest_rotation(linear @ solved), -1, -2)
-        missing = _matrix_to_vector(shown @ target)
+        missing = matrix_to_rotvec(shown @ target)
         if np.abs(missing).max() < ORTHONORMAL:
             break
-        nudged = nearest_rotation((linear @ solved)[:, None] @ _vector_to_matrix(NUDGE * np.eye(3)))
-        response = np.swapaxes(_matrix_to_vector(shown[:, None] @ nudged), -1, -2) / NUDGE
+        nudged = nearest_rotation((linear @ solved)[:, None] @ rotvec_to_matrix(NUDGE * np.eye(3)))
+        response = np.swapaxes(matrix_to_rotvec(shown[:, None] @ nudged), -1, -2) / NUDGE
         step = (np.linalg.pinv(response) @ missing[..., None])[..., 0]
-        solved = solved @ _vector_to_matrix(step / np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1))
+        solved = solved @ rotvec_to_matrix(step / np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1))
     else:
         raise UserError(
-            f"Bone '{name}' cannot take its turns under the uneven scale of the bones above it: even that scale out, or set "
+            f"Bone '{name}' cannot take its rotations under the uneven scale of the bones above it: make that scale even, or set "
             "the bone's Inherit Scale to None."
         )
     return solved
-
-
-def _matrix_to_vector(matrices: Array) -> Array:
-    """(..., 3, 3) -> (..., 3) rotation vectors: axis times angle in radians."""
-    w, vector = np.split(matrix_to_quaternion(matrices), [1], axis=-1)
-    length = np.linalg.norm(vector, axis=-1, keepdims=True)
-    return vector * np.where(length > 1e-12, 2 * np.arctan2(length, w) / np.maximum(length, 1e-12), 2)
-
-
-def _vector_to_matrix(vectors: Array) -> Array:
-    """(..., 3) rotation vectors -> (..., 3, 3)."""
-    return axis_angle_to_matrix(vectors, np.linalg.norm(vectors, axis=-1))
 
 
 def _solve_location(bone: bpy.types.Bone, parent: Array | None, space: Array, head: Array) -> Array:
@@ -351,7 +345,7 @@ def _solve_location(bone: bpy.types.Bone, parent: Array | None, space: Array, he
 
 
 def _convert(bone: bpy.types.Bone, parent: Array | None, matrices: Array, invert: bool = False) -> Array:
-    """Blender's own step from channels (T or 1, 4, 4) to armature-space pose, or back with `invert`; heeds every flag."""
+    """Blender's own conversion of channels (T or 1, 4, 4) to armature-space pose, or back with `invert`; it respects every flag."""
     rest = bone.matrix_local
     if parent is None:
         return np.array([bone.convert_local_to_pose(Matrix(m), rest, invert=invert) for m in matrices], np.float64)

@@ -1,4 +1,4 @@
-"""What will keep bones from doing what a take asks of them, in sentences: constraints, drivers, locks, settings of the armature."""
+"""Warns, in sentences, about constraints, drivers, locks and armature settings that keep bones from showing a take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 import bpy
 
-from .control_rigs import AUTO_RIG_PRO, ControlRig, control_rig, key_bone
+from . import auto_rig_pro
+from .control_rigs import control_rig, key_bone
+from .joint_controls import ControlRig
 
 SHOWN = 3  # names in a sentence
 # constraints that leave a bone's rotation as it is
@@ -25,9 +27,9 @@ _BONE = re.compile(r'pose\.bones\["((?:[^"\\]|\\.)*)"\]\.(\w+)')
 
 
 def warnings_of(obj: bpy.types.Object, names: Sequence[str]) -> list[str]:
-    """A sentence for everything that will make keys on the bones `names` of an armature show something else than the take.
+    """A sentence for each reason why keys on the bones `names` of an armature will not show the take.
 
-    Names that are not in the armature are passed over. Nothing is changed.
+    Names that are not in the armature are ignored. Nothing changes.
     """
     controls = control_rig(obj)
     keyed = dict.fromkeys(key_bone(controls, name) for name in names)
@@ -37,12 +39,12 @@ def warnings_of(obj: bpy.types.Object, names: Sequence[str]) -> list[str]:
 
 
 def _of_controls(obj: bpy.types.Object, rig: ControlRig, names: Sequence[str]) -> Iterator[str]:
-    if rig.kind == AUTO_RIG_PRO and any(name in rig.controls for name in names):
-        yield f"'{obj.name}' is taken for an Auto-Rig Pro rig by its bones' names; that is experimental: look the take over."
+    if rig.kind == auto_rig_pro.KIND and any(name in rig.controls for name in names):
+        yield f"'{obj.name}' counts as an Auto-Rig Pro rig by its bones' names, which is experimental: check the take."
     followed = {name for joint in rig.controls for name in rig.deforming[joint]}
     left = [bone.name for bone in obj.data.bones if bone.use_deform and bone.name not in followed]
     if left and any(name in rig.controls for name in names):
-        yield f"{_listed(left)} get no keys: no FK control turns {_it(left)}."
+        yield f"{_listed(left)} get no keys: no FK control rotates {_it(left)}."
 
 
 def _of_armature(obj: bpy.types.Object) -> Iterator[str]:
@@ -59,7 +61,7 @@ def _of_armature(obj: bpy.types.Object) -> Iterator[str]:
 
 
 def _of_constraints(bones: Sequence[bpy.types.PoseBone]) -> Iterator[str]:
-    """One sentence per kind of constraint. A bone in an IK chain carries no constraint itself: its end does."""
+    """One sentence per kind of constraint. The other bones of an IK chain count too: only its last bone has the constraint."""
     kinds: dict[str, list[str]] = {}
     for bone in bones:
         for constraint in bone.constraints:
@@ -70,11 +72,11 @@ def _of_constraints(bones: Sequence[bpy.types.PoseBone]) -> Iterator[str]:
     keyed = {bone.name for bone in bones}
     for kind, found in kinds.items():
         found = [name for name in dict.fromkeys(found) if name in keyed]
-        yield f"{_listed(found)} not obey {_its(found)} keys: a constraint ({kind}) moves {_it(found)}; mute it to see the take."
+        yield f"{_listed(found)} not follow {_its(found)} keys: a constraint ({kind}) moves {_it(found)}; mute it to see the take."
 
 
 def _acts(constraint: bpy.types.Constraint) -> bool:
-    # one whose influence is driven or keyed may act later
+    # the influence may be driven or keyed: only its present value is known
     return not constraint.mute and constraint.is_valid and (constraint.influence > 0)
 
 
@@ -83,7 +85,7 @@ def _kind(constraint: bpy.types.Constraint) -> str:
 
 
 def _chain(bone: bpy.types.PoseBone, count: int, use_tail: bool) -> list[str]:
-    """The other bones of an IK chain; count 0 is up to the root. Without its tail the chain starts at the parent."""
+    """The other bones of an IK chain; with count 0 up to the root. Without its tail the chain starts at the parent."""
     above = [parent.name for parent in bone.parent_recursive]
     return above[: count - use_tail] if count else above
 
@@ -99,7 +101,7 @@ def _of_drivers(obj: bpy.types.Object, names: Collection[str]) -> Iterator[str]:
             driven[name] = None
     if driven:
         found = list(driven)
-        yield f"{_listed(found)} not obey {_its(found)} keys: a driver sets {_it(found)}; mute or remove it to see the take."
+        yield f"{_listed(found)} not follow {_its(found)} keys: a driver sets {_it(found)}; mute or remove it to see the take."
 
 
 def _of_locks(bones: Sequence[bpy.types.PoseBone]) -> Iterator[str]:
@@ -108,7 +110,7 @@ def _of_locks(bones: Sequence[bpy.types.PoseBone]) -> Iterator[str]:
     fixed = [bone.name for bone in bones if not free_rotation(bone)]
     partly = [bone.name for bone in bones if is_locked(bone) and bone.name not in fixed]
     if fixed:
-        yield f"{_listed(fixed)} not turn: the rotation is locked; unlock it in the bone's Transform panel if the take should turn {_it(fixed)}."
+        yield f"{_listed(fixed)} not rotate: the rotation is locked; unlock it in the bone's Transform panel if the take should rotate {_it(fixed)}."
     if partly:
         yield f"{_listed(partly)} follow the take only about the axes that are not locked."
 

@@ -1,4 +1,4 @@
-"""Which bones of an armature a take may key: the deforming ones, the selected ones, or those of a bone collection."""
+"""Chooses the bones of an armature that a take may key: deforming, selected, or those of a bone collection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORDS = {DEFORM: "deform", SELECTED: "selected", COLLECTION: "collection"}
 
 
 def choice_of(words: str) -> tuple[str, str] | None:
-    """'deform', 'selected' or 'collection:NAME', of commands and files, -> choice and collection; None for other words."""
+    """Read 'deform', 'selected' or 'collection:NAME' from a command or file -> choice and collection; None for other words."""
     kind, colon, name = words.partition(":")
     choice = next((each for each, word in WORDS.items() if word == kind), None)
     fits = bool(name) if choice == COLLECTION else not colon
@@ -19,12 +19,12 @@ def choice_of(words: str) -> tuple[str, str] | None:
 
 
 def words_of(choice: str, collection: str = "") -> str:
-    """What `choice_of` reads as this choice and collection."""
+    """The words that `choice_of` reads as this choice and collection."""
     return f"{WORDS[choice]}:{collection}" if choice == COLLECTION else WORDS[choice]
 
 
 def chosen_bones(obj: bpy.types.Object, choice: str = DEFORM, collection: str = "") -> list[str] | None:
-    """Names for `rig_from_armature`, which leaves out those that move nothing; None for all.
+    """The names of the chosen bones for `rig_from_armature`, which leaves out bones that move nothing; None for all.
 
     Raises UserError if nothing is selected, or there is no such collection or nothing in it.
     """
@@ -42,7 +42,7 @@ def chosen_bones(obj: bpy.types.Object, choice: str = DEFORM, collection: str = 
 
 
 def is_selected(bone: bpy.types.PoseBone) -> bool:
-    # from Blender 5.0 on each object has a selection of its own; before, the armature's
+    # the selection belongs to the object from Blender 5.0 on, and to the armature before
     return bone.select if hasattr(bone, "select") else bone.bone.select
 
 

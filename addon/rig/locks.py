@@ -1,4 +1,4 @@
-"""Locked channels of a bone keep their present value and get no key; the free ones come as near to the wanted turn as they can."""
+"""Fits rotations to the locks of a bone: locked channels keep their value and get no key, free ones come as near as possible."""
 
 from __future__ import annotations
 
@@ -8,15 +8,10 @@ import bpy
 import numpy as np
 from mathutils import Matrix, Quaternion
 
-from ...backend.geometry.rotations import (
-    Array,
-    axis_angle_to_matrix,
-    continuous,
-    matrix_to_quaternion,
-    quaternion_to_matrix,
-)
+from ...backend.arrays import Array
+from ...backend.geometry.rotations import axis_angle_to_matrix, continuous, matrix_to_quaternion, quaternion_to_matrix
 
-SWEEPS = 20  # of the free angles in turn, where two of three are free
+SWEEPS = 20  # over the free angles, if two of three are free
 XYZ = "XYZ"
 
 
@@ -26,27 +21,30 @@ def free_location(bone: bpy.types.PoseBone) -> tuple[int, ...]:
 
 
 def free_rotation(bone: bpy.types.PoseBone) -> tuple[int, ...]:
-    """The components of the rotation property of the bone's mode that may be keyed; none if it cannot turn at all.
+    """The components that may be keyed, of the rotation property of the bone's mode; none if the bone cannot rotate.
 
-    A quaternion or axis-angle whose locks are not 4D is locked by its XYZ angles, as Blender does: all four components are keyed then.
+    A quaternion or axis-angle without 4D locks is locked by its XYZ angles, as in Blender: then all four components are keyed.
     """
     if len(bone.rotation_mode) == 3:
         return tuple(axis for axis in range(3) if not bone.lock_rotation[axis])
     if bone.lock_rotations_4d:
         free = tuple(index for index, locked in enumerate(_locks_4d(bone)) if not locked)
-        # of a unit quaternion three locked components leave nothing free
+        # three locked components of a unit quaternion leave nothing free
         return () if bone.rotation_mode == "QUATERNION" and len(free) == 1 else free
     return () if all(bone.lock_rotation) else (0, 1, 2, 3)
 
 
 def is_locked(bone: bpy.types.PoseBone) -> bool:
-    """Whether any part of the bone's rotation is."""
+    """True if any part of the bone's rotation is locked."""
     four = bone.lock_rotations_4d and len(bone.rotation_mode) != 3
     return any(_locks_4d(bone) if four else bone.lock_rotation)
 
 
 def apply_locks(bone: bpy.types.PoseBone, rotations: Array) -> Array:
-    """Wanted rotations (T, 3, 3) of the bone's own channels -> the nearest ones that its locks allow (of 4D axis-angles: some)."""
+    """Wanted rotations (T, 3, 3) of the bone's own channels -> the nearest ones that its locks allow.
+
+    The result is not the nearest for axis-angles whose 4D locks are other than a locked axis.
+    """
     if not is_locked(bone):
         return rotations
     mode = bone.rotation_mode
@@ -65,20 +63,20 @@ def _locks_4d(bone: bpy.types.PoseBone) -> tuple[bool, ...]:
 
 
 def _present(bone: bpy.types.PoseBone) -> Array:
-    """(3, 3) the rotation of the bone's own channels as they stand."""
+    """(3, 3) the present rotation of the bone's own channels."""
     return np.array(bone.matrix_basis.to_quaternion().to_matrix(), np.float64)
 
 
 def locked_eulers(bone: bpy.types.PoseBone, rotations: Array) -> Array:
-    """(T, 3, 3) -> (T, 3) radians in the bone's order, the locked ones as they stand."""
+    """(T, 3, 3) -> (T, 3) radians in the bone's order; locked ones keep their value."""
     return _fit(rotations, bone.rotation_mode, np.array(bone.rotation_euler), tuple(bone.lock_rotation))
 
 
 def locked_quaternions(bone: bpy.types.PoseBone, rotations: Array) -> Array:
-    """(T, 3, 3) -> (T, 4) wxyz with the locked components as they stand.
+    """(T, 3, 3) -> (T, 4) wxyz; locked components keep their value.
 
-    With components l held, the unit quaternion nearest to +-t has its free part along that of t, as long as is left by l; of the two
-    signs the one that fits better.
+    With components l held, the unit quaternion nearest to +-t has its free part along the free part of t, with the length that l
+    leaves. Of the two signs the better one is taken.
     """
     locked = np.array(_locks_4d(bone)) | (not free_rotation(bone))
     present = np.array(bone.rotation_quaternion, np.float64)
@@ -94,7 +92,7 @@ def locked_quaternions(bone: bpy.types.PoseBone, rotations: Array) -> Array:
 
 
 def locked_axis_angles(bone: bpy.types.PoseBone, rotations: Array) -> Array:
-    """(T, 3, 3) -> (T, 4) angle and axis with the locked components as they stand; a bone whose axis is locked is a hinge.
+    """(T, 3, 3) -> (T, 4) angle and axis; locked components keep their value. A bone with a locked axis is a hinge.
 
     The angle of the rotation about axis a that is nearest to T maximises trace(T^T R(angle)): its sine goes with a . v, v the
     antisymmetric part of T, and its cosine with trace(T) - a . T a.
@@ -118,10 +116,10 @@ def _from_axis_angles(values: Array) -> Array:
 
 
 def _fit(rotations: Array, mode: str, present: Array, locked: Sequence[bool]) -> Array:
-    """The Euler angles (T, 3) nearest to the rotations (T, 3, 3) with the locked ones held, without jumps over time.
+    """The Euler angles (T, 3) nearest to the rotations (T, 3, 3), with the locked ones held and without jumps over time.
 
-    Every rotation has two sets of angles, (x, y, z) and the one with the middle angle beyond a right angle: the search starts at both,
-    since with one angle held they lead to different places.
+    Every rotation has two sets of angles; in one of them the middle angle is beyond a right angle. The search starts at both, because
+    with one angle held they lead to different results.
     """
     start = np.array([Matrix(rotation.tolist()).to_euler(mode) for rotation in rotations], np.float64)
     first, middle, last = (XYZ.index(letter) for letter in mode)
@@ -135,7 +133,7 @@ def _fit(rotations: Array, mode: str, present: Array, locked: Sequence[bool]) ->
 
 
 def _climb(rotations: Array, mode: str, angles: Array, locked: Sequence[bool]) -> Array:
-    """Each free angle in turn set to its best value.
+    """Set each free angle to its best value, one after another.
 
     R = A R_a(angle) B; with N = A^T T B^T, trace(T^T R) is cos(angle) (N_bb + N_cc) + sin(angle) (N_cb - N_bc) and a constant, b and c
     the axes after a.
@@ -157,7 +155,7 @@ def eulers_to_matrix(angles: Array, mode: str) -> Array:
 
 
 def _product(angles: Array, letters: str) -> Array:
-    """The first letter is the rotation that is applied first, which stands rightmost."""
+    """The first letter is the rotation that is applied first: it is the rightmost factor."""
     result = np.tile(np.eye(3), (len(angles), 1, 1))
     for letter in letters:
         axis = XYZ.index(letter)

@@ -1,6 +1,6 @@
-"""The colour of a material at points of a mesh, read from its nodes: textures, vertex colours, plain values.
+"""Reads the colour of a material at points of a mesh from its nodes: textures, vertex colours, plain values.
 
-Scene-linear inside, as Blender's nodes compute; `linear_to_display` at the end. Lighting is not part of it.
+Colours are scene-linear, as in Blender's nodes, until `linear_to_display` at the end. Lighting is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from bpy.types import Image, Material, Mesh, Node, NodeSocket
 from numpy.typing import NDArray
 
-from ...backend.geometry.rotations import Array
+from ...backend.arrays import Array
 
 GREY = np.array([0.8, 0.8, 0.8, 1.0])  # Blender's colour of a mesh without materials, linear
 SHADER_COLOURS = ("Base Color", "Color")
@@ -21,7 +21,7 @@ SHADER_COLOURS = ("Base Color", "Color")
 
 @dataclass(frozen=True, eq=False)
 class SurfaceSamples:
-    """P points on a mesh: the triangle corners around each and how much each corner counts.
+    """P points on a mesh: the corners of the triangle around each, and their weights.
 
     corners: (P, 3) int, loop indices. vertices: (P, 3) int. share: (P, 3), rows sum to 1.
     """
@@ -89,7 +89,7 @@ def _material(material: Material | None, spots: SurfaceSamples) -> Array:
 
 
 def _has_nodes(material: Material) -> bool:
-    # Blender 5 always uses the nodes, and warns about the question
+    # Blender 5 always uses the nodes, and warns when use_nodes is read
     return material.node_tree is not None and (bpy.app.version >= (5, 0, 0) or material.use_nodes)
 
 
@@ -98,7 +98,7 @@ def _linked(socket: NodeSocket | None) -> Node | None:
 
 
 def _shader(node: Node, spots: SurfaceSamples) -> Array | None:
-    """(P, 4) of the first shader upstream that has a colour of its own; mixes with transparency keep the other side."""
+    """(P, 4) colour of the first shader upstream that has one; of a mix with transparency, that of the other shader."""
     if node.bl_idname == "ShaderNodeBsdfTransparent":
         return None
     colour = next((node.inputs[name] for name in SHADER_COLOURS if name in node.inputs), None)
@@ -111,7 +111,7 @@ def _shader(node: Node, spots: SurfaceSamples) -> Array | None:
 
 
 def _emission(node: Node, spots: SurfaceSamples) -> Array:
-    """(P, 3) light given off by a Principled shader."""
+    """(P, 3) emission of a Principled shader."""
     if "Emission Color" not in node.inputs:
         return np.zeros((len(spots), 3))
     strength = node.inputs["Emission Strength"]
@@ -121,7 +121,7 @@ def _emission(node: Node, spots: SurfaceSamples) -> Array:
 
 
 def _value(socket: NodeSocket, spots: SurfaceSamples) -> Array:
-    """(P, 4) linear value of an input. Nodes that are not understood pass on their first colour input."""
+    """(P, 4) linear value of an input. Unknown nodes pass on their first colour input."""
     if not socket.is_linked or not len(socket.links):
         return _constant(getattr(socket, "default_value", 0.0), len(spots))
     source = socket.links[0].from_socket
@@ -155,7 +155,7 @@ def _attribute(spots: SurfaceSamples, name: str, output: str) -> Array:
 
 
 def _mix(node: Node, spots: SurfaceSamples) -> Array:
-    """Mix and Multiply as Blender computes them; other blend modes count as Mix."""
+    """Compute Mix and Multiply as Blender does; other blend modes count as Mix."""
     if node.bl_idname == "ShaderNodeMixRGB":
         factor, a, b = node.inputs[0], node.inputs[1], node.inputs[2]
     else:  # one node holds sockets of every data type; those in use are enabled
@@ -167,9 +167,9 @@ def _mix(node: Node, spots: SurfaceSamples) -> Array:
 
 
 def _texture(node: Node, spots: SurfaceSamples) -> Array:
-    """(P, 4) of the image, repeated, between its texels as the node says: small palettes are painted on their borders too.
+    """(P, 4) colour of the repeated image, interpolated as the node says: UVs on the borders of a small palette matter too.
 
-    Texture transforms other than the choice of a UV map are left out.
+    Texture transforms are ignored, but for the choice of a UV map.
     """
     image, vector = node.image, _linked(node.inputs["Vector"])
     uv = spots.uv(vector.uv_map if vector is not None and vector.bl_idname == "ShaderNodeUVMap" else "")
@@ -191,7 +191,7 @@ def _texture(node: Node, spots: SurfaceSamples) -> Array:
 
 
 def _texels(pixels: Array, texel: NDArray[np.int64], coded: bool) -> Array:
-    """(P, 4) linear values of texels (P, 2), column and row; `coded` for pixels stored as sRGB."""
+    """(P, 4) linear values of texels (P, 2), column and row. coded: the pixels are stored as sRGB."""
     height, width = pixels.shape[:2]
     column, row = (texel % [width, height]).T
     rgba = pixels[row, column].astype(np.float64)

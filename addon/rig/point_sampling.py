@@ -1,7 +1,7 @@
-"""Which points of a mesh are worth keeping: those that can be seen, evenly spread, closer together where the body is thin.
+"""Chooses points of a mesh: those that can be seen, spread evenly, and closer together where the body is thin.
 
-Points are drawn as discs as wide as their spacing. On a leg no thicker than a disc they would make a sausage of it, and points
-inside the body, between its shells, show through at every edge.
+Points are drawn as discs as wide as their spacing. Discs as wide as a leg would hide its shape, and points inside the body, between
+its shells, would show through at every edge.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import numpy as np
 from mathutils.bvhtree import BVHTree
 from numpy.typing import NDArray
 
-from ...backend.geometry.rotations import Array
+from ...backend.arrays import Array
 
-RAYS = 16  # that must all be blocked for a point to count as hidden
-SKIN = 1e-3  # how far from the surface rays start, of the body's size
-THIN = 0.35  # spacing over thickness, where the body is thin
-FINEST = 2.5  # how many times closer than on thick parts points may lie
-DART = 0.8  # least distance of points over their spacing: with ten candidates a point, about as many fit as are wanted
+RAYS = 16  # a point is hidden if all of them are blocked
+SKIN = 1e-3  # distance from the surface at which rays start, of the body's size
+THIN = 0.35  # spacing over thickness on thin parts
+FINEST = 2.5  # points of thin parts are at most so many times closer than those of thick parts
+DART = 0.8  # least distance of points over their spacing: with ten candidates per point, this gives about the wanted number
 TRIES = 6
 
 
 def thickness(tree: BVHTree, points: Array, normals: Array, size: float) -> Array:
-    """(P,) how deep a body of this size is below points with outward unit normals (P, 3); infinite under sheets."""
+    """(P,) depth of a body of this size below points with outward unit normals (P, 3); infinite under sheets."""
     start = points - normals * (SKIN / 10 * size)
     hits = (tree.ray_cast(place, way)[3] for place, way in zip(start.tolist(), (-normals).tolist()))
     return np.array([np.inf if hit is None else hit for hit in hits])
 
 
 def is_exposed(tree: BVHTree, points: Array, normals: Array, size: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(P,) whether something outside the meshes of `tree`, a body of this size, can see the points."""
+    """(P,) True for points that can be seen from outside the meshes of `tree`, a body of this size."""
     start = points + normals * (SKIN * size)
     seen = np.zeros(len(points), bool)
     for ray in rng.normal(size=(RAYS, 3)):
@@ -44,10 +44,10 @@ def is_exposed(tree: BVHTree, points: Array, normals: Array, size: float, rng: n
 def poisson_disc_sample(
     points: Array, normals: Array, depth: Array, area: float, count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Indices, ascending, of `count` of the candidates (P, 3), which are spread at random over `area`; all if there are fewer.
+    """Choose `count` of the candidates (P, 3), which are spread at random over `area` -> their indices, ascending; all if fewer.
 
-    depth: (P,) thickness of the body below each. Candidates are taken in random order unless one lies too close that is taken
-    already (dart throwing; Cook 1986). The sides of a sheet do not see each other.
+    depth: (P,) thickness of the body below each. Candidates are tried in random order, and one is kept unless it lies too close to one
+    that is kept already (dart throwing; Cook 1986). Points on opposite sides of a sheet never count as close.
     """
     if len(points) <= count:
         return np.arange(len(points))
@@ -89,7 +89,7 @@ def _reject_close(points: Array, normals: Array, apart: Array, order: NDArray[np
 
 
 def bvh_trees(positions: Sequence[Array], triangles: Sequence[NDArray[np.int64]]) -> BVHTree:
-    """One tree of meshes: vertices (V, 3) and triangles (K, 3) each."""
+    """Build one tree of several meshes with vertices (V, 3) and triangles (K, 3)."""
     starts = np.cumsum([0, *(len(part) for part in positions)])
     corners = np.concatenate([part + start for part, start in zip(triangles, starts)])
     return BVHTree.FromPolygons(np.concatenate(positions).tolist(), corners.tolist())

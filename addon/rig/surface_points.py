@@ -1,4 +1,4 @@
-"""The meshes of an armature at rest as a skinned point cloud (`Surface`), in world axes."""
+"""Samples the visible meshes of an armature at rest as a skinned point cloud (`Surface`), in world axes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from bpy.types import Mesh, Object
 from numpy.typing import NDArray
 
+from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import Array
 from ...backend.rig.point_cloud import Surface
-from .armature import meshes_of
+from .armature import carried_by, is_deformed, visible_meshes
 from .material_colours import SurfaceSamples, colour_at
 from .point_sampling import bvh_trees, is_exposed, poisson_disc_sample, thickness
 
 POINTS = 8000
-ROUND = 0.94  # cosine of the angle, 20 degrees, up to which shading normals pass for a bent surface's own
+ROUND = 0.94  # cosine of 20 degrees: up to this angle a shading normal counts as that of a bent surface
 CANDIDATES = 10  # for each point that is kept
 KEYS = ("points", "normals", "colours", "joints", "weights")
 OPAQUE = 0.5  # fainter points are left out
@@ -43,21 +43,6 @@ class _Triangles:
     weights: Array
 
 
-def is_deformed(obj: Object, armature: Object) -> bool:
-    """True if the armature deforms the mesh, by a modifier or as its parent."""
-    modified = any(m.type == "ARMATURE" and m.object == armature and m.use_vertex_groups for m in obj.modifiers)
-    return modified or (obj.parent == armature and obj.parent_type == "ARMATURE")
-
-
-def carrying_bone(obj: Object, armature: Object) -> str | None:
-    """The bone that the object, or one it is parented to, hangs on."""
-    while obj.parent is not None:
-        if obj.parent == armature:
-            return obj.parent_bone if obj.parent_type == "BONE" and obj.parent_bone in armature.data.bones else None
-        obj = obj.parent
-    return None
-
-
 def joint_of_bone(armature: Object, names: Sequence[str]) -> dict[str, int]:
     """Every bone -> the joint that moves it: itself, else its nearest ancestor among the joints, else the root."""
     index = {name: joint for joint, name in enumerate(names)}
@@ -71,21 +56,19 @@ def joint_of_bone(armature: Object, names: Sequence[str]) -> dict[str, int]:
 def surface_of(
     armature: Object, names: Sequence[str], points: int = POINTS, seed: int = 0, deforms: Array | None = None
 ) -> Surface:
-    """About `points` points over what can be seen of the armature's meshes, at rest; closer together on thin parts.
+    """Sample about `points` points over the parts of the meshes that can be seen, at rest; closer together on thin parts.
 
     World axes. `joints` index `names`, a rig's joints. Modifiers are applied, the armature's own at rest.
     deforms: (K, J, 4, 4) the joints' movements away from rest, in world axes, of poses in which more may be seen.
-    Raises UserError if there is no mesh to sample.
+    Raises UserError if there is no visible mesh to sample.
     """
     joints = joint_of_bone(armature, names)
     with rest_position(armature):
         depsgraph = bpy.context.evaluated_depsgraph_get()
-        parts = [_triangles(obj, armature, joints, len(names), depsgraph) for obj in _shown(armature)]
+        parts = [_triangles(obj, armature, joints, len(names), depsgraph) for obj in visible_meshes(armature)]
         parts = [part for part in parts if part.area.sum() > 0]
         if not parts:
-            raise UserError(
-                f"Armature '{armature.name}' moves no mesh: parent one to it with weights, or choose another armature."
-            )
+            raise UserError(f"Armature '{armature.name}' moves no visible mesh: show one, or parent one to it with weights.")
         area = np.concatenate([part.area for part in parts])
         chosen = _spread(area, points * CANDIDATES, np.random.default_rng(seed))
         starts = np.cumsum([0, *(len(part.area) for part in parts)])
@@ -98,8 +81,8 @@ def surface_of(
 
 
 def _thinned(whole: Surface, parts: Sequence[_Triangles], area: float, count: int, seed: int, deforms: Array | None) -> Surface:
-    """`count` of the candidates: those seen at rest or in one of the poses, evenly spread for the body's thickness."""
-    # a generator each: how many rays are cast must not change which points are kept
+    """Keep `count` of the candidates: those seen at rest or in one of the poses, spread evenly for the body's thickness."""
+    # two generators: the number of rays must not change the choice of points
     rays, darts = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
     triangles = [part.vertices for part in parts]
     tree = bvh_trees([part.positions for part in parts], triangles)
@@ -123,13 +106,9 @@ def _moved(matrices: Array, points: Array) -> Array:
     return np.einsum("pij,pj->pi", matrices[:, :3, :3], points) + matrices[:, :3, 3]
 
 
-def _shown(armature: Object) -> list[Object]:
-    return [obj for obj in meshes_of(armature) if not obj.hide_render and obj.name in bpy.context.scene.objects]
-
-
 @contextmanager
 def rest_position(armature: Object) -> Iterator[None]:
-    """Shows the armature at rest, and puts its pose back."""
+    """Show the armature at rest inside the block, and restore its pose position afterwards."""
     before = armature.data.pose_position
     armature.data.pose_position = "REST"
     bpy.context.view_layer.update()
@@ -171,10 +150,10 @@ def _read(items: bpy.types.bpy_prop_collection, name: str, width: int, kind: typ
 
 
 def _weights(obj: Object, mesh: Mesh, armature: Object, joints: dict[str, int], count: int) -> Array:
-    """(V, J), rows sum to 1, as Blender's armature modifier blends. Vertices that no bone moves go with the root."""
+    """(V, J), rows sum to 1, as Blender's armature modifier blends. Vertices without weight follow the root."""
     weights = np.zeros((len(mesh.vertices), count))
     if not is_deformed(obj, armature):
-        weights[:, joints.get(carrying_bone(obj, armature) or "", 0)] = 1.0
+        weights[:, joints.get(carried_by(obj, armature)[1], 0)] = 1.0
         return weights
     bones = armature.data.bones
     moved = {g.index: joints[g.name] for g in obj.vertex_groups if g.name in bones and bones[g.name].use_deform}
@@ -188,7 +167,7 @@ def _weights(obj: Object, mesh: Mesh, armature: Object, joints: dict[str, int], 
 
 
 def _spread(area: Array, points: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of triangles, ascending, each as often as its share of the area asks (systematic sampling)."""
+    """Indices of triangles, ascending, each in proportion to its area (systematic sampling)."""
     edges = np.cumsum(area)
     marks = (np.arange(points) + random.random()) / points * edges[-1]
     return np.minimum(np.searchsorted(edges, marks, side="right"), len(area) - 1)
@@ -197,7 +176,7 @@ def _spread(area: Array, points: int, random: np.random.Generator) -> NDArray[np
 def _sample(part: _Triangles, chosen: NDArray[np.int64], seed: int) -> tuple[Surface, Array]:
     """Points on the chosen triangles, and their opacities (P,)."""
     random = np.random.default_rng([seed, len(part.area)])
-    # uniform in a triangle: the square root keeps points from crowding at the first corner (Osada et al. 2002)
+    # uniform in a triangle: without the square root points would crowd at the first corner (Osada et al. 2002)
     r, s = np.sqrt(random.random(len(chosen))), random.random(len(chosen))
     share = np.column_stack([1 - r, r * (1 - s), r * s])
     spots = SurfaceSamples(part.mesh, part.corners[chosen], part.vertices[chosen], share)
@@ -208,10 +187,10 @@ def _sample(part: _Triangles, chosen: NDArray[np.int64], seed: int) -> tuple[Sur
 
 
 def _lying(shading: Array, corners: Array) -> Array:
-    """Shading normals (P, 3) of points in triangles (P, 3, 3) -> unit normals that discs can lie by.
+    """Shading normals (P, 3) of points in triangles (P, 3, 3) -> unit normals for discs that lie on the surface.
 
-    A box that is shaded smoothly has normals between its sides: discs along them would stand out of it. Where the two are far
-    apart the triangle's own normal counts, on the side of the shading normal.
+    A smoothly shaded box has normals between its sides, and discs along them would stick out. If the shading normal is far from the
+    triangle's own normal, the triangle's normal is used, on the side of the shading normal.
     """
     edges = corners[:, 1:] - corners[:, :1]
     flat = _unit(np.cross(edges[:, 0], edges[:, 1]))
@@ -235,7 +214,7 @@ def _colours(part: _Triangles, spots: SurfaceSamples, slots: NDArray[np.int64]) 
 
 
 def strongest(weights: Array, keep: int = 4) -> tuple[NDArray[np.int32], Array]:
-    """(P, J) -> the joints (P, 4) with most weight and their weights (P, 4), made to sum to 1 again."""
+    """(P, J) -> the joints (P, 4) with most weight and their weights (P, 4), which sum to 1 again."""
     missing = max(0, keep - weights.shape[1])
     padded = np.pad(weights, ((0, 0), (0, missing)))
     order = np.argsort(-padded, axis=1, kind="stable")[:, :keep]
@@ -244,7 +223,7 @@ def strongest(weights: Array, keep: int = 4) -> tuple[NDArray[np.int32], Array]:
 
 
 def _join(samples: Sequence[tuple[Surface, Array]]) -> Surface:
-    """All points but the faint ones; a character that is faint all over is kept."""
+    """All opaque points, or all points of a character that has no opaque ones."""
     opacity = np.concatenate([values for _, values in samples])
     keep = opacity >= OPAQUE if (opacity >= OPAQUE).any() else opacity >= 0
     return Surface(*(np.concatenate([getattr(surface, key) for surface, _ in samples])[keep] for key in KEYS))

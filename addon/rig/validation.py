@@ -1,4 +1,4 @@
-"""Whether an armature can be captured onto, asked before the long computation."""
+"""Checks that an armature can be captured onto, before the long computation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from .armature import check_armature, meshes_of
 
 
 def validate_armature(context: bpy.types.Context, obj: bpy.types.Object) -> None:
-    """Raises UserError: linked, in the NLA's tweak mode, in edit mode, in another scene, hidden with all that it moves, a bone scaled below zero."""
+    """Check everything that would stop a capture onto the armature.
+
+    Raises UserError: linked, in the NLA's tweak mode, in edit mode, in another scene, hidden together with all its meshes, or a bone
+    with a negative scale.
+    """
     check_writable(obj)
     _check_scene(context.scene, obj)
     check_armature(obj)
-    # Blender does not evaluate what nothing shown depends on: its pose would be an old one
+    # Blender does not evaluate an armature that nothing visible depends on: its pose would be out of date
     if not any(each.visible_get(view_layer=context.view_layer) for each in (obj, *meshes_of(obj))):
-        raise UserError(f"Armature '{obj.name}' is hidden, and so is all that it moves: show one of them in the Outliner first.")
+        raise UserError(f"Armature '{obj.name}' is hidden, and so are all its meshes: show one of them in the Outliner first.")
     _check_scales(obj)
 
 
@@ -29,7 +33,7 @@ def _check_scene(scene: bpy.types.Scene, obj: bpy.types.Object) -> None:
 
 
 def _check_scales(obj: bpy.types.Object) -> None:
-    """A mirrored bone has no rotation that keys could turn on."""
+    """Raises UserError for a mirrored bone: its pose is no rotation, so keys cannot show it."""
     flat = np.empty(16 * len(obj.pose.bones), np.float32)
     obj.pose.bones.foreach_get("matrix", flat)
     mirrored = np.linalg.det(flat.reshape(-1, 4, 4)[:, :3, :3]) < 0

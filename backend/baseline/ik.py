@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry.rotations import Array, matrix_to_quaternion
-from ..geometry.torch_kinematics import local_to_global, positions_from_turns
+from ..geometry.rotations import Array, matrix_to_rotvec
+from ..geometry.torch_kinematics import local_to_global, positions_from_rotations, rotvec_to_matrix
 from ..rig.skeleton import Skeleton, ancestor_mask, scale_of
 from ..rig.skeleton import local_to_global as global_of
 
@@ -45,8 +45,8 @@ def analytic_ik(skeleton: Skeleton, positions: Array, descent: Descent | None = 
     """
     scale = scale_of(skeleton.rest, skeleton.rest)
     local = geometric_ik(skeleton, positions)
-    theta = _descend(skeleton, positions / scale, scale, _axis_angles(local), descent or Descent())
-    return global_of(skeleton.parents, axis_angle_to_matrix(torch.from_numpy(theta)).numpy())
+    theta = _descend(skeleton, positions / scale, scale, matrix_to_rotvec(local), descent or Descent())
+    return global_of(skeleton.parents, rotvec_to_matrix(torch.from_numpy(theta)).numpy())
 
 
 def geometric_ik(skeleton: Skeleton, positions: Array) -> Array:
@@ -87,23 +87,6 @@ def _children(skeleton: Skeleton) -> list[list[int]]:
 
 def _unit_vectors(vectors: Array) -> Array:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), SMALL)
-
-
-def _axis_angles(matrices: Array) -> Array:
-    """(..., 3, 3) -> (..., 3): the axis times the angle, at most pi."""
-    quaternion = matrix_to_quaternion(matrices)
-    length = np.linalg.norm(quaternion[..., 1:], axis=-1, keepdims=True)
-    return quaternion[..., 1:] * (2 * np.arctan2(length, quaternion[..., :1]) / np.maximum(length, SMALL))
-
-
-def axis_angle_to_matrix(theta: Tensor) -> Tensor:
-    """(..., 3) -> (..., 3, 3) by Rodrigues' formula, with a finite gradient at zero."""
-    angle = (theta.square().sum(-1) + 1e-18).sqrt()[..., None, None]
-    x, y, z = theta.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    half = torch.sin(angle / 2) / angle
-    return torch.eye(3, dtype=theta.dtype) + torch.sin(angle) / angle * cross + 2 * half.square() * (cross @ cross)
 
 
 def _descend(skeleton: Skeleton, positions: Array, scale: float, geometry: Array, descent: Descent) -> Array:
@@ -148,9 +131,9 @@ class _Problem:
 
     def heads(self, theta: Tensor, target: Tensor) -> Tensor:
         """Rotation vectors (T, J, 3) -> heads (T, J, 3). Joints that translate are at their `target` (T, J, 3)."""
-        rotations = local_to_global(self.parents, axis_angle_to_matrix(theta)[None])
+        rotations = local_to_global(self.parents, rotvec_to_matrix(theta)[None])
         offsets = torch.where(self.held[..., None], 0.0, self.offsets)
-        rigid = positions_from_turns(self.parents, self.ancestors, offsets, rotations)[0]
+        rigid = positions_from_rotations(self.parents, self.ancestors, offsets, rotations)[0]
         placed = torch.where(self.held[0, :, None], target, 0.0)
         return rigid + self.ancestors[0].to(target.dtype) @ placed
 

@@ -6,10 +6,12 @@ Crop coordinates run over [-1, 1] from edge to edge of the crop, x right, y down
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from ..arrays import Array, Image
@@ -80,6 +82,17 @@ def _ink(image: Image, matte: Image) -> NDArray[np.float32]:
         np.subtract(plane, np.float32(255), out=ink[:, colour], dtype=np.float32)
         ink[:, colour] *= cover
     return ink
+
+
+def composite(colours: Any, alpha: Any, below: Any) -> Any:
+    """Straight colours (..., 3) with alpha (..., 1), 0..1, over an image or one colour: numpy arrays or tensors alike."""
+    return colours * alpha + below * (1 - alpha)
+
+
+def composite_rgba(image: Image, below: ArrayLike, opacity: float = 1.0) -> Image:
+    """(..., 4) uint8 RGBA with straight alpha over an image (..., 3), one colour (3,) or one grey, 0..255 -> (..., 3) uint8."""
+    alpha = image[..., 3:].astype(np.float32) / 255 * opacity
+    return np.rint(composite(image[..., :3], alpha, np.asarray(below, np.float32))).astype(np.uint8)
 
 
 def resampling(start: float, end: float, bounds: tuple[int, int], size: int) -> tuple[slice, scipy.sparse.csr_matrix]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..arrays import Array, Image
 from ..errors import UserError
 from ..hardware.metal import attended, layout_of
-from .crops import crop_box
+from .crops import composite_rgba, crop_box
 
 SIZE = 224
 SHORT_SIDE = 256  # of the image before its centre is cut out
@@ -186,11 +186,10 @@ def crop_exactly(image: Image, matte: Image, square: Array) -> Image:
     side = max(round(float(square[2] - square[0])), 1)
     height, width = matte.shape
     rows, columns = slice(max(y0, 0), max(min(y0 + side, height), 0)), slice(max(x0, 0), max(min(x0 + side, width), 0))
-    alpha = matte[rows, columns, None].astype(np.float32) / 255
-    ink = image[rows, columns].astype(np.float32) * alpha + 255 * (1 - alpha)
+    ink = composite_rgba(np.dstack([image[rows, columns], matte[rows, columns]]), 255)
     canvas = np.full((side, side, 3), 255, np.uint8)
     top, left = rows.start - y0, columns.start - x0
-    canvas[top : top + ink.shape[0], left : left + ink.shape[1]] = np.rint(ink).astype(np.uint8)
+    canvas[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
     return prepare_images(canvas)
 
 

@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .rotations import Array
+from ..arrays import Array
 
 # World axes are Blender's: z against gravity. The network's axes are y-up: x right, y against gravity, z towards a viewer
 # who looks along Blender's +y ("front view"). (x, y, z) z-up is (x, z, -y) y-up; determinant +1.
 Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 
 
-SIDES = 16  # from which a reference pose is looked at: the nearest is off by at most 11.25 degrees
+SIDES = 16  # of a reference pose that are drawn: the nearest one is off by at most 11.25 degrees
 
 
 def side_azimuths() -> list[float]:
-    """Radians, evenly spaced from 0."""
+    """The azimuths of the SIDES, in radians, evenly spaced from 0."""
     return [2 * np.pi * side / SIDES for side in range(SIDES)]
 
 
 def view_yaw(azimuth: float) -> Array:
     """(3, 3) from the network's axes to those of a level camera at `azimuth` (radians).
 
-    The camera stands in direction d = (sin a, 0, cos a) and calls that direction its +z. A turn about +y by -a takes
-    d to (0, 0, 1): p_camera = view_yaw(a) @ p_network.
+    The camera is in direction d = (sin a, 0, cos a), which is its own +z. A rotation about +y by -a takes d to (0, 0, 1):
+    p_camera = view_yaw(a) @ p_network.
     """
     sine, cosine = np.sin(azimuth), np.cos(azimuth)
     return np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
@@ -78,6 +78,17 @@ class Camera:
 def fit_distance(radius: float, fov: float, margin: float = 1.1) -> float:
     """Distance from which a sphere of `radius` around the target fills the field of view, with `margin` to spare."""
     return margin * radius / float(np.sin(fov / 2))
+
+
+def frame_points(points: Array, azimuth: float, pitch: float, size: int, margin: float = 1.1, fov: float = Camera.fov) -> Camera:
+    """A camera whose square image of `size` pixels holds all world points (P, 3), at the same distance from every side.
+
+    The smallest sphere around the middle of the points' box that holds them fills the image, with `margin` to spare. Angles in radians.
+    """
+    centre = (points.min(0) + points.max(0)).astype(np.float64) / 2
+    radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
+    x, y, z = (float(value) for value in centre)
+    return Camera((x, y, z), fit_distance(radius, fov, margin), azimuth, pitch, fov, size, size)
 
 
 def project(projection: Array, points: Array) -> Array:

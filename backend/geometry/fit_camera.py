@@ -1,4 +1,4 @@
-"""A camera for a take whose camera nobody knows: the rig, seen through it, lies on the subject of the footage."""
+"""Fits a camera to a take whose camera is unknown, so that the rig lies on the subject in the video."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 from scipy.signal import savgol_filter
 from scipy.spatial import ConvexHull, QhullError
 
-from .rotations import Array
+from ..arrays import Array
 
-ELEVATION = 0.1  # radians: that of the reference views, from which the network learns how the rig looks
-# How far away the camera is on the median frame, in radii of the sphere that holds the subject's whole take. The crops do not tell:
-# a person who is filmed from three to twelve metres is seen from 3 to 12.
+ELEVATION = 0.1  # radians: that of the reference views, which show the network how the rig looks
+# Distance of the camera on the median frame, in radii of the sphere that holds the subject's whole take. The crops do not show it:
+# a person filmed from three to twelve metres is at 3 to 12 radii.
 DISTANCE = 6.0
 NEAREST = 1.2  # radii: the camera stays outside the subject
-STEADY = 8  # frames to either side over which the scale changes evenly, as that of the crops which the network sees
-BORDER = 0.004  # of the image's longer side: a box that comes this near to the edge is cut off by it
+STEADY = 8  # frames to either side over which the scale changes evenly, as the scale of the network's crops does
+BORDER = 0.004  # of the image's longer side: an edge of the image cuts off a box that is nearer
 ROUNDS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class CameraFit:
-    """A camera with one lens and one direction that moves along that direction, and whose image is shifted, from frame to frame.
+    """A camera with one lens and one direction. From frame to frame it moves along that direction, and its image is shifted.
 
-    rotation: (3, 3) world (z up) -> camera (x right, y up, z towards the viewer). centre: (3,) world, what it looks at. width, height:
-    of the footage in pixels. focal: pixels. times: (T,) seconds of the take, increasing. distance: (T,) from `centre`. shift: (T, 2)
-    pixels, x right, y down: how far the centre is from the middle of the image.
+    rotation: (3, 3) world (z up) -> camera (x right, y up, z towards the viewer). centre: (3,) its target in the world. width, height:
+    of the video in pixels. focal: pixels. times: (T,) seconds of the take, increasing. distance: (T,) from `centre`. shift: (T, 2)
+    pixels, x right, y down, from the middle of the image to the centre.
     """
 
     rotation: Array
@@ -47,14 +47,14 @@ class CameraFit:
         return self.centre + self.rotation[2] * distance[..., None], shift
 
     def projection(self, position: Array, shift: Array) -> Array:
-        """(3, 4) from the world to the footage's pixels (camera.Camera.projection, with its middle shifted)."""
+        """(3, 4) from the world to the video's pixels: camera.Camera.projection with a shifted middle."""
         middle = self.width / 2 + shift[0], self.height / 2 + shift[1]
         intrinsic = np.array([[self.focal, 0.0, -middle[0]], [0.0, -self.focal, -middle[1]], [0.0, 0.0, -1.0]])
         return intrinsic @ np.concatenate([self.rotation, -(self.rotation @ position)[:, None]], axis=1)
 
 
 def outermost(points: Array) -> Array:
-    """Those of the points (P, 3) that the box around any image of them depends on: the corners of their hull."""
+    """The corners of the convex hull of points (P, 3): the box around any image of the points depends on these alone."""
     try:
         return points[ConvexHull(points).vertices]
     except (QhullError, ValueError):  # all in one plane, or too few
@@ -70,32 +70,32 @@ def fit_camera(
     size: tuple[int, int],
     radii: float = DISTANCE,
 ) -> CameraFit:
-    """Lay the rig on its footage: points in the world (P, 3) on each of T frames, and the subject's boxes `seen` (T, 4) in pixels.
+    """Fit the rig's points in the world (P, 3), one cloud for each of T frames, to the subject's boxes `seen` (T, 4) in pixels.
 
-    rotation: world -> camera, the side that the capture found. confidence: (T,), 0 where the subject was lost. size: width and
-    height of the footage. radii: the distance, see DISTANCE.
+    rotation: world -> camera, of the side that the capture found. confidence: (T,), 0 where the subject was lost. size: width and
+    height of the video. radii: the distance, see DISTANCE.
 
-    The network sees the subject cut out and scaled to one size, and answers relative to the root: the Motion tells from which side
-    it is seen, but neither the camera's lens nor its distance nor where the subject walks. The boxes do, as far as anything does.
-    Near one distance d, images from one side differ by a scale s and a shift t alone (`match_boxes`). A subject of constant size
-    that looks s times as large as it is drawn, through the same lens, is s times as near: d becomes d / s. The lens is that which,
-    on the median frame, leaves d at `radii` radii. As perspective changes a little with d, that is repeated until it settles.
-    Where the subject is in the image is left to the shift, not to the camera's turning towards it: the crop was seen as if
-    it had been in the middle.
+    The network sees the subject cut out and scaled to one size, and its positions are relative to the root. So a Motion has the side
+    of the camera, but neither its lens nor its distance nor the subject's path: the boxes are the only source of these. Near one
+    distance d, images from one side differ only by a scale s and a shift t (`fit_boxes`). A subject of constant size that looks s
+    times as large as it is drawn, through the same lens, is s times as near: d becomes d / s. The lens is the one that keeps d at
+    `radii` radii on the median frame. As perspective changes a little with d, these steps are repeated a few times.
+    The place of the subject in the image becomes a shift, not a rotation of the camera: the network saw the crop as if it had been
+    in the middle of the image.
     """
     centre, radius = _sphere(np.concatenate(clouds), rotation)
     focal, distance, shift = max(size) / 2 * radii, np.full(len(clouds), radii * radius), np.zeros((len(clouds), 2))
-    for turn in range(ROUNDS):
+    for step in range(ROUNDS):
         drawn = [drawn_box(*pair, rotation, centre, focal) for pair in zip(clouds, distance, strict=True)]
         scale, shift = fit_boxes(np.array(drawn), seen, confidence, size)
-        if turn + 1 < ROUNDS:
+        if step + 1 < ROUNDS:
             usual = float(np.exp(np.median(np.log(scale * radii * radius / distance))))
             focal, distance = focal * usual, np.maximum(distance * usual / scale, NEAREST * radius)
     return CameraFit(rotation, centre, *size, focal, times, distance, shift)
 
 
 def _sphere(points: Array, rotation: Array) -> tuple[Array, float]:
-    """(3,) the middle of world points (P, 3), by the camera's axes, so that it turns with them; and their distance from it."""
+    """(3,) the middle of the box of world points (P, 3) along the camera's axes, and the points' greatest distance from it."""
     turned = points @ rotation.T
     centre = rotation.T @ (turned.min(0) + turned.max(0)) / 2
     return centre, max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
@@ -110,16 +110,16 @@ def drawn_box(points: Array, distance: float, rotation: Array, centre: Array, fo
 
 
 def fit_boxes(drawn: Array, seen: Array, confidence: Array, size: tuple[int, int]) -> tuple[Array, Array]:
-    """Scale (T,) and shift (T, 2) in pixels that lay the rig's boxes `drawn` (T, 4; `drawn_box`) on the subject's `seen` (T, 4).
+    """Scale (T,) and shift (T, 2) in pixels that fit the rig's boxes `drawn` (T, 4; `drawn_box`) to the subject's `seen` (T, 4).
 
     From p_seen = s p_drawn + t each edge of the boxes follows the same rule, with t_x for left and right, t_y for top and bottom.
-    Least squares over the four edges: their differences rid them of t, so with widths w and heights h
+    Least squares over the four edges, whose differences do not contain t, give with widths w and heights h
 
         s = (w_drawn w_seen + h_drawn h_seen) / (w_drawn^2 + h_drawn^2),    t = mean(e_seen - s e_drawn) over both edges.
 
-    An edge that the image cuts off is not the subject's: such frames, and those where it was lost, take s from the frames around
-    them and t from the other edge. A pose that is a little wrong has a box that is a little wrong, yet a subject comes nearer
-    only slowly: log s follows straight lines over STEADY frames to either side.
+    If the image cuts off an edge, the box is not the subject's. Such frames, and those where the subject was lost, take s from the
+    frames around them and t from the other edge. An error of the pose is also one of the box, but a subject comes nearer only slowly:
+    log s follows straight lines over STEADY frames to either side.
     """
     middle = np.array([size[0], size[1], size[0], size[1]]) / 2
     edge = BORDER * max(size)

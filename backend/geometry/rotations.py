@@ -1,4 +1,4 @@
-"""Rotations in numpy: rot6d rows, matrices, quaternions (w, x, y, z).
+"""Rotations in numpy: rot6d rows, matrices, rotation vectors, quaternions (w, x, y, z).
 
 Every function takes batches (..., n) and keeps the dtype of a floating input. Matrices act on columns: p' = R @ p.
 rot6d is the first two ROWS of the matrix, flattened (docs/network.md, Conventions).
@@ -20,7 +20,7 @@ def _floating(values: ArrayLike) -> Array:
 
 
 def _stack(components: Sequence[Array], dtype: np.dtype) -> Array:
-    """Single numbers of float32 times a Python number are float64 in numpy 1, so the kind is set again."""
+    """Stack components in this dtype: in numpy 1 a float32 scalar times a Python number is float64."""
     return np.stack(components, axis=-1).astype(dtype, copy=False)
 
 
@@ -79,7 +79,7 @@ def matrix_to_quaternion(matrix: ArrayLike) -> Array:
 
 
 def quaternion_multiply(left: ArrayLike, right: ArrayLike) -> Array:
-    """Hamilton product of (..., 4) wxyz: the turn `right` followed by `left`."""
+    """Hamilton product of (..., 4) wxyz: the rotation `right` followed by `left`."""
     aw, ax, ay, az = np.moveaxis(_floating(left), -1, 0)
     bw, bx, by, bz = np.moveaxis(_floating(right), -1, 0)
     return np.stack(
@@ -99,14 +99,51 @@ def axis_angle_to_matrix(axis: ArrayLike, angle: ArrayLike) -> Array:
     return quaternion_to_matrix(np.concatenate([np.cos(half), np.sin(half) * _unit(_floating(axis))], axis=-1))
 
 
+def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
+    """Rotation vectors (..., 3), axis times angle in radians, of any length -> (..., 3, 3)."""
+    rotvec = _floating(rotvec)
+    return axis_angle_to_matrix(rotvec, np.linalg.norm(rotvec, axis=-1))
+
+
+def matrix_to_rotvec(matrix: ArrayLike) -> Array:
+    """(..., 3, 3) rotation -> (..., 3) axis times angle in radians, 0..pi; at an angle of pi the axis has either sign.
+
+    The vector part of the quaternion is the axis times the sine of half the angle, and w its cosine: the factor between the two
+    vectors tends to 2 as the angle goes to zero.
+    """
+    quaternion = matrix_to_quaternion(matrix)
+    w, vector = quaternion[..., :1], quaternion[..., 1:]
+    sine = np.linalg.norm(vector, axis=-1, keepdims=True)
+    factor = np.where(sine > 1e-12, 2 * np.arctan2(sine, w) / np.maximum(sine, 1e-12), 2)
+    return (vector * factor).astype(quaternion.dtype, copy=False)
+
+
+def slerp(start: ArrayLike, end: ArrayLike, weight: ArrayLike) -> Array:
+    """Unit quaternions (..., 4) wxyz at `weight` (..., 1), 0..1, of the shorter way from start to end, at even speed.
+
+    Quaternions of either sign are the same rotation, so `end` may come out with its sign changed. Between rotations that are an angle
+    of pi apart both ways are equally short, and either is taken.
+    """
+    start, end, weight = _floating(start), _floating(end), _floating(weight)
+    end = np.where((start * end).sum(-1, keepdims=True) < 0, -end, end)
+    # half the angle between the two, well conditioned when it is tiny: half chord over half sum
+    half = np.arctan2(np.linalg.norm(end - start, axis=-1), np.linalg.norm(end + start, axis=-1))[..., None]
+    sine = np.sin(2 * half)
+    far = sine > 1e-9  # below that both formulas agree to rounding
+    safe = np.where(far, sine, 1)
+    first = np.where(far, np.sin(2 * half * (1 - weight)) / safe, 1 - weight)
+    second = np.where(far, np.sin(2 * half * weight) / safe, weight)
+    return first * start + second * end
+
+
 def yaw_to_matrix(angle: ArrayLike) -> Array:
-    """Angles (...) in radians -> (..., 3, 3), turning about +y: z goes towards x."""
+    """Angles (...) in radians -> (..., 3, 3) rotations about +y, which take z towards x."""
     angle = _floating(angle)
     return axis_angle_to_matrix(np.broadcast_to(np.array([0.0, 1.0, 0.0], angle.dtype), (*angle.shape, 3)), angle)
 
 
 def matrix_to_yaw(matrix: ArrayLike) -> Array:
-    """(..., 3, 3) -> (...) radians: the turn about +y in the swing-twist decomposition of the rotation."""
+    """(..., 3, 3) -> (...) radians: the rotation about +y in the swing-twist decomposition."""
     quaternion = matrix_to_quaternion(matrix)
     return np.arctan2(quaternion[..., 2], quaternion[..., 0]) * quaternion.dtype.type(2)
 
@@ -123,7 +160,7 @@ def geodesic_angle(left: ArrayLike, right: ArrayLike) -> Array:
 
 
 def continuous(quaternions: ArrayLike) -> Array:
-    """(T, ..., 4) -> the same rotations, each frame with the sign nearest to the frame before."""
+    """Quaternions (T, ..., 4) -> the same rotations, each with the sign that is nearest to the frame before."""
     quaternions = _floating(quaternions)
     flips = np.where((quaternions[1:] * quaternions[:-1]).sum(-1, keepdims=True) < 0, -1, 1)
     return np.concatenate([quaternions[:1], quaternions[1:] * np.cumprod(flips, axis=0)]).astype(quaternions.dtype)

@@ -1,6 +1,6 @@
-"""Kinematics on torch tensors, batched over rigs of different topology: no loop over joints.
+"""Kinematics on torch tensors, batched over rigs of different topology, without loops over joints.
 
-Shapes: B rigs, T frames, J joints (padded joints are their own parents and carry no weight). rot6d as in rotation.py.
+Shapes: B rigs, T frames, J joints (padded joints are their own parents and carry no weight). rot6d as in rotations.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,16 @@ def matrix_to_rot6d(matrix: Tensor) -> Tensor:
     return matrix[..., :2, :].flatten(-2)
 
 
+def rotvec_to_matrix(rotvec: Tensor) -> Tensor:
+    """Rotation vectors (..., 3), radians -> (..., 3, 3) by Rodrigues' formula, with a finite gradient at zero."""
+    angle = (rotvec.square().sum(-1) + 1e-18).sqrt()[..., None, None]
+    x, y, z = rotvec.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    half = torch.sin(angle / 2) / angle
+    return torch.eye(3, dtype=rotvec.dtype) + torch.sin(angle) / angle * cross + 2 * half.square() * (cross @ cross)
+
+
 def geodesic_angle(left: Tensor, right: Tensor) -> Tensor:
     """Angle in radians between (..., 3, 3), with a finite gradient at zero."""
     turn = left.transpose(-1, -2) @ right
@@ -38,10 +48,10 @@ def pick(values: Tensor, index: Tensor) -> Tensor:
 
 
 def local_to_global(parents: Tensor, local: Tensor) -> Tensor:
-    """parents (B, J) with the root's own index for the root, L (B, T, J, 3, 3) -> G, by pointer jumping.
+    """Local rotations (B, T, J, 3, 3) -> global ones, by pointer jumping. parents: (B, J), the root's own index for the root.
 
-    After k rounds a joint holds the product of its 2^k nearest links and points at the joint above them; a pointer that has
-    reached the root stays there, and a finished joint multiplies no more.
+    After k rounds a joint holds the product of its 2^k nearest links and points to the joint above them. A pointer at the root stays
+    there, and a joint is finished when it has multiplied by the root.
     """
     rotations, above = local, parents
     index = torch.arange(parents.shape[1], device=parents.device).expand_as(parents)
@@ -50,7 +60,7 @@ def local_to_global(parents: Tensor, local: Tensor) -> Tensor:
     while not bool(finished.all()):
         step = torch.where(finished[:, None, :, None, None], eye, pick(rotations, above))
         rotations = step @ rotations
-        # what lies above now: the pointer's own pointer, unless the pointer was at a finished joint
+        # the new pointer is the pointer's own one, unless that joint was finished
         reached = finished.gather(1, above)
         above = above.gather(1, above)
         finished = finished | reached
@@ -64,17 +74,18 @@ def global_to_local(parents: Tensor, rotations: Tensor) -> Tensor:
     return torch.where((parents == index)[:, None, :, None, None], rotations, local)
 
 
-def positions_from_turns(parents: Tensor, ancestors: Tensor, offsets: Tensor, rotations: Tensor) -> Tensor:
-    """Forward kinematics. ancestors (B, J, J) as in skeleton.ancestor_mask, offsets (B, J, 3), G (B, T, J, 3, 3) -> (B, T, J, 3).
+def positions_from_rotations(parents: Tensor, ancestors: Tensor, offsets: Tensor, rotations: Tensor) -> Tensor:
+    """Forward kinematics: global rotations (B, T, J, 3, 3) and offsets (B, J, 3) -> positions (B, T, J, 3).
 
-    p_j is the sum of G_parent(a) offset_a over a = j and its ancestors; the root's offset is zero.
+    ancestors: (B, J, J) as in skeleton.ancestor_mask. p_j is the sum of G_parent(a) offset_a over a = j and its ancestors, with global
+    rotations G; the root's offset is zero.
     """
     steps = (pick(rotations, parents) @ offsets[:, None, :, :, None])[..., 0]
     return ancestors[:, None].to(steps.dtype) @ steps
 
 
 def nearest_rotation(matrix: Tensor) -> Tensor:
-    """(..., 3, 3) -> the proper rotation nearest to it (polar decomposition by SVD); no gradient is meant to pass."""
+    """(..., 3, 3) -> the nearest proper rotation (polar decomposition by SVD). It is not meant for gradients."""
     u, _, vt = torch.linalg.svd(matrix)
     sign = torch.ones(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device)
     sign[..., 2] = torch.linalg.det(u @ vt).sign()
@@ -83,14 +94,14 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
 
 @torch.no_grad()
 def anchored_ik(
-    parents: Tensor, mask: Tensor, positions: Tensor, ref_position: Tensor, ref_turns: Tensor, rounds: int = 3
+    parents: Tensor, mask: Tensor, positions: Tensor, ref_position: Tensor, ref_rotations: Tensor, rounds: int = 3
 ) -> Tensor:
-    """Rotations that carry the reference's bone directions onto the predicted ones; twist follows the parent.
+    """Rotations that take the reference's bone directions to the predicted ones; the twist follows the parent.
 
-    parents, mask (B, J); positions (B, T, J, 3); ref_position (B, J, 3); ref_turns (B, J, 3, 3) = G of the reference
-    -> G (B, T, J, 3, 3). Each joint's turn away from the reference is the polar factor of
-    sum over children (predicted direction)(reference direction)^T + 0.03 * (the parent's turn), which starts as the turn of
-    the whole body. All joints at once, `rounds` times.
+    parents, mask (B, J); positions (B, T, J, 3); ref_position (B, J, 3); ref_rotations (B, J, 3, 3), the reference's global ones
+    -> global rotations (B, T, J, 3, 3). Each joint's rotation away from the reference is the polar factor of
+    sum over children (predicted direction)(reference direction)^T + 0.03 * (the parent's rotation). That of the whole body is the
+    start. All joints are solved at once, `rounds` times.
     """
     index = torch.arange(parents.shape[1], device=parents.device)
     is_child = (mask & (parents != index))[:, None, :, None, None]
@@ -106,4 +117,4 @@ def anchored_ik(
     )
     for _ in range(rounds):
         turn = nearest_rotation(moment + 0.03 * pick(turn, parents))
-    return turn @ ref_turns[:, None]
+    return turn @ ref_rotations[:, None]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..arrays import Array
 from ..errors import UserError
 from ..geometry.camera import Y_UP
-from ..geometry.rotations import axis_angle_to_matrix, quaternion_multiply
+from ..geometry.rotations import axis_angle_to_matrix, slerp
 from ..rig.rig import Rig
 from ..rig.skeleton import Skeleton, global_to_local, network_axes, skeleton_of
 from .motion import Motion, fk_heads
@@ -159,19 +159,8 @@ def _at_steady_rate(motion: Motion, root: Array) -> tuple[Motion, Array]:
         return values[index] * (1 - weight) + values[index + 1] * weight
 
     linear = {key: between(getattr(motion, key)) for key in ("positions", "boxes", "confidence")}
-    rotations = _turn_between(motion.rotations[index], motion.rotations[index + 1], part[:, None, None])
+    rotations = slerp(motion.rotations[index], motion.rotations[index + 1], part[:, None, None])
     return replace(motion, times=steady, rotations=rotations, **linear), between(root)
-
-
-def _turn_between(start: Array, end: Array, part: Array) -> Array:
-    """Quaternions (..., 4) wxyz at `part` (..., 1) of the shorter way from start to end."""
-    inverse = start * np.array([1.0, -1.0, -1.0, -1.0])
-    step = quaternion_multiply(inverse, end)
-    step = np.where(step[..., :1] < 0, -step, step)
-    sine = np.linalg.norm(step[..., 1:], axis=-1, keepdims=True)
-    half = part * np.arctan2(sine, step[..., :1])
-    axis = step[..., 1:] / np.maximum(sine, np.finfo(np.float64).tiny)
-    return quaternion_multiply(start, np.concatenate([np.cos(half), np.sin(half) * axis], axis=-1))
 
 
 # ---- reading

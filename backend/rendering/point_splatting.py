@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..geometry.camera import Camera, fit_distance
+from ..geometry.camera import frame_points
 from ..geometry.rotations import Array
 from ..rig.point_cloud import Surface
 from ..rig.rig import Reference, Rig
@@ -319,7 +319,9 @@ def reference_views(
     # cameras are defined in world axes: p_world = world p_armature
     world = torch.tensor(rig.world, dtype=torch.float32)
     points, normals = points @ world.T, normals @ world.T
-    cameras = [_camera_for(points[0].numpy(), azimuth, pitch, size) for azimuth in azimuths]
+    if not len(surface) or not bool(points.isfinite().all()):
+        raise UserError("The rig has no surface to draw in this pose: reset the pose, or check the scale of its bones.")
+    cameras = [frame_points(points[0].numpy(), azimuth, pitch, size) for azimuth in azimuths]
     drawn = render(
         points.expand(len(cameras), -1, -1),
         normals.expand(len(cameras), -1, -1),
@@ -341,17 +343,6 @@ def reference_views(
 def reference_view(rig: Rig, surface: Surface, pose: Array, azimuth: float, pitch: float = 0.1, size: int = 320) -> Reference:
     """Draw the rig from one azimuth: see `reference_views`."""
     return reference_views(rig, surface, pose, [azimuth], pitch, size)[0]
-
-
-def _camera_for(points: Array, azimuth: float, pitch: float, size: int) -> Camera:
-    """A camera with all points (P, 3) in view. Raises UserError if there are none, or if they are not finite."""
-    if not len(points) or not np.isfinite(points).all():
-        raise UserError("The rig has no surface to draw in this pose: reset the pose, or check the scale of its bones.")
-    centre = (points.min(0) + points.max(0)).astype(np.float64) / 2
-    radius = max(float(np.linalg.norm(points - centre, axis=1).max()), 1e-6)
-    target = (float(centre[0]), float(centre[1]), float(centre[2]))
-    blank = Camera(target, 1.0, azimuth, pitch, width=size, height=size)
-    return Camera(target, fit_distance(radius, blank.fov), azimuth, pitch, width=size, height=size)
 
 
 def key_light(rotation: Array) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..progress import Progress, in_steps, size_text
+from ..progress import Progress, size_text, staged
 from .http_download import SPARE, digest, discard, download
 from .registry import (
     CONVERTED_SIZE,
@@ -90,7 +90,7 @@ def _size_of(path: Path) -> int:
 def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[Progress, None, None]:
     """Download, check and record one file. Closed while it checks, it keeps the file, and the next call checks it."""
     url, arrived = item.url(base), folder.path / item.arriving
-    published = yield from in_steps(f"Downloading {item.name}", download(url, arrived, item.name), item.size)
+    published = yield from staged(f"Downloading {item.name}", download(url, arrived, item.name), "", item.size)
     try:
         problem = find_flaw(arrived)
         if problem:
@@ -109,7 +109,7 @@ def _fetch_one(folder: Folder, item: Item, base: str) -> Generator[Progress, Non
 
 
 def _compute_sha256(path: Path, item: Item) -> Generator[Progress, None, str]:
-    return in_steps(f"Checking {item.name}", digest(path))
+    return staged(f"Checking {item.name}", digest(path), "")
 
 
 def _compare_sha256(folder: Folder, item: Item, sha256: str, published: str, source: str) -> None:

@@ -17,7 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, missing_library
 from ..progress import size_text
 
 HUB = "https://huggingface.co"
@@ -151,7 +151,7 @@ class Folder:
         try:
             from filelock import FileLock, Timeout  # here, because the add-on starts without the libraries, too
         except ImportError as error:
-            raise UserError(f"A library is missing ({error}): install the AnyRig zip made for this system.") from error
+            raise missing_library(error) from error
         file = self.path / LOCK
         lock = FileLock(file, timeout=0, thread_local=False)
         try:

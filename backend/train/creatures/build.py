@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...geometry.rotations import Array
+from ...geometry.rotations import Array, rotvec_to_matrix
 from ...rig.point_cloud import Surface
 from ...rig.rig import Rig
 from ..packs.rig_packs import Pack
@@ -16,7 +16,7 @@ from .body import Body, Bone, upper_arm
 from .motions import TAU
 from .naming import names_of
 from .parts import Rng, chance
-from .score import Score, X, Y, Z, rotations, solve_legs
+from .score import Score, X, Y, Z, solve_legs
 from .skin import Skin
 
 BITS = 2.0**14  # matrices rounded to 1 / BITS compress to half the size
@@ -89,7 +89,7 @@ def _bone_axes(body: Body, rng: Rng) -> tuple[Array, bool]:
     if kind == "world":
         return np.tile(np.eye(3), (len(body.bones), 1, 1)), False
     if kind == "random":
-        return rotations(rng.normal(0, 1.5, (len(body.bones), 3))), False
+        return rotvec_to_matrix(rng.normal(0, 1.5, (len(body.bones), 3))), False
     along = body.tails - body.heads
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     side = np.cross(along, np.where(np.abs(along[:, 1:2]) > 0.9, Z, Y))
@@ -145,7 +145,7 @@ def _reordered(figure: Figure, order: NDArray[np.int64]) -> Figure:
 def _with_handle(figure: Figure, rng: Rng) -> Figure:
     """Add a root bone that stays on the floor, with the old root as a child that translates, as in the rigs of many games."""
     rest = np.eye(4)
-    rest[:3, :3] = np.eye(3) if chance(rng, 0.5) else rotations(np.pi / 2 * X)
+    rest[:3, :3] = np.eye(3) if chance(rng, 0.5) else rotvec_to_matrix(np.pi / 2 * X)
     clips = {name: np.tile(rest, (len(pose), 1, 1)) for name, pose in figure.clips.items()}
     bone = replace(figure.bones[0], part="root", role="root", index=0, alone=True, limb="")
     if figure.bones[0].role == "root":
@@ -182,7 +182,7 @@ def _with_twists(figure: Figure, body: Body, rng: Rng) -> Figure:
         clips = {}
         for name, pose in figure.clips.items():
             angle = rng.uniform(0, 0.35) * np.sin(TAU * (rng.uniform(0.5, 2) * np.linspace(0, 1, len(pose)) + rng.random()))
-            roll = _affine(rotations(angle[:, None] * axis), np.zeros((len(pose), 3)))
+            roll = _affine(rotvec_to_matrix(angle[:, None] * axis), np.zeros((len(pose), 3)))
             clips[name] = pose[:, joint] @ middle @ roll
         helper = replace(bone, role=f"{bone.role}_twist", index=0, alone=True)
         figure = _append(figure, helper, joint, figure.rest[joint] @ middle, end, clips)
@@ -243,7 +243,7 @@ def surface_of(figure: Figure, body: Body, skin: Skin, rest: tuple[Array, Array]
 def pack_of(name: str, figure: Figure, surface: Surface, rng: Rng, style: str | None, fps: float) -> Pack:
     """Rotate the figure to a random heading, scale it, and make a pack of it."""
     yaw = rng.choice([0, np.pi / 2, -np.pi / 2, np.pi, rng.uniform(-np.pi, np.pi)], p=[0.76, 0.06, 0.06, 0.06, 0.06])
-    world, scale = rotations(yaw * Z), float(np.exp(rng.uniform(-0.5, 1.5)))
+    world, scale = rotvec_to_matrix(yaw * Z), float(np.exp(rng.uniform(-0.5, 1.5)))
 
     # a point x of the body frame is at s W x in the world; a bone's axes rotate by W and keep their length
     def placed(matrices: Array) -> Array:

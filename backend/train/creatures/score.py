@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...geometry.rotations import Array, axis_angle_to_matrix
+from ...geometry.rotations import Array, rotvec_to_matrix
 from ...rig.skeleton import forward_kinematics
 from .body import Body, Chain
 
@@ -61,7 +61,7 @@ class Score:
 def solve_legs(score: Score) -> tuple[Array, Array]:
     """Solve a score -> global rotations away from neutral (F, J, 3, 3) and positions (F, J, 3), body frame. Bends stay within limits."""
     body = score.body
-    local = rotations(limit_bends(score.bends, body.limits))
+    local = rotvec_to_matrix(limit_bends(score.bends, body.limits))
     root = body.heads[0] + score.shift
     global_rotations, places = forward_kinematics(body.parents, body.offsets, local)
     for index, step in score.steps.items():
@@ -77,13 +77,6 @@ def limit_bends(bends: Array, limits: Array) -> Array:
     with np.errstate(invalid="ignore"):
         pressed = np.where(np.isfinite(limit), limit * np.tanh(angle / limit), angle)
     return bends * np.where(angle > 1e-9, pressed / np.maximum(angle, 1e-9), 1.0)
-
-
-def rotations(bends: Array) -> Array:
-    """Rotation vectors (..., 3), radians -> matrices (..., 3, 3)."""
-    angle = np.linalg.norm(bends, axis=-1)
-    axis = np.where(angle[..., None] > 1e-12, bends, X)
-    return axis_angle_to_matrix(axis, angle)
 
 
 def knee_axis(body: Body, chain: Chain) -> Array:
@@ -102,7 +95,7 @@ def _plant_leg(body: Body, chain: Chain, step: Step, global_rotations: Array, pl
     ankle, level = body.tails[shin] + step.shift, np.eye(3)
     if foot >= 0:
         # the foot is level but for its pitch and has the root's heading, so the ankle is its end less the rotated foot
-        level = _heading_rotation(global_rotations[:, 0]) @ rotations(step.pitch[:, None] * X)
+        level = _heading_rotation(global_rotations[:, 0]) @ rotvec_to_matrix(step.pitch[:, None] * X)
         length = body.tails[foot] - body.heads[foot]
         ankle = body.tails[foot] + step.shift - level @ length
     ankle = _slip_ankle(body, thigh, shin, ankle, above, places)
@@ -167,4 +160,4 @@ def _bone_frame(bone: Array, hinge: Array) -> Array:
 def _heading_rotation(global_rotations: Array) -> Array:
     """(F, 3, 3) the rotation about z of the root's x axis."""
     side = global_rotations[:, :, 0]
-    return rotations(np.arctan2(side[:, 1], side[:, 0])[:, None] * Z)
+    return rotvec_to_matrix(np.arctan2(side[:, 1], side[:, 0])[:, None] * Z)

@@ -22,7 +22,7 @@ from ...capture.inference import (
 from ...capture.view_matching import CLEAR_FRAMES, match_view
 from ...capture_settings import Settings
 from ...encoders.crops import SIZE, clip_squares
-from ...geometry.camera import Camera, fit_distance, project, side_azimuths
+from ...geometry.camera import frame_points, project, side_azimuths
 from ...geometry.rotations import Array
 from ...motion.motion import Motion
 from ...rendering import point_splatting
@@ -103,16 +103,7 @@ def splat_crops(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimut
     """Draw joint matrices (T, J, 4, 4) from one side, cropped as a capture crops a video. azimuth, pitch: radians."""
     points, normals = cloud.skin(torch.as_tensor(poses))
     low, high = points.amin((0, 1)).numpy().astype(float), points.amax((0, 1)).numpy().astype(float)
-    fov = 0.6
-    camera = Camera(
-        tuple((low + high) / 2),
-        fit_distance(float(np.linalg.norm(high - low)) / 2, fov),
-        azimuth,
-        pitch,
-        fov,
-        VIDEO_SIZE,
-        VIDEO_SIZE,
-    )
+    camera = frame_points(np.stack([low, high]), azimuth, pitch, VIDEO_SIZE, fov=0.6)
     pixels = project(camera.projection, points.numpy().astype(float))
     squares = clip_squares(np.concatenate([pixels.min(1), pixels.max(1)], axis=-1))
     light = camera.rotation.T @ np.array([-0.45, 0.65, 0.6])

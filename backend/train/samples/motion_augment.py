@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from ...geometry.rotations import Array, nearest_rotation
+from ...geometry.rotations import Array, matrix_to_rotvec, nearest_rotation, rotvec_to_matrix
 from ...rig.rig import Rig
 
 WIDER = (0.4, 2.0)  # factor on the rotations of a window
@@ -41,11 +40,11 @@ def _perturbation(rotations: Array, rng: np.random.Generator) -> Array:
     frames, joints = rotations.shape[:2]
     if not joints:
         return rotations
-    moved = Rotation.from_matrix((rotations[:1].swapaxes(-1, -2) @ rotations).reshape(-1, 3, 3)).as_rotvec()
-    wider = np.tile(np.exp(rng.uniform(*np.log(WIDER))) * np.exp(rng.normal(0, UNEVEN, joints)), frames)[:, None]
+    moved = matrix_to_rotvec(rotations[:1].swapaxes(-1, -2) @ rotations)
+    wider = (np.exp(rng.uniform(*np.log(WIDER))) * np.exp(rng.normal(0, UNEVEN, joints)))[:, None]
     period, phase = rng.uniform(*PERIOD, joints), rng.uniform(0, 2 * np.pi, joints)
     sway = np.sin(2 * np.pi * np.arange(frames)[:, None] / period + phase)
     size = np.radians(rng.uniform(*SWING)) * (rng.random(joints) < SWINGING)
     swing = sway[..., None] * (rng.normal(0, 0.6, (joints, 3)) * size[:, None])
-    new = Rotation.from_rotvec(wider * moved) * Rotation.from_rotvec(swing.reshape(-1, 3))
-    return rotations[:1] @ new.as_matrix().reshape(rotations.shape) @ rotations.swapaxes(-1, -2)
+    new = rotvec_to_matrix(wider * moved) @ rotvec_to_matrix(swing)
+    return rotations[:1] @ new @ rotations.swapaxes(-1, -2)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...geometry.rotations import Array, axis_angle_to_matrix, nearest_rotation, quaternion_to_matrix
+from ...geometry.rotations import Array, nearest_rotation, quaternion_to_matrix, rotvec_to_matrix
 from ...rig.point_cloud import Surface
 from ...rig.rig import MARKS, Rig
 from ...rig.skeleton import ancestor_mask
@@ -287,7 +287,7 @@ def random_bends(rig: Rig, rng: np.random.Generator) -> Array:
         vectors = np.where((other < own)[:, None], vectors[other] * mirror, vectors)
         vectors = np.where((other == own)[:, None], (vectors + vectors * mirror) / 2, vectors)
     vectors[0] = 0
-    return axis_angle_to_matrix(vectors, np.linalg.norm(vectors, axis=-1))
+    return rotvec_to_matrix(vectors)
 
 
 def roll_bones(pack: Pack, axes: Array) -> Pack:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ...encoders.crops import SIZE, crop_box, crop_side, to_crop
-from ...geometry.camera import Camera, fit_distance, project, view_yaw
+from ...encoders.crops import SIZE, composite, crop_box, crop_side, to_crop
+from ...geometry.camera import frame_points, project, view_yaw
 from ...geometry.rotations import Array, axis_angle_to_matrix, matrix_to_rot6d, rot6d_to_matrix
 from ...model.config import Config
 from ...model.encode_rig import ReferencePairs, SkeletonFeatures, encode_reference_pairs, encode_skeleton
@@ -230,8 +230,7 @@ def _render_window(
     points, normals = cloud.skin(torch.as_tensor(poses, dtype=torch.float32, device=cloud.points.device))
     low, high = points.amin((0, 1)).cpu().numpy().astype(float), points.amax((0, 1)).cpu().numpy().astype(float)
     fov = rng.uniform(0.3, 0.9)
-    distance = fit_distance(float(np.linalg.norm(high - low)) / 2, fov)
-    camera = Camera(tuple((low + high) / 2), distance, azimuth, rng.uniform(-0.05, 0.35), fov, 640, 640)
+    camera = frame_points(np.stack([low, high]), azimuth, rng.uniform(-0.05, 0.35), 640, fov=fov)
     pixels = project(camera.projection, points.cpu().numpy().astype(float))
     squares = _crop_squares(np.concatenate([pixels.min(1), pixels.max(1)], axis=-1), rng)
     inside = inside_crops(camera.projection, squares).to(points.device)
@@ -265,4 +264,4 @@ def inside_crops(projection: Array, squares: Array) -> Tensor:
 
 def on_white(rgba: Tensor) -> Tensor:
     """Put images (T, H, W, 4) with straight alpha on white -> (T, H, W, 3) uint8."""
-    return ((rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]).clamp(0, 1) * 255).round().to(torch.uint8)
+    return (composite(rgba[..., :3], rgba[..., 3:], 1.0).clamp(0, 1) * 255).round().to(torch.uint8)

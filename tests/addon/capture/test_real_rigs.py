@@ -135,7 +135,7 @@ def test_an_armature_that_is_hidden_with_its_mesh_is_refused(made_up: synthetic.
     bpy.context.scene.anyrig["video"] = "/clips/walk.mp4"
     for each in bpy.context.scene.objects:
         HIDING[how](each)
-    with pytest.raises(RuntimeError, match="'Human' is hidden, and so is all that it moves: show one of them"):
+    with pytest.raises(RuntimeError, match="'Human' is hidden, and so are all its meshes: show one of them"):
         bpy.ops.anyrig.capture()
     assert not made_up.rigs
 
@@ -410,11 +410,11 @@ def test_bones_that_will_not_obey_are_named() -> None:
     obj = constrained()
     lines = warnings_of(obj, rig_from_armature(obj).names)
     assert lines == [
-        "Bone 'head' will not obey its keys: a constraint (Copy Rotation) moves it; mute it to see the take.",
-        "Bones 'hand.L', 'forearm.L', 'upper_arm.L' will not obey their keys: a constraint (Inverse Kinematics) moves them; "
+        "Bone 'head' will not follow its keys: a constraint (Copy Rotation) moves it; mute it to see the take.",
+        "Bones 'hand.L', 'forearm.L', 'upper_arm.L' will not follow their keys: a constraint (Inverse Kinematics) moves them; "
         "mute it to see the take.",
-        "Bone 'foot.L' will not obey its keys: a driver sets it; mute or remove it to see the take.",
-        "Bone 'toe.L' will not turn: the rotation is locked; unlock it in the bone's Transform panel if the take should turn it.",
+        "Bone 'foot.L' will not follow its keys: a driver sets it; mute or remove it to see the take.",
+        "Bone 'toe.L' will not rotate: the rotation is locked; unlock it in the bone's Transform panel if the take should rotate it.",
         "Bone 'toe.R' will follow the take only about the axes that are not locked.",
     ]
     assert warnings_of(obj, ["chest", "neck", "not there"]) == []
@@ -458,5 +458,5 @@ def test_the_command_line_prints_the_warnings(made_up: synthetic.MadeUp, capsys:
     with bpy.context.temp_override(window=None):
         assert commands.main(["capture", "--video", "/clips/walk.mp4", "--armature", "Human"]) == 0
     printed = capsys.readouterr()
-    assert "Warning: Bone 'head' will not obey its keys" in printed.err and made_up.rigs
+    assert "Warning: Bone 'head' will not follow its keys" in printed.err and made_up.rigs
     assert pose_of(bpy.data.objects["Human"], made_up.rigs[0]).shape == (21, 4, 4)

@@ -111,10 +111,10 @@ def test_a_scene_of_our_own_comes_and_goes_in_no_window() -> None:
     obj = human()
     users = bpy.context.scene
     with bpy.context.temp_override(window=None):
-        with outdoor_scene.outdoor_scene_of([obj], "BLENDER_WORKBENCH", 1) as scene:
-            assert bpy.context.window_manager.windows[0].scene == scene
-        with render_action.staged_scene(obj, 32) as scene:
-            assert bpy.context.window_manager.windows[0].scene == scene
+        with outdoor_scene.outdoor_scene_of([obj], "BLENDER_WORKBENCH", 1) as stage:
+            assert bpy.context.window_manager.windows[0].scene == stage.scene
+        with render_action.staged_scene(obj, 32) as stage:
+            assert bpy.context.window_manager.windows[0].scene == stage.scene
     assert bpy.data.scenes[:] == [users] == [bpy.context.window_manager.windows[0].scene]
 
 

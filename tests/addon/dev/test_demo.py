@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from anyrig.addon.dev import demo, demo_character, render_action
 from anyrig.addon.dev.demo_character import STALKER, STRIDE, WALKER, make_character
+from anyrig.addon.rendering.scratch_scene import current_window
 from anyrig.addon.rig import actions
 from anyrig.addon.rig.armature import rig_from_armature
+from anyrig.backend.encoders.crops import composite_rgba
 from anyrig.backend.errors import UserError
 from anyrig.backend.geometry.camera import Camera, project
 from anyrig.backend.video.clip import Clip
@@ -89,7 +91,7 @@ def test_the_characters_colours_are_in_the_image():
 
 def test_the_window_to_render_in_belongs_to_its_window_manager():
     # not so for bpy.context.window in 4.2, see current_window
-    window = render_action.current_window()
+    window = current_window()
     assert window == bpy.context.window and window.id_data == bpy.context.window_manager
 
 
@@ -121,8 +123,8 @@ def test_the_backdrop_is_the_colour_that_the_character_has_not():
     green[:] = (40, 170, 70, 255)
     assert render_action.plain_backdrop([green]) != (40, 170, 70)
     clear = np.zeros((8, 8, 4), np.uint8)
-    assert (render_action.composite(clear, (1, 2, 3)) == (1, 2, 3)).all()
-    assert (render_action.composite(green, (1, 2, 3)) == (40, 170, 70)).all()
+    assert (composite_rgba(clear, (1, 2, 3)) == (1, 2, 3)).all()
+    assert (composite_rgba(green, (1, 2, 3)) == (40, 170, 70)).all()
 
 
 def test_filming_gives_a_frame_and_a_true_pose_for_every_scene_frame(tmp_path: Path):
@@ -141,7 +143,7 @@ def test_an_action_of_one_frame_is_refused(tmp_path: Path):
 
 
 def test_a_rig_without_actions_is_refused():
-    with pytest.raises(UserError, match="'Walker' has no action to film"):
+    with pytest.raises(UserError, match="'Walker' has no action to render"):
         demo.longest_action(make_character(WALKER))
 
 

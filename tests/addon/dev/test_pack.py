@@ -302,7 +302,7 @@ def test_a_pack_survives_its_file(tmp_path: Path) -> None:
 def test_an_armature_that_moves_no_mesh_is_refused() -> None:
     obj = three_bones()
     bpy.data.objects.remove(skin_of(obj))
-    with pytest.raises(UserError, match="'Chain' moves no mesh"):
+    with pytest.raises(UserError, match="'Chain' moves no visible mesh"):
         make_pack(obj, "Chain")
 
 

@@ -102,12 +102,12 @@ def test_there_are_a_sky_a_ground_and_a_shadow(tmp_path: Path) -> None:
     weather = outdoor_scene.Weather(0.6, 1.5, 4, 1)
     with (
         render_clips.rendered_armature(obj, action) as actor,
-        outdoor_scene.outdoor_scene_of(actor.objects, "CYCLES", 1) as scene,
+        outdoor_scene.outdoor_scene_of(actor.objects, "CYCLES", 1) as stage,
     ):
-        camera, floor = render_clips.frame_motion(actor, scene, 0.0, 0.2, 64)
-        with outdoor_scene.surroundings(scene, camera, floor, weather):
+        camera, floor = render_clips.frame_motion(actor, stage.scene, 0.0, 0.2, 64)
+        with outdoor_scene.surroundings(stage.scene, camera, floor, weather):
             # the sun stands on the right, at +x, so the shadow falls to the left of the foot
-            image = next(outdoor_scene.render_frame(scene, 1, actor.pose)).astype(float)
+            image = next(outdoor_scene.render_frame(stage, 1, actor.pose)).astype(float)
     assert floor == pytest.approx(0, abs=1e-5)
     top, ground = image[:3].mean((0, 1)), image[-3:].mean((0, 1))
     assert top[2] > top[0] and top.min() > 60

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from anyrig.addon.rendering import rig_views
+from anyrig.addon.rendering.scratch_scene import NAME
 from anyrig.addon.rig.armature import pose_of, rig_from_armature
 from anyrig.backend.geometry.camera import project
 from anyrig.tests.addon.fixtures import human, no_mesh, transformed
@@ -171,7 +172,7 @@ def furnished() -> bpy.types.Object:
     hidden = bpy.data.objects.new("hidden", bpy.data.meshes.new("hidden"))
     scene.collection.objects.link(hidden)
     hidden.hide_set(True)
-    bpy.data.scenes.new("AnyRig views")
+    bpy.data.scenes.new(NAME)
     bpy.data.images.new("mine", 4, 4)
     mesh = next(child for child in scene.objects if child.type == "MESH" and child is not hidden)
     red = bpy.data.materials.new("red")

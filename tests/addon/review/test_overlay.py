@@ -303,7 +303,7 @@ def test_what_is_missing_is_said_and_nothing_changes(tmp_path: Path) -> None:
     assert everything() == before and background_runner.status()[1]
     (tmp_path / "away.mp4").rename(video)
     store_again(text, replace(raw, motion=replace(raw.motion, provenance={})))
-    with pytest.raises(RuntimeError, match="does not say from which side it was filmed: capture it again"):
+    with pytest.raises(RuntimeError, match="does not record from which side it was filmed: capture it again"):
         bpy.ops.anyrig.overlay()
     assert everything() == before
 

@@ -208,7 +208,7 @@ def test_a_movie_never_overwrites_its_own_video(tmp_path: Path) -> None:
     filmed(tmp_path)
     video = tmp_path / "walk.mp4"
     content = video.read_bytes()
-    with pytest.raises(RuntimeError, match="would be written over its own video .*: choose another name"):
+    with pytest.raises(RuntimeError, match="would overwrite its own video .*: choose another name"):
         bpy.ops.anyrig.movie(filepath=str(video))
     assert video.read_bytes() == content and sorted(path.name for path in tmp_path.glob("*.mp4")) == ["walk.mp4"]
 

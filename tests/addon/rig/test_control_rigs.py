@@ -8,9 +8,11 @@ import bpy
 import numpy as np
 import pytest
 from anyrig.addon.keying import control_keys, write_action
+from anyrig.addon.rig import auto_rig_pro as auto_rig_pro_maker
+from anyrig.addon.rig import rigify as rigify_maker
 from anyrig.addon.rig.armature import pose_of, rig_from_armature
 from anyrig.addon.rig.bone_warnings import warnings_of
-from anyrig.addon.rig.control_rigs import AUTO_RIG_PRO, RIGIFY, control_rig
+from anyrig.addon.rig.control_rigs import control_rig
 from anyrig.backend.errors import UserError
 from anyrig.backend.geometry.rotations import Array, geodesic_angle
 from anyrig.backend.rig.joint_names import clean_name
@@ -54,7 +56,7 @@ def keyed_bones(obj: bpy.types.Object) -> set[str]:
 def test_rigify_rigs_get_keys_on_their_fk_controls(made_up: synthetic.MadeUp, kind: str) -> None:
     obj = rigify(kind)
     controls = control_rig(obj)
-    assert controls is not None and controls.kind == RIGIFY
+    assert controls is not None and controls.kind == rigify_maker.KIND
     before, head = channels_of(obj), pose_of(obj, rig_from_armature(obj))[0, :3, 3]
     assert capture_onto(obj) == {"FINISHED"}
     keyed = keyed_bones(obj)
@@ -124,7 +126,7 @@ def test_a_posed_rig_that_plays_an_action_stays_as_it_was_when_keying_fails(
     def fail(*_: Any) -> None:
         raise UserError("The disk is full: make room.")
 
-    monkeypatch.setattr(write_action, "_assign", fail)
+    monkeypatch.setattr(write_action, "replace_action", fail)
     with pytest.raises(RuntimeError, match="disk is full"):
         capture_onto(obj)
     assert obj.animation_data.action == first and obj.animation_data.use_nla
@@ -189,7 +191,7 @@ def test_a_take_is_applied_again_and_compared_on_a_control_rig(made_up: syntheti
 def test_rigify_warnings_name_the_bones_without_control() -> None:
     obj = rigify("basic_human")
     lines = warnings_of(obj, rig_from_armature(obj).names)
-    assert lines == ["Bones 'DEF-spine.005', 'DEF-pelvis.L', 'DEF-pelvis.R' will get no keys: no FK control turns them."]
+    assert lines == ["Bones 'DEF-spine.005', 'DEF-pelvis.L', 'DEF-pelvis.R' will get no keys: no FK control rotates them."]
 
 
 def test_a_metarig_is_keyed_itself(made_up: synthetic.MadeUp) -> None:
@@ -209,7 +211,7 @@ def test_a_metarig_is_keyed_itself(made_up: synthetic.MadeUp) -> None:
 def test_auto_rig_pro_rigs_get_keys_on_their_fk_controls(made_up: synthetic.MadeUp) -> None:
     obj = auto_rig_pro()
     controls = control_rig(obj)
-    assert controls is not None and controls.kind == AUTO_RIG_PRO
+    assert controls is not None and controls.kind == auto_rig_pro_maker.KIND
     assert capture_onto(obj) == {"FINISHED"}
     sided = {
         f"c_{part}.{side}"

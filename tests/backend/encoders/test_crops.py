@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anyrig.backend.encoders.crops import crop, crop_box, crop_side, to_crop
+from anyrig.backend.encoders.crops import composite, composite_rgba, crop, crop_box, crop_side, to_crop
 from anyrig.backend.encoders.efficientnet import (
     EfficientNetLite0,
     Encoder,
@@ -88,6 +88,16 @@ def test_background_and_outside_are_white_and_a_soft_matte_blends() -> None:
 
 def test_a_square_outside_the_image_is_white() -> None:
     assert (crop(*make_image(20, 20, [(3, 3)]), np.array([50.0, -90, 80, -60]), 16) == 255).all()
+
+
+def test_colours_lie_over_an_image_or_a_colour() -> None:
+    rgba = np.array([[[200, 100, 0, 0], [200, 100, 0, 51], [200, 100, 0, 255]]], np.uint8)
+    assert composite_rgba(rgba, (0, 0, 255)).tolist() == [[[0, 0, 255], [40, 20, 204], [200, 100, 0]]]
+    assert composite_rgba(rgba, 255)[0, 1].tolist() == [244, 224, 204]
+    below = np.full((1, 3, 3), 100, np.uint8)
+    assert composite_rgba(rgba, below, 0.5)[0, 2].tolist() == [150, 100, 50]
+    tensor = torch.from_numpy(rgba / 255)
+    assert np.allclose(composite(tensor[..., :3], tensor[..., 3:], 1.0) * 255, composite_rgba(rgba, 255), atol=0.51)
 
 
 def test_to_crop_of_many_frames() -> None:

@@ -71,6 +71,55 @@ def test_tiny_angles_keep_their_digits():
         assert np.pi - R.geodesic_angle(np.eye(3), turn(axis, np.pi - angle)) == pytest.approx(angle, rel=1e-4)
 
 
+@given(AXIS, ANGLE, KIND)
+def test_rotation_vectors_round_trip(axis, angle, kind):
+    dtype, tolerance = kind
+    rotvec = (angle * axis).astype(dtype)
+    matrix = R.rotvec_to_matrix(rotvec)
+    assert matrix.dtype == dtype and np.abs(matrix - turn(axis, angle)).max() < 3 * tolerance
+    again = R.matrix_to_rotvec(turn(axis, angle).astype(dtype))
+    assert again.dtype == dtype and np.linalg.norm(again) <= np.pi + tolerance
+    # near half a turn the axis may be the opposite one
+    assert min(np.abs(again - rotvec).max(), np.abs(again + (2 * np.pi - angle) * axis).max()) < 10 * tolerance
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-300, 1e-160, 1e-13, 1e-12, 1e-10, 1e-7])
+def test_tiny_rotation_vectors_keep_their_digits(angle):
+    rotvec = angle * np.array([0.6, 0.0, 0.8])
+    matrix = R.rotvec_to_matrix(rotvec)
+    assert np.isfinite(matrix).all()
+    assert R.matrix_to_rotvec(matrix) == pytest.approx(rotvec, rel=1e-6, abs=1e-155)
+
+
+@given(AXIS, st.floats(-30, 30))
+def test_long_rotation_vectors_are_whole_turns_further(axis, angle):
+    short = R.matrix_to_rotvec(R.rotvec_to_matrix(angle * axis))
+    assert np.abs(R.rotvec_to_matrix(short) - turn(axis, angle)).max() < 1e-12
+
+
+@given(AXIS, ANGLE, AXIS, st.floats(0, np.pi), st.floats(0, 1), st.sampled_from([1, -1]))
+def test_slerp_turns_evenly_the_shorter_way(axis, angle, other, start, weight, sign):
+    first = R.matrix_to_quaternion(turn(other, start))
+    last = sign * R.quaternion_multiply(first, np.array([np.cos(angle / 2), *(np.sin(angle / 2) * axis)]))
+    between = R.slerp(first, last, np.array([weight]))
+    assert np.linalg.norm(between) == pytest.approx(1, abs=1e-12)
+    # at half a turn both ways are as long: it lies on one of them
+    ways = (turn(other, start) @ turn(axis, part * weight) for part in ((angle,) if angle < 3.14 else (angle, angle - 2 * np.pi)))
+    assert min(np.abs(R.quaternion_to_matrix(between) - way).max() for way in ways) < 1e-9
+    assert np.array_equal(R.slerp(first, last, np.array([0.0])), first)
+    end = R.slerp(first, last, np.array([1.0]))
+    assert min(np.abs(end - last).max(), np.abs(end + last).max()) < 1e-15
+
+
+def test_slerp_of_many_frames_and_equal_rotations():
+    rng = np.random.default_rng(0)
+    quaternions = rng.normal(size=(5, 3, 4))
+    quaternions /= np.linalg.norm(quaternions, axis=-1, keepdims=True)
+    weight = rng.random((5, 1, 1))
+    assert R.slerp(quaternions, quaternions[::-1], weight).shape == (5, 3, 4)
+    assert np.abs(R.slerp(quaternions, -quaternions, weight) - quaternions).max() < 1e-15
+
+
 @given(AXIS, ANGLE, AXIS, ANGLE)
 def test_products_of_quaternions_are_products_of_matrices(axis, angle, other, second):
     left, right = (R.matrix_to_quaternion(turn(*pair)) for pair in ((axis, angle), (other, second)))

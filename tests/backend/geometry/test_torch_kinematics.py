@@ -27,7 +27,7 @@ def test_forward_kinematics_equals_the_plain_one(joints: int) -> None:
     index, ancestors = batched(parents)
     out = torch_kinematics.local_to_global(index, torch.tensor(local)[None])
     assert np.abs(out[0].numpy() - rotations).max() < 1e-12
-    places = torch_kinematics.positions_from_turns(index, ancestors, torch.tensor(offsets)[None], out)
+    places = torch_kinematics.positions_from_rotations(index, ancestors, torch.tensor(offsets)[None], out)
     assert np.abs(places[0].numpy() - positions).max() < 1e-12
     assert np.abs(torch_kinematics.global_to_local(index, out)[0].numpy() - local).max() < 1e-12
 
@@ -77,3 +77,13 @@ def test_anchored_ik_follows_a_turn_of_the_whole_body_and_of_one_limb() -> None:
     predicted = out[0, 0, joint].numpy() @ offsets[child]
     true = moved[0, child] - moved[0, joint]
     assert predicted @ true / np.linalg.norm(predicted) / np.linalg.norm(true) > 0.99
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-7, 0.3, 3.1])
+def test_rotation_vectors_turn_as_they_should(length: float) -> None:
+    axis = np.array([2.0, -1.0, 0.5])
+    theta = torch.tensor(axis / np.linalg.norm(axis) * length, requires_grad=True)
+    matrix = torch_kinematics.rotvec_to_matrix(theta)
+    assert np.allclose(matrix.detach().numpy(), rotations.rotvec_to_matrix(theta.detach().numpy()), atol=1e-9)
+    matrix.sum().backward()
+    assert theta.grad is not None and theta.grad.isfinite().all()
