@@ -20,8 +20,7 @@ from ..rendering.posed_points import go_to
 from ..rendering.scratch_scene import scratch_scene
 from ..review.side_by_side_movie import PAPER, Reel
 from ..rig.actions import action_frames, assign_action, reset_pose, undisturbed
-from ..rig.armature import visible_meshes
-from ..rig.surface_points import rest_position
+from ..rig.meshes import rest_position, visible_meshes
 from .demo_images import write_sheet
 from .pack import make_pack
 from .render_clips import actions_by_clip_name

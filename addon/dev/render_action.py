@@ -15,7 +15,8 @@ from ...backend.geometry.camera import Camera, frame_points
 from ..rendering.engines import WORKBENCH
 from ..rendering.posed_points import go_to, points_of
 from ..rendering.scratch_scene import NAME, ScratchScene, place_camera, scratch_scene
-from ..rig.armature import pose_of, visible_meshes
+from ..rig.armature import pose_of
+from ..rig.meshes import visible_meshes
 
 if TYPE_CHECKING:
     from ...backend.rig.rig import Rig

@@ -26,7 +26,7 @@ from ..import_export.import_rig import import_rig
 from ..rendering.engines import ENGINES
 from ..rendering.posed_points import go_to, points_of
 from ..rig.actions import action_frames, action_label, actions_of, assign_action, reset_pose, undisturbed
-from ..rig.armature import visible_meshes
+from ..rig.meshes import visible_meshes
 from . import outdoor_scene
 
 if TYPE_CHECKING:

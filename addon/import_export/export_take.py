@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 
 from ...backend.errors import UserError
-from ..rig.armature import meshes_of
+from ..rig.meshes import meshes_of
 
 if TYPE_CHECKING:
     from ..capture.run_capture import CaptureRequest, CaptureResult

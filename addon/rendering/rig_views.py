@@ -12,7 +12,8 @@ from ...backend.arrays import Array, Image
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera, frame_points
 from ...backend.rig.rig import Reference, Rig
-from ..rig.armature import pose_of, visible_meshes
+from ..rig.armature import pose_of
+from ..rig.meshes import visible_meshes
 from .engines import CYCLES, WORKBENCH
 from .posed_points import go_to, world_vertices
 from .scratch_scene import NAME, ScratchScene, place_camera, scratch_scene

@@ -17,7 +17,7 @@ from ...backend.geometry.camera import Camera
 from ...backend.geometry.rotations import nearest_orthogonal, nearest_rotation
 from ..rendering.posed_points import go_to, points_of
 from ..rendering.scratch_scene import scratch_scene
-from ..rig.armature import visible_meshes
+from ..rig.meshes import visible_meshes
 
 if TYPE_CHECKING:
     from ...backend.motion.take_file import Take

@@ -120,7 +120,7 @@ def show_overlay(
 
     Raises UserError, and changes nothing: no take, its video, armature or action is missing, or the armature cannot be written.
     """
-    from ..rig.armature import meshes_of
+    from ..rig.meshes import meshes_of
     from . import footage_camera
 
     if text is None:

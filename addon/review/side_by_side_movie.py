@@ -23,7 +23,8 @@ from ..rendering import engines
 from ..rendering.posed_points import go_to
 from ..rendering.rig_views import Studio
 from ..rendering.scratch_scene import ScratchScene, scratch_scene
-from ..rig.armature import pose_of, visible_meshes
+from ..rig.armature import pose_of
+from ..rig.meshes import visible_meshes
 from . import footage_camera, takes
 
 INK, PAPER = (25, 25, 30), (226, 226, 230)

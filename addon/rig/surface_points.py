@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bpy
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from ...backend.arrays import Array
 from ...backend.errors import UserError
 from ...backend.rig.point_cloud import Surface
-from .armature import carried_by, is_deformed, visible_meshes
 from .material_colours import SurfaceSamples, colour_at
+from .meshes import carried_by, is_deformed, rest_position, visible_meshes
 from .point_sampling import bvh_trees, is_exposed, poisson_disc_sample, thickness
 
 POINTS = 8000
@@ -104,19 +103,6 @@ def _thinned(whole: Surface, parts: Sequence[_Triangles], area: float, count: in
 def _moved(matrices: Array, points: Array) -> Array:
     """Affine matrices (P, 4, 4) on points (P, 3)."""
     return np.einsum("pij,pj->pi", matrices[:, :3, :3], points) + matrices[:, :3, 3]
-
-
-@contextmanager
-def rest_position(armature: Object) -> Iterator[None]:
-    """Show the armature at rest inside the block, and restore its pose position afterwards."""
-    before = armature.data.pose_position
-    armature.data.pose_position = "REST"
-    bpy.context.view_layer.update()
-    try:
-        yield
-    finally:
-        armature.data.pose_position = before
-        bpy.context.view_layer.update()
 
 
 def _triangles(obj: Object, armature: Object, joints: dict[str, int], count: int, depsgraph: bpy.types.Depsgraph) -> _Triangles:

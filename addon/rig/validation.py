@@ -6,7 +6,8 @@ import bpy
 import numpy as np
 
 from ...backend.errors import UserError
-from .armature import check_armature, meshes_of
+from .armature import check_armature
+from .meshes import meshes_of
 
 
 def validate_armature(context: bpy.types.Context, obj: bpy.types.Object) -> None:

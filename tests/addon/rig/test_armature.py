@@ -5,7 +5,8 @@ from __future__ import annotations
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon.rig.armature import meshes_of, pose_of, rig_from_armature
+from anyrig.addon.rig.armature import pose_of, rig_from_armature
+from anyrig.addon.rig.meshes import meshes_of
 from anyrig.backend.errors import UserError
 from anyrig.backend.rig.rig import Rig
 from anyrig.tests.addon import fixtures

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from anyrig.addon.dev import render_action, render_clips
 from anyrig.addon.rendering import rig_views
-from anyrig.addon.rig.armature import meshes_of, rig_from_armature, visible_meshes
+from anyrig.addon.rig.armature import rig_from_armature
+from anyrig.addon.rig.meshes import meshes_of, visible_meshes
 from anyrig.addon.rig.surface_points import surface_of
 from anyrig.tests.addon.fixtures import add_mesh, human
 

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from anyrig.backend.geometry.rotations import axis_angle_to_matrix, matrix_to_quaternion
 from anyrig.backend.motion.motion import Motion
-from anyrig.backend.refine.overlap import crop_matte, draw_silhouettes, fitted_overlap, mask_overlap, posed_points, take_overlap
+from anyrig.backend.refine.overlap import (
+    crop_matte,
+    draw_silhouettes,
+    fitted_overlap,
+    mask_overlap,
+    posed_points,
+    take_overlap,
+)
 from anyrig.backend.rig.point_cloud import Surface
 from anyrig.backend.rig.rig import Rig
 from anyrig.backend.rig.skeleton import network_axes
