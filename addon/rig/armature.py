@@ -11,11 +11,12 @@ from mathutils import Matrix
 from ...backend.arrays import Array
 from ...backend.errors import UserError
 from ...backend.geometry.rotations import matrix_to_rotvec, nearest_orthogonal, nearest_rotation, rotvec_to_matrix
+from ...backend.rig.natural_skeleton import Bones, NaturalSkeleton, natural_skeleton
 from ...backend.rig.rig import Rig
 from . import locks
-from .actions import sliding_bones
 from .control_rigs import control_rig
 from .meshes import carried_by, is_deformed, meshes_of
+from .skin import read_skin
 
 # Newton's method for a bone under an uneven scale (`_solve_rotation`): the most steps it takes, and the angle in radians over which
 # it measures derivatives.
@@ -25,16 +26,15 @@ NUDGE = 1e-4
 ORTHONORMAL = 1e-6
 
 
-def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = None) -> Rig:
+def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = None, keep: Collection[str] = ()) -> Rig:
     """Read the skeleton that a take drives, as plain values. Nothing in the file changes.
 
-    Joints are the bones that move a mesh, and their ancestors. Without a mesh they are all deforming bones. `bones` restricts the
-    joints to these names; a joint's parent is then its nearest ancestor that is a joint. Of several roots the one with most
-    descendants is the root, and the others become its children. Those children translate, unless they are connected, or hang on a
-    bone that moves the mesh and was left out. A joint below the root also translates if the armature's own actions slide it:
-    nothing else tells a foot on a baked target from a foot on a leg.
-    Joints of a control rig (control_rigs.py) are those that a control turns. They do not translate, and `bones` may also name
-    controls.
+    Joints are the bones that move a mesh, and their ancestors. Without a mesh they are all deforming bones. Their tree is the natural
+    one (backend/rig/natural_skeleton.py): feet that hang on roots of their own hang on their shins, and a root at the ground that
+    only carries rigging is no joint. keep: bones that stay where the armature has them. `bones` restricts the joints to these names;
+    a joint's parent is then its nearest ancestor among them. Of several roots the one with most descendants is the root, and the
+    others become its children; only props among them translate.
+    Joints of a control rig (control_rigs.py) are those that a control turns, in the tree of its maker; `bones` may also name controls.
     Rest matrices and tails are in armature space. `world` is the rotation of the object, with its reflection if a negative scale
     mirrors it.
     Raises UserError: not an armature, in edit mode, no bones, a name in `bones` that does not exist, no joint left.
@@ -42,26 +42,64 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
     check_armature(obj)
     _check_names(obj, bones or ())
     moving = _moving_bones(obj)
-    parents = _controlled(obj, moving, bones)
-    if parents is not None:
-        joints, order, extra = {name: obj.data.bones[name] for name in parents}, _root_first(parents), set[str]()
-    else:
-        joints = _joints(obj, moving, bones)
-        parents = {bone.name: _nearest(bone, joints) for bone in joints.values()}
-        order = _root_first(parents)
-        extra = {name for name in order[1:] if parents[name] is None and _is_free(joints[name], moving)}
-        extra |= {name for name in sliding_bones(obj) & set(order[1:]) if not joints[name].use_connect}
-    index = {name: joint for joint, name in enumerate(order)}
+    parents, hung, natural = _controlled(obj, moving, bones), set[str](), None
+    if parents is None:
+        natural = _natural_skeleton(obj, _joints(obj, moving), keep)
+        parents, hung = _chosen_tree(obj, natural, bones)
+    order = _root_first(parents)
+    index, joints = {name: joint for joint, name in enumerate(order)}, [obj.data.bones[name] for name in order]
+    props = set() if natural is None else {name for name, loose in zip(natural.names, natural.loose) if loose}
     return Rig(
         name=obj.name,
         names=tuple(order),
         parents=np.array([-1] + [index[parents[name] or order[0]] for name in order[1:]]),
-        rest=np.array([joints[name].matrix_local for name in order], np.float64),
-        tails=np.array([joints[name].tail_local for name in order], np.float64),
-        translates=np.array([name in extra for name in order]),
+        rest=np.array([bone.matrix_local for bone in joints], np.float64),
+        tails=np.array([bone.tail_local for bone in joints], np.float64),
+        translates=np.array([joint > 0 and parents[name] is None and name in props for joint, name in enumerate(order)]),
         static=np.zeros(len(order), np.bool_),
         world=nearest_orthogonal(np.array(obj.matrix_world)),
+        hung=np.array([name in hung for name in order]),
+        props=np.array([name in props for name in order]),
     )
+
+
+def natural_skeleton_of(obj: bpy.types.Object, keep: Collection[str] = ()) -> NaturalSkeleton | None:
+    """What hangs where in the armature's natural skeleton; None for a control rig, whose maker says it. Raises UserError."""
+    check_armature(obj)
+    moving = _moving_bones(obj)
+    return None if _controlled(obj, moving, None) is not None else _natural_skeleton(obj, _joints(obj, moving), keep)
+
+
+def _natural_skeleton(obj: bpy.types.Object, joints: dict[str, bpy.types.Bone], keep: Collection[str]) -> NaturalSkeleton:
+    names = tuple(joints)
+    index = {name: joint for joint, name in enumerate(names)}
+    parents = [index.get(_nearest(bone, joints) or "", -1) for bone in joints.values()]
+    heads, tails = (
+        np.array([getattr(bone, key) for bone in joints.values()], np.float64) for key in ("head_local", "tail_local")
+    )
+    return natural_skeleton(Bones(names, np.array(parents), heads, tails), read_skin(obj, names), keep)
+
+
+def _chosen_tree(
+    obj: bpy.types.Object, natural: NaturalSkeleton, bones: Collection[str] | None
+) -> tuple[dict[str, str | None], set[str]]:
+    """Joint -> parent of the chosen joints, None for those without one; and those that hang elsewhere in the armature.
+
+    A part whose natural parent was not chosen stays where the armature puts it: it is not among the latter.
+    """
+    above = {name: natural.names[parent] if parent >= 0 else None for name, parent in zip(natural.names, natural.parents)}
+    for name in natural.props:
+        above[name] = None
+    chosen = set(natural.names) if bones is None else set(natural.names) & set(bones)
+    if not chosen:
+        raise UserError(f"None of the chosen bones of armature '{obj.name}' moves a mesh: choose some that do.")
+    parents: dict[str, str | None] = {}
+    for name in (each for each in natural.names if each in chosen):
+        parent = above[name]
+        while parent is not None and parent not in chosen:
+            parent = above[parent]
+        parents[name] = parent
+    return parents, {part.name for part in natural.hung if part.name in chosen and part.bone in chosen}
 
 
 def check_armature(obj: bpy.types.Object) -> None:
@@ -87,15 +125,11 @@ def _check_names(obj: bpy.types.Object, names: Collection[str]) -> None:
             )
 
 
-def _joints(obj: bpy.types.Object, moving: set[str], bones: Collection[str] | None) -> dict[str, bpy.types.Bone]:
-    """The joints by name, in armature order (Blender lists parents before their children)."""
+def _joints(obj: bpy.types.Object, moving: set[str]) -> dict[str, bpy.types.Bone]:
+    """The bones that move a mesh, and their ancestors, by name, in armature order (Blender lists parents before their children)."""
     names = moving | {parent.name for name in moving for parent in obj.data.bones[name].parent_recursive}
     if not names:
         raise UserError(f"Armature '{obj.name}' has no deforming bones: switch on Deform for the bones to animate.")
-    if bones is not None:
-        names &= set(bones)
-    if not names:
-        raise UserError(f"None of the chosen bones of armature '{obj.name}' moves a mesh: choose some that do.")
     return {bone.name: bone for bone in obj.data.bones if bone.name in names}
 
 
@@ -134,11 +168,6 @@ def _root_first(parents: dict[str, str | None]) -> list[str]:
             below[parent] += below[name] + 1
     root = max((name for name, parent in parents.items() if parent is None), key=below.__getitem__)
     return [root, *(name for name in parents if name != root)]
-
-
-def _is_free(bone: bpy.types.Bone, moving: set[str]) -> bool:
-    """True if a second root may translate: a foot target may, an arm that was chosen without its shoulder may not."""
-    return not bone.use_connect and not any(parent.name in moving for parent in bone.parent_recursive)
 
 
 def _moving_bones(obj: bpy.types.Object) -> set[str]:
