@@ -122,7 +122,7 @@ def _channels(obj: bpy.types.Object, rig: Rig, rotations: Array, locations: Arra
             continue
         bone = obj.pose.bones[name]
         channels.append(bone_rotation_channel(bone, rotations[:, joint]))
-        if rig.translates[joint] and not obj.data.bones[name].use_connect:
+        if (rig.translates[joint] or rig.hung[joint]) and not obj.data.bones[name].use_connect:
             channels.append(Channel(name, "location", locations[:, joint], locks.free_location(bone)))
     return channels
 

@@ -218,8 +218,9 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, pos
     """Solve the channels with which the bones take the wanted global rotations.
 
     global_rotations: (T, J, 3, 3), away from rest, armature axes. positions: (T, J, 3) relative to the root joint's head, armature
-    axes and units; only those of joints that translate are used. Channels that are not keyed keep their present values: scale,
-    location of joints that do not translate, locked channels, and all channels of static joints and of bones outside the rig.
+    axes and units; only those of joints that translate are used. A hung joint gets the location that keeps it at its parent in the rig.
+    Channels that are not keyed keep their present values: scale, location of all other joints, locked channels, and all channels of
+    static joints and of bones outside the rig.
     The bones below a locked bone compensate for its error.
     Returns the rotation (T, J, 3, 3) and location (T, J, 3) of each pose bone's own channels (its `matrix_basis`).
     The bones of the rig must exist in the armature (`pose_of` checks). Raises UserError for a bone under a scale so uneven (beyond
@@ -242,8 +243,8 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, pos
             rotations[:, joint] = locks.apply_locks(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))
             basis = np.repeat(basis, len(global_rotations), axis=0)
             basis[:, :3, :3] = rotations[:, joint] * np.array(obj.pose.bones[bone.name].scale)
-            if rig.translates[joint] and not bone.use_connect:
-                head = posed[rig.names[0]][:, :3, 3] + positions[:, joint]
+            head = _wanted_head(obj, rig, joint, posed, positions)
+            if head is not None and not bone.use_connect:
                 free = list(locks.free_location(obj.pose.bones[bone.name]))
                 basis[:, free, 3] = _solve_location(bone, parent, space, head)[:, free]
             locations[:, joint] = basis[:, :3, 3]
@@ -251,12 +252,35 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, pos
     return rotations, locations
 
 
+def _wanted_head(obj: bpy.types.Object, rig: Rig, joint: int, posed: dict[str, Array], positions: Array) -> Array | None:
+    """(T, 3) the head of a joint that its bone's parent does not put in place, armature space; None for another joint."""
+    if rig.translates[joint]:
+        return posed[rig.names[0]][:, :3, 3] + positions[:, joint]
+    if not rig.hung[joint]:
+        return None
+    # A foot stays where it is at rest in the space of its shin, whose pose is P and whose rest matrix is B: at P B^-1 head.
+    shin = obj.data.bones[rig.names[rig.parents[joint]]]
+    moved = posed[shin.name] @ np.linalg.inv(np.array(shin.matrix_local, np.float64))
+    head = np.array(obj.data.bones[rig.names[joint]].head_local, np.float64)
+    return np.broadcast_to(moved[:, :3, :3] @ head + moved[:, :3, 3], (len(positions), 3))
+
+
 def _bones_to_solve(obj: bpy.types.Object, rig: Rig) -> list[bpy.types.Bone]:
-    """The joints and all their ancestors, parents first; the root and its ancestors before all others."""
+    """The joints and all their ancestors; the root and its ancestors first, every bone after its parent and after what it hangs on."""
     root = obj.data.bones[rig.names[0]]
     first = [*reversed(root.parent_recursive), root]
     needed = {bone.name for name in rig.names for bone in (obj.data.bones[name], *obj.data.bones[name].parent_recursive)}
-    return first + [bone for bone in obj.data.bones if bone.name in needed - {bone.name for bone in first}]
+    hung_on = {rig.names[joint]: rig.names[rig.parents[joint]] for joint in np.flatnonzero(rig.hung)}
+    order = list(first)
+    waiting = [bone for bone in obj.data.bones if bone.name in needed - {bone.name for bone in first}]
+    while waiting:
+        done = {bone.name for bone in order}
+        ready = [
+            b for b in waiting if (b.parent is None or b.parent.name in done) and hung_on.get(b.name, b.name) in done | {b.name}
+        ]
+        order += ready
+        waiting = [bone for bone in waiting if bone not in ready]
+    return order
 
 
 def _is_plain(bone: bpy.types.Bone, parent: Array | None) -> bool:
