@@ -18,6 +18,7 @@ NAMES = (
     "capture.video_file",
     "capture.subject_box",
     "capture.show_sides",
+    "capture.kept_bones",
     "capture.rig_check",
     "ui.menus",
     "released_model.weights_panel",

@@ -16,21 +16,25 @@ import bpy
 from ...backend.errors import UserError, missing_library
 from ...backend.geometry.camera import side_azimuths
 from ...backend.geometry.rotations import Array
-from ...backend.motion.motion import Motion
+from ...backend.motion.motion import Motion, with_joints_of
 from ...backend.motion.take_file import Take
+from ...backend.rig.natural_skeleton import describe
 from ...backend.rig.rig import Reference, Rig
+from ...backend.weights.registry import takes_natural_skeleton
 from ..keying.animation_state import all_or_none
 from ..keying.nla import STRIP, extend_range, push_down
 from ..keying.write_action import write_motion
 from ..released_model.joint_name_table import with_joint_names
 from ..rendering.rig_views import draw_capsules, render_meshes
-from ..rig.armature import rig_from_armature
+from ..rig.armature import natural_skeleton_of, rig_from_armature
+from ..rig.armature_tree import in_armature_tree
 from ..rig.keyed_bones import chosen_bones
 from ..rig.validation import validate_armature
 from ..settings import preference_values
 from ..settings.capture_params import CaptureParams, output_from_props
 from ..tasks.task import Snapshot, Task
 from . import take_store
+from .kept_bones import kept_bones
 
 if TYPE_CHECKING:
     from ...backend.progress import Progress
@@ -41,7 +45,9 @@ class ArmatureInput:
     """One armature of a capture.
 
     pose: (J, 4, 4) the reference pose. azimuths: radians, the sides to see it from, several or the one that the user chose.
-    references: the rendered views of its meshes; empty for an armature without meshes, which `steps` draws as capsules.
+    shown: the rig that the network sees, with the same joints and perhaps more, None for `rig` itself; shown_pose: its reference pose.
+    references: the rendered views of its meshes, of `shown`; empty for an armature without meshes, which `steps` draws as capsules.
+    remarks: what hangs where in the natural skeleton, in sentences, for the take's provenance.
     """
 
     uid: int
@@ -49,6 +55,9 @@ class ArmatureInput:
     pose: Array
     azimuths: tuple[float, ...]
     references: tuple[Reference, ...]
+    shown: Rig | None = None
+    shown_pose: Array | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +105,13 @@ def gather(
     subjects = []
     for obj, names in zip(objects, bones or [None] * len(objects), strict=True):
         validate_armature(context, obj)
-        rig = rig_from_armature(obj, names or chosen_bones(obj, params.bones, params.collection))
-        rig = with_joint_names(context.scene, obj, rig)
-        pose, references = render_meshes(obj, rig, azimuths, frame=params.reference_frame, engine=params.engine)
-        subjects.append(ArmatureInput(obj.session_uid, rig, pose, azimuths, tuple(references)))
+        chosen, keep = names or chosen_bones(obj, params.bones, params.collection), kept_bones(context.scene, obj)
+        rig = with_joint_names(context.scene, obj, rig_from_armature(obj, chosen, keep))
+        shown = rig if takes_natural_skeleton(params.settings.model) else in_armature_tree(obj, rig, chosen)
+        shown_pose, references = render_meshes(obj, shown, azimuths, frame=params.reference_frame, engine=params.engine)
+        pose = shown_pose[[shown.names.index(name) for name in rig.names]]
+        remarks = tuple(describe(natural)) if (natural := natural_skeleton_of(obj, keep)) else ()
+        subjects.append(ArmatureInput(obj.session_uid, rig, pose, azimuths, tuple(references), shown, shown_pose, remarks))
     return request_of(context.scene, params, subjects)
 
 
@@ -129,13 +141,19 @@ def steps(request: CaptureRequest) -> Generator[Progress, None, list[CaptureResu
         raise missing_library(error, "PyTorch") from error
     targets = []
     for subject in request.subjects:
-        references = subject.references or tuple(draw_capsules(subject.rig, subject.pose, subject.azimuths))
-        targets.append(Target(subject.rig, references))
+        shown, pose = subject.shown or subject.rig, subject.pose if subject.shown_pose is None else subject.shown_pose
+        targets.append(Target(shown, subject.references or tuple(draw_capsules(shown, pose, subject.azimuths))))
     motions = yield from capture(targets, request.params.clip, request.params.settings)
     return [
-        CaptureResult(motion, target.references[motion.provenance["view"]])
-        for motion, target in zip(motions, targets, strict=True)
+        CaptureResult(_for_keys(motion, subject), target.references[motion.provenance["view"]])
+        for motion, target, subject in zip(motions, targets, request.subjects, strict=True)
     ]
+
+
+def _for_keys(motion: Motion, subject: ArmatureInput) -> Motion:
+    """The take for the joints that get keys; its provenance says what hangs where in their skeleton."""
+    taken = with_joints_of(motion, subject.rig)
+    return replace(taken, provenance={**taken.provenance, "skeleton": list(subject.remarks)}) if subject.remarks else taken
 
 
 def write(request: CaptureRequest, results: Sequence[CaptureResult]) -> list[bpy.types.Action]:

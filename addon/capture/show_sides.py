@@ -9,6 +9,7 @@ from ..rig.keyed_bones import chosen_bones
 from ..settings import preference_values, view_sides
 from ..settings.chosen_armatures import armature_from_context
 from ..ui.operator_base import AnyRigOperator
+from .kept_bones import kept_bones
 
 SIZE = 128  # pixels of a thumbnail
 
@@ -35,7 +36,7 @@ def draw_sides(context: bpy.types.Context, obj: bpy.types.Object, size: int = SI
     from ..rig.armature import rig_from_armature
 
     props = context.scene.anyrig
-    rig = rig_from_armature(obj, chosen_bones(obj, props.bones, props.collection))
+    rig = rig_from_armature(obj, chosen_bones(obj, props.bones, props.collection), kept_bones(context.scene, obj))
     frame = props.reference_frame if props.reference == "FRAME" else None
     try:
         views = render_views(obj, rig, view_sides.AZIMUTHS, size, frame=frame, engine=preference_values.engine(context))

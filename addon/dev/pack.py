@@ -20,6 +20,7 @@ from ...backend.train.packs.rig_packs import Pack
 from ..import_export.import_rig import import_rig
 from ..rig.actions import action_frames, action_label, actions_of, pose_frames
 from ..rig.armature import rig_from_armature
+from ..rig.armature_tree import in_armature_tree
 from ..rig.surface_points import surface_of
 
 _log = logging.getLogger(__name__)
@@ -32,16 +33,21 @@ def make_pack(obj: Object, name: str) -> Pack:
     Raises UserError if the armature has no joints or moves no visible mesh.
     """
     rig = rig_from_armature(obj)
+    own = in_armature_tree(obj, rig)
     world = np.array(obj.matrix_world, dtype=np.float64)
-    moved = world_rig(rig, world, name)
-    clips: dict[str, np.ndarray] = {}
+    moved, moved_own = world_rig(rig, world, name), world_rig(own, world, name)
+    natural = [own.names.index(joint) for joint in rig.names]
+    beside = [joint for joint, bone in enumerate(own.names) if bone not in rig.names]
+    clips, others = dict[str, np.ndarray](), dict[str, np.ndarray]()
     for action in actions_of(obj):
         label = action_label(action)
-        poses = pose_frames(obj, action, rig.names, action_frames(action))
-        clips[action.name if label in clips else label] = world_poses(rig, moved, world, poses).astype(np.float32)
+        poses = pose_frames(obj, action, own.names, action_frames(action))
+        placed = world_poses(own, moved_own, world, poses).astype(np.float32)
+        clip = action.name if label in clips else label
+        clips[clip], others[clip] = placed[:, natural], placed[:, beside]
     render = bpy.context.scene.render
     surface = surface_of(obj, rig.names, deforms=some_deforms(moved, list(clips.values())))
-    return Pack(name, moved, surface, clips, render.fps / render.fps_base)
+    return Pack(name, moved, surface, clips, render.fps / render.fps_base, moved_own, others)
 
 
 def some_deforms(rig: Rig, clips: Sequence[Array]) -> Array:

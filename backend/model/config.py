@@ -34,6 +34,8 @@ class Config:
     encoder: str = "dinov2-large"
     names: str = "t5-base"
     tips: bool = False  # leaf bones get a joint at their tail
+    # trained on natural skeletons (backend/rig/natural_skeleton.py); False: on the trees that armatures have, which it is shown then
+    natural: bool = False
 
     @property
     def margins(self) -> tuple[int, int]:
@@ -48,8 +50,10 @@ class Config:
 LITE = Config(
     width=128, heads=4, image_width=432, name_width=128, ref_layers=2, layers=2, rest_layers=2, pose_layers=1, memory_layers=1,
     decoder_layers=2, cross_layers=2, image_radius=0, dropout=0.0, aids=True, encoder="efficientnet-lite0", names="hashed", tips=True,
+    natural=True,
 )  # fmt: skip
 TINY = Config(
     width=32, heads=2, image_width=432, name_width=128, ref_layers=1, layers=1, rest_layers=1, pose_layers=1, memory_layers=1,
     decoder_layers=1, cross_layers=1, image_radius=1, dropout=0.0, aids=True, encoder="efficientnet-lite0", names="hashed", tips=True,
+    natural=True,
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,14 @@ class Motion:
             return cls(**with_current_keys(values))
         except (json.JSONDecodeError, TypeError, ValueError) as error:
             raise UserError(f"This is not a take written by AnyRig ({error}): capture it again.") from error
+
+
+def with_joints_of(motion: Motion, rig: Rig) -> Motion:
+    """The take for a rig whose joints are among those of the take; positions are relative to that rig's root then."""
+    chosen = [motion.names.index(name) for name in rig.names]
+    positions = motion.positions[:, chosen] - motion.positions[:, chosen[:1]]
+    parts = {"rotations": motion.rotations[:, chosen], "positions": positions, "confidence": motion.confidence[:, chosen]}
+    return replace(motion, names=rig.names, **parts)
 
 
 def with_current_keys(values: dict[str, Any]) -> dict[str, Any]:

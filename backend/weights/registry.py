@@ -212,6 +212,24 @@ def find_flaw(path: Path) -> str:
         return f"its content is not what its name says{_web_page_note(path)}"
 
 
+BUNDLED = Path(__file__).parents[1] / "data" / "lite.safetensors"
+
+
+def takes_natural_skeleton(model: str) -> bool:
+    """Whether a model wants the natural skeleton; False: the armature's own tree. A file that cannot be read is told of when it is loaded.
+
+    The released network has seen neither: its training characters are ordinary rigs, whose trees are natural.
+    """
+    if model in ("release", "tiny"):
+        return True
+    path = BUNDLED if model == "lite" else Path(model)
+    try:
+        config = json.loads(safetensors_header(path)["__metadata__"]["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return bool(config.get("natural", False))
+
+
 def safetensors_header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file, with its length in bytes under ''. Raises ValueError if there is none."""
     with path.open("rb") as file:

@@ -24,7 +24,7 @@ from ...capture_settings import Settings
 from ...encoders.crops import SIZE, clip_squares
 from ...geometry.camera import frame_points, project, side_azimuths
 from ...geometry.rotations import Array
-from ...motion.motion import Motion
+from ...motion.motion import Motion, with_joints_of
 from ...rendering import point_splatting
 from ...rig.rig import Reference, Rig
 from ...rig.skeleton import global_to_local, pose_to_network
@@ -52,6 +52,7 @@ def evaluate(
     whole = {pack.name: pack for pack in everything}
     for pack in packs:
         rig = replace(pack.rig, static=static_joints(whole[pack.name]))
+        shown = whole[pack.name] if model.config.natural else whole[pack.name].in_armature_tree()
         cloud = point_splatting.cloud_of(pack.surface, pack.rig.rest)
         known: dict[bytes, tuple[list[Reference], Tensor]] = {}  # by pose: most clips of a pack share their references
         for clip, poses in pack.clips.items():
@@ -61,11 +62,13 @@ def evaluate(
             truth = poses.astype(np.float64)
             masks = draw_masks(cloud, truth[compared_frames(len(truth))], window.projection, VIDEO_SIZE, VIDEO_SIZE)
             mattes = dict(zip(compared_frames(len(truth)), masks.astype(np.uint8) * 255, strict=True))
-            for kind, pose in references(whole[pack.name], clip):
+            kinds = zip(references(whole[pack.name], clip), references(shown, clip), strict=True)
+            for (kind, pose), (_, shown_pose) in kinds:
                 if pose.tobytes() not in known:
-                    views = point_splatting.reference_views(pack.rig, pack.surface, pose, side_azimuths(), size=SIZE)
+                    views = point_splatting.reference_views(shown.rig, shown.surface, shown_pose, side_azimuths(), size=SIZE)
                     known[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
-                motion = predict_motion(model, pack.rig, *known[pose.tobytes()], frames, window.squares, pack.fps)
+                motion = predict_motion(model, shown.rig, *known[pose.tobytes()], frames, window.squares, pack.fps)
+                motion = with_joints_of(motion, rig)
                 yield {
                     "species": pack.name,
                     "split": split,

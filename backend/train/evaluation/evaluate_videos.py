@@ -17,7 +17,7 @@ from ...capture_settings import Settings
 from ...errors import UserError
 from ...geometry.camera import project, side_azimuths, view_yaw
 from ...geometry.rotations import Array, matrix_to_quaternion, matrix_to_rot6d
-from ...motion.motion import Motion
+from ...motion.motion import Motion, with_joints_of
 from ...progress import result_of
 from ...refine.overlap import mask_overlap
 from ...rendering import point_splatting
@@ -94,8 +94,10 @@ class _PackMeasure:
                 f"Video '{path}' has {rendered.frames} frames, but its clip has {len(poses)}: render all frames from the pack's file."
             )
         kinds = references(self.pack, rendered.clip)
+        shown = self.pack if model.config.natural else self.pack.in_armature_tree()
+        targets = [self._target(shown, pose) for _, pose in references(shown, rendered.clip)]
         try:
-            stage1, predictions = capture_predictions(model, [self._target(pose) for _, pose in kinds], Clip(str(path)))
+            stage1, predictions = capture_predictions(model, targets, Clip(str(path)))
         except UserError as error:
             for kind, pose in kinds:
                 yield {"reference": kind, **self._measure_failure(pose, poses, rendered), "error": str(error)}
@@ -104,18 +106,18 @@ class _PackMeasure:
         for (kind, pose), prediction in zip(kinds, predictions, strict=True):
             yield {"reference": kind, **self._compare(prediction, stage1.subject, rendered, poses, pose), **found}
 
-    def _target(self, pose: Array) -> Target:
+    def _target(self, shown: Pack, pose: Array) -> Target:
         key = pose.tobytes()
         if key not in self._targets:
-            views = point_splatting.reference_views(self.pack.rig, self.pack.surface, pose, side_azimuths())
-            self._targets[key] = Target(self.pack.rig, tuple(views))
+            views = point_splatting.reference_views(shown.rig, shown.surface, pose, side_azimuths())
+            self._targets[key] = Target(shown.rig, tuple(views))
         return self._targets[key]
 
     def _compare(
         self, prediction: RigPrediction, subject: Subject, rendered: RenderedClip, poses: NDArray[np.float32], pose: Array
     ) -> dict[str, object]:
         truth = poses[_frames_of(subject.times, rendered)].astype(np.float64)
-        motion = motion_from(prediction, subject)
+        motion = with_joints_of(motion_from(prediction, subject), self._rig)
         row: dict[str, object] = {
             "view_deg": view_error(motion, rendered.azimuth),
             **measure_motion(self._rig, motion, truth, pose),
@@ -124,7 +126,7 @@ class _PackMeasure:
         }
         tips = prediction.position.shape[1] > len(prediction.rig.names)
         for name, solved in (("v1", with_v1_ik(prediction)), ("anchored", with_anchored_ik(prediction, tips))):
-            figures = measure_motion(self._rig, motion_from(solved, subject), truth, pose)
+            figures = measure_motion(self._rig, with_joints_of(motion_from(solved, subject), self._rig), truth, pose)
             row |= {f"{name}_{key}": figures[key] for key in IK_FIGURES}
         return row
 

@@ -12,14 +12,16 @@ import numpy as np
 from ...errors import UserError
 from .rig_packs import Pack
 
-VALIDATION = 20  # clips
+SPLITS = Path(__file__).with_name("splits.json")  # of the open zoo's packs
+VALIDATION = 20  # clips, where the file lists none
 
 
 def split_packs(packs: Sequence[Pack], splits: Path | None, seed: int = 0) -> dict[str, list[Pack]]:
     """The packs by split: train, validation, seen, unseen. A pack has only the clips of its split; packs without clips are left out.
 
-    splits: a JSON file with the lists seen, unseen, never_train_clips (each of {file, clip}) and never_train_files. Without it, all clips
-    are for training and validation. Validation clips are drawn from the training clips of packs that have at least four.
+    splits: a JSON file with the lists seen, unseen, never_train_clips (each of {file, clip}), never_train_files and perhaps validation.
+    Without it, all clips are for training and validation. Validation clips that are not listed are drawn from the training clips of packs
+    that have at least four.
     Raises UserError if the file is missing, or names a clip that its pack lacks.
     """
     lists = read_lists(splits) if splits else {"seen": [], "unseen": [], "never_train_clips": [], "never_train_files": []}
@@ -33,13 +35,20 @@ def split_packs(packs: Sequence[Pack], splits: Path | None, seed: int = 0) -> di
             )
     banned = set().union(*test.values()) | {(f, clip) for f, clip in have if f in lists["never_train_files"]}
     train = sorted(have - banned)
+    if lists.get("validation"):
+        validation = {(entry["file"], entry["clip"]) for entry in lists["validation"]} & set(train)
+    else:
+        validation = _draw_validation(train, seed)
+    parts = {"train": set(train) - validation, "validation": validation, "seen": test["seen"], "unseen": test["unseen"]}
+    return {name: _with_clips(packs, keys) for name, keys in parts.items()}
+
+
+def _draw_validation(train: Sequence[tuple[str, str]], seed: int) -> set[tuple[str, str]]:
     counts = {file: sum(other == file for other, _ in train) for file, _ in train}
     spare = [key for key in train if counts[key[0]] >= 4]
     count = min(VALIDATION, len(spare) // 4)
     chosen = np.random.default_rng(seed).choice(len(spare), count, replace=False) if count else []
-    validation = {spare[i] for i in chosen}
-    parts = {"train": set(train) - validation, "validation": validation, "seen": test["seen"], "unseen": test["unseen"]}
-    return {name: _with_clips(packs, keys) for name, keys in parts.items()}
+    return {spare[i] for i in chosen}
 
 
 def _with_clips(packs: Sequence[Pack], keys: set[tuple[str, str]]) -> list[Pack]:
@@ -52,7 +61,8 @@ def read_lists(path: Path) -> dict[str, list]:
     """Read the lists of a splits file (see `split_packs`). Raises UserError if it cannot be read or lacks one."""
     try:
         lists = json.loads(path.read_text(encoding="utf-8"))
-        return {name: lists[name] for name in ("seen", "unseen", "never_train_clips", "never_train_files")}
+        needed = {name: lists[name] for name in ("seen", "unseen", "never_train_clips", "never_train_files")}
+        return needed | {"validation": lists.get("validation", [])}
     except OSError as error:
         raise UserError(f"Splits file '{path}' cannot be read ({error.strerror}): check the path.") from error
     except (KeyError, json.JSONDecodeError) as error:
