@@ -8,7 +8,7 @@ import pytest
 from anyrig.addon.dev import commands, contact_sheet
 from anyrig.addon.dev.demo_character import WALKER, make_character
 from anyrig.addon.review.side_by_side_movie import PAPER
-from anyrig.backend.video.reader import decoded
+from anyrig.backend.video.reader import decode_image
 
 SIZE = contact_sheet.SIZE
 
@@ -24,7 +24,7 @@ def test_one_image_a_file_on_which_both_ways_of_drawing_agree(tmp_path: Path, ca
     assert "broken.glb" in printed and f"{path}: rest, " in printed
     [image] = (tmp_path / "out").iterdir()
     assert image.name == "walker.png"
-    sheet = decoded(image)
+    sheet = decode_image(image)
     assert sheet is not None and sheet.shape == (2 * SIZE + SIZE // 10, 3 * SIZE, 3)
     shown = (np.abs(sheet[: 2 * SIZE].astype(int) - PAPER[::-1]) > 40).any(-1)
     shown[:40, :90] = shown[SIZE : SIZE + 40, :90] = False  # the labels
