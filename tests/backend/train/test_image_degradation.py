@@ -19,7 +19,7 @@ def area(rgba: Tensor) -> float:
     return rgba[..., 3].mean().item()
 
 
-@pytest.mark.parametrize("name", ["occluded", "torn"])
+@pytest.mark.parametrize("name", ["occlude", "drop_matte"])
 def test_some_of_the_subject_goes_missing(name: str) -> None:
     whole = disc()
     lost = [1 - area(getattr(image_degradation, name)(whole, np.random.default_rng(seed))) / area(whole) for seed in range(40)]
