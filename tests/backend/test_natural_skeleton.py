@@ -237,6 +237,8 @@ def test_a_limb_of_the_body_stays_whatever_it_touches_beside_it() -> None:
     share = touching(wide)["thigh.L"]
     assert share["torso"] > N.TOUCHES
     assert tree(natural(wide))["thigh.L"] == "body"
+    # nor does it matter that the torso ends there
+    assert tree(natural([spec for spec in wide if spec.name != "head"]))["thigh.L"] == "body"
     coat = mech() + both(
         [Bone("coat.L", "torso", (0.1, 0, 0.68), (0.16, 0, 0.44), 0.07), Bone("hem.L", "coat.L", (0.16, 0, 0.44), (0.16, 0, 0.4))]
     )
@@ -693,6 +695,16 @@ def test_what_both_move_and_what_lies_near_counts_once() -> None:
     contact = SkinContact(Skin(points, np.tile([0, 1], (500, 1)), weights), np.zeros(3), 50.0, 2)
     first = np.array([True, False])
     assert contact.touched(first, first).tolist() == pytest.approx([0, 1])
+
+
+def test_points_that_nothing_moves_are_nobody_s() -> None:
+    points = np.random.default_rng(0).random((500, 3))
+    weights = np.where(np.arange(500)[:, None] % 2, [1.0, 0.0], [0.0, 0.0])
+    contact = SkinContact(Skin(points, np.tile([0, 1], (500, 1)), weights), np.zeros(3), 50.0, 2)
+    joints = np.where(np.arange(500)[:, None] % 2, [0, 1], [1, 0])
+    other = SkinContact(Skin(points, joints, weights), np.zeros(3), 50.0, 2)
+    first = np.array([True, False])
+    assert contact.touched(first, first).tolist() == other.touched(first, first).tolist() == [0, 0]
 
 
 # errors
