@@ -109,7 +109,7 @@ def gather(
         rig = with_joint_names(context.scene, obj, rig_from_armature(obj, chosen, keep))
         shown = rig if takes_natural_skeleton(params.settings.model) else in_armature_tree(obj, rig, chosen)
         shown_pose, references = render_meshes(obj, shown, azimuths, frame=params.reference_frame, engine=params.engine)
-        pose = shown_pose[[shown.names.index(name) for name in rig.names]]
+        pose = shown_pose if shown is rig else shown_pose[[shown.names.index(name) for name in rig.names]]
         remarks = tuple(describe(natural)) if (natural := natural_skeleton_of(obj, keep)) else ()
         subjects.append(ArmatureInput(obj.session_uid, rig, pose, azimuths, tuple(references), shown, shown_pose, remarks))
     return request_of(context.scene, params, subjects)

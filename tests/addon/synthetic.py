@@ -36,9 +36,10 @@ class MadeUp:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, **options: Any) -> MadeUp:
-    """Captures are made up from now on, and the views of the rig are 16 pixels wide."""
+    """Captures are made up from now on, for natural skeletons; the views of the rig are 16 pixels wide."""
     stand_in, render_meshes = MadeUp(**options), run_capture.render_meshes
     monkeypatch.setattr(backend_capture, "capture", stand_in)
+    monkeypatch.setattr(run_capture, "takes_natural_skeleton", lambda _: True)
     monkeypatch.setattr(run_capture, "render_meshes", lambda *a, **o: render_meshes(*a, size=16, **o))
     return stand_in
 

@@ -130,7 +130,7 @@ class Session:
         """Every operator comes round, in a new order each time; what everything else lives on comes more often."""
         if not self._pending:
             names = [name for name in dir(bpy.ops.anyrig) if name not in LEFT_OUT]
-            self._pending = [*names, "capture", "capture", "queue_add", "queue_add", "queue_run"]
+            self._pending = [*names, "capture", "capture", "capture", "queue_add", "queue_add", "queue_run"]
             self.chance.random.shuffle(self._pending)
         return self._pending.pop()
 

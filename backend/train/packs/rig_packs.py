@@ -51,7 +51,8 @@ class Pack:
 
     def save(self, path: str | Path) -> None:
         """Write an npz file, for `load`."""
-        armature = self.armature.to_json() if self.armature is not None else ""
+        whole = self.armature is not None and all(name in self.others for name in self.clips)
+        armature = self.armature.to_json() if self.armature is not None and whole else ""
         head = {"format": FORMAT, "name": self.name, "fps": self.fps, "rig": self.rig.to_json(), "clips": list(self.clips)}
         head["armature"] = armature
         arrays: dict[str, Any] = {f"surface.{key}": _narrow_integers(getattr(self.surface, key)) for key in SURFACE_KEYS}

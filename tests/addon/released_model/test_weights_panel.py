@@ -262,7 +262,7 @@ def values(action: bpy.types.Action) -> list[float]:
 
 
 def test_the_preferences_say_where_the_weights_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(run_capture, "render_meshes", lambda *_, **__: (None, []))
+    monkeypatch.setattr(run_capture, "render_meshes", lambda _, rig, *__, **___: (np.array(rig.rest), []))
     monkeypatch.setattr(
         preference_values,
         "preferences",
