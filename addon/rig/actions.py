@@ -15,7 +15,6 @@ from ...backend.arrays import Array
 from ...backend.errors import UserError
 
 BONE_PATH = 'pose.bones["'
-SLIDE = 0.1
 CHANNELS = ("location", "rotation_quaternion", "rotation_euler", "rotation_axis_angle", "scale")
 
 
@@ -67,33 +66,6 @@ def _bone_names(curves: Any) -> set[str]:
 
 def _bone_name(path: str) -> str:
     return bpy.utils.unescape_identifier(path[len(BONE_PATH) : path.rindex('"]')])
-
-
-def sliding_bones(obj: Object) -> set[str]:
-    """Bones whose location an action of this armature changes by more than SLIDE of the skeleton's extent.
-
-    A take must also be able to move these: feet on baked targets, bodies that bob above a root on the ground.
-    """
-    heads = np.array([bone.head_local for bone in obj.data.bones])
-    limit = SLIDE * float(np.ptp(heads, axis=0).max())
-    return {
-        _bone_name(curve.data_path)
-        for action in actions_of(obj)
-        for curve in _all_curves(action)
-        if curve.data_path.startswith(BONE_PATH) and curve.data_path.endswith("].location") and _range(curve) > limit
-    }
-
-
-def _all_curves(action: Action) -> list[Any]:
-    if not hasattr(action, "slots"):
-        return list(action.fcurves)
-    return [curve for layer in action.layers for strip in layer.strips for bag in strip.channelbags for curve in bag.fcurves]
-
-
-def _range(curve: Any) -> float:
-    keys = np.empty(2 * len(curve.keyframe_points), np.float32)
-    curve.keyframe_points.foreach_get("co", keys)
-    return float(np.ptp(keys[1::2])) if len(keys) else 0.0
 
 
 def action_label(action: Action) -> str:

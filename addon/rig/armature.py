@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import bpy
 import numpy as np
@@ -26,6 +27,19 @@ NUDGE = 1e-4
 ORTHONORMAL = 1e-6
 
 
+class _Tree(NamedTuple):
+    """The joints of a rig, parents first: joint -> parent, None for those without one.
+
+    hung: joints that hang elsewhere in the armature. free: joints without a parent that are on no bone that moves the mesh.
+    props: joints that are no part of the body.
+    """
+
+    parents: dict[str, str | None]
+    hung: frozenset[str] = frozenset()
+    free: frozenset[str] = frozenset()
+    props: frozenset[str] = frozenset()
+
+
 def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = None, keep: Collection[str] = ()) -> Rig:
     """Read the skeleton that a take drives, as plain values. Nothing in the file changes.
 
@@ -33,7 +47,7 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
     one (backend/rig/natural_skeleton.py): feet that hang on roots of their own hang on their shins, and a root at the ground that
     only carries rigging is no joint. keep: bones that stay where the armature has them. `bones` restricts the joints to these names;
     a joint's parent is then its nearest ancestor among them. Of several roots the one with most descendants is the root, and the
-    others become its children; only props among them translate.
+    others become its children. These translate, unless they are connected, or hang on a bone that moves the mesh and was left out.
     Joints of a control rig (control_rigs.py) are those that a control turns, in the tree of its maker; `bones` may also name controls.
     Rest matrices and tails are in armature space. `world` is the rotation of the object, with its reflection if a negative scale
     mirrors it.
@@ -42,24 +56,23 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
     check_armature(obj)
     _check_names(obj, bones or ())
     moving = _moving_bones(obj)
-    parents, hung, natural = _controlled(obj, moving, bones), set[str](), None
-    if parents is None:
-        natural = _natural_skeleton(obj, _joints(obj, moving), keep)
-        parents, hung = _chosen_tree(obj, natural, bones)
-    order = _root_first(parents)
+    controlled = _controlled(obj, moving, bones)
+    tree = _chosen_tree(obj, moving, bones, keep) if controlled is None else _Tree(controlled)
+    order = _root_first(tree)
     index, joints = {name: joint for joint, name in enumerate(order)}, [obj.data.bones[name] for name in order]
-    props = set() if natural is None else {name for name, loose in zip(natural.names, natural.loose) if loose}
+    movable = np.array([not bone.use_connect for bone in joints])  # Blender ignores the location of a connected bone
+    hung, free, props = (np.isin(order, list(names)) for names in (tree.hung, tree.free - {order[0]}, tree.props))
     return Rig(
         name=obj.name,
         names=tuple(order),
-        parents=np.array([-1] + [index[parents[name] or order[0]] for name in order[1:]]),
+        parents=np.array([-1] + [index[tree.parents[name] or order[0]] for name in order[1:]]),
         rest=np.array([bone.matrix_local for bone in joints], np.float64),
         tails=np.array([bone.tail_local for bone in joints], np.float64),
-        translates=np.array([joint > 0 and parents[name] is None and name in props for joint, name in enumerate(order)]),
+        translates=free & movable,
         static=np.zeros(len(order), np.bool_),
         world=nearest_orthogonal(np.array(obj.matrix_world)),
-        hung=np.array([name in hung for name in order]),
-        props=np.array([name in props for name in order]),
+        hung=hung & movable,
+        props=props,
     )
 
 
@@ -80,26 +93,31 @@ def _natural_skeleton(obj: bpy.types.Object, joints: dict[str, bpy.types.Bone], 
     return natural_skeleton(Bones(names, np.array(parents), heads, tails), read_skin(obj, names), keep)
 
 
-def _chosen_tree(
-    obj: bpy.types.Object, natural: NaturalSkeleton, bones: Collection[str] | None
-) -> tuple[dict[str, str | None], set[str]]:
-    """Joint -> parent of the chosen joints, None for those without one; and those that hang elsewhere in the armature.
+def _chosen_tree(obj: bpy.types.Object, moving: set[str], bones: Collection[str] | None, keep: Collection[str]) -> _Tree:
+    """The natural skeleton, or what is left of it if only `bones` are chosen.
 
-    A part whose natural parent was not chosen stays where the armature puts it: it is not among the latter.
+    A foot whose shin was left out hangs on the thigh, with which the shin moves. Without the whole leg it stays where it is.
     """
+    natural = _natural_skeleton(obj, _joints(obj, moving), keep)
     above = {name: natural.names[parent] if parent >= 0 else None for name, parent in zip(natural.names, natural.parents)}
-    for name in natural.props:
-        above[name] = None
-    chosen = set(natural.names) if bones is None else set(natural.names) & set(bones)
+    above |= dict.fromkeys(natural.props)
+    parts = {part.name for part in natural.hung}
+    chosen = [name for name in natural.names if bones is None or name in bones]
     if not chosen:
         raise UserError(f"None of the chosen bones of armature '{obj.name}' moves a mesh: choose some that do.")
     parents: dict[str, str | None] = {}
-    for name in (each for each in natural.names if each in chosen):
-        parent = above[name]
-        while parent is not None and parent not in chosen:
-            parent = above[parent]
+    hung, free = set(), set()
+    for name in chosen:
+        line = [name]  # the joint, and what was left out between it and its parent
+        while (parent := above[line[-1]]) is not None and parent not in chosen:
+            line.append(parent)
         parents[name] = parent
-    return parents, {part.name for part in natural.hung if part.name in chosen and part.bone in chosen}
+        if parent is not None and not parts.isdisjoint(line):
+            hung.add(name)
+        if parent is None and moving.isdisjoint(line[1:]):
+            free.add(name)
+    props = (name for name, loose in zip(natural.names, natural.loose) if loose)
+    return _Tree(parents, frozenset(hung), frozenset(free), frozenset(props))
 
 
 def check_armature(obj: bpy.types.Object) -> None:
@@ -160,14 +178,15 @@ def _nearest(bone: bpy.types.Bone, joints: Collection[str]) -> str | None:
     return next((parent.name for parent in bone.parent_recursive if parent.name in joints), None)
 
 
-def _root_first(parents: dict[str, str | None]) -> list[str]:
-    """Joint names in armature order, but first the root with the most descendants (the first of equals)."""
-    below = dict.fromkeys(parents, 0)
-    for name in reversed(parents):
-        if (parent := parents[name]) is not None:
+def _root_first(tree: _Tree) -> list[str]:
+    """Joint names in armature order, but first the root with the most descendants (the first of equals), rather than a prop."""
+    below = dict.fromkeys(tree.parents, 0)
+    for name in reversed(tree.parents):
+        if (parent := tree.parents[name]) is not None:
             below[parent] += below[name] + 1
-    root = max((name for name, parent in parents.items() if parent is None), key=below.__getitem__)
-    return [root, *(name for name in parents if name != root)]
+    roots = [name for name, parent in tree.parents.items() if parent is None]
+    root = max(roots, key=lambda name: (name not in tree.props, below[name]))
+    return [root, *(name for name in tree.parents if name != root)]
 
 
 def _moving_bones(obj: bpy.types.Object) -> set[str]:
@@ -275,9 +294,13 @@ def _bones_to_solve(obj: bpy.types.Object, rig: Rig) -> list[bpy.types.Bone]:
     waiting = [bone for bone in obj.data.bones if bone.name in needed - {bone.name for bone in first}]
     while waiting:
         done = {bone.name for bone in order}
-        ready = [
-            b for b in waiting if (b.parent is None or b.parent.name in done) and hung_on.get(b.name, b.name) in done | {b.name}
-        ]
+        held = {bone.name for bone in waiting if hung_on.get(bone.name, root.name) not in done}
+        ready = [bone for bone in waiting if bone.name not in held and (bone.parent is None or bone.parent.name in done)]
+        if not ready:
+            name = next(iter(held))
+            raise UserError(
+                f"Bone '{name}' of armature '{obj.name}' now carries '{hung_on[name]}', on which it hung: capture the take again."
+            )
         order += ready
         waiting = [bone for bone in waiting if bone not in ready]
     return order
