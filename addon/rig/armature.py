@@ -205,8 +205,10 @@ def _moving_bones(obj: bpy.types.Object) -> set[str]:
 
 
 def _weighted(mesh: bpy.types.Object, names: set[str]) -> set[str]:
-    """Those names that are vertex groups with a weight above zero on some vertex."""
-    pending = {group.index: group.name for group in mesh.vertex_groups if group.name in names}
+    """Those names that are vertex groups with a weight above zero on some vertex, or on its mirror image if a modifier makes one."""
+    mirrors = any(each.type == "MIRROR" and each.show_viewport and each.use_mirror_vertex_groups for each in mesh.modifiers)
+    wanted = names | {bpy.utils.flip_name(name) for name in names} if mirrors else names
+    pending = {group.index: group.name for group in mesh.vertex_groups if group.name in wanted}
     found: set[str] = set()
     for vertex in mesh.data.vertices:
         if not pending:
@@ -214,7 +216,8 @@ def _weighted(mesh: bpy.types.Object, names: set[str]) -> set[str]:
         for element in vertex.groups:
             if element.weight > 0 and element.group in pending:
                 found.add(pending.pop(element.group))
-    return found
+    images = {bpy.utils.flip_name(name) for name in found if mirrors}
+    return names & (found | images.intersection(mesh.vertex_groups.keys()))
 
 
 def pose_of(obj: bpy.types.Object, rig: Rig) -> Array:

@@ -32,12 +32,13 @@ PLAIN = {
 def read_skin(armature: Object, names: Sequence[str]) -> Skin | None:
     """Points on the meshes that the armature moves, at rest, in armature space; None without a mesh. joints index `names`.
 
-    A bone that is not among the names moves what its nearest ancestor among them moves. Nothing in the file changes.
+    Hidden meshes count too. A bone that is not among the names moves what its nearest ancestor among them moves. Nothing in the file
+    changes.
     """
-    meshes = [mesh for mesh in meshes_of(armature) if mesh.name in bpy.context.view_layer.objects]
+    meshes = meshes_of(armature)
     if not meshes:
         return None
-    posed = [mesh for mesh in meshes if not is_deformed(mesh, armature) or not _is_plain(mesh)]
+    posed = [mesh for mesh in meshes if carried_by(mesh, armature)[1] or not _is_plain(mesh)]
     with rest_position(armature) if posed else nullcontext():
         parts = [_read_part(mesh, armature, names, mesh in posed) for mesh in meshes]
     start = np.cumsum([0, *(len(vertices) for vertices, *_ in parts)])
@@ -52,6 +53,7 @@ def _is_plain(obj: Object) -> bool:
 
 def _read_part(obj: Object, armature: Object, names: Sequence[str], evaluate: bool) -> tuple[Array, NDArray, NDArray, Array]:
     """Vertices (V, 3) in armature space, triangles (K, 3), joints (V, SLOTS), weights (V, SLOTS) of one mesh."""
+    # a mesh that the viewport leaves out is not evaluated: this is the mesh itself then, without its modifiers
     shown = obj.evaluated_get(bpy.context.evaluated_depsgraph_get()) if evaluate else obj
     mesh = shown.to_mesh() if evaluate else obj.data
     mesh.calc_loop_triangles()

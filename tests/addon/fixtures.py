@@ -81,6 +81,24 @@ def add_mesh(obj: bpy.types.Object, names: list[str]) -> bpy.types.Object:
     return skin
 
 
+def join_skin(obj: bpy.types.Object, pairs: dict[str, str]) -> None:
+    """Let the bone pairs[part] move the near end of the part's box as well, by half: skin joins the two, whatever their parents are."""
+    (skin,) = (mesh for mesh in obj.children if mesh.type == "MESH")
+    boxes = [group.name for group in skin.vertex_groups]
+    for part, bone in pairs.items():
+        first = 8 * boxes.index(part)
+        for name in (part, bone):
+            skin.vertex_groups[name].add(range(first, first + 4), 0.5, "REPLACE")
+
+
+def follow_targets(obj: bpy.types.Object, pairs: dict[str, str], length: int = 2) -> None:
+    """A live IK constraint on each bone pairs[target], of this chain length, whose target is that bone of the same armature."""
+    for target, bone in pairs.items():
+        constraint = obj.pose.bones[bone].constraints.new("IK")
+        constraint.target, constraint.subtarget, constraint.chain_count = obj, target, length
+    bpy.context.view_layer.update()
+
+
 def chain(names: list[str], parent: str | None, points: list[Point], **options: Any) -> list[BoneSpec]:
     """Bones from point to point, each the parent of the next."""
     specs = []
@@ -195,6 +213,67 @@ def two_roots() -> bpy.types.Object:
     prop = BoneSpec("stick", None, (0.6, -0.3, 0.9), (0.8, -0.5, 1.7), roll=-2.0)
     toes = BoneSpec("target_toe.L", "foot_target.L", (0.2, -0.25, 0.1), (0.2, -0.35, 0.1))
     return make_rig("Two roots", targets + body + [toes] + legs + [prop])
+
+
+HOOVES = {f"{end}_hoof.{side}": f"{end}_lower.{side}" for end in ("front", "hind") for side in "LR"}
+FEET = {f"foot.{side}": f"shin.{side}" for side in "LR"}
+CLAWS = {f"claw_{leg}.{side}": f"tibia_{leg}.{side}" for leg in range(4) for side in "LR"}
+
+
+def hoofed(ik: bool = False) -> bpy.types.Object:
+    """A quadruped whose hooves (HOOVES: which leg each ends) are roots, the targets of its legs' IK, which is live if `ik`."""
+    spine = chain(
+        ["pelvis", "back", "ribs", "neck", "head"],
+        None,
+        [(0, 0.5, 0.7), (0, 0.2, 0.75), (0, -0.1, 0.75), (0, -0.4, 0.75), (0, -0.6, 1.0), (0, -0.9, 0.95)],
+    )
+    legs = chain(
+        ["front_upper.L", "front_lower.L"], "ribs", [(0.12, -0.35, 0.6), (0.12, -0.28, 0.35), (0.12, -0.35, 0.1)], roll=0.4
+    )
+    legs += chain(
+        ["hind_upper.L", "hind_lower.L"], "pelvis", [(0.12, 0.45, 0.6), (0.12, 0.35, 0.35), (0.12, 0.5, 0.12)], roll=2.5
+    )
+    legs += [BoneSpec("front_hoof.L", None, (0.12, -0.35, 0.1), (0.12, -0.4, 0.02), roll=-0.8)]
+    legs += chain(["hind_hoof.L", "hind_toe.L"], None, [(0.12, 0.5, 0.12), (0.12, 0.45, 0.05), (0.12, 0.38, 0.03)], roll=1.0)
+    obj = make_rig("Hoofed", spine + mirrored(legs))
+    join_skin(obj, HOOVES)
+    follow_targets(obj, HOOVES if ik else {})
+    return obj
+
+
+def footed_biped(ik: bool = False) -> bpy.types.Object:
+    """Feet (FEET) that are roots, and a Body under a Root at the ground that moves no skin. ik: as in `hoofed`."""
+    specs = [BoneSpec("Root", None, (0, 0, 0), (0, 0.3, 0), roll=0.5, weighted=False)]
+    specs += chain(["Body", "chest", "head"], "Root", [(0, 0, 0.9), (0, 0.02, 1.1), (0, 0, 1.4), (0, 0, 1.7)])
+    arm = chain(["arm.L", "hand.L"], "chest", [(0.15, 0, 1.35), (0.42, 0.03, 1.33), (0.65, 0, 1.3)], roll=0.7)
+    leg = chain(["thigh.L", "shin.L"], "Body", [(0.1, 0, 0.9), (0.11, -0.03, 0.5), (0.11, 0.02, 0.1)], roll=-1.9)
+    foot = chain(["foot.L", "toe.L"], None, [(0.11, 0.02, 0.1), (0.11, -0.1, 0.04), (0.11, -0.2, 0.03)], roll=0.6)
+    obj = make_rig("Footed", specs + mirrored(arm + leg + foot))
+    join_skin(obj, FEET)
+    follow_targets(obj, FEET if ik else {})
+    return obj
+
+
+def footed_spider(ik: bool = False) -> bpy.types.Object:
+    """Eight claws (CLAWS) on a root at the ground, beside the body. ik: as in `hoofed`."""
+    specs = [BoneSpec("ground", None, (0, 0, 0), (0, -0.3, 0), weighted=False)]
+    specs += [
+        BoneSpec("thorax", "ground", (0, 0, 0.4), (0, -0.4, 0.4)),
+        BoneSpec("abdomen", "thorax", (0, 0, 0.4), (0, 0.6, 0.5)),
+    ]
+    legs = []
+    for leg in range(4):
+        angle = np.radians(35 + 37 * leg)
+        reach = [
+            tuple((0.15 + r) * np.array([np.sin(angle), -np.cos(angle), 0]) + [0, -0.2, z])
+            for r, z in ((0, 0.4), (0.3, 0.8), (0.7, 0.6), (0.8, 0.25), (0.9, 0))
+        ]
+        legs += chain([f"{bone}_{leg}.L" for bone in ("coxa", "femur", "tibia")], "thorax", reach[:4], roll=0.3 * leg)
+        legs += chain([f"claw_{leg}.L"], "ground", reach[3:], roll=0.2)
+    obj = make_rig("Footed spider", specs + mirrored(legs))
+    join_skin(obj, CLAWS)
+    follow_targets(obj, CLAWS if ik else {}, 3)
+    return obj
 
 
 def skipped_bones() -> bpy.types.Object:
@@ -354,7 +433,21 @@ def odd_names() -> bpy.types.Object:
     return make_rig("Odd names", chain(names, None, [(0.1 * i, 0.05 * i * i, 0.3 * i) for i in range(len(names) + 1)]))
 
 
-_MAKERS = [human, quadruped, bird, snake, spider, two_roots, skipped_bones, euler_bones, axis_angle_bones, not_inheriting]
+_MAKERS = [
+    human,
+    quadruped,
+    bird,
+    snake,
+    spider,
+    two_roots,
+    hoofed,
+    footed_biped,
+    footed_spider,
+    skipped_bones,
+    euler_bones,
+    axis_angle_bones,
+    not_inheriting,
+]
 _MAKERS += [sheared, armature_location, driven_targets, transformed, connected, no_mesh, odd_names]
 RIGS: dict[str, Callable[[], bpy.types.Object]] = {maker.__name__: maker for maker in _MAKERS}
 

@@ -46,10 +46,22 @@ def played(obj: bpy.types.Object, rig: Rig, frames: Array) -> Array:
 
 
 def assert_shows(obj: bpy.types.Object, rig: Rig, frames: Array, rotations: Array, positions: Array) -> Array:
-    """Asserts that the animation shows these turns (F, J, 3, 3) and the heads of translating joints; returns the poses."""
+    """Asserts that the animation shows these turns (F, J, 3, 3) and the heads of translating joints, and that joints that hang on
+    another bone than in the armature stay at its end; returns the poses.
+    """
     poses = played(obj, rig, frames)
     moves = ~rig.static
     assert np.abs(rig.rotations(poses) - rotations)[:, moves].max() < TOLERANCE
     heads = poses[:, :, :3, 3] - poses[:, :1, :3, 3]
     assert np.abs(heads - positions)[:, rig.translates].max(initial=0) < TOLERANCE
+    assert_hung(rig, poses)
     return poses
+
+
+def assert_hung(rig: Rig, poses: Array) -> None:
+    """Asserts that in these poses (F, J, 4, 4) the joints that the rig hangs are where their parents take them."""
+    size = np.ptp(rig.heads, axis=0).max()
+    for joint in np.flatnonzero(rig.hung & ~rig.static):
+        parent = rig.parents[joint]
+        taken = poses[:, parent] @ np.linalg.inv(rig.rest[parent]) @ np.append(rig.heads[joint], 1)
+        assert np.abs(poses[:, joint, :3, 3] - taken[:, :3]).max() < TOLERANCE * size, rig.names[joint]
