@@ -365,8 +365,15 @@ def save(
 def print_results(console: Console, measured: dict[str, float], seconds: dict[str, float]) -> None:
     console.say(f"  {int(measured['frames'])} frames, {int(measured['joints'])} joints")
     console.say(f"  {'':24}{'captured':>10}{'copying':>10}")
-    for name, key, unit in (("angle", "angle_deg", "degrees"), ("MPJPE", "mpjpe_cm", "cm")):
+    errors = (
+        ("angle", "angle_deg", "degrees"), ("bone direction", "bone_direction_deg", "degrees"), ("MPJPE", "mpjpe_cm", "cm"),
+        ("centred MPJPE", "centred_mpjpe_cm", "cm"),
+    )  # fmt: skip
+    for name, key, unit in errors:
         console.say(f"  {f'{name} ({unit})':24}{measured[key]:10.2f}{measured[f'copy_{key}']:10.2f}")
+    if measured["motion_correlation"] is not None:  # a motion that hardly moves has none
+        console.say(f"  {'motion correlation':24}{measured['motion_correlation']:10.2f}{0:10.2f}")
+    console.say(f"  {'travel ratio':24}{measured['travel_ratio']:10.2f}{0:10.2f}")
     console.say(f"  {'liveness':24}{measured['liveness']:10.2f}{0:10.2f}")
     console.say(f"  {'heading off (degrees)':24}{measured['heading_deg']:10.2f}")
     print_seconds(console, seconds)

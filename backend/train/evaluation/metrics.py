@@ -60,10 +60,21 @@ def measure_motion(rig: Rig, motion: Motion, truth: Array, reference: Array) -> 
         "joints": len(rig.names),
         **_angle_figures(rig, rotations, true_rotations, copy_rotations),
         **_distance_figures(heads, motion.positions @ axes.T, true_heads, copy_heads, counted, unit),
-        **measure_movement(
-            rig, (rotations, heads), (true_rotations, true_heads), (copy_rotations[None], copy_heads[None]), counted, unit
-        ),
+        **_movement_figures(rig, (rotations, heads), (true_rotations, true_heads), (copy_rotations, copy_heads), counted, unit),
     }
+
+
+def _movement_figures(
+    rig: Rig,
+    take: tuple[Array, Array],
+    truth: tuple[Array, Array],
+    copy: tuple[Array, Array],
+    counted: NDArray[np.bool_],
+    unit: float,
+) -> dict[str, float | None]:
+    figures = measure_movement(rig, take, truth, (copy[0][None], copy[1][None]), counted, unit)
+    travel, true_travel = (float(figures[key] or 0) for key in ("centred_travel_cm", "true_centred_travel_cm"))
+    return {**figures, "travel_ratio": _ratio(travel, true_travel)}
 
 
 def counted_joints(rig: Rig) -> NDArray[np.bool_]:
