@@ -281,10 +281,23 @@ def _wanted_head(obj: bpy.types.Object, rig: Rig, joint: int, posed: dict[str, A
     if not rig.hung[joint]:
         return None
     # A foot stays where it is at rest in the space of its shin, whose pose is P and whose rest matrix is B: at P B^-1 head.
-    shin = obj.data.bones[rig.names[rig.parents[joint]]]
+    # A shin that follows it by inverse kinematics has its tail there instead, so its tail must not have to move.
+    foot, shin = (obj.data.bones[rig.names[index]] for index in (joint, rig.parents[joint]))
+    head = np.array(shin.tail_local if _follows(obj, shin.name, foot.name) else foot.head_local, np.float64)
     moved = posed[shin.name] @ np.linalg.inv(np.array(shin.matrix_local, np.float64))
-    head = np.array(obj.data.bones[rig.names[joint]].head_local, np.float64)
     return np.broadcast_to(moved[:, :3, :3] @ head + moved[:, :3, 3], (len(positions), 3))
+
+
+def _follows(obj: bpy.types.Object, shin: str, foot: str) -> bool:
+    """True if a live IK constraint of the shin has the foot as its target."""
+    return any(
+        each.type == "IK"
+        and not each.mute
+        and each.influence > 0
+        and each.use_tail
+        and (each.target, each.subtarget) == (obj, foot)
+        for each in obj.pose.bones[shin].constraints
+    )
 
 
 def _bones_to_solve(obj: bpy.types.Object, rig: Rig) -> list[bpy.types.Bone]:
