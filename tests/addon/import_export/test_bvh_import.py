@@ -5,12 +5,15 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
+from anyrig.addon.rig.armature import rig_from_armature
 from anyrig.backend.geometry.camera import Y_UP
 from anyrig.backend.geometry.rotations import quaternion_to_matrix
 from anyrig.backend.motion.bvh import read_bvh, write_bvh
 from anyrig.backend.motion.motion import Motion, fk_heads
 from anyrig.backend.rig.rig import Rig
 from anyrig.backend.rig.skeleton import network_axes
+from anyrig.tests.addon import fixtures
+from anyrig.tests.addon.playback import played, write
 
 FRAMES = 6
 
@@ -98,3 +101,31 @@ def test_what_blender_exports_is_read(tmp_path: Path):
     ours = pose[..., :3, 3] @ back.world.T
     assert frame_time == pytest.approx(1 / 24, abs=1e-6)
     assert np.abs(posed_heads(again, [name.replace(" ", "%20") for name in back.names]) - ours).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "aside"),
+    [("footed_biped", fixtures.FEET, "Root"), ("hoofed", fixtures.HOOVES, ""), ("footed_spider", fixtures.CLAWS, "ground")],
+)
+def test_feet_of_a_game_rig_are_below_their_shins(name: str, parts: dict[str, str], aside: str, tmp_path: Path) -> None:
+    """In the file, in what `read_bvh` makes of it, and in Blender, where the joints are as the keys show them."""
+    obj = getattr(fixtures, name)()
+    rig = rig_from_armature(obj)
+    take = fixtures.random_motion(rig, FRAMES, seed=2)
+    write_bvh(tmp_path / "take.bvh", rig, take)
+    write(obj, rig, take)
+    shown = played(obj, rig, 1 + np.arange(FRAMES))[:, :, :3, 3] @ np.array(obj.matrix_world)[:3, :3].T
+    size = np.ptp(rig.heads, axis=0).max()
+
+    back, clip, _ = read_bvh(tmp_path / "take.bvh")
+    above = {name: back.names[parent] for name, parent in zip(back.names, back.parents) if parent >= 0}
+    assert set(back.names) == set(rig.names) and aside not in back.names and not back.translates.any()
+    assert {foot: above[foot] for foot in parts} == parts
+    order = [back.names.index(name) for name in rig.names]
+    assert np.abs(clip[:, order][..., :3, 3] @ back.world.T - shown).max() < 1e-4 * size
+
+    armature = imported(tmp_path / "take.bvh")
+    assert {foot: armature.data.bones[foot].parent.name for foot in parts} == parts
+    assert np.abs(posed_heads(armature, list(rig.names)) - shown).max() < 1e-4 * size
+    again = rig_from_armature(armature)
+    assert again.names == back.names and np.array_equal(again.parents, back.parents) and not (again.hung | again.translates).any()

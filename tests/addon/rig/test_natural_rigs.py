@@ -304,8 +304,35 @@ def test_a_library_override_is_keyed(library: str) -> None:
 # ---- reading changes nothing
 
 
+def skin_on_a_bone(obj: bpy.types.Object) -> None:
+    """The skin, which the armature deforms, is also parented to a bone."""
+    (skin,) = meshes_of(obj)
+    skin.parent_type, skin.parent_bone = "BONE", "chest"
+    bpy.context.view_layer.update()
+    skin.matrix_world = obj.matrix_world
+    bpy.context.view_layer.update()
+
+
 # what makes reading look at the armature at rest, and nothing
-SKINS: dict[str, Callable[[bpy.types.Object], Any]] = {"skin": meshes_of, "modifiers": mirror, "boxes": carried_boxes}
+SKINS: dict[str, Callable[[bpy.types.Object], Any]] = {
+    "skin": meshes_of,
+    "modifiers": mirror,
+    "boxes": carried_boxes,
+    "on a bone": skin_on_a_bone,
+}
+
+
+@pytest.mark.parametrize("kind", SKINS)
+def test_skin_is_read_at_rest(kind: str) -> None:
+    obj = fixtures.footed_biped()
+    SKINS[kind](obj)
+    at_rest = read_skin(obj, obj.data.bones.keys())
+    for bone in obj.pose.bones:
+        bone.rotation_quaternion, bone.location = (0.8, 0.3, -0.4, 0.2), (0.1, 0.2, -0.1)
+    bpy.context.view_layer.update()
+    posed = read_skin(obj, obj.data.bones.keys())
+    assert at_rest is not None and posed is not None and np.allclose(at_rest.points, posed.points, atol=1e-5)
+    assert np.array_equal(at_rest.joints, posed.joints) and np.array_equal(at_rest.weights, posed.weights)
 
 
 @pytest.mark.parametrize("kind", SKINS)
