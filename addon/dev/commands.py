@@ -17,6 +17,7 @@ COMMANDS = {
     "pictures": ("pictures", "pictures_command", "make the README's moving picture again"),
     "render": ("render_clips", "render_command", "render videos of rigs with ground, sky and shadows, for measuring"),
     "sheet": ("contact_sheet", "sheet_command", "draw rigs as training sees them, beside Blender's own images"),
+    "skeletons": ("skeletons", "skeletons_command", "show what hangs where in rig files, as a table"),
 }
 
 

@@ -29,7 +29,9 @@ def import_rig(path: str | Path, armature: str | None = None) -> Object:
     try:
         objects = read(path)
     except (RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "the importer failed"
+        # Blender ends the traceback of an importer with the place in its own files
+        lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Location:")]
+        reason = lines[-1] if lines else "the importer failed"
         raise UserError(f"Rig file '{path}' cannot be read ({reason}): export it again.") from error
     bpy.context.view_layer.update()
     return choose_armature(objects, path.name, armature)
@@ -72,9 +74,38 @@ def _import_gltf(path: Path) -> None:
     bpy.ops.import_scene.gltf(filepath=str(path), disable_bone_shape=True)
 
 
-def _read_fbx(path: Path) -> None:
-    # the default offset would shift every key by one frame
+def _import_fbx(path: Path) -> None:
+    """With Blender's older importer, or with the newer one, if there is one, if that fails, as it does on lamps in Blender 5.0."""
+    before = set(bpy.data.user_map())
+    try:
+        _import_older_fbx(path)
+    except RuntimeError as error:
+        _remove_new(before)
+        if not _has_newer_fbx():
+            raise
+        try:
+            _import_newer_fbx(path)
+        except RuntimeError:
+            _remove_new(before)
+            raise error from None
+
+
+# the default offset of both importers would shift every key by one frame
+def _import_older_fbx(path: Path) -> None:
     bpy.ops.import_scene.fbx(filepath=str(path), anim_offset=0.0)
+
+
+def _has_newer_fbx() -> bool:
+    return "fbx_import" in dir(bpy.ops.wm)
+
+
+def _import_newer_fbx(path: Path) -> None:
+    bpy.ops.wm.fbx_import(filepath=str(path), anim_offset=0.0)
+
+
+def _remove_new(before: set[bpy.types.ID]) -> None:
+    """Remove the data-blocks that came to the file since `before`."""
+    bpy.data.batch_remove(set(bpy.data.user_map()) - before)
 
 
 def _read_bvh(path: Path) -> None:
@@ -99,7 +130,7 @@ def _read_blend(path: Path) -> list[Object]:
 READERS: dict[str, Callable[[Path], list[Object]]] = {
     ".glb": _read_gltf,
     ".gltf": _read_gltf,
-    ".fbx": _new_objects(_read_fbx),
+    ".fbx": _new_objects(_import_fbx),
     ".bvh": _new_objects(_read_bvh),
     ".blend": _read_blend,
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
+from anyrig.addon.import_export import import_rig as import_rig_module
 from anyrig.addon.import_export.import_rig import import_rig
 from anyrig.addon.rig.actions import (
     action_frames,
@@ -187,6 +188,40 @@ def test_a_rig_comes_back_from_its_file_with_its_motion(kind: str, tmp_path: Pat
     assert angles(pose_frames(found, action, NAMES, frames[:3]), 1) == pytest.approx([0, 0.6, 1.0], abs=2e-3)
     assert bpy.context.scene.render.fps == (30 if kind == "bvh" else 24)
     assert not any(o.type == "MESH" and o.name.startswith("Icosphere") for o in bpy.data.objects)
+
+
+def test_an_fbx_file_with_a_lamp(tmp_path: Path) -> None:
+    """The older importer of Blender 5.0 fails on lamps. Where there is a newer one it reads the file, as if the older had not tried."""
+    obj = rig()
+    bpy.context.scene.collection.objects.link(bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "POINT")))
+    animate(obj, "Nod", {"b": [0.0, 0.6, 1.0]})
+    bpy.context.scene.frame_start, bpy.context.scene.frame_end = 1, 3
+    path = export(tmp_path / "rig.fbx", obj)
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    found = import_rig(path)
+    assert [bone.name for bone in found.data.bones] == list(NAMES)
+    (action,) = actions_of(found)
+    assert action_frames(action).tolist() == [0, 1, 2]
+    assert angles(pose_frames(found, action, NAMES, [0, 1, 2]), 1) == pytest.approx([0, 0.6, 1.0], abs=2e-3)
+    assert [len(kind) for kind in (bpy.data.armatures, bpy.data.lights, bpy.data.meshes)] == [1, 1, 1]
+
+
+def test_a_failed_importer_leaves_nothing_and_its_error_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = export(tmp_path / "rig.fbx", rig())
+    before = set(bpy.data.user_map())
+
+    def fail(path: Path) -> None:
+        bpy.data.materials.new("half done")
+        raise RuntimeError(f"{path.stem} is odd")
+
+    monkeypatch.setattr(import_rig_module, "_import_older_fbx", fail)
+    monkeypatch.setattr(import_rig_module, "_import_newer_fbx", fail)
+    with pytest.raises(UserError, match="rig is odd"):
+        import_rig(path)
+    monkeypatch.setattr(import_rig_module, "_has_newer_fbx", lambda: False)
+    with pytest.raises(UserError, match="rig is odd"):
+        import_rig(path)
+    assert set(bpy.data.user_map()) == before
 
 
 def test_bones_without_keys_take_the_default_pose_of_a_gltf_file(tmp_path: Path) -> None:
