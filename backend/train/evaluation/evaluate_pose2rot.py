@@ -15,9 +15,9 @@ from ...capture_settings import Settings
 from ...geometry.camera import Camera, fit_distance, view_yaw
 from ...geometry.rotations import Array, matrix_to_rot6d
 from ...geometry.torch_kinematics import anchored_ik
-from ...motion.motion import Motion
+from ...motion.motion import Motion, with_joints_of
 from ...progress import result_of
-from ...rig.rig import Reference
+from ...rig.rig import Reference, Rig
 from ...rig.skeleton import global_to_local, pose_to_network, scale_of, skeleton_of
 from ...weights.model_file import Model
 from ..packs.rig_packs import Pack
@@ -37,16 +37,19 @@ def evaluate_pose2rot(
     whole = {pack.name: pack for pack in everything}
     for pack in packs:
         rig = replace(pack.rig, static=static_joints(whole[pack.name]))
+        shown = whole[pack.name] if model.config.natural else whole[pack.name].in_armature_tree()
         for clip, poses in pack.clips.items():
             rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
             azimuth = rng.uniform(-np.pi, np.pi)
-            for kind, pose in references(whole[pack.name], clip):
-                truth = poses.astype(np.float64)
-                positions = _true_positions(pack, truth, _blank_reference(pose, azimuth), noise_cm, rng, model.config.tips)
+            truth, shown_truth = poses.astype(np.float64), shown.clips[clip].astype(np.float64)
+            kinds = zip(references(whole[pack.name], clip), references(shown, clip), strict=True)
+            for (kind, pose), (_, shown_pose) in kinds:
+                blank = _blank_reference(shown_pose, azimuth)
+                positions = _true_positions(shown, shown_truth, blank, noise_cm, rng, model.config.tips)
                 [prediction] = result_of(run_pose2rot(model, [positions]))
-                row = measure_motion(rig, _plain_motion(prediction, pack.fps), truth, pose)
+                row = measure_motion(rig, _plain_motion(prediction, rig, pack.fps), truth, pose)
                 by_ik = with_anchored_ik(positions, model.config.tips)
-                ik_row = measure_motion(rig, _plain_motion(by_ik, pack.fps), truth, pose)
+                ik_row = measure_motion(rig, _plain_motion(by_ik, rig, pack.fps), truth, pose)
                 yield {
                     "species": pack.name,
                     "clip": clip,
@@ -91,10 +94,10 @@ def with_anchored_ik(prediction: RigPrediction, tips: bool) -> RigPrediction:
     return replace(prediction, rot6d=matrix_to_rot6d(global_to_local(skeleton.parents, solved)))
 
 
-def _plain_motion(prediction: RigPrediction, fps: float) -> Motion:
-    """The prediction as a motion. Its heading is not corrected, as the true azimuth is known here."""
+def _plain_motion(prediction: RigPrediction, rig: Rig, fps: float) -> Motion:
+    """The prediction as a motion of the rig. Its heading is not corrected, as the true azimuth is known here."""
     count = len(prediction.position)
-    return motion_of(
+    motion = motion_of(
         prediction,
         np.arange(count) / fps,
         np.tile([0.0, 0.0, 8.0, 8.0], (count, 1)),
@@ -102,3 +105,4 @@ def _plain_motion(prediction: RigPrediction, fps: float) -> Motion:
         Settings(heading="view"),
         {},
     )
+    return with_joints_of(motion, rig)

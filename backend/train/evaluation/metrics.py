@@ -112,7 +112,7 @@ def _is_number(value: object) -> bool:
 TABLE = (  # heading, key of a summary
     ("clips", "clips"), ("correlation", "motion_correlation"), ("travel", "travel_ratio"), ("centred", "centred_mpjpe_ratio"),
     ("bone", "bone_direction_ratio"), ("twist", "twist_ratio"), ("mpjpe", "mpjpe_ratio"), ("angle", "angle_ratio"),
-    ("jerk", "jerk_ratio"), ("overlap", "overlap"), ("matte", "overlap_matte"), ("side", "view_deg"),
+    ("jerk", "jerk_ratio"), ("overlap", "overlap"), ("matte", "overlap_matte"), ("side", "view_deg"), ("IK angle", "ik_angle_deg"),
 )  # fmt: skip
 
 
@@ -122,10 +122,11 @@ def format_table(split: str, rows: Sequence[Mapping[str, Any]]) -> str:
     for key, title in (("reference", "reference"), ("kind", "")):
         for value in sorted({str(row[key]) for row in rows if key in row}):
             groups[f"{title} {value}".strip()] = [row for row in rows if str(row.get(key)) == value]
-    lines = [f"{'':<28}" + "".join(f"{heading:>12}" for heading, _ in TABLE)]
-    for name, chosen in groups.items():
-        summary = summarise(chosen)
-        cells = (f"{summary[key]:>12.3g}" if key in summary else f"{'-':>12}" for _, key in TABLE)
+    summaries = {name: summarise(chosen) for name, chosen in groups.items()}
+    columns = [(heading, key) for heading, key in TABLE if any(key in summary for summary in summaries.values())]
+    lines = [f"{'':<28}" + "".join(f"{heading:>12}" for heading, _ in columns)]
+    for name, summary in summaries.items():
+        cells = (f"{summary[key]:>12.3g}" if key in summary else f"{'-':>12}" for _, key in columns)
         lines.append(f"{name:<28}" + "".join(cells))
     return "\n".join(lines)
 

@@ -130,7 +130,9 @@ class Run:
         Raises UserError if its network differs in more than these parts.
         """
         network = load_network(start, self.device)
-        if ablations.config_without(network.config, self.plan.without) != self.plan.config:
+        # which skeletons a network was shown changes none of its sizes: weights of the one kind can go on with the other
+        config = replace(network.config, natural=self.plan.config.natural)
+        if ablations.config_without(config, self.plan.without) != self.plan.config:
             raise UserError(
                 f"The network in '{start}' has other sizes or parts than the one to train: start from a model of the same config."
             )

@@ -320,7 +320,7 @@ def test_evaluate_and_its_command(
     )
     assert {*keys.split(), "liveness", "heading_deg"} <= set(rows[0])
     said = capsys.readouterr().out
-    assert all(word in said for word in ("correlation", "centred", "train, all", "reference rest"))
+    assert all(word in said for word in ("travel", "centred", "train, all", "reference rest"))
     # the same again is the same to the last digit
     assert list(evaluate(load_packs(tmp_path), load_packs(tmp_path), "train", load_model(str(encoder_file), CPU))) == rows
 
@@ -363,7 +363,7 @@ def test_the_second_stage_alone(
     out = tmp_path / "rows.json"
     options = ["--model", str(encoder_file), "--device", "cpu", "--stage", "pose2rot", "--noise", "1", "--json", str(out)]
     assert main(["evaluate", "--packs", str(tmp_path), *options]) == 0
-    assert json.loads(out.read_text())[0]["noise_cm"] == 1.0 and "ik_angle_deg" in capsys.readouterr().out
+    assert json.loads(out.read_text())[0]["noise_cm"] == 1.0 and "IK angle" in capsys.readouterr().out
 
 
 def test_creatures_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
