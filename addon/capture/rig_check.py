@@ -54,7 +54,8 @@ def _check_one(context: bpy.types.Context, obj: bpy.types.Object) -> Checked:
     lines = [] if natural is None else describe(natural)
     parts = () if natural is None else natural.hung  # describe() begins with a line for each
     hung = [(part.name, line) for part, line in zip(parts, lines)]
-    return Checked(warnings_of(obj, rig.names), hung, lines[len(parts) :], keep)
+    keyed_feet = [name for name, moved in zip(rig.names, rig.hung) if moved]
+    return Checked(warnings_of(obj, rig.names, keyed_feet), hung, lines[len(parts) :], keep)
 
 
 class ANYRIG_OT_check_rig(AnyRigOperator, bpy.types.Operator):

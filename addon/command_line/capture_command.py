@@ -94,7 +94,8 @@ def run(options: argparse.Namespace) -> int:
     for subject, result in zip(request.subjects, results, strict=True):
         say(f"{subject.rig.name}: {len(result.motion)} frames of '{request.name}' keyed from frame {request.start_frame} on")
     for obj, subject in zip(objects, request.subjects, strict=True):
-        for sentence in warnings_of(obj, subject.rig.names):
+        keyed_feet = [name for name, moved in zip(subject.rig.names, subject.rig.hung) if moved]
+        for sentence in warnings_of(obj, subject.rig.names, keyed_feet):
             warn(f"Warning: {sentence}")
     for note in results[0].motion.provenance.get("notes", ()):
         warn(note)

@@ -26,15 +26,21 @@ HARMLESS = {
 _BONE = re.compile(r'pose\.bones\["((?:[^"\\]|\\.)*)"\]\.(\w+)')
 
 
-def warnings_of(obj: bpy.types.Object, names: Sequence[str]) -> list[str]:
+def warnings_of(obj: bpy.types.Object, names: Sequence[str], hung: Collection[str] = ()) -> list[str]:
     """A sentence for each reason why keys on the bones `names` of an armature will not show the take.
 
-    Names that are not in the armature are ignored. Nothing changes.
+    hung: those that are keyed to stay at the end of a limb (Rig.hung). A limb whose IK reaches for one of them follows its keys: the target
+    is where they want it. Names that are not in the armature are ignored. Nothing changes.
     """
     controls = control_rig(obj)
     keyed = dict.fromkeys(key_bone(controls, name) for name in names)
     bones = [obj.pose.bones[name] for name in keyed if name in obj.pose.bones] if obj.pose else []
-    lines = [*_of_armature(obj), *_of_constraints(bones), *_of_drivers(obj, {bone.name for bone in bones}), *_of_locks(bones)]
+    lines = [
+        *_of_armature(obj),
+        *_of_constraints(bones, hung),
+        *_of_drivers(obj, {bone.name for bone in bones}),
+        *_of_locks(bones),
+    ]
     return lines if controls is None else [*lines, *_of_controls(obj, controls, names)]
 
 
@@ -60,12 +66,12 @@ def _of_armature(obj: bpy.types.Object) -> Iterator[str]:
         yield f"NLA track '{solo.name}' of '{obj.name}' plays solo and hides the take: switch its star off."
 
 
-def _of_constraints(bones: Sequence[bpy.types.PoseBone]) -> Iterator[str]:
+def _of_constraints(bones: Sequence[bpy.types.PoseBone], hung: Collection[str]) -> Iterator[str]:
     """One sentence per kind of constraint. The other bones of an IK chain count too: only its last bone has the constraint."""
     kinds: dict[str, list[str]] = {}
     for bone in bones:
         for constraint in bone.constraints:
-            if _acts(constraint) and constraint.type not in HARMLESS:
+            if _acts(constraint) and constraint.type not in HARMLESS and not _reaches_for(constraint, bone, hung):
                 kinds.setdefault(_kind(constraint), []).append(bone.name)
                 if constraint.type in ("IK", "SPLINE_IK"):
                     kinds[_kind(constraint)] += _chain(bone, constraint.chain_count, getattr(constraint, "use_tail", True))
@@ -73,6 +79,11 @@ def _of_constraints(bones: Sequence[bpy.types.PoseBone]) -> Iterator[str]:
     for kind, found in kinds.items():
         found = [name for name in dict.fromkeys(found) if name in keyed]
         yield f"{_listed(found)} not follow {_its(found)} keys: a constraint ({kind}) moves {_it(found)}; mute it to see the take."
+
+
+def _reaches_for(constraint: bpy.types.Constraint, bone: bpy.types.PoseBone, targets: Collection[str]) -> bool:
+    """Whether it is the IK of a limb whose target is one of these bones of its own armature."""
+    return constraint.type == "IK" and constraint.target == bone.id_data and constraint.subtarget in targets
 
 
 def _acts(constraint: bpy.types.Constraint) -> bool:
