@@ -19,18 +19,19 @@ from .errors import NOT_NPZ, UserError
 from .geometry.camera import side_azimuths
 from .hardware.devices import pick_device
 from .motion.bvh import read_bvh, write_bvh
-from .motion.motion import Motion
+from .motion.motion import Motion, with_joints_of
 from .output_checks import check_outputs
 from .progress import drained, size_text
 from .rendering.capsules import capsules
 from .rendering.point_splatting import reference_views
+from .rig.natural_rig import natural_rig
 from .rig.rig import Rig, Target
 from .rig.skeleton import skeleton_of
 from .video.clip import Clip
 from .video.reader import probe
 from .weights.fetch import fetch_files, use_local_files
 from .weights.model_file import load_model
-from .weights.registry import TABLE, Folder, named
+from .weights.registry import TABLE, Folder, named, takes_natural_skeleton
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -99,7 +100,11 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 def _run_capture(options: argparse.Namespace) -> None:
     check_outputs(options.out, options.bvh)
-    rig, poses = _load_rig(options.rig)
+    own, poses = _load_rig(options.rig)
+    natural = natural_rig(own)
+    rig = natural if takes_natural_skeleton(options.model) else own  # what the network is shown
+    if poses is not None:
+        poses = poses[:, [own.names.index(name) for name in rig.names]]
     pose = _reference_pose(options.reference, rig, poses)
     settings = Settings(model=options.model, device=options.device, heading=options.heading)
     if options.stage == "pose2rot":
@@ -114,9 +119,10 @@ def _run_capture(options: argparse.Namespace) -> None:
             _write_positions(options.out, drained(capture_positions([target], clip, settings)))
             return
         motion = drained(capture([target], clip, settings))[0]
+    motion = with_joints_of(motion, natural)
     motion.save(options.out)
     if options.bvh:
-        write_bvh(options.bvh, rig, motion)
+        write_bvh(options.bvh, natural, motion)
 
 
 def _run_weights(options: argparse.Namespace) -> None:

@@ -11,7 +11,9 @@ def test_ik_that_reaches_for_a_hung_foot_follows_its_keys() -> None:
     rig = rig_from_armature(obj)
     hung = [name for name, moved in zip(rig.names, rig.hung) if moved]
     assert len(hung) == 4 and warnings_of(obj, rig.names, hung) == []
-    assert any("constraint (Inverse Kinematics)" in line for line in warnings_of(obj, rig.names))  # feet that stay where the armature has them
+    assert any(
+        "constraint (Inverse Kinematics)" in line for line in warnings_of(obj, rig.names)
+    )  # feet that stay where the armature has them
 
 
 def test_ik_that_reaches_elsewhere_is_told() -> None:

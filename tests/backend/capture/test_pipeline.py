@@ -1,11 +1,14 @@
 """The capture generator end to end, with random `tiny` weights and videos made here."""
 
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from anyrig.backend import cli
 from anyrig.backend.capture.inference import motion_of, network_inputs_of, predict_positions, predict_rotations, windows
 from anyrig.backend.capture.pipeline import capture, capture_positions, run_pose2rot
 from anyrig.backend.capture.view_matching import match_view
@@ -18,6 +21,7 @@ from anyrig.backend.geometry.camera import Camera, fit_distance
 from anyrig.backend.geometry.rotations import axis_angle_to_matrix, geodesic_angle, quaternion_to_matrix
 from anyrig.backend.model.config import TINY
 from anyrig.backend.model.network import Video2Pose2Rot
+from anyrig.backend.motion.bvh import read_bvh
 from anyrig.backend.motion.motion import Motion
 from anyrig.backend.output_checks import check_outputs
 from anyrig.backend.progress import Progress, drained
@@ -27,6 +31,7 @@ from anyrig.backend.rig.rig import Rig, Target
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
 from anyrig.backend.weights.model_file import load_model
+from anyrig.tests.backend.rig.test_natural_rig import game_rig
 from anyrig.tests.test_layout import BLENDER, run_blocked
 
 TINY_SETTINGS = Settings(model="tiny", device="cpu")
@@ -238,6 +243,35 @@ def test_command_line(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     with np.load(positions) as data:
         assert {"position", "times", "names"} <= set(data.files) and data["position"].shape[0] == 12
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("model", ["tiny", "lite"])
+def test_a_rig_file_is_read_as_its_natural_skeleton(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The foot of a game rig hangs on its shin in the take, whatever the network was shown."""
+    game, shown = game_rig(), []
+
+    def made_up(targets: list[Target], *_: Any) -> Generator[Any, None, list[Motion]]:
+        shown.append(targets[0].rig)
+        joints, still = len(shown[0].names), np.array([[[1.0, 0, 0, 0]]])
+        yield Progress("Reading the motion", 1, 1)
+        arrays = (
+            np.arange(2.0),
+            np.tile(still, (2, joints, 1)),
+            np.zeros((2, joints, 3)),
+            np.zeros((2, 4)),
+            np.ones((2, joints)),
+        )
+        return [Motion(shown[0].names, *arrays)]
+
+    monkeypatch.setattr(cli, "capture", made_up)
+    monkeypatch.setattr(cli, "probe", lambda _: None)
+    rig, bvh = tmp_path / "rig.json", tmp_path / "take.bvh"
+    rig.write_text(game.to_json())
+    options = ["--model", model, "--device", "cpu", "--video", "v.mp4", "--out", str(tmp_path / "t.npz"), "--bvh", str(bvh)]
+    assert main(["capture", "--rig", str(rig), *options]) == 0
+    assert (shown[0].parents.tolist() == game.parents.tolist()) == (model == "lite")
+    written = read_bvh(bvh)[0]
+    assert written.names[written.parents[written.names.index("foot")]] == "shin"
 
 
 # what only training and tests install (pyproject.toml): a capture has torch, numpy, scipy, OpenCV and safetensors
