@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,15 +26,19 @@ from ...backend.encoders.crops import composite_rgba
 from ...backend.errors import UserError
 from ...backend.geometry.camera import Camera
 from ...backend.motion.motion import Motion
+from ...backend.rig.rig import Rig
 from ...backend.video.clip import Clip
 from ..capture.run_capture import CaptureRequest, CaptureResult, run_capture
 from ..import_export import import_rig
 from ..rig import actions
 from ..rig.armature import rig_from_armature
+from ..rig.meshes import visible_meshes
+from ..rig.surface_points import surface_of
 from ..settings.capture_params import CaptureParams
 from ..tasks.task import Snapshot
 from . import demo_character, demo_images, render_action
 
+SURFACE_POINTS = 3000  # of the rig, for silhouettes
 SIZE = 320  # pixels of the square video and of every image
 STEEPEST_VIEW = 0.25  # radians: a round trip is rendered from the level or a little above
 PANEL = (226, 226, 230)
@@ -175,7 +179,7 @@ def capture_example(options: argparse.Namespace, console: Console, size: int) ->
 def example(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Capture the walk of a character made in code onto it and onto another one, and measure the first."""
     made = capture_example(options, console, SIZE)
-    measured = measure_take(made.take, made.results[0], made.shot)
+    measured = measure_take(made.walker, made.take, made.results[0], made.shot)
     views = [made.shot.camera, camera_for(made.stalker, made.take, made.results[1])]
     save(options.out, [made.walker, made.stalker], made.take, made.results, made.shot.clip, views, console)
     console.say("\n(a) back onto the same rig, beside keeping the reference pose:")
@@ -196,7 +200,7 @@ def roundtrip(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     shot = render_clip(obj, action, azimuth, pitch, options.out / "input.mp4")
     pose_reference(obj, reference)
     take, results, seconds = capture([obj], shot.clip, options, console, shot.frames[0])
-    measured = measure_take(take, results[0], shot)
+    measured = measure_take(obj, take, results[0], shot)
     save(options.out, [obj], take, results, shot.clip, [shot.camera], console)
     console.say(f"\n{options.rig.name}, action '{label}', reference {reference}, beside keeping the reference pose:")
     print_results(console, measured, seconds)
@@ -309,13 +313,36 @@ def capture(
     return take, results, {**stages, "total": total}
 
 
-def measure_take(take: CaptureRequest, result: CaptureResult, shot: DemoClip) -> dict[str, float]:
-    """Errors of a capture against the true poses, at the times of the take."""
+def measure_take(obj: bpy.types.Object, take: CaptureRequest, result: CaptureResult, shot: DemoClip) -> dict[str, float | None]:
+    """Figures of a capture beside the true poses, at the times of the take, and how much of the subject it covers."""
     from ...backend.train.evaluation import metrics
 
     subject = take.subjects[0]
-    at = video_indices(result.motion, scene_fps(), len(shot.frames))
-    return metrics.measure_motion(subject.rig, result.motion, shot.truth[at], subject.pose)
+    truth = shot.truth[video_indices(result.motion, scene_fps(), len(shot.frames))]
+    figures = metrics.measure_motion(subject.rig, result.motion, truth, subject.pose)
+    return {**figures, **_overlaps(obj, subject.rig, result.motion, truth, shot)}
+
+
+def _overlaps(obj: bpy.types.Object, rig: Rig, motion: Motion, truth: Array, shot: DemoClip) -> dict[str, float]:
+    from ...backend.progress import result_of
+    from ...backend.rendering import point_splatting
+    from ...backend.segmentation.subject import find_subject
+    from ...backend.train.evaluation.overlaps import camera_overlap, matte_overlap
+
+    world = np.array(obj.matrix_world, np.float64)
+    if visible_meshes(obj):
+        surface = surface_of(obj, rig.names, points=SURFACE_POINTS)
+        # a point W p of the world is p in armature space; a normal n of the world is W^T n there, but for its length
+        points = (surface.points - world[:3, 3]) @ np.linalg.inv(world[:3, :3]).T
+        surface = replace(surface, points=points, normals=surface.normals @ world[:3, :3])
+    else:
+        surface = point_splatting.capsules(rig)
+    cloud, camera = point_splatting.cloud_of(surface, rig.rest), shot.camera
+    found = result_of(find_subject(shot.clip))
+    return {
+        "overlap": camera_overlap(rig, cloud, motion, truth, camera.projection @ world, camera.width, camera.height),
+        "overlap_matte": matte_overlap(rig, surface, motion, found.matte),
+    }
 
 
 def video_indices(motion: Motion, fps: float, count: int) -> np.ndarray:
@@ -362,7 +389,7 @@ def save(
 # ---- the report
 
 
-def print_results(console: Console, measured: dict[str, float], seconds: dict[str, float]) -> None:
+def print_results(console: Console, measured: dict[str, Any], seconds: dict[str, float]) -> None:
     console.say(f"  {int(measured['frames'])} frames, {int(measured['joints'])} joints")
     console.say(f"  {'':24}{'captured':>10}{'copying':>10}")
     errors = (
@@ -375,6 +402,8 @@ def print_results(console: Console, measured: dict[str, float], seconds: dict[st
         console.say(f"  {'motion correlation':24}{measured['motion_correlation']:10.2f}{0:10.2f}")
     console.say(f"  {'travel ratio':24}{measured['travel_ratio']:10.2f}{0:10.2f}")
     console.say(f"  {'liveness':24}{measured['liveness']:10.2f}{0:10.2f}")
+    console.say(f"  {'overlap':24}{measured['overlap']:10.2f}")
+    console.say(f"  {'overlap with the matte':24}{measured['overlap_matte']:10.2f}")
     console.say(f"  {'heading off (degrees)':24}{measured['heading_deg']:10.2f}")
     print_seconds(console, seconds)
 
