@@ -16,7 +16,6 @@ from ..geometry.torch_kinematics import rotvec_to_matrix
 from .body import Body
 from .evidence import Evidence
 
-
 SPACING = 0.8  # of the subject's size over the root of the number of points: how far a matte's points are from the nearest
 
 
