@@ -46,11 +46,10 @@ def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> li
 
 def _check_one(context: bpy.types.Context, obj: bpy.types.Object) -> Checked:
     from ...backend.rig.natural_skeleton import describe
-    from ..rig.armature import natural_skeleton_of, rig_from_armature
+    from ..rig.armature import read_rig
 
     props, keep = context.scene.anyrig, kept_bones(context.scene, obj)
-    rig = rig_from_armature(obj, chosen_bones(obj, props.bones, props.collection), keep)
-    natural = natural_skeleton_of(obj, keep)
+    rig, natural = read_rig(obj, chosen_bones(obj, props.bones, props.collection), keep)
     lines = [] if natural is None else describe(natural)
     parts = () if natural is None else natural.hung  # describe() begins with a line for each
     hung = [(part.name, line) for part, line in zip(parts, lines)]

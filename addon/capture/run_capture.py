@@ -26,7 +26,7 @@ from ..keying.nla import STRIP, extend_range, push_down
 from ..keying.write_action import write_motion
 from ..released_model.joint_name_table import with_joint_names
 from ..rendering.rig_views import draw_capsules, render_meshes
-from ..rig.armature import natural_skeleton_of, rig_from_armature
+from ..rig.armature import read_rig
 from ..rig.armature_tree import in_armature_tree
 from ..rig.keyed_bones import chosen_bones
 from ..rig.validation import validate_armature
@@ -96,7 +96,7 @@ def gather(
     """Read rigs and poses and render the reference views. Main thread; changes nothing.
 
     bones: for each armature the names of the bones to key, or None for those that the params choose.
-    Raises UserError: no armature, or what `validate_armature`, `rig_from_armature` and `render_meshes` raise.
+    Raises UserError: no armature, or what `validate_armature`, `read_rig` and `render_meshes` raise.
     """
     params = with_weights_folder(context, params)
     if not objects:
@@ -106,11 +106,12 @@ def gather(
     for obj, names in zip(objects, bones or [None] * len(objects), strict=True):
         validate_armature(context, obj)
         chosen, keep = names or chosen_bones(obj, params.bones, params.collection), kept_bones(context.scene, obj)
-        rig = with_joint_names(context.scene, obj, rig_from_armature(obj, chosen, keep))
+        own, natural = read_rig(obj, chosen, keep)
+        rig = with_joint_names(context.scene, obj, own)
         shown = rig if takes_natural_skeleton(params.settings.model) else in_armature_tree(obj, rig, chosen)
         shown_pose, references = render_meshes(obj, shown, azimuths, frame=params.reference_frame, engine=params.engine)
         pose = shown_pose if shown is rig else shown_pose[[shown.names.index(name) for name in rig.names]]
-        remarks = tuple(describe(natural)) if (natural := natural_skeleton_of(obj, keep)) else ()
+        remarks = () if natural is None else tuple(describe(natural))
         subjects.append(ArmatureInput(obj.session_uid, rig, pose, azimuths, tuple(references), shown, shown_pose, remarks))
     return request_of(context.scene, params, subjects)
 

@@ -12,7 +12,7 @@ import bpy
 from ...backend.errors import UserError
 from ...backend.rig.natural_skeleton import describe
 from ..import_export.import_rig import import_rig
-from ..rig.armature import natural_skeleton_of, rig_from_armature
+from ..rig.armature import read_rig
 
 _log = logging.getLogger(__name__)
 HEADER = ("file", "joints", "root", "what differs from the armature")
@@ -24,7 +24,7 @@ def rows_of(path: str | Path) -> Iterator[tuple[str, str, str, str]]:
     # unlike read_factory_settings this leaves preferences, and so the running add-on, alone
     bpy.ops.wm.read_homefile(use_factory_startup=True, use_empty=True)
     obj = import_rig(path)
-    rig, natural = rig_from_armature(obj), natural_skeleton_of(obj)
+    rig, natural = read_rig(obj)
     first = (Path(path).name, str(len(rig.names)), rig.names[0])
     for line in [CONTROLS] if natural is None else describe(natural) or [NOTHING]:
         yield (*first, line)

@@ -31,17 +31,25 @@ class _Tree(NamedTuple):
     """The joints of a rig, parents first: joint -> parent, None for those without one.
 
     hung: joints that hang elsewhere in the armature. free: joints without a parent that are on no bone that moves the mesh.
-    props: joints that are no part of the body.
+    props: joints that are no part of the body. natural: the natural skeleton of the whole armature, None for a control rig.
     """
 
     parents: dict[str, str | None]
     hung: frozenset[str] = frozenset()
     free: frozenset[str] = frozenset()
     props: frozenset[str] = frozenset()
+    natural: NaturalSkeleton | None = None
 
 
 def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = None, keep: Collection[str] = ()) -> Rig:
-    """Read the skeleton that a take drives, as plain values. Nothing in the file changes.
+    """The rig of `read_rig`, for callers that need not know what hangs where."""
+    return read_rig(obj, bones, keep)[0]
+
+
+def read_rig(
+    obj: bpy.types.Object, bones: Collection[str] | None = None, keep: Collection[str] = ()
+) -> tuple[Rig, NaturalSkeleton | None]:
+    """Read the skeleton that a take drives, as plain values, and what hangs where in it. Nothing in the file changes.
 
     Joints are the bones that move a mesh, and their ancestors. Without a mesh they are all deforming bones. Their tree is the natural
     one (backend/rig/natural_skeleton.py): feet that hang on roots of their own hang on their shins, and a root at the ground that
@@ -50,7 +58,7 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
     others become its children. These translate, unless they are connected, or hang on a bone that moves the mesh and was left out.
     Joints of a control rig (control_rigs.py) are those that a control turns, in the tree of its maker; `bones` may also name controls.
     Rest matrices and tails are in armature space. `world` is the rotation of the object, with its reflection if a negative scale
-    mirrors it.
+    mirrors it. The second value is the natural skeleton of the whole armature, None for a control rig.
     Raises UserError: not an armature, in edit mode, no bones, a name in `bones` that does not exist, no joint left.
     """
     check_armature(obj)
@@ -62,7 +70,7 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
     index, joints = {name: joint for joint, name in enumerate(order)}, [obj.data.bones[name] for name in order]
     movable = np.array([not bone.use_connect for bone in joints])  # Blender ignores the location of a connected bone
     hung, free, props = (np.isin(order, list(names)) for names in (tree.hung, tree.free - {order[0]}, tree.props))
-    return Rig(
+    rig = Rig(
         name=obj.name,
         names=tuple(order),
         parents=np.array([-1] + [index[tree.parents[name] or order[0]] for name in order[1:]]),
@@ -74,13 +82,7 @@ def rig_from_armature(obj: bpy.types.Object, bones: Collection[str] | None = Non
         hung=hung & movable,
         props=props,
     )
-
-
-def natural_skeleton_of(obj: bpy.types.Object, keep: Collection[str] = ()) -> NaturalSkeleton | None:
-    """What hangs where in the armature's natural skeleton; None for a control rig, whose maker says it. Raises UserError."""
-    check_armature(obj)
-    moving = _moving_bones(obj)
-    return None if _controlled(obj, moving, None) is not None else _natural_skeleton(obj, _joints(obj, moving), keep)
+    return rig, tree.natural
 
 
 def _natural_skeleton(obj: bpy.types.Object, joints: dict[str, bpy.types.Bone], keep: Collection[str]) -> NaturalSkeleton:
@@ -117,7 +119,7 @@ def _chosen_tree(obj: bpy.types.Object, moving: set[str], bones: Collection[str]
         if parent is None and moving.isdisjoint(line[1:]):
             free.add(name)
     props = (name for name, loose in zip(natural.names, natural.loose) if loose)
-    return _Tree(parents, frozenset(hung), frozenset(free), frozenset(props))
+    return _Tree(parents, frozenset(hung), frozenset(free), frozenset(props), natural)
 
 
 def check_armature(obj: bpy.types.Object) -> None:

@@ -10,7 +10,7 @@ import bmesh
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon.rig.armature import natural_skeleton_of, rig_from_armature
+from anyrig.addon.rig.armature import read_rig, rig_from_armature
 from anyrig.addon.rig.meshes import meshes_of
 from anyrig.addon.rig.skin import read_skin
 from anyrig.backend.rig.natural_skeleton import describe
@@ -59,7 +59,7 @@ def test_feet_hang_on_their_legs_and_the_ground_root_steps_aside(name: str, ik: 
 
 
 def test_what_hangs_where_is_told() -> None:
-    natural = natural_skeleton_of(fixtures.footed_biped())
+    natural = read_rig(fixtures.footed_biped())[1]
     assert natural is not None
     assert [line.split(":")[0] for line in describe(natural)] == [
         "'foot.L' hangs on 'shin.L'",
@@ -259,7 +259,7 @@ def test_skin_of_bones_that_are_no_joints_is_their_ancestors() -> None:
 def test_control_rigs_keep_the_tree_of_their_maker() -> None:
     obj = rigify("human")
     rig = rig_from_armature(obj)
-    assert natural_skeleton_of(obj) is None
+    assert read_rig(obj)[1] is None
     assert not (rig.hung | rig.translates | rig.props).any()
     assert parents_of(rig)["ORG-foot.L"] == "ORG-shin.L"
 
