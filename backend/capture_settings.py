@@ -19,6 +19,8 @@ class Settings:
     of the matched view.
     batch: frames per encoder call, 0 for as many as the device can hold.
     weights: the folder of the released weights, "" for the usual one.
+    isnet: a file of ISNet, which finds subjects; "" for AnyRig's own, "off" for models of clear origin alone.
+    cache: a folder that keeps subjects for the next capture of the same video and range; "" for none.
     """
 
     model: str = "lite"
@@ -27,6 +29,8 @@ class Settings:
     heading: str = "rig"
     batch: int = 0
     weights: str = ""
+    isnet: str = ""
+    cache: str = ""
 
     def __post_init__(self) -> None:
         for key, known in (

@@ -12,21 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from .capture.inference import RigPrediction, motion_of
-from .capture.memory_plan import releasing_device_memory
 from .capture.pipeline import Stage1Result, capture, capture_positions, run_pose2rot
 from .capture_settings import Settings
 from .errors import NOT_NPZ, UserError
 from .geometry.camera import side_azimuths
+from .hardware.device_memory import releasing_device_memory
 from .hardware.devices import pick_device
 from .motion.bvh import read_bvh, write_bvh
 from .motion.motion import Motion, with_joints_of
 from .output_checks import check_outputs
-from .progress import drained, size_text
+from .progress import drained, size_text, staged
 from .rendering.capsules import capsules
 from .rendering.point_splatting import reference_views
 from .rig.natural_rig import natural_rig
 from .rig.rig import Rig, Target
 from .rig.skeleton import skeleton_of
+from .segmentation.subject_cache import find_kept_subject, subject_folder
+from .segmentation.subject_folder import SHEET, write_subject
 from .video.clip import Clip
 from .video.reader import probe
 from .weights.fetch import fetch_files, use_local_files
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m backend", description="Capture the motion of a video without Blender.")
     commands = parser.add_subparsers(required=True)
     _add_capture(commands.add_parser("capture", help="capture a video's motion for a rig as a take (npz)"))
+    _add_subject(commands.add_parser("subject", help="find the subject of a video, and write its mattes as a folder of images"))
     _add_weights(commands.add_parser("weights", help="list, download or remove the released weights"))
     if find_spec(f"{__package__}.train") is not None:  # left out of the zip
         from .train.parsers import add_commands
@@ -72,8 +75,7 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", default="rest", help="rest, or a frame number of the BVH file's motion (default: rest)")
     parser.add_argument("--model", default="lite", help="lite, release, tiny, or a model file (default: lite)")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
-    parser.add_argument("--start", type=float, default=0.0, help="start of the clip in seconds")
-    parser.add_argument("--end", type=float, help="end of the clip in seconds")
+    _add_clip(parser)
     parser.add_argument(
         "--heading", default="rig", choices=("rig", "view"),
         help="rig: rotate the take to face as the reference pose does, on average; view: trust the matched view (default: rig)",
@@ -83,6 +85,38 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="npz file to write")
     parser.add_argument("--bvh", type=Path, help="also write the take to this BVH file")
     parser.set_defaults(run=_run_capture)
+
+
+def _add_clip(parser: argparse.ArgumentParser) -> None:
+    """Options that say which part of a video, and what in it."""
+    parser.add_argument("--trim", nargs=2, type=float, metavar=("A", "B"), help="start and end of the part to use, in seconds")
+    parser.add_argument(
+        "--box", nargs=4, type=float, metavar=("X0", "Y0", "X1", "Y1"), help="box around the subject, in pixels from the top left"
+    )
+    parser.add_argument(
+        "--box-time",
+        type=float,
+        metavar="T",
+        help="the box belongs to the frame at T seconds (default: the first frame of the part)",
+    )
+    parser.add_argument(
+        "--matte", metavar="PATH", help="video, folder or sequence of the subject's mattes, or a folder of `subject`"
+    )
+    parser.add_argument(
+        "--isnet", default="", metavar="FILE", help="file of ISNet to use, or off for models of clear origin alone"
+    )
+    parser.add_argument(
+        "--cache", default=str(subject_folder()), metavar="DIR",
+        help="keeps found subjects here; '' for not at all (default: a folder in the user's data)",
+    )  # fmt: skip
+
+
+def _add_subject(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--video", required=True, help="video file, folder of images, or one image of a numbered sequence")
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    _add_clip(parser)
+    parser.add_argument("--out", required=True, type=Path, help="folder to write: 0000.png and on, subject.json, sheet.png")
+    parser.set_defaults(run=_run_subject)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +132,26 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_weights)
 
 
+def _clip_of(options: argparse.Namespace) -> Clip:
+    start, end = options.trim or (0.0, None)
+    box = None if options.box is None else tuple(options.box)
+    return Clip(options.video, start, end, box=box, box_time=options.box_time, matte=options.matte)
+
+
+def _run_subject(options: argparse.Namespace) -> None:
+    clip, device = _clip_of(options), pick_device(options.device)
+    probe(clip)
+    with releasing_device_memory():
+        subject = drained(staged("Finding the subject", find_kept_subject(clip, device, options.isnet, options.cache)))
+    drained(staged("Writing the mattes", write_subject(options.out, clip, subject)))
+    if subject.note:
+        print(subject.note, file=sys.stderr)
+    for other in subject.others:
+        box = " ".join(f"{value:.0f}" for value in other.box)
+        print(f"This could be meant too: --box {box} --box-time {other.time:.2f}", file=sys.stderr)
+    print(f"{options.out}: {len(subject.times)} mattes, found by {subject.source}; look at {options.out / SHEET}")
+
+
 def _run_capture(options: argparse.Namespace) -> None:
     check_outputs(options.out, options.bvh)
     own, poses = _load_rig(options.rig)
@@ -106,13 +160,15 @@ def _run_capture(options: argparse.Namespace) -> None:
     if poses is not None:
         poses = poses[:, [own.names.index(name) for name in rig.names]]
     pose = _reference_pose(options.reference, rig, poses)
-    settings = Settings(model=options.model, device=options.device, heading=options.heading)
+    settings = Settings(
+        model=options.model, device=options.device, heading=options.heading, isnet=options.isnet, cache=options.cache
+    )
     if options.stage == "pose2rot":
         motion = _motion_from_positions(options.positions, rig, pose, settings)
     else:
         if not options.video:
             raise UserError("There is no video: give one with --video, or positions with --stage pose2rot --positions FILE.")
-        clip = Clip(options.video, options.start, options.end)
+        clip = _clip_of(options)
         probe(clip)  # raises before the views are drawn, which takes seconds
         target = Target(rig, tuple(reference_views(rig, capsules(rig), pose, side_azimuths())))
         if options.stage == "video2pose":

@@ -13,11 +13,13 @@ import cv2
 import torch
 
 from ..capture_settings import Settings
+from ..hardware.device_memory import release_device_memory, releasing_device_memory
 from ..hardware.devices import pick_device
 from ..motion.motion import Motion
 from ..progress import Progress, staged
 from ..rig.rig import Target
-from ..segmentation.subject import Subject, find_subject
+from ..segmentation.subject import Subject
+from ..segmentation.subject_cache import find_kept_subject
 from ..video.clip import Clip
 from ..weights.model_file import Model, load_model
 from .inference import (
@@ -33,8 +35,6 @@ from .memory_plan import (
     ComputePlan,
     compute_plan_of,
     fallback_for,
-    release_device_memory,
-    releasing_device_memory,
 )
 from .view_matching import choose_views, clear_crops, encode_crops, subject_crops
 
@@ -79,8 +79,8 @@ def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Genera
     model = yield from _load_model(settings, clock)
     stage1, predictions, plan = yield from predictions_of(model, targets, clip, settings, clock)
     subject = stage1.subject
-    shared = {"clip": asdict(clip), "settings": asdict(settings), "model": model.card, "seconds": clock.seconds}
-    shared |= {"device": plan.device.type, "notes": [plan.note] if plan.note else []}
+    shared = {"clip": asdict(subject.clip or clip), "settings": asdict(settings), "model": model.card, "seconds": clock.seconds}
+    shared |= {"device": plan.device.type, "notes": [note for note in (subject.note, plan.note) if note]}
     return [
         motion_of(prediction, subject.times, subject.boxes, subject.confidence, settings, {**shared, "view": view})
         for prediction, view in zip(predictions, stage1.views, strict=True)
@@ -93,7 +93,9 @@ def capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings)
     clock = Clock()
     model = yield from _load_model(settings, clock)
     with clock("subject"):
-        subject = yield from staged("Finding the subject", find_subject(clip))
+        subject = yield from staged(
+            "Finding the subject", find_kept_subject(clip, model.encoder.device, settings.isnet, settings.cache)
+        )
 
     def stage1(model: Model, plan: ComputePlan) -> Generator[Progress, None, Stage1Result]:
         return run_video2pose(model, targets, clip, subject, plan, clock)
@@ -109,7 +111,9 @@ def predictions_of(
     Returns the result of stage 1, the predictions with rotations, and the plan that the work was done by in the end.
     """
     with clock("subject"):
-        subject = yield from staged("Finding the subject", find_subject(clip))
+        subject = yield from staged(
+            "Finding the subject", find_kept_subject(clip, model.encoder.device, settings.isnet, settings.cache)
+        )
 
     def both(model: Model, plan: ComputePlan) -> Generator[Progress, None, tuple[Stage1Result, list[RigPrediction]]]:
         stage1 = yield from run_video2pose(model, targets, clip, subject, plan, clock)
@@ -149,6 +153,7 @@ def run_video2pose(
     Returns positions (T, K, 3) of each target in its reference camera's frame, relative to the root, rig units (RigPrediction).
     Raises UserError if a reference image is empty. Errors of torch that say that memory ran out pass through.
     """
+    clip = subject.clip or clip
     squares = model.encoder.squares(subject.boxes)
     with clock("view"):
         yield Progress("Matching the view", 0, len(targets), "")

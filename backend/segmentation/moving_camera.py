@@ -25,9 +25,9 @@ from .matte import (
     Picker,
     fill_holes,
     mask_box,
+    masked_median,
     shade_vectors,
     shifted_difference,
-    sort_planes,
 )
 
 _LONGEST = 320  # pixels of the longer side at work size
@@ -192,7 +192,7 @@ def _find_evidence(window: list[_FrameView], centre: int, chosen: list[int], sti
     view = window[centre]
     images, seen = zip(*(_warp_to(window[index], view) for index in chosen), strict=True)
     valid = np.stack(seen) & ~still
-    backdrop, spread = _masked_median(np.stack(images), valid)
+    backdrop, spread = masked_median(np.stack(images), valid)
     backdrop = _fit_backdrop(view, backdrop, ~_dilate(seed, 15))
     distance = np.where(still, 0.0, shifted_difference(shade_vectors(view.image), shade_vectors(backdrop), _SHADE))
     usual = np.minimum(cv2.blur(spread, (5, 5)), 20.0)
@@ -213,19 +213,6 @@ def _fit_backdrop(view: _FrameView, backdrop: Pixels, free: Pixels) -> Pixels:
     smooth = cv2.blur(np.clip(flow, -5, 5) * free[..., None], (41, 41)) / weight[..., None]
     y, x = np.mgrid[: free.shape[0], : free.shape[1]].astype(np.float32)
     return cv2.remap(backdrop, x + smooth[..., 0], y + smooth[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _masked_median(stack: Pixels, valid: Pixels) -> tuple[Pixels, Pixels]:
-    """(N, H, W, 3) uint8 and (N, H, W) bool -> the lower median (H, W, 3) of the valid values, and their spread (H, W).
-
-    Pixels without a valid value get an arbitrary result.
-    """
-    pixels = sort_planes(np.where(valid[..., None], stack, np.uint8(255))).reshape(-1, 3)
-    last = np.maximum(valid.sum(axis=0) - 1, 0)
-    place = np.arange(last.size).reshape(last.shape)
-    low, middle, high = (pixels.take((last * part // 10) * last.size + place, axis=0) for part in (3, 5, 7))
-    # The middle 40 % of a normal distribution span 1.05 standard deviations.
-    return middle, (high - low).max(axis=-1).astype(np.float32)
 
 
 class _Tracker:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
 import numpy as np
+import torch
 
 from ..arrays import Array, Pixels
 from ..errors import UserError
 from ..video.clip import Clip
 from ..video.frame_source import FrameSource, Size, fit_size, shrink
-from ..video.reader import Frame
+from ..video.reader import Frame, frame_times
 from .backdrop_key import Static, Uniform, find_static, find_uniform
 from .cutout_network import load_cutout
+from .film import Film, Follower, Request, follow_film
 from .matte import Box, Picker, sort_planes
+from .matte_finder import MatteFinder, uses_isnet
 from .moving_camera import follow_subject
 from .scenery_key import find_scenery
-from .track import Track, complete_track
+from .shots import ShotFinder, one_shot
+from .sightings import Candidate, choose_labels
+from .subject_range import matte_at, matte_sequence, matte_times, with_matte_range
+from .track import Track, complete_track, decode_matte
 
 _LONGEST = 640  # pixels of the longer side of the stored mattes
 _SAMPLES = 40
+ALIKE = 0.85  # agreement of the mattes from both sides that counts as full
 
 # time, soft matte (zeros if the subject is not seen) and confidence of one frame
 _Seen = tuple[float, Pixels, float]
@@ -35,8 +43,10 @@ class Subject:
 
     times: (T,) seconds, as `read_frames` yields them. boxes: (T, 4) x0, y0, x1, y1 in the video's pixels (x1, y1 one past the
     last). confidence: (T,) 0 to 1; 0 if the subject was lost and the box and matte are interpolated. source: the method that
-    found it, "alpha", "matte", "uniform", "scenery", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size:
-    (width, height) of the video, or None if the mattes are stored at full size.
+    found it, "alpha", "matte", "uniform", "isnet", "scenery", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size:
+    (width, height) of the video, or None if the mattes are stored at full size. clip: the part of
+    the clip that was looked at, one shot. note: a sentence about the other shots, or "". others: further objects that could be meant,
+    the weightiest first, in the video's pixels and seconds of the file; known for "isnet" alone.
     """
 
     times: Array
@@ -45,6 +55,9 @@ class Subject:
     source: str
     mattes: list[bytes]
     size: tuple[int, int] | None = None
+    clip: Clip | None = None
+    note: str = ""
+    others: tuple[Candidate, ...] = ()
 
     def matte(self, index: int) -> Pixels:
         """The matte of a frame: (H, W) uint8, 0 to 255, at the video's size."""
@@ -54,29 +67,40 @@ class Subject:
         return cv2.resize(stored, self.size, interpolation=cv2.INTER_CUBIC)
 
 
-def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
-    """Find the subject in every frame. Yields (done, total) in frames.
+def find_subject(clip: Clip, device: torch.device | None = None, isnet: str = "") -> Generator[tuple[int, int], None, Subject]:
+    """Find the subject in every frame of one shot. Yields (done, total) in frames.
 
-    Uses the first of these methods that suits the clip: the alpha of the images; the user's matte; a key of a uniform backdrop; a
-    key of open scenery, sky and ground, completed by a network, before which the subject may stay in place; the difference from a
-    static background; motion relative to the background, refined by GrabCut.
+    Uses the first of these that suits the clip: the alpha of the images; the user's matte; a key of a uniform backdrop; ISNet on key
+    frames, carried to the others by optical flow, where one object is held over time. Without ISNet: a key of open scenery, sky and
+    ground, completed by a network, before which the subject may stay in place; the difference from a static background; motion
+    relative to the background, refined by GrabCut.
+    device: for ISNet, the CPU if not given. isnet: a file of it, "" for AnyRig's own, OFF for none.
     Raises UserError if the subject is never found or the matte does not fit the video, and as `read_frames` does.
     """
-    source = FrameSource(clip)
-    size = fit_size(source.size, _LONGEST)
+    clip = with_matte_range(clip)
+    whole = FrameSource(clip)
+    size = fit_size(whole.size, _LONGEST)
+    yield 0, whole.expected
+    clip, note, samples = yield from _survey(whole, size)
+    source = FrameSource(clip) if note else whole
     expected = source.expected
-    yield 0, expected
-    samples: list[Frame] = []
-    with closing(source.samples(_SAMPLES, size)) as frames:
-        for frame in frames:
-            samples.append(frame)
-            yield 0, expected
-    kind, seen = _choose_method(source, samples, size)
+    others: list[Candidate] = []
+    method = _choose_method(source, samples, size)
+    if method is not None:
+        kind, seen = method
+    elif uses_isnet(isnet):
+        finder = MatteFinder(device or torch.device("cpu"), isnet)
+        film = yield from _counted(follow_film(source, finder, size, finder.step, _request_of(source, size)), expected)
+        chosen, others = choose_labels(film.sightings, film.labeller.joined, film.labeller.met, film.chosen)
+        kind, seen = "isnet", _film_mattes(film, chosen)
+    else:
+        kind, seen = _choose_older_method(source, samples, size)
     track = Track()
     with closing(seen):
         for time, matte, quality in seen:
             track.append(time, matte, quality)
-            yield min(len(track.times), expected), expected
+            if kind != "isnet":  # whose work is done
+                yield min(len(track.times), expected), expected
     yield expected, expected
     done = complete_track(track)
     if done is None:
@@ -84,21 +108,83 @@ def find_subject(clip: Clip) -> Generator[tuple[int, int], None, Subject]:
         raise UserError(f"No subject was found in '{clip.path}': {hint}, or give a matte file.", fix="draw_box")
     boxes, confidence, mattes = done
     scale = np.array([source.size[0] / size[0], source.size[1] / size[1]] * 2)
-    return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, source.size)
+    rivals = tuple(replace(each, box=_enlarged(each.box, scale), time=each.time * clip.speed + clip.start) for each in others)
+    return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, source.size, clip, note, rivals)
 
 
-def _choose_method(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]]:
-    """-> the method that suits the samples, as `Subject.source` names it, and a generator of what it sees in each frame."""
+def _survey(source: FrameSource, size: Size) -> Generator[tuple[int, int], None, tuple[Clip, str, list[Frame]]]:
+    """Go through the trim range -> the clip cut down to one shot, a sentence about that, and evenly spread frames of it at `size`."""
+    clip, finder = source.clip, ShotFinder(source.clip.start)
+    every, samples = max(1, source.expected // _SAMPLES), []
+    with closing(source.prefetched()) as frames:
+        for frame in frames:
+            finder.add(frame.time * clip.speed + clip.start, frame.image)
+            if frame.index % every == 0:
+                alpha = None if frame.alpha is None else shrink(frame.alpha, size)
+                samples.append(replace(frame, image=shrink(frame.image, size), alpha=alpha))
+            yield 0, source.expected
+    one, note = one_shot(clip, finder.finish())
+    low, high = one.start, math.inf if one.end is None else one.end
+    return one, note, [each for each in samples if low <= each.time * clip.speed + clip.start < high]
+
+
+def _counted(work: Generator[int, None, Film], expected: int) -> Generator[tuple[int, int], None, Film]:
+    """Turn the number of frames done into (done, total)."""
+    with closing(work):
+        while True:
+            try:
+                yield min(next(work), expected), expected
+            except StopIteration as stop:
+                return stop.value
+
+
+def _request_of(source: FrameSource, size: Size) -> Request | None:
+    """What the user's box asks for, in the mattes' pixels and in seconds of the clip."""
     clip = source.clip
     box = _scaled_box(_unmirrored_box(clip, source.size[0]), size, source.size)
+    return None if box is None else Request(box, ((clip.box_time or clip.start) - clip.start) / clip.speed)
+
+
+def _film_mattes(film: Film, chosen: set[int]) -> Generator[_Seen, None, None]:
+    """Yield the subject's mattes out of a film's. Where the mattes carried from both sides differ, they are less certain."""
+    for time, matte, labels, agreement in zip(film.times, film.mattes, film.labels, film.agreement, strict=True):
+        own = np.where(np.isin(decode_matte(labels), list(chosen)), decode_matte(matte), 0)
+        alike = max((agreement[label] for label in chosen & set(agreement)), default=1.0)
+        yield time, own, float(np.clip(alike / ALIKE, 0.3, 1.0))
+
+
+def _enlarged(box: Box, scale: Array) -> Box:
+    x0, y0, x1, y1 = (np.array(box) * scale).tolist()
+    return x0, y0, x1, y1
+
+
+def _choose_method(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]] | None:
+    """-> the method that suits the samples and needs no network, as `Subject.source` names it, and a generator of what it sees in
+    each frame; None if there is none."""
+    clip = source.clip
+    box = _scaled_box(_unmirrored_box(clip, source.size[0]), size, source.size)
+    request = _request_of(source, size)
+    later = request is not None and request.time > 0
     if _has_alpha(samples):
+        if later:
+            return "alpha", _pointed(_frames_with(source, size, partial(_alpha_matte, picker=None)), size, request)
         return "alpha", _frame_mattes(source, size, partial(_alpha_matte, picker=None if box is None else Picker(box)))
     if clip.matte is not None:
-        return "matte", _user_mattes(source, FrameSource(Clip(clip.matte, mirror=clip.mirror)), size, box)
+        mattes = _user_mattes(source, size)
+        return "matte", _pointed(mattes, size, request) if later else _picked(mattes, None if box is None else Picker(box))
     images = np.stack([sample.image for sample in samples])
     backdrop = find_uniform(images)
-    if backdrop is not None:
-        return "uniform", _keyed(source, size, backdrop, Picker(box, find_fixed_parts(images, backdrop.key)), 0.002)
+    if backdrop is None:
+        return None
+    if later:
+        return "uniform", _pointed(_frames_with(source, size, lambda frame: backdrop.key(frame.image)), size, request)
+    return "uniform", _keyed(source, size, backdrop, Picker(box, find_fixed_parts(images, backdrop.key)), 0.002)
+
+
+def _choose_older_method(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]]:
+    """As `_choose_method`, with the methods that serve where ISNet is left out."""
+    box = _scaled_box(_unmirrored_box(source.clip, source.size[0]), size, source.size)
+    images = np.stack([sample.image for sample in samples])
     network = load_cutout()
     scenery = find_scenery(images, network)
     if scenery is not None:
@@ -204,35 +290,74 @@ def _joined_parts(mask: Pixels, still: Pixels, parts: Pixels, count: int) -> Pix
     return around > np.where(areas > 0.5 * mask.sum(), 0.02, 0.15) * areas
 
 
-def _user_mattes(source: FrameSource, given: FrameSource, size: Size, box: Box | None) -> Generator[_Seen, None, None]:
-    """Yield the user's mattes, given for the whole file or for the trim range, resized if the proportions are the video's.
+def _user_mattes(source: FrameSource, size: Size) -> Generator[tuple[Frame, Pixels], None, None]:
+    """Yield each frame with the user's matte, given for the whole file or for the trim range, resized if its proportions are the video's.
 
     Raises UserError if their number or their proportions do not fit the video.
     """
-    path = given.clip.path
+    clip = source.clip
+    given = FrameSource(Clip(matte_sequence(clip), mirror=clip.mirror))
+    wanted = _matte_numbers(source, given)
+    full, own = source.size, given.size
+    if abs(own[0] / own[1] / (full[0] / full[1]) - 1) > 0.03:
+        raise UserError(
+            f"The matte '{clip.matte}' has {own[0]} x {own[1]} pixels where the video has {full[0]} x {full[1]}: "
+            "give a matte of the same proportions.",
+            fix="no_matte",
+        )
+    with closing(source.frames()) as frames, closing(given.frames(only=wanted)) as mattes:
+        for frame, other in zip(frames, mattes, strict=False):
+            matte = _matte_of(other)
+            matte = shrink(matte, size) if matte.shape[1] > size[0] else cv2.resize(matte, size)
+            yield frame, matte
+
+
+def _matte_numbers(source: FrameSource, given: FrameSource) -> range:
+    """Which of the given mattes belong to the frames of the trim range. Raises UserError if not every frame has one."""
+    clip = source.clip
     first, count, total = source.range
     length = given.range[2]
+    times = matte_times(clip)
+    if times is not None and len(times) == length:
+        shown = list(frame_times(clip))
+        start, end = (matte_at(times, time, clip) for time in (shown[0], shown[-1]))
+        if end - start + 1 == count:
+            return range(start, end + 1)
     if length not in (count, total):
         raise UserError(
-            f"The matte '{path}' has {length} frames where the video has {total}"
+            f"The matte '{clip.matte}' has {length} frames where the video has {total}"
             + (f" ({count} within the trim range)" if count != total else "")
             + ": give one matte per frame.",
             fix="no_matte",
         )
-    full, own = source.size, given.size
-    if abs(own[0] / own[1] / (full[0] / full[1]) - 1) > 0.03:
-        raise UserError(
-            f"The matte '{path}' has {own[0]} x {own[1]} pixels where the video has {full[0]} x {full[1]}: "
-            "give a matte of the same proportions.",
-            fix="no_matte",
-        )
-    picker = None if box is None else Picker(box)
-    skipped = first if length == total else 0
-    with closing(source.frames()) as frames, closing(given.frames(only=range(skipped, length))) as mattes:
-        for frame, other in zip(frames, mattes, strict=False):
-            matte = _matte_of(other)
-            matte = shrink(matte, size) if matte.shape[1] > size[0] else cv2.resize(matte, size)
+    return range(first if length == total else 0, length)
+
+
+def _picked(mattes: Generator[tuple[Frame, Pixels], None, None], picker: Picker | None) -> Generator[_Seen, None, None]:
+    with closing(mattes):
+        for frame, matte in mattes:
             yield frame.time, matte if picker is None else picker.pick(matte), 1.0
+
+
+def _frames_with(
+    source: FrameSource, size: Size, matte_of: Callable[[Frame], Pixels]
+) -> Generator[tuple[Frame, Pixels], None, None]:
+    with closing(source.prefetched(size)) as frames:
+        for frame in frames:
+            yield frame, matte_of(frame)
+
+
+def _pointed(
+    mattes: Generator[tuple[Frame, Pixels], None, None], size: Size, request: Request | None
+) -> Generator[_Seen, None, None]:
+    """Hold the object that the user's box on a later frame chooses, through mattes of everything there is."""
+    follower = Follower(None, size, 1, request)
+    with closing(mattes):
+        for frame, matte in mattes:
+            follower.add(frame.time, frame.image, matte)
+    film = follower.finish()
+    labeller = film.labeller
+    yield from _film_mattes(film, choose_labels(film.sightings, labeller.joined, labeller.met, film.chosen)[0])
 
 
 def _matte_of(frame: Frame) -> Pixels:

@@ -17,7 +17,8 @@ class Clip:
     path: a video file, a folder of images, or one image of a numbered sequence.
     start, end: seconds of the trim range; end None is the end of the file. speed: 2 means that the video plays at half speed
     (slow motion), so times are divided by 2. fps: overrides the file's rate; needed for image sequences. box: (x0, y0, x1, y1)
-    pixels around the subject on the first frame of the trim range, or None. matte: a matte video, sequence or image folder.
+    pixels around the subject, or None; box_time: on the frame at this many seconds of the file, None for the first frame of the trim
+    range. matte: a matte video, sequence or image folder.
     mirror: the video shows left and right swapped. Frames and mattes are swapped back when they are read, so crops, mattes and
     the boxes of the take are in pixels of the corrected image; box and matte are given as in the files.
     """
@@ -28,6 +29,7 @@ class Clip:
     speed: float = 1.0
     fps: float | None = None
     box: tuple[float, float, float, float] | None = None
+    box_time: float | None = None
     matte: str | None = None
     mirror: bool = False
 
@@ -44,6 +46,11 @@ class Clip:
             )
         if self.box is not None and not (len(self.box) == 4 and self.box[2] > self.box[0] and self.box[3] > self.box[1]):
             raise UserError("The subject box is empty: drag it from its top left to its bottom right corner.", fix="draw_box")
+        if self.box_time is not None and not self.start <= self.box_time < (math.inf if self.end is None else self.end):
+            raise UserError(
+                f"The subject box was drawn at {self.box_time:g} s, outside the trim range: draw it again, or change the range.",
+                fix="draw_box",
+            )
 
     def to_json(self) -> str:
         """JSON text that `from_json` turns back into an equal clip."""

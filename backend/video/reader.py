@@ -119,6 +119,16 @@ def frame_range(clip: Clip) -> tuple[int, int, int]:
     return first, count, total
 
 
+def frame_times(clip: Clip) -> Generator[float, None, None]:
+    """Yield the times of the frames within the trim range, in seconds of the file, without decoding them where that can be avoided."""
+    with closing(_decode_steps(clip)) as steps:
+        for stamp, _ in steps:
+            if clip.end is not None and stamp >= clip.end - _TOLERANCE:
+                break
+            if stamp >= clip.start - _TOLERANCE:
+                yield stamp
+
+
 def image_files(clip: Clip) -> list[Path]:
     """The image files of an image sequence, in order and without trimming; empty for a video file. Raises UserError."""
     path = _existing_path(clip.path)

@@ -21,10 +21,11 @@ import torch
 
 from ...baseline import padded
 from ...capture.inference import motion_of, predict_positions, predict_rotations
-from ...capture.memory_plan import ComputePlan, autocast, compute_plan_of, release_device_memory
+from ...capture.memory_plan import ComputePlan, autocast, compute_plan_of
 from ...capture.pipeline import Clock, predictions_of
 from ...capture_settings import Settings
 from ...encoders.dinov2 import Dinov2, Dinov2Encoder, VitConfig
+from ...hardware.device_memory import release_device_memory
 from ...model.config import Config
 from ...model.encode_rig import ReferencePairs, collate, encode_skeleton
 from ...model.inputs import NetworkInputs
@@ -215,13 +216,14 @@ def time_baseline(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch:
 
 
 def time_capture(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settings, frames: int) -> dict[str, Any]:
-    """Time a capture with a loaded model, from file to Motions: seconds, frames per second, seconds until the first positions."""
+    """Time a capture with a loaded model, from file to Motions: seconds, frames per second, seconds until the progress first shows
+    frames done (first_progress) and until the first positions (first_result)."""
     from ...geometry.camera import side_azimuths
 
     targets = [
         Target(rig, tuple(reference_views(rig, capsules(rig), np.array(rig.rest), side_azimuths(), size=128))) for rig in rigs
     ]
-    clock, first, start = Clock(), None, time.perf_counter()
+    clock, shown, first, start = Clock(), None, None, time.perf_counter()
     work = predictions_of(model, targets, clip, settings, clock)
     while True:
         try:
@@ -229,6 +231,8 @@ def time_capture(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settin
         except StopIteration as stop:
             stage1, predictions, plan = stop.value
             break
+        if shown is None and progress.done:
+            shown = time.perf_counter() - start
         if first is None and progress.stage == "Reading the motion" and progress.done:
             first = time.perf_counter() - start
     subject, before = stage1.subject, time.perf_counter()
@@ -236,7 +240,7 @@ def time_capture(model: Model, rigs: Sequence[Rig], clip: Clip, settings: Settin
         motion_of(prediction, subject.times, subject.boxes, subject.confidence, settings, {})
     seconds = time.perf_counter() - start
     return {
-        "seconds": seconds, "frames_per_second": frames / seconds, "first_result": first, "clean-up": time.perf_counter() - before,
+        "seconds": seconds, "frames_per_second": frames / seconds, "first_progress": shown, "first_result": first, "clean-up": time.perf_counter() - before,
         "parts": clock.seconds, "batch": plan.batch, "note": plan.note,
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from anyrig.backend.errors import UserError
 from anyrig.backend.segmentation.backdrop_key import find_uniform
+from anyrig.backend.segmentation.matte_finder import OFF
 from anyrig.backend.segmentation.scenery_key import find_scenery
 from anyrig.backend.segmentation.subject import Subject, find_subject
 from anyrig.backend.video.clip import Clip
@@ -20,8 +21,9 @@ FRAMES = 40
 Place = Callable[[int], tuple[float, float]]
 
 
-def found(clip: Clip) -> tuple[Subject, list[tuple[int, int]]]:
-    generator, progress = find_subject(clip), []
+def found(clip: Clip, isnet: str = OFF) -> tuple[Subject, list[tuple[int, int]]]:
+    """Without ISNet, if not told otherwise: it takes seconds an image, and has its own tests."""
+    generator, progress = find_subject(clip, isnet=isnet), []
     while True:
         try:
             progress.append(next(generator))
@@ -358,3 +360,42 @@ def test_large_videos_keep_small_mattes(tmp_path: Path) -> None:
     stored = cv2.imdecode(np.frombuffer(subject.mattes[0], np.uint8), cv2.IMREAD_UNCHANGED)
     assert stored.shape == (360, 640)
     assert subject.boxes[:, 2].max() > 640
+
+
+def test_isnet_on_key_frames(tmp_path: Path) -> None:
+    """A walker that the camera follows; seven frames are two looks at whole frames. The matte goes along between them."""
+
+    def place(frame: int) -> tuple[float, float]:
+        return 150 + 3 * frame, 90
+
+    masks = film(tmp_path / "pan.mp4", panning, place, frames=7)
+    subject, progress = found(Clip(str(tmp_path / "pan.mp4")), isnet="")
+    assert subject.source == "isnet" and subject.note == "" and not subject.others
+    assert iou(subject, masks).min() > 0.7
+    assert progress[-1] == (7, 7)
+
+
+def test_a_later_box_chooses_among_subjects_before_a_backdrop(tmp_path: Path) -> None:
+    masks = two_walkers(tmp_path / "two.mp4")
+    x, y, width, height = cv2.boundingRect((masks[1][15] >= 0.5).astype(np.uint8))
+    clip = Clip(str(tmp_path / "two.mp4"), box=(x - 2, y - 2, x + width + 2, y + height + 2), box_time=15 / 25)
+    subject = subject_of(clip)
+    assert subject.source == "uniform"
+    assert iou(subject, masks[1]).min() > 0.7
+    with pytest.raises(UserError, match="was drawn at 3 s, outside the trim range"):
+        Clip(clip.path, end=2.0, box=clip.box, box_time=3.0)
+
+
+def test_of_several_shots_the_longest_or_that_of_the_box(tmp_path: Path) -> None:
+    white, green = flat((250, 250, 250)), flat((40, 200, 60))
+    masks = [walker(frame, *walk(frame)) for frame in range(40)]
+    images = [painted(mask, *walk(k), (white if k < 26 else green)(k)) for k, mask in enumerate(masks)]
+    write_video(tmp_path / "cut.mp4", images, 25.0)
+    clip = Clip(str(tmp_path / "cut.mp4"))
+    first = subject_of(clip)
+    assert len(first.times) == 26 and iou(first, masks[:26]).min() > 0.85
+    assert first.note.startswith("The video has 2 shots: number 1 was captured, the longest, from 0.00 to 1.02 seconds.")
+    second = subject_of(Clip(clip.path, box=(100, 20, 320, 170), box_time=1.4))
+    assert len(second.times) == 14 and iou(second, masks[26:]).min() > 0.85
+    assert second.clip is not None and second.clip.start == pytest.approx(1.02) and second.times[0] == pytest.approx(0.02)
+    assert "number 2 was captured, the one with the subject box" in second.note
