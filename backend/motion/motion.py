@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arrays import Array
 from ..errors import NOT_NPZ, UserError
 from ..geometry.rotations import quaternion_to_matrix
 from ..rig.rig import Rig
 from ..rig.skeleton import network_axes, posed_heads, skeleton_of
+
+TRACKS = ("rotations", "positions", "confidence")  # what refining changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +32,10 @@ class Motion:
     boxes: (T, 4) x0, y0, x1, y1 of the subject in pixels of the video; of mirrored videos, of the corrected image.
     confidence: (T, J) 0..1, 0 where the subject was lost.
     provenance: video, model, settings, seed and the like, as JSON values.
+    raw: the take before it was refined, with the same names and times; None if it was not refined.
+    path: (T, 3) where a refined take lies in the picture: x and y of the root joint's head in pixels of the video, and pixels per unit
+      of the rig; (0, 3) if it was not refined.
+    pins: (N, 2) int, frame and joint of the rotations that the animator has set: refining keeps their local rotations.
     """
 
     names: tuple[str, ...]
@@ -37,6 +45,9 @@ class Motion:
     boxes: Array
     confidence: Array
     provenance: dict[str, Any] = field(default_factory=dict)
+    raw: Motion | None = None
+    path: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    pins: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
@@ -45,6 +56,8 @@ class Motion:
             raise UserError("The take has no frames: capture it again.")
         shapes = {"times": (frames,), "rotations": (frames, joints, 4), "positions": (frames, joints, 3)}
         shapes |= {"boxes": (frames, 4), "confidence": (frames, joints)}
+        if len(self.path):
+            shapes["path"] = (frames, 3)
         for key, shape in shapes.items():
             value = np.array(getattr(self, key), dtype=np.float64)
             if value.shape != shape:
@@ -54,6 +67,7 @@ class Motion:
                 raise UserError(f"Frame {int(np.argmax(bad))}: the take's {key} are not finite; capture it again.")
             value.flags.writeable = False
             object.__setattr__(self, key, value)
+        object.__setattr__(self, "pins", _checked_pins(self.pins, frames, joints))
         if (np.diff(self.times) <= 0).any():
             raise UserError("The take's times do not increase: capture it again.")
 
@@ -65,14 +79,31 @@ class Motion:
         """The global rotations as matrices (T, J, 3, 3)."""
         return quaternion_to_matrix(self.rotations)
 
-    def _arrays(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("names", "provenance")}
+    def arrays(self) -> dict[str, Array]:
+        """The arrays by name, for a file. Those of the raw take that differ are called `raw_...`; what a take lacks is left out."""
+        kept = {key: getattr(self, key) for key in (*TRACKS, "times", "boxes", "path", "pins")}
+        kept = {key: value for key, value in kept.items() if len(value)}
+        return kept if self.raw is None else kept | {f"raw_{key}": getattr(self.raw, key) for key in TRACKS}
+
+    @classmethod
+    def from_arrays(cls, names: Sequence[str], arrays: Mapping[str, Array], provenance: dict[str, Any]) -> Motion:
+        """The take of `arrays`. Takes of versions before 0.3 have neither a raw take nor a path."""
+        own = {key: value for key, value in arrays.items() if not key.startswith("raw_")}
+        motion = cls(tuple(names), **own, provenance=provenance)
+        if f"raw_{TRACKS[0]}" not in arrays:
+            return motion
+        return replace(motion, raw=motion.unrefined(**{key: arrays[f"raw_{key}"] for key in TRACKS}))
+
+    def unrefined(self, **tracks: Array) -> Motion:
+        """A raw take beside this one, with these rotations, positions and confidence."""
+        provenance = {key: value for key, value in self.provenance.items() if key != "refine"}
+        return Motion(self.names, self.times, boxes=self.boxes, provenance=provenance, **tracks)
 
     def save(self, path: str | Path) -> None:
         """Write an npz of exactly this name, which `load` reads without loss. Raises UserError if it cannot be written."""
         try:
             with Path(path).open("wb") as file:  # numpy would append .npz to a name
-                np.savez_compressed(file, names=np.array(self.names), provenance=json.dumps(self.provenance), **self._arrays())
+                np.savez_compressed(file, names=np.array(self.names), provenance=json.dumps(self.provenance), **self.arrays())
         except OSError as error:
             raise UserError(f"Take '{path}' cannot be written ({error.strerror}): choose another place.") from error
 
@@ -82,10 +113,8 @@ class Motion:
         try:
             with np.load(path) as data:
                 stored = with_current_keys({name: data[name] for name in data.files})
-            values: dict[str, Any] = {f.name: stored[f.name] for f in fields(cls)}
-            values["names"] = tuple(str(name) for name in values["names"])
-            values["provenance"] = json.loads(str(values["provenance"]))
-            return cls(**values)
+            names = tuple(str(name) for name in stored.pop("names"))
+            return cls.from_arrays(names, stored, json.loads(str(stored.pop("provenance"))))
         except OSError as error:
             raise UserError(f"Take '{path}' cannot be read ({error}): check the path.") from error
         except NOT_NPZ as error:
@@ -93,7 +122,7 @@ class Motion:
 
     def to_json(self) -> str:
         """JSON text that `from_json` reads without loss."""
-        arrays = {key: value.tolist() for key, value in self._arrays().items()}
+        arrays = {key: value.tolist() for key, value in self.arrays().items()}
         return json.dumps({"names": self.names, "provenance": self.provenance, **arrays})
 
     @classmethod
@@ -103,8 +132,9 @@ class Motion:
             values = json.loads(text)
             if not isinstance(values, dict):
                 raise TypeError("it is not an object")
-            return cls(**with_current_keys(values))
-        except (json.JSONDecodeError, TypeError, ValueError) as error:
+            values = with_current_keys(values)
+            return cls.from_arrays(values.pop("names"), values, values.pop("provenance", {}))
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"This is not a take written by AnyRig ({error}): capture it again.") from error
 
 
@@ -113,7 +143,17 @@ def with_joints_of(motion: Motion, rig: Rig) -> Motion:
     chosen = [motion.names.index(name) for name in rig.names]
     positions = motion.positions[:, chosen] - motion.positions[:, chosen[:1]]
     parts = {"rotations": motion.rotations[:, chosen], "positions": positions, "confidence": motion.confidence[:, chosen]}
-    return replace(motion, names=rig.names, **parts)
+    pins = [(frame, chosen.index(joint)) for frame, joint in motion.pins if joint in chosen]
+    raw = None if motion.raw is None else with_joints_of(motion.raw, rig)
+    return replace(motion, names=rig.names, raw=raw, pins=np.array(pins, np.int64).reshape(-1, 2), **parts)
+
+
+def _checked_pins(pins: NDArray[np.integer], frames: int, joints: int) -> NDArray[np.int64]:
+    checked = np.array(pins, np.int64)
+    if checked.shape != (len(checked), 2) or (checked < 0).any() or (checked >= (frames, joints)).any():
+        raise UserError("The take's pins are not pairs of one of its frames and one of its joints: remove them.")
+    checked.flags.writeable = False
+    return checked
 
 
 def with_current_keys(values: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..capture_settings import Settings
 from ..errors import NOT_NPZ, UserError
 from ..rig.rig import Rig
 from ..video.clip import Clip
-from .motion import Motion, with_current_keys
+from .motion import TRACKS, Motion, with_current_keys
 
 FORMAT = 2  # format 1, of version 0.1, calls the rotations `turns`
 
@@ -61,11 +61,10 @@ class Take:
             about=json.dumps(about),
             rig=self.rig.to_json(),
             pose=self.pose,
-            times=motion.times,
-            boxes=motion.boxes,
-            rotations=motion.rotations.astype(np.float32),
-            positions=motion.positions.astype(np.float32),
-            confidence=motion.confidence.astype(np.float32),
+            **{
+                key: value.astype(np.float32) if key.removeprefix("raw_") in TRACKS else value
+                for key, value in motion.arrays().items()
+            },
         )
         return buffer.getvalue()
 
@@ -93,8 +92,8 @@ class Take:
             raise UserError(f"format {about['format']} is of a newer version")
         arrays = with_current_keys(arrays)
         rig = Rig.from_json(str(arrays["rig"]))
-        tracks = {name: arrays[name] for name in ("times", "rotations", "positions", "boxes", "confidence")}
-        motion = Motion(rig.names, **tracks, provenance=about["provenance"])
+        tracks = {key: value for key, value in arrays.items() if key not in ("about", "rig", "pose")}
+        motion = Motion.from_arrays(rig.names, tracks, about["provenance"])
         clip, settings = Clip.from_json(json.dumps(about["clip"])), Settings.from_json(json.dumps(about["settings"]))
         return cls(
             about["name"], about["armature"], about["date"], about["start_frame"], clip, settings, rig, arrays["pose"], motion

@@ -95,6 +95,25 @@ def test_motion_json_and_npz(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["take", "take.npz", "take.v1"]
 
 
+def test_a_refined_take_keeps_the_raw_one(tmp_path: Path):
+    raw = Motion(**motion_values())
+    count, joints = raw.positions.shape[:2]
+    refined = replace(
+        raw, positions=raw.positions + 1, raw=raw, path=np.ones((count, 3)), pins=np.array([[count - 1, joints - 1]])
+    )
+    refined.save(tmp_path / "take.npz")
+    for again in (Motion.from_json(refined.to_json()), Motion.load(tmp_path / "take.npz")):
+        assert again.raw is not None
+        assert_equal(replace(again, raw=None), replace(refined, raw=None))
+        assert_equal(again.raw, raw)
+
+
+@pytest.mark.parametrize("pins", [[[9, 0]], [[0, 9]], [[-1, 0]], [[0]]])
+def test_pins_lie_on_the_take(pins: list[list[int]]):
+    with pytest.raises(UserError, match="pins"):
+        Motion(**motion_values(pins=np.array(pins)))
+
+
 @pytest.mark.parametrize(
     "clip",
     [Clip("a.mp4"), Clip("ü", 1.0, 2.5, 2.0, 29.97, (0, 1.5, 10, 20), "mattes/", True), Clip("a", end=0.1, box=(-5, -5, 0, 0))],

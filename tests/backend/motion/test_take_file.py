@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,13 @@ def test_a_motion_of_version_01_is_read(tmp_path: Path) -> None:
     assert np.array_equal(Motion.load(tmp_path / "old.npz").rotations, motion().rotations)
     text = json.dumps(as_version_01_wrote_it(json.loads(motion().to_json())))
     assert np.array_equal(Motion.from_json(text).rotations, motion().rotations)
+
+
+def test_the_file_of_a_refined_take_has_the_raw_one() -> None:
+    raw = motion()
+    refined = replace(raw, positions=raw.positions + 1, raw=raw, path=np.ones((3, 3)), pins=np.array([[1, 0]]))
+    take = Take("walk", "Biped", "2026-11-01 10:00:00", 1, Clip("walk.mp4"), Settings(), rig(), rig().rest, refined)
+    back = Take.from_data(take.data, "Take 'walk'")
+    assert back.key == take.key and back.motion.raw is not None and back.motion.pins.tolist() == [[1, 0]]
+    assert np.allclose(back.motion.positions, raw.positions + 1, atol=1e-6) and np.array_equal(back.motion.path, refined.path)
+    assert np.allclose(back.motion.raw.positions, raw.positions, atol=1e-6)
