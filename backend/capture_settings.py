@@ -21,6 +21,8 @@ class Settings:
     weights: the folder of the released weights, "" for the usual one.
     isnet: a file of ISNet, which finds subjects; "" for AnyRig's own, "off" for models of clear origin alone.
     cache: a folder that keeps subjects for the next capture of the same video and range; "" for none.
+    refine: "off", "quick" or "thorough": whether the take is fitted to the mattes and the optical flow after the capture; "auto" is quick for
+    lite, and off for models whose takes it was not measured on.
     """
 
     model: str = "lite"
@@ -31,17 +33,26 @@ class Settings:
     weights: str = ""
     isnet: str = ""
     cache: str = ""
+    refine: str = "auto"
 
     def __post_init__(self) -> None:
         for key, known in (
             ("device", ("auto", "cuda", "mps", "cpu")),
             ("precision", ("auto", "float32")),
             ("heading", ("rig", "view")),
+            ("refine", ("auto", "off", "quick", "thorough")),
         ):
             if getattr(self, key) not in known:
                 raise UserError(f"Unknown {key} '{getattr(self, key)}': choose one of {', '.join(known)}.")
         if self.batch < 0:
             raise UserError(f"The batch is {self.batch} frames: it must be at least 1, or 0 for what the device can hold.")
+
+    @property
+    def refine_mode(self) -> str:
+        """ "off", "quick" or "thorough"."""
+        if self.refine != "auto":
+            return self.refine
+        return "quick" if self.model == "lite" else "off"
 
     def to_json(self) -> str:
         """The settings as JSON, for `from_json`."""

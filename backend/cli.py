@@ -22,6 +22,7 @@ from .motion.bvh import read_bvh, write_bvh
 from .motion.motion import Motion, with_joints_of
 from .output_checks import check_outputs
 from .progress import drained, size_text, staged
+from .refine import refine_command
 from .rendering.capsules import capsules
 from .rendering.point_splatting import reference_views
 from .rig.natural_rig import natural_rig
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     _add_capture(commands.add_parser("capture", help="capture a video's motion for a rig as a take (npz)"))
     _add_subject(commands.add_parser("subject", help="find the subject of a video, and write its mattes as a folder of images"))
+    refine_command.add_arguments(commands.add_parser("refine", help="lay a stored take on its video again"))
     _add_weights(commands.add_parser("weights", help="list, download or remove the released weights"))
     if find_spec(f"{__package__}.train") is not None:  # left out of the zip
         from .train.parsers import add_commands
@@ -79,6 +81,10 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heading", default="rig", choices=("rig", "view"),
         help="rig: rotate the take to face as the reference pose does, on average; view: trust the matched view (default: rig)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--refine", default="auto", choices=("auto", "off", "quick", "thorough"),
+        help="fit the take to the subject's silhouette and the optical flow (default: auto, which is quick for lite and off for others)",
     )  # fmt: skip
     parser.add_argument("--stage", choices=("video2pose", "pose2rot"), help="run one stage alone")
     parser.add_argument("--positions", help="npz file from --stage video2pose, for --stage pose2rot")
@@ -161,7 +167,12 @@ def _run_capture(options: argparse.Namespace) -> None:
         poses = poses[:, [own.names.index(name) for name in rig.names]]
     pose = _reference_pose(options.reference, rig, poses)
     settings = Settings(
-        model=options.model, device=options.device, heading=options.heading, isnet=options.isnet, cache=options.cache
+        model=options.model,
+        device=options.device,
+        heading=options.heading,
+        isnet=options.isnet,
+        cache=options.cache,
+        refine=options.refine,
     )
     if options.stage == "pose2rot":
         motion = _motion_from_positions(options.positions, rig, pose, settings)
@@ -170,7 +181,7 @@ def _run_capture(options: argparse.Namespace) -> None:
             raise UserError("There is no video: give one with --video, or positions with --stage pose2rot --positions FILE.")
         clip = _clip_of(options)
         probe(clip)  # raises before the views are drawn, which takes seconds
-        target = Target(rig, tuple(reference_views(rig, capsules(rig), pose, side_azimuths())))
+        target = Target(rig, tuple(reference_views(rig, capsules(rig), pose, side_azimuths())), natural)
         if options.stage == "video2pose":
             _write_positions(options.out, drained(capture_positions([target], clip, settings)))
             return

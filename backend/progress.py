@@ -6,7 +6,7 @@ import sys
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import UserError
 
@@ -15,12 +15,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a stage: `done` of `total`. stage: its name for the user. unit: of the count, '' if it means nothing to a user."""
+    """The progress of a stage: `done` of `total`. stage: its name for the user. unit: of the count, '' if it means nothing to a user.
+
+    so_far: what the work would return if it ended before this stage, or None if there is nothing yet.
+    """
 
     stage: str
     done: int = 0
     total: int = 0
     unit: str = "frame"
+    so_far: Any = None
 
 
 def result_of(work: Generator[object, None, T]) -> T:

@@ -19,6 +19,7 @@ from ...backend.geometry.rotations import Array
 from ...backend.motion.motion import Motion, with_joints_of
 from ...backend.motion.take_file import Take
 from ...backend.rig.natural_skeleton import describe
+from ...backend.rig.point_cloud import Surface
 from ...backend.rig.rig import Reference, Rig
 from ...backend.weights.registry import takes_natural_skeleton
 from ..keying.animation_state import all_or_none
@@ -29,6 +30,7 @@ from ..rendering.rig_views import draw_capsules, render_meshes
 from ..rig.armature import read_rig
 from ..rig.armature_tree import in_armature_tree
 from ..rig.keyed_bones import chosen_bones
+from ..rig.surface_points import armature_surface
 from ..rig.validation import validate_armature
 from ..settings import preference_values
 from ..settings.capture_params import CaptureParams, output_from_props
@@ -47,6 +49,7 @@ class ArmatureInput:
     pose: (J, 4, 4) the reference pose. azimuths: radians, the sides to see it from, several or the one that the user chose.
     shown: the rig that the network sees, with the same joints and perhaps more, None for `rig` itself; shown_pose: its reference pose.
     references: the rendered views of its meshes, of `shown`; empty for an armature without meshes, which `steps` draws as capsules.
+    surface: its meshes as points for `rig`, in armature space, if the take is to be refined; None for capsules.
     remarks: what hangs where in the natural skeleton, in sentences, for the take's provenance.
     """
 
@@ -58,6 +61,7 @@ class ArmatureInput:
     shown: Rig | None = None
     shown_pose: Array | None = None
     remarks: tuple[str, ...] = ()
+    surface: Surface | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +116,10 @@ def gather(
         shown_pose, references = render_meshes(obj, shown, azimuths, frame=params.reference_frame, engine=params.engine)
         pose = shown_pose if shown is rig else shown_pose[[shown.names.index(name) for name in rig.names]]
         remarks = () if natural is None else tuple(describe(natural))
-        subjects.append(ArmatureInput(obj.session_uid, rig, pose, azimuths, tuple(references), shown, shown_pose, remarks))
+        surface = armature_surface(obj, rig.names) if references and params.settings.refine_mode != "off" else None
+        subjects.append(
+            ArmatureInput(obj.session_uid, rig, pose, azimuths, tuple(references), shown, shown_pose, remarks, surface)
+        )
     return request_of(context.scene, params, subjects)
 
 
@@ -143,7 +150,8 @@ def steps(request: CaptureRequest) -> Generator[Progress, None, list[CaptureResu
     targets = []
     for subject in request.subjects:
         shown, pose = subject.shown or subject.rig, subject.pose if subject.shown_pose is None else subject.shown_pose
-        targets.append(Target(shown, subject.references or tuple(draw_capsules(shown, pose, subject.azimuths))))
+        references = subject.references or tuple(draw_capsules(shown, pose, subject.azimuths))
+        targets.append(Target(shown, references, subject.rig, subject.surface))
     motions = yield from capture(targets, request.params.clip, request.params.settings)
     return [
         CaptureResult(_for_keys(motion, subject), target.references[motion.provenance["view"]])

@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,7 +33,7 @@ from ..import_export import import_rig
 from ..rig import actions
 from ..rig.armature import rig_from_armature
 from ..rig.meshes import visible_meshes
-from ..rig.surface_points import surface_of
+from ..rig.surface_points import armature_surface
 from ..settings.capture_params import CaptureParams
 from ..tasks.task import Snapshot
 from . import demo_character, demo_images, render_action
@@ -331,10 +331,7 @@ def _overlaps(obj: bpy.types.Object, rig: Rig, motion: Motion, truth: Array, sho
 
     world = np.array(obj.matrix_world, np.float64)
     if visible_meshes(obj):
-        surface = surface_of(obj, rig.names, points=SURFACE_POINTS)
-        # a point W p of the world is p in armature space; a normal n of the world is W^T n there, but for its length
-        points = (surface.points - world[:3, 3]) @ np.linalg.inv(world[:3, :3]).T
-        surface = replace(surface, points=points, normals=surface.normals @ world[:3, :3])
+        surface = armature_surface(obj, rig.names, SURFACE_POINTS)
     else:
         surface = point_splatting.capsules(rig)
     cloud, camera = point_splatting.cloud_of(surface, rig.rest), shot.camera

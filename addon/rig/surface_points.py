@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import bpy
 import numpy as np
@@ -18,6 +18,7 @@ from .meshes import carried_by, is_deformed, rest_position, visible_meshes
 from .point_sampling import bvh_trees, is_exposed, poisson_disc_sample, thickness
 
 POINTS = 8000
+FITTED = 2000  # points that a take is refined with
 ROUND = 0.94  # cosine of 20 degrees: up to this angle a shading normal counts as that of a bent surface
 CANDIDATES = 10  # for each point that is kept
 KEYS = ("points", "normals", "colours", "joints", "weights")
@@ -77,6 +78,14 @@ def surface_of(
     whole = _join(samples)
     opaque = len(whole) / len(chosen)
     return _thinned(whole, parts, float(area.sum()) * opaque, round(points * opaque), seed, deforms)
+
+
+def armature_surface(armature: Object, names: Sequence[str], points: int = FITTED) -> Surface:
+    """The points of `surface_of` in armature space, as the rig has them: for refining a take, and for its silhouette."""
+    surface, world = surface_of(armature, names, points), np.array(armature.matrix_world, np.float64)
+    # a point W p of the world is p in armature space; a normal n of the world is W^T n there, but for its length
+    places = (surface.points - world[:3, 3]) @ np.linalg.inv(world[:3, :3]).T
+    return replace(surface, points=places, normals=_unit(surface.normals @ world[:3, :3]))
 
 
 def _thinned(whole: Surface, parts: Sequence[_Triangles], area: float, count: int, seed: int, deforms: Array | None) -> Surface:

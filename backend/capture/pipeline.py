@@ -15,8 +15,11 @@ import torch
 from ..capture_settings import Settings
 from ..hardware.device_memory import release_device_memory, releasing_device_memory
 from ..hardware.devices import pick_device
-from ..motion.motion import Motion
+from ..motion.motion import Motion, with_joints_of
 from ..progress import Progress, staged
+from ..refine.footage import footage_of
+from ..refine.refine import FitTarget, refine
+from ..rendering.capsules import capsules
 from ..rig.rig import Target
 from ..segmentation.subject import Subject
 from ..segmentation.subject_cache import find_kept_subject
@@ -70,7 +73,8 @@ def _releasing(work: Callable[P, Generator[Progress, None, T]]) -> Callable[P, G
 def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Generator[Progress, None, list[Motion]]:
     """Capture the motion of a video's subject for each target. Yields Progress; returns a Motion per target, in order.
 
-    A Motion has J rotations and positions per frame, in the armature axes and units of its target's rig.
+    A Motion has J rotations and positions per frame, in the armature axes and units of its target's rig, or of its natural one. It is
+    refined as the settings say; while that goes on, each Progress has the raw takes (`so_far`).
     If a graphics card runs out of memory, the capture goes on with half as many frames at once, then on the CPU; the motions'
     provenance says so under "notes". Closing the generator stops the work and releases its memory.
     Raises UserError if the video cannot be read, has no subject, a model is missing, or memory runs out on the CPU too.
@@ -81,10 +85,38 @@ def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Genera
     subject = stage1.subject
     shared = {"clip": asdict(subject.clip or clip), "settings": asdict(settings), "model": model.card, "seconds": clock.seconds}
     shared |= {"device": plan.device.type, "notes": [note for note in (subject.note, plan.note) if note]}
-    return [
-        motion_of(prediction, subject.times, subject.boxes, subject.confidence, settings, {**shared, "view": view})
-        for prediction, view in zip(predictions, stage1.views, strict=True)
-    ]
+    motions = []
+    for target, prediction, view in zip(targets, predictions, stage1.views, strict=True):
+        about = {**shared, "view": view}
+        motion = motion_of(prediction, subject.times, subject.boxes, subject.confidence, settings, about)
+        motions.append(with_joints_of(motion, target.natural) if target.natural else motion)
+    if settings.refine_mode == "off":
+        return motions
+    with clock("refine"), closing(_refined(targets, motions, subject.clip or clip, subject, settings, plan)) as work:
+        return (yield from work)
+
+
+def _refined(
+    targets: Sequence[Target],
+    motions: Sequence[Motion],
+    clip: Clip,
+    subject: Subject,
+    settings: Settings,
+    plan: ComputePlan,
+) -> Generator[Progress, None, list[Motion]]:
+    """Fit the takes to the footage. Yields Progress with the raw takes."""
+    rigs = [target.natural or target.rig for target in targets]
+    surfaces = [target.surface or capsules(rig) for target, rig in zip(targets, rigs, strict=True)]
+    fits = [FitTarget(*each) for each in zip(rigs, surfaces, motions, strict=True)]
+    # Metal lacks some of the operations
+    device = plan.device if plan.device.type == "cuda" else torch.device("cpu")
+    work = refine(fits, footage_of(clip, subject), settings.refine_mode, device=device)
+    with closing(work):
+        while True:
+            try:
+                yield replace(next(work), so_far=list(motions))
+            except StopIteration as stop:
+                return stop.value
 
 
 @_releasing

@@ -31,6 +31,13 @@ def view_yaw(azimuth: float) -> Array:
     return np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
 
 
+def view_rotation(azimuth: float, pitch: float) -> Array:
+    """(3, 3) from the network's axes to those of a camera, with angles as in `Camera`."""
+    # After the yaw the camera is level; looking down by `pitch` turns the world about the camera's x by +pitch.
+    sine, cosine = np.sin(pitch), np.cos(pitch)
+    return np.array([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]]) @ view_yaw(azimuth)
+
+
 @dataclass(frozen=True)
 class Camera:
     """A perspective camera that looks at `target` from `distance` away.
@@ -50,10 +57,7 @@ class Camera:
     @property
     def rotation(self) -> Array:
         """(3, 3) world (z up) -> camera (x right, y up, z towards the viewer)."""
-        # After the yaw the camera is level; looking down by `pitch` turns the world about the camera's x by +pitch.
-        sine, cosine = np.sin(self.pitch), np.cos(self.pitch)
-        tilt = np.array([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]])
-        return tilt @ view_yaw(self.azimuth) @ Y_UP
+        return view_rotation(self.azimuth, self.pitch) @ Y_UP
 
     @property
     def position(self) -> Array:

@@ -79,6 +79,13 @@ class Motion:
         """The global rotations as matrices (T, J, 3, 3)."""
         return quaternion_to_matrix(self.rotations)
 
+    @property
+    def camera(self) -> tuple[float, float]:
+        """Azimuth and pitch of the camera that the video was shot with, in radians, as far as the capture knows; 0 if it does not."""
+        found = self.provenance.get("refine", {})
+        azimuth = self.provenance.get("azimuth", 0.0)
+        return float(found.get("azimuth", azimuth)), float(found.get("pitch", 0.0))
+
     def arrays(self) -> dict[str, Array]:
         """The arrays by name, for a file. Those of the raw take that differ are called `raw_...`; what a take lacks is left out."""
         kept = {key: getattr(self, key) for key in (*TRACKS, "times", "boxes", "path", "pins")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -64,17 +65,23 @@ class Body:
             start += size
         return torch.cat(rotations, 1)[:, self.back], torch.cat(heads, 1)[:, self.back]
 
-    def skin(self, rotations: Tensor, heads: Tensor) -> Tensor:
-        """Global rotations (T, J, 3, 3) and heads (T, J, 3) -> points (T, P, 3) by linear blend skinning.
+    def skin(self, rotations: Tensor, heads: Tensor, axes: int = 3) -> Tensor:
+        """Global rotations (T, J, 3, 3) and heads (T, J, 3) -> points (T, P, axes) by linear blend skinning, their first coordinates.
 
-        p' = sum_j w_j (G_j (p - h_j) + h'_j) = (sum_j w_j G_j) p + sum_j w_j (h'_j - G_j h_j): both sums are products with the
-        weights (P, J).
+        p' = sum_j w_j (G_j (p - h_j) + h'_j) = sum_j w_j G_j p + w_j (h'_j - G_j h_j): one product of (P, J 4), what each joint's weight
+        makes of (p, 1), with (J 4, axes T).
         """
-        shift = heads - (rotations @ self.heads[:, :, None])[..., 0]
-        rows = torch.cat([rotations.flatten(2), shift], dim=-1)  # (T, J, 12)
-        blend = self.weights @ rows  # (T, P, 12)
-        rotated = (blend[..., :9].unflatten(-1, (3, 3)) @ self.points[:, :, None])[..., 0]
-        return rotated + blend[..., 9:]
+        turned = rotations[:, :, :axes]
+        shift = heads[..., :axes] - (turned * self.heads[:, None]).sum(-1)
+        rows = torch.cat([turned, shift[..., None]], dim=-1)  # (T, J, axes, 4)
+        columns = rows.permute(1, 3, 0, 2).flatten(2).flatten(0, 1)  # (J 4, T axes)
+        return (self.spread @ columns).unflatten(1, (-1, axes)).transpose(0, 1)
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """(P, J 4) each point as (x, y, z, 1), times its weight for each joint."""
+        whole = torch.cat([self.points, torch.ones_like(self.points[:, :1])], dim=-1)
+        return (self.weights[:, :, None] * whole[:, None]).flatten(1)
 
     def rotate_normals(self, rotations: Tensor) -> Tensor:
         """(T, P, 3) the points' normals in the pose, not quite unit where several joints pull."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -69,45 +69,100 @@ class Evidence:
         return (pixels - corner) / side * 2 - 1
 
 
-def evidence_of(mattes: Sequence[Array], seen: Array, seed: int = 0) -> Evidence:
-    """mattes: T images (H, W) uint8, the subject above 127. seen: (T,) confidence; a frame without subject does not count."""
+class Observed:
+    """Gathers what a video says, frame by frame, and gives it out in windows. Only the frames that are kept take memory, 0.3 MB each.
+
+    size: the diagonal of the subject's box, a median over the clip.
+    """
+
+    def __init__(self, size: float, seed: int = 0) -> None:
+        self.size, self.seed, self.first = size, seed, 0
+        self._frames: list[_Seen] = []
+        self._image: Array | None = None
+
+    def add(self, matte: Array, seen: float, box: Array, image: Array | None = None) -> None:
+        """The next frame: its matte (H, W) uint8, the subject above 127, how much it counts, the subject's box, and its image for the flow."""
+        side = max(float(np.max(box[2:] - box[:2])), 1.0) * MARGIN
+        square = np.array([*((box[:2] + box[2:]) / 2 - side / 2), side])
+        part = crop_square(matte, square)
+        random = np.random.default_rng([self.seed, self.first + len(self._frames)])
+        counts = seen if (part > 127).any() else 0.0
+        samples = _points(part, random) * side / SIDE + square[:2]
+        flow = None
+        if self._image is not None and image is not None:
+            flow = _flow(self._image, image, self._frames[-1].square)
+        self._frames.append(_Seen(square, _distance(part, square, matte.shape), samples, counts, flow))
+        self._image = image
+
+    @property
+    def end(self) -> int:
+        """One past the last frame."""
+        return self.first + len(self._frames)
+
+    def window(self, start: int, end: int) -> Evidence:
+        """The evidence of frames from `start` to before `end`."""
+        frames = self._frames[start - self.first : end - self.first]
+        flows = [frame.flow for frame in frames[1:]]
+        known = [flow for flow in flows if flow is not None]
+        whole = bool(flows) and len(known) == len(flows)
+        return Evidence(
+            squares=_float(np.stack([frame.square for frame in frames])),
+            distance=_float(np.stack([frame.distance for frame in frames])),
+            samples=_float(np.stack([frame.samples for frame in frames])),
+            seen=_float(np.array([frame.seen for frame in frames])),
+            size=self.size,
+            flow=_float(np.stack([there for there, _ in known])) if whole else None,
+            trusted=_float(np.stack([trusted for _, trusted in known])) if whole else None,
+        )
+
+    def forget(self, before: int) -> None:
+        """Let go of frames that no window needs any more."""
+        del self._frames[: max(before - self.first, 0)]
+        self.first = max(self.first, before)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One frame of `Evidence`; flow: that from the frame before, and where it is trusted."""
+
+    square: Array
+    distance: Array
+    samples: Array
+    seen: float
+    flow: tuple[Array, Array] | None
+
+
+def evidence_of(mattes: Sequence[Array], seen: Array, images: Sequence[Array] | None = None, seed: int = 0) -> Evidence:
+    """mattes: T images (H, W) uint8, the subject above 127. seen: (T,) confidence; a frame without subject does not count.
+
+    images: T images (H, W, 3) uint8 for the optical flow between neighbours, or None.
+    """
     boxes = np.array([_box(matte) for matte in mattes])
     found = ~np.isnan(boxes).any(1)
-    lengths = boxes[found, 2:] - boxes[found, :2]
-    size = float(np.median(np.linalg.norm(lengths, axis=1))) if found.any() else 1.0
     boxes = _filled(boxes, mattes[0].shape)
-    side = np.maximum(np.max(boxes[:, 2:] - boxes[:, :2], axis=1), 1.0) * MARGIN
-    squares = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2 - side[:, None] / 2, side[:, None]], axis=1)
-    random = np.random.default_rng(seed)
-    distance, samples = [], []
-    for matte, square in zip(mattes, squares, strict=True):
-        part = crop_square(matte, square)
-        distance.append(_distance(part, square, matte.shape))
-        samples.append(_points(part, random) * square[2] / SIDE + square[:2])
-    return Evidence(
-        squares=_float(squares),
-        distance=_float(np.stack(distance)),
-        samples=_float(np.stack(samples)),
-        seen=_float(np.asarray(seen) * found),
-        size=size,
-    )
+    observed = Observed(diagonal(boxes[found]), seed)
+    for index, matte in enumerate(mattes):
+        observed.add(matte, float(seen[index]), boxes[index], None if images is None else images[index])
+    return observed.window(0, len(mattes))
 
 
-def with_flow(evidence: Evidence, images: Sequence[Array]) -> Evidence:
-    """Add the optical flow between neighbouring images, T of them (H, W, 3) uint8 (DIS: Kroeger et al. 2016).
+def diagonal(boxes: Array) -> float:
+    """The median diagonal of boxes (T, 4); 1 if there is none."""
+    return float(np.median(np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1))) if len(boxes) else 1.0
+
+
+def _flow(first: Array, second: Array, square: Array) -> tuple[Array, Array]:
+    """Flow (2, SIDE, SIDE) in pixels from one image (H, W, 3) to the next, and where it is trusted (DIS: Kroeger et al. 2016).
 
     Both images are cut out by the first one's square. Flow is trusted where the way there and back ends within CONSISTENT pixels.
     """
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow, trusted = [], []
-    for first, second, square in zip(images[:-1], images[1:], evidence.squares.numpy()):
-        now, then = (cv2.cvtColor(crop_square(image, square), cv2.COLOR_RGB2GRAY) for image in (first, second))
-        there, back = dis.calc(now, then, None), dis.calc(then, now, None)
-        places = np.indices((SIDE, SIDE), np.float32)[::-1].transpose(1, 2, 0) + there
-        returned = cv2.remap(back, places[..., 0], places[..., 1], cv2.INTER_LINEAR)
-        trusted.append(np.linalg.norm(there + returned, axis=-1) < CONSISTENT)
-        flow.append(there.transpose(2, 0, 1) * (square[2] / SIDE))
-    return replace(evidence, flow=_float(np.stack(flow)), trusted=_float(np.stack(trusted)))
+    now, then = (cv2.cvtColor(crop_square(image, square), cv2.COLOR_RGB2GRAY) for image in (first, second))
+    there, back = dis.calc(now, then, None), dis.calc(then, now, None)
+    places = np.indices((SIDE, SIDE), np.float32)[::-1].transpose(1, 2, 0) + there
+    returned = cv2.remap(back, places[..., 0], places[..., 1], cv2.INTER_LINEAR)
+    trusted = np.linalg.norm(there + returned, axis=-1) < CONSISTENT
+    return there.transpose(2, 0, 1) * (square[2] / SIDE), trusted.astype(np.float32)
 
 
 def crop_square(image: Array, square: Array) -> Array:

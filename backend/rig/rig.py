@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..geometry.rotations import Array, nearest_rotation
+from .point_cloud import Surface
 
 OPTIONAL = ("world", "labels", "hung", "props")  # fields that older files lack
 MARKS = ("translates", "static", "hung", "props")  # one truth value a joint
@@ -185,10 +186,15 @@ class Target:
     """A rig to capture for, with references of one pose from several sides. Raises UserError if there is none.
 
     The capture chooses the reference that looks most like the video. A single one is always used.
+
+    natural: the rig that the take is for, with joints of `rig`, which the network sees; None if both are the same.
+    surface: the meshes of that rig as points in its space, which a refined take is fitted with; None for capsules along its bones.
     """
 
     rig: Rig
     references: tuple[Reference, ...]
+    natural: Rig | None = None
+    surface: Surface | None = None
 
     def __post_init__(self) -> None:
         if not self.references:

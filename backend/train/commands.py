@@ -132,9 +132,9 @@ def _pack_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator
         if options.stage == "pose2rot":
             yield split, count, evaluate_pose2rot(parts[split], packs, model, options.noise, options.seed)
         elif options.footage:
-            yield split, count, evaluate_videos(options.footage, parts[split], packs, split, model)
+            yield split, count, evaluate_videos(options.footage, parts[split], packs, split, model, options.refine)
         else:
-            yield split, count, evaluate(parts[split], packs, split, model, options.seed)
+            yield split, count, evaluate(parts[split], packs, split, model, options.seed, options.refine)
 
 
 def _dataset_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator[dict]]]:

@@ -114,6 +114,9 @@ def _add_evaluate(measure: argparse.ArgumentParser) -> None:
     measure.add_argument(
         "--noise", type=float, default=0.0, metavar="CM", help="noise on those positions, per axis, for a skeleton of 1 m"
     )
+    measure.add_argument(
+        "--refine", choices=("off", "quick", "thorough"), default="off", help="fit the takes to the footage first (default: off)"
+    )
     measure.add_argument("--model", default="lite")
     measure.add_argument("--device", default="auto", choices=DEVICES)
     measure.add_argument("--seed", type=int, default=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...arrays import Image
 from ...capture.inference import (
     motion_of,
     network_inputs_of,
@@ -25,6 +26,9 @@ from ...encoders.crops import SIZE, clip_squares
 from ...geometry.camera import frame_points, project, side_azimuths
 from ...geometry.rotations import Array
 from ...motion.motion import Motion, with_joints_of
+from ...progress import result_of
+from ...refine.footage import Footage
+from ...refine.refine import FitTarget, refine
 from ...rendering import point_splatting
 from ...rig.rig import Reference, Rig
 from ...rig.skeleton import global_to_local, pose_to_network
@@ -40,12 +44,18 @@ STILL_DEGREES = 0.1  # a joint that never rotates further than this from its fir
 
 
 def evaluate(
-    packs: Sequence[Pack], everything: Sequence[Pack], split: str, model: Model, seed: int = 0
+    packs: Sequence[Pack],
+    everything: Sequence[Pack],
+    split: str,
+    model: Model,
+    seed: int = 0,
+    mode: str = "off",
 ) -> Iterator[dict[str, object]]:
     """Measure every clip of the packs with two references: the rest pose, and the first frame of another action. Yields rows.
 
     everything: the same packs with all their clips, from which references and static joints are taken.
-    split: the name of the split, for the rows. seed: of the camera's azimuth, together with the clip's name.
+    split: the name of the split, for the rows. seed: of the camera's azimuth, together with the clip's name. mode: of refining, with the
+    true mattes.
     A row has species, split, clip, kind (of motion), reference, view_deg (the angle between the true azimuth and the capture's), the
     figures of metrics.measure_motion, overlap and overlap_matte (with the true mattes).
     """
@@ -62,6 +72,7 @@ def evaluate(
             truth = poses.astype(np.float64)
             masks = draw_masks(cloud, truth[compared_frames(len(truth))], window.projection, VIDEO_SIZE, VIDEO_SIZE)
             mattes = dict(zip(compared_frames(len(truth)), masks.astype(np.uint8) * 255, strict=True))
+            footage = None
             kinds = zip(references(whole[pack.name], clip), references(shown, clip), strict=True)
             for (kind, pose), (_, shown_pose) in kinds:
                 if pose.tobytes() not in known:
@@ -69,6 +80,9 @@ def evaluate(
                     known[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
                 motion = predict_motion(model, shown.rig, *known[pose.tobytes()], frames, window.squares, pack.fps)
                 motion = with_joints_of(motion, rig)
+                if mode != "off":
+                    footage = footage or splat_footage(cloud, truth, window, pack.fps)
+                    [motion] = result_of(refine([FitTarget(pack.rig, pack.surface, motion)], footage, mode))
                 yield {
                     "species": pack.name,
                     "split": split,
@@ -120,6 +134,29 @@ def splat_crops(cloud: point_splatting.Cloud, poses: NDArray[np.float32], azimut
     return RenderedWindow(torch.cat(crops), camera.projection, squares, azimuth)
 
 
+@torch.no_grad()
+def splat_footage(cloud: point_splatting.Cloud, poses: Array, window: RenderedWindow, fps: float) -> Footage:
+    """What a fit reads of the clip that `splat_crops` draws: images and true mattes, half as large."""
+    half = torch.tensor(np.diag([0.5, 0.5, 1.0]) @ window.projection, dtype=torch.float32)
+    side, light = VIDEO_SIZE // 2, torch.tensor([-0.45, 0.65, 0.6])
+    images, mattes = [], []
+    for part in torch.as_tensor(poses, dtype=torch.float32).split(16):
+        points, normals = cloud.skin(part)
+        rgba = point_splatting.render(points, normals, cloud.colours, half, light, side, side, spacing=cloud.spacing)
+        mattes += list((rgba[..., 3] > 0.5).numpy().astype(np.uint8) * 255)
+        # on white, as the crops are
+        images += list(((rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]) * 255).round().to(torch.uint8).numpy())
+    points = cloud.skin(torch.as_tensor(poses, dtype=torch.float32))[0].numpy().astype(float)
+    pixels = project(half.numpy().astype(float), points)
+    boxes = np.concatenate([pixels.min(1), pixels.max(1)], axis=-1)
+    times, seen = np.arange(len(poses)) / fps, np.ones(len(poses))
+
+    def chosen(only: Container[int]) -> Generator[Image, None, None]:
+        yield from (image for frame, image in enumerate(images) if frame in only)
+
+    return Footage(times, seen, boxes, mattes.__getitem__, chosen, 2.0)
+
+
 @torch.inference_mode()
 def predict_motion(
     model: Model, rig: Rig, views: Sequence[Reference], images: Tensor, frames: Tensor, squares: Array, fps: float
@@ -140,5 +177,5 @@ def predict_motion(
 
 def view_error(motion: Motion, azimuth: float) -> float:
     """Degrees between the true azimuth of the camera (radians) and the one that the capture found."""
-    difference = float(motion.provenance["azimuth"]) - azimuth
+    difference = motion.camera[0] - azimuth
     return float(np.degrees(abs(np.angle(np.exp(1j * difference)))))

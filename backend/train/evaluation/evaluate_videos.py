@@ -19,7 +19,9 @@ from ...geometry.camera import project, side_azimuths, view_yaw
 from ...geometry.rotations import Array, matrix_to_quaternion, matrix_to_rot6d
 from ...motion.motion import Motion, with_joints_of
 from ...progress import result_of
+from ...refine.footage import footage_of
 from ...refine.overlap import mask_overlap
+from ...refine.refine import FitTarget, refine
 from ...rendering import point_splatting
 from ...rig.rig import Rig, Target
 from ...rig.skeleton import global_to_local, skeleton_of
@@ -48,12 +50,12 @@ IK_FIGURES = (  # those that are measured for inverse kinematics too
 
 
 def evaluate_videos(
-    folder: str | Path, packs: Sequence[Pack], everything: Sequence[Pack], split: str, model: Model
+    folder: str | Path, packs: Sequence[Pack], everything: Sequence[Pack], split: str, model: Model, mode: str = "off"
 ) -> Iterator[dict[str, object]]:
     """Capture every video of the folder that shows a clip of the packs, with two references: the rest pose, and the first frame of
     another action. Yields rows.
 
-    everything: the same packs with all their clips, from which references and static joints are taken.
+    everything: the same packs with all their clips, from which references and static joints are taken. mode: of refining.
     A row has species, split, clip, kind (of motion), reference, the figures of metrics.measure_motion, overlap, overlap_matte, and
     - those of IK_FIGURES for two kinds of inverse kinematics from the same predicted positions: the V1 baseline's (v1_...) and the one
       that starts from the reference pair (anchored_...),
@@ -72,7 +74,7 @@ def evaluate_videos(
     measure = None
     for path, rendered in videos:
         if measure is None or measure.pack.name != rendered.pack:
-            measure = _PackMeasure(whole[rendered.pack])
+            measure = _PackMeasure(whole[rendered.pack], mode)
         for row in measure.rows(path, rendered, model):
             yield {"species": rendered.pack, "split": split, "clip": rendered.clip, "kind": kind_of_motion(rendered.clip), **row}
 
@@ -80,8 +82,8 @@ def evaluate_videos(
 class _PackMeasure:
     """Compares captures of a pack's videos with its motion. Keeps the references, which most clips share."""
 
-    def __init__(self, pack: Pack) -> None:
-        self.pack = pack
+    def __init__(self, pack: Pack, mode: str = "off") -> None:
+        self.pack, self.mode = pack, mode
         self._rig = replace(pack.rig, static=static_joints(pack))
         self._cloud = point_splatting.cloud_of(pack.surface, pack.rig.rest)
         self._targets: dict[bytes, Target] = {}
@@ -98,13 +100,20 @@ class _PackMeasure:
         targets = [self._target(shown, pose) for _, pose in references(shown, rendered.clip)]
         try:
             stage1, predictions = capture_predictions(model, targets, Clip(str(path)))
+            motions = self._motions(Clip(str(path)), stage1.subject, predictions)
         except UserError as error:
             for kind, pose in kinds:
                 yield {"reference": kind, **self._measure_failure(pose, poses, rendered), "error": str(error)}
             return
         found = {**self._measure_subject(stage1.subject, rendered, poses), "error": ""}
-        for (kind, pose), prediction in zip(kinds, predictions, strict=True):
-            yield {"reference": kind, **self._compare(prediction, stage1.subject, rendered, poses, pose), **found}
+        for (kind, pose), prediction, motion in zip(kinds, predictions, motions, strict=True):
+            yield {"reference": kind, **self._compare(prediction, motion, stage1.subject, rendered, poses, pose), **found}
+
+    def _motions(self, clip: Clip, subject: Subject, predictions: Sequence[RigPrediction]) -> list[Motion]:
+        """The takes in the natural skeleton, refined if they are to be."""
+        raw = [with_joints_of(motion_from(prediction, subject), self._rig) for prediction in predictions]
+        targets = [FitTarget(self.pack.rig, self.pack.surface, motion) for motion in raw]
+        return result_of(refine(targets, footage_of(clip, subject), self.mode))
 
     def _target(self, shown: Pack, pose: Array) -> Target:
         key = pose.tobytes()
@@ -114,10 +123,15 @@ class _PackMeasure:
         return self._targets[key]
 
     def _compare(
-        self, prediction: RigPrediction, subject: Subject, rendered: RenderedClip, poses: NDArray[np.float32], pose: Array
+        self,
+        prediction: RigPrediction,
+        motion: Motion,
+        subject: Subject,
+        rendered: RenderedClip,
+        poses: NDArray[np.float32],
+        pose: Array,
     ) -> dict[str, object]:
         truth = poses[_frames_of(subject.times, rendered)].astype(np.float64)
-        motion = with_joints_of(motion_from(prediction, subject), self._rig)
         row: dict[str, object] = {
             "view_deg": view_error(motion, rendered.azimuth),
             **measure_motion(self._rig, motion, truth, pose),

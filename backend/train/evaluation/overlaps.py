@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...arrays import Array, Image
-from ...geometry.camera import view_yaw
+from ...geometry.camera import view_rotation
 from ...motion.motion import Motion, fk_heads
 from ...refine.overlap import mask_overlap, posed_points, take_overlap
 from ...rendering import point_splatting
@@ -62,5 +62,5 @@ def camera_overlap(
 def matte_overlap(rig: Rig, surface: Surface, motion: Motion, matte: Callable[[int], Image]) -> float:
     """Mean overlap of the take, seen from the side that its capture found, with mattes; matte(i) is that of frame i."""
     chosen = compared_frames(len(motion))
-    points = posed_points(rig, surface, motion)[chosen] @ view_yaw(float(motion.provenance["azimuth"])).T
+    points = posed_points(rig, surface, motion)[chosen] @ view_rotation(*motion.camera).T
     return float(take_overlap(points, [matte(int(frame)) for frame in chosen]).mean())

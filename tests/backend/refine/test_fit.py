@@ -7,7 +7,7 @@ import torch
 from anyrig.backend.geometry.rotations import axis_angle_to_matrix, matrix_to_quaternion
 from anyrig.backend.motion.motion import Motion, fk_heads
 from anyrig.backend.refine.body import body_of
-from anyrig.backend.refine.evidence import evidence_of, with_flow
+from anyrig.backend.refine.evidence import evidence_of
 from anyrig.backend.refine.fit import Fit, FitSettings
 from anyrig.backend.refine.overlap import posed_points
 from anyrig.backend.rendering.capsules import capsules
@@ -31,15 +31,16 @@ def star() -> Rig:
     return Rig("star", names, np.array([-1, 0, 1, 0, 0, 1, 1]), rest, ends, nothing, nothing)
 
 
-def swung(share: float) -> np.ndarray:
+def swung(share: float, frames: int = FRAMES, swings: float = 1.0) -> np.ndarray:
     """(T, J, 3, 3) local rotations in armature axes: limbs that swing about y, towards the camera, by a share of SWING."""
-    angles = share * np.sin(np.linspace(0, 2 * np.pi, FRAMES))[:, None] * SWING
-    return axis_angle_to_matrix(np.broadcast_to([0.0, 1, 0], (FRAMES, 7, 3)), angles)
+    angles = share * np.sin(np.linspace(0, 2 * np.pi * swings, frames))[:, None] * SWING
+    return axis_angle_to_matrix(np.broadcast_to([0.0, 1, 0], (frames, 7, 3)), angles)
 
 
 def motion_of(rig: Rig, local: np.ndarray) -> Motion:
     rotations = matrix_to_quaternion(local_to_global(rig.parents, local))
-    still = (np.arange(FRAMES) / 24, rotations, np.zeros((FRAMES, 7, 3)), np.zeros((FRAMES, 4)), np.ones((FRAMES, 7)))
+    count = len(local)
+    still = (np.arange(count) / 24, rotations, np.zeros((count, 7, 3)), np.zeros((count, 4)), np.ones((count, 7)))
     return Motion(rig.names, *still)
 
 
@@ -60,15 +61,13 @@ def fitted(take: np.ndarray, truth: np.ndarray, flow: bool = False) -> tuple[Fit
     rig = star()
     surface, axes = capsules(rig, 4000), network_axes(rig)
     mattes = mattes_of(posed_points(rig, surface, motion_of(rig, truth)))
-    evidence = evidence_of(mattes, np.ones(FRAMES))
-    if flow:
-        evidence = with_flow(evidence, [np.dstack([matte] * 3) for matte in mattes])
+    evidence = evidence_of(mattes, np.ones(FRAMES), [np.dstack([matte] * 3) for matte in mattes] if flow else None)
     rotations = axes @ motion_of(rig, take).matrices @ axes.T  # the camera stands in front: its axes are the network's
     local = torch.tensor(global_to_local(rig.parents, rotations), dtype=torch.float32)
     fit = Fit(body_of(rig, surface, 800), evidence, local, torch.zeros(FRAMES, 7, 3), torch.ones(7), FitSettings())
     steps = list(fit.run())
     assert steps[-1] == (sum(FitSettings().steps),) * 2
-    return fit, fit.state.bend.detach().norm(dim=-1).numpy()
+    return fit, fit.bend().detach().norm(dim=-1).numpy()
 
 
 def test_the_body_moves_as_the_rig_does() -> None:

@@ -1,0 +1,74 @@
+"""`python -m backend refine`: lays a stored take on its video again."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..motion.bvh import read_bvh, write_bvh
+from ..motion.motion import Motion
+from ..output_checks import check_outputs
+from ..progress import drained, staged
+from ..rendering.capsules import capsules
+from ..rig.natural_rig import natural_rig
+from ..rig.rig import Rig
+from ..segmentation.subject import find_subject
+from ..video.clip import Clip
+from .footage import footage_of
+from .refine import FitTarget, refine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.add_argument("--take", required=True, type=Path, help="npz file of `capture`")
+    parser.add_argument("--video", required=True, help="the video that it was captured from")
+    parser.add_argument("--rig", required=True, help="rig file (.json or .bvh)")
+    parser.add_argument("--matte", help="video, folder or sequence that is white where the subject is (default: found again)")
+    parser.add_argument("--mode", choices=("quick", "thorough"), default="quick")
+    parser.add_argument("--frames", type=int, nargs=2, metavar=("FIRST", "LAST"), help="fit these frames of the take alone")
+    parser.add_argument("--joints", nargs="+", metavar="NAME", help="let only these joints change")
+    parser.add_argument("--out", required=True, type=Path, help="npz file to write")
+    parser.add_argument("--bvh", type=Path, help="also write the take to this BVH file")
+    parser.set_defaults(run=run_refine)
+
+
+def run_refine(options: argparse.Namespace) -> None:
+    """Refine the take of a file, write it, and print its overlap with the film before and after."""
+    check_outputs(options.out, options.bvh)
+    motion = Motion.load(options.take)
+    rig = natural_rig(read_bvh(options.rig)[0] if options.rig.lower().endswith(".bvh") else Rig.load(options.rig))
+    if rig.names != motion.names:
+        raise UserError(f"Take '{options.take}' belongs to another rig than '{rig.name}': give the rig it was captured for.")
+    clip = clip_of(motion, options.video, options.matte)
+    subject = drained(staged("Finding the subject", find_subject(clip)))
+    frames = (options.frames[0], options.frames[1] + 1) if options.frames else None
+    target = FitTarget(rig, capsules(rig), motion, joints_of(rig, options.joints))
+    [refined] = drained(refine([target], footage_of(clip, subject), options.mode, frames))
+    refined.save(options.out)
+    if options.bvh:
+        write_bvh(options.bvh, rig, refined)
+    before, after = refined.provenance["refine"]["overlap"]
+    print(f"overlap with the film: {before:.0%} before, {after:.0%} after")
+
+
+def clip_of(motion: Motion, video: str, matte: str | None = None) -> Clip:
+    """The part of the video that a take was captured from, as its provenance says, in a file that may have moved since."""
+    stored: dict[str, Any] = motion.provenance.get("clip", {})
+    box = stored.get("box")
+    clip = Clip(**{**stored, "path": video, "box": tuple(box) if box is not None else None})
+    return replace(clip, matte=matte) if matte else clip
+
+
+def joints_of(rig: Rig, names: list[str] | None) -> np.ndarray | None:
+    """(J,) bool, the joints with these names; None for no names. Raises UserError for one that the rig lacks."""
+    if not names:
+        return None
+    unknown = [name for name in names if name not in rig.names]
+    if unknown:
+        raise UserError(f"Rig '{rig.name}' has no bone '{unknown[0]}': check the name.")
+    return np.isin(rig.names, names)
