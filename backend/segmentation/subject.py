@@ -31,6 +31,7 @@ from .track import Track, complete_track, decode_matte
 
 _LONGEST = 640  # pixels of the longer side of the stored mattes
 _SAMPLES = 40
+SURVEY = 0.05  # share of the work that going through the clip at first is
 ALIKE = 0.85  # agreement of the mattes from both sides that counts as full
 
 # time, soft matte (zeros if the subject is not seen) and confidence of one frame
@@ -100,7 +101,7 @@ def find_subject(clip: Clip, device: torch.device | None = None, isnet: str = ""
         for time, matte, quality in seen:
             track.append(time, matte, quality)
             if kind != "isnet":  # whose work is done
-                yield min(len(track.times), expected), expected
+                yield max(round(SURVEY * expected), min(len(track.times), expected)), expected
     yield expected, expected
     done = complete_track(track)
     if done is None:
@@ -122,7 +123,7 @@ def _survey(source: FrameSource, size: Size) -> Generator[tuple[int, int], None,
             if frame.index % every == 0:
                 alpha = None if frame.alpha is None else shrink(frame.alpha, size)
                 samples.append(replace(frame, image=shrink(frame.image, size), alpha=alpha))
-            yield 0, source.expected
+            yield round(SURVEY * min(frame.index + 1, source.expected)), source.expected
     one, note = one_shot(clip, finder.finish())
     low, high = one.start, math.inf if one.end is None else one.end
     return one, note, [each for each in samples if low <= each.time * clip.speed + clip.start < high]
@@ -133,7 +134,7 @@ def _counted(work: Generator[int, None, Film], expected: int) -> Generator[tuple
     with closing(work):
         while True:
             try:
-                yield min(next(work), expected), expected
+                yield max(round(SURVEY * expected), min(next(work), expected)), expected
             except StopIteration as stop:
                 return stop.value
 

@@ -29,9 +29,9 @@ class Clip:
     speed: float = 1.0
     fps: float | None = None
     box: tuple[float, float, float, float] | None = None
-    box_time: float | None = None
     matte: str | None = None
     mirror: bool = False
+    box_time: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.speed < math.inf:
