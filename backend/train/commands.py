@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..capture_settings import Settings
 from ..errors import UserError
 from ..hardware.devices import pick_device
 from ..model.config import Config
@@ -132,7 +133,8 @@ def _pack_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Iterator
         if options.stage == "pose2rot":
             yield split, count, evaluate_pose2rot(parts[split], packs, model, options.noise, options.seed)
         elif options.footage:
-            yield split, count, evaluate_videos(options.footage, parts[split], packs, split, model, options.refine)
+            settings = Settings(refine=options.refine, isnet=options.isnet, cache=options.cache)
+            yield split, count, evaluate_videos(options.footage, parts[split], packs, split, model, settings)
         else:
             yield split, count, evaluate(parts[split], packs, split, model, options.seed, options.refine)
 
@@ -178,6 +180,7 @@ def run_bench(options: argparse.Namespace) -> None:
             options.parts,
             options.video,
             Path(folder),
+            options.panning,
         )
         for part, report in measured:
             options.json.write_text(json.dumps({"command": shlex.join(["bench", *sys.argv[2:]]), **report}, indent=1))
@@ -189,6 +192,7 @@ def run_bench(options: argparse.Namespace) -> None:
     if "file to motion" in report:
         figures = report["file to motion"]
         print(
-            f"file to motion     {figures['frames_per_second']:9.1f} frames per second, first result after {figures['first_result']:.1f} s"
+            f"file to motion     {figures['frames_per_second']:9.1f} frames per second, first progress after "
+            f"{figures['first_progress']:.1f} s, first result after {figures['first_result']:.1f} s"
         )
     print(f"loading            {report['load']:9.2f} s")

@@ -117,6 +117,10 @@ def _add_evaluate(measure: argparse.ArgumentParser) -> None:
     measure.add_argument(
         "--refine", choices=("off", "quick", "thorough"), default="off", help="fit the takes to the footage first (default: off)"
     )
+    measure.add_argument(
+        "--isnet", default="", metavar="FILE", help="with --footage: file of ISNet, or off for captures without it"
+    )
+    measure.add_argument("--cache", default="", metavar="DIR", help="with --footage: keep found subjects here for the next run")
     measure.add_argument("--model", default="lite")
     measure.add_argument("--device", default="auto", choices=DEVICES)
     measure.add_argument("--seed", type=int, default=0)
@@ -163,6 +167,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
         help="images: decode, matte, crop, encoder; network: both stages; baseline: the same network written plainly; whole: "
         "file to motion (default: all but the baseline)",
     )  # fmt: skip
+    bench.add_argument("--panning", action="store_true", help="the drawn video has a moving camera")
     bench.add_argument("--video", help="video to use instead of a drawn one; sets --frames to its length")
     bench.add_argument("--json", required=True, type=Path, metavar="OUT")
     bench.set_defaults(run=_run("bench"))

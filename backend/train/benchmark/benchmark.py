@@ -94,18 +94,22 @@ def bench_model(name: str, device: torch.device) -> Model:
     return Model("release", network, encoder, {"data": "none: random weights, for timing"}, random_names(config.name_width))
 
 
-def draw_video(path: Path, frames: int) -> Clip:
-    """Write a full-HD video of a figure of blocks that walks and waves in front of grey."""
-    write_video(path, _draw_figure(frames), 30)
+def draw_video(path: Path, frames: int, panning: bool = False) -> Clip:
+    """Write a full-HD video of a figure of blocks that walks and waves: in front of grey, or followed along a wall of spots."""
+    write_video(path, _draw_figure(frames, panning), 30)
     return Clip(str(path))
 
 
-def _draw_figure(frames: int) -> Iterator[np.ndarray]:
-    backdrop = np.full((*SIZE, 3), 178, np.uint8)
-    backdrop += np.random.default_rng(0).integers(0, 4, backdrop.shape, np.uint8)
+def _draw_figure(frames: int, panning: bool) -> Iterator[np.ndarray]:
+    random = np.random.default_rng(0)
+    grey = np.full((*SIZE, 3), 178, np.uint8)
+    grey += random.integers(0, 4, grey.shape, np.uint8)
+    spots = random.integers(60, 200, (SIZE[0] // 40, 2 * SIZE[1] // 40, 3), np.uint8)
+    wall = cv2.resize(spots, (2 * SIZE[1], SIZE[0]), interpolation=cv2.INTER_CUBIC)
     for index in range(frames):
-        image, swing = backdrop.copy(), int(60 * np.sin(index / 5))
-        x = 500 + int(900 * (index % 120) / 120)
+        shift = round(SIZE[1] * (0.5 - 0.5 * np.cos(index / 60)))  # there and back, at most 16 pixels a frame
+        image, swing = (wall[:, shift : shift + SIZE[1]] if panning else grey).copy(), int(60 * np.sin(index / 5))
+        x = 850 if panning else 500 + int(900 * (index % 120) / 120)
         for top, height, left, width, colour in (
             (300, 320, 0, 200, (180, 60, 40)), (180, 120, 50, 110, (220, 180, 150)), (340, 60, 190, 160 + swing, (60, 90, 190)),
             (340, 60, -150 - swing, 160 + swing, (60, 90, 190)), (610, 260, 20 + swing, 70, (50, 60, 70)),
@@ -259,11 +263,19 @@ def machine_info(device: torch.device) -> dict[str, Any]:
 
 
 def run_benchmark(
-    name: str, device: torch.device, frames: int, joints: int, rigs: int, parts: Sequence[str], video: str | None, folder: Path
+    name: str,
+    device: torch.device,
+    frames: int,
+    joints: int,
+    rigs: int,
+    parts: Sequence[str],
+    video: str | None,
+    folder: Path,
+    panning: bool = False,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Time the parts: any of "images", "network", "baseline" and "whole". Yields the name of each part and all figures so far.
 
-    video: a file to use instead of a drawn one, which is written to `folder`.
+    video: a file to use instead of a drawn one, which is written to `folder`. panning: see `draw_video`.
     """
     report: dict[str, Any] = {"machine": machine_info(device), "model": name, "frames": frames, "joints": joints, "rigs": rigs}
     start = time.perf_counter()
@@ -281,7 +293,7 @@ def run_benchmark(
     report["config"] = asdict(model.config)
     clip = None
     if {"images", "whole"} & set(parts):
-        clip = Clip(video) if video else draw_video(folder / "bench.mp4", frames)
+        clip = Clip(video) if video else draw_video(folder / "bench.mp4", frames, panning)
     if "images" in parts and clip is not None:
         time_images(model, plan, clip, watch, frames)
         yield "images", report

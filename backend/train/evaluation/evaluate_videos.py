@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...baseline.ik import analytic_ik
@@ -15,7 +14,7 @@ from ...capture.inference import RigPrediction, motion_of
 from ...capture.pipeline import Clock, Stage1Result, predictions_of
 from ...capture_settings import Settings
 from ...errors import UserError
-from ...geometry.camera import project, side_azimuths, view_yaw
+from ...geometry.camera import side_azimuths, view_yaw
 from ...geometry.rotations import Array, matrix_to_quaternion, matrix_to_rot6d
 from ...motion.motion import Motion, with_joints_of
 from ...progress import result_of
@@ -25,10 +24,11 @@ from ...refine.refine import FitTarget, refine
 from ...rendering import point_splatting
 from ...rig.rig import Rig, Target
 from ...rig.skeleton import global_to_local, skeleton_of
+from ...segmentation.matte import mask_box
 from ...segmentation.subject import Subject
 from ...video.clip import Clip
 from ...weights.model_file import Model
-from ..packs.rendered_clips import RenderedClip, rendered_clips_in
+from ..packs.rendered_clips import RenderedClip, load_mattes, rendered_clips_in
 from ..packs.rig_packs import Pack
 from .evaluate_packs import references, static_joints, view_error
 from .evaluate_pose2rot import with_anchored_ik
@@ -36,7 +36,6 @@ from .metrics import measure_motion
 from .movement import kind_of_motion
 from .overlaps import camera_overlap, matte_overlap
 
-MATTES = 12  # frames of a clip whose matte is compared with the truth
 IK_FIGURES = (  # those that are measured for inverse kinematics too
     "angle_deg",
     "root_angle_deg",
@@ -50,17 +49,24 @@ IK_FIGURES = (  # those that are measured for inverse kinematics too
 
 
 def evaluate_videos(
-    folder: str | Path, packs: Sequence[Pack], everything: Sequence[Pack], split: str, model: Model, mode: str = "off"
+    folder: str | Path,
+    packs: Sequence[Pack],
+    everything: Sequence[Pack],
+    split: str,
+    model: Model,
+    settings: Settings | None = None,
 ) -> Iterator[dict[str, object]]:
     """Capture every video of the folder that shows a clip of the packs, with two references: the rest pose, and the first frame of
     another action. Yields rows.
 
-    everything: the same packs with all their clips, from which references and static joints are taken. mode: of refining.
+    everything: the same packs with all their clips, from which references and static joints are taken. settings: of the captures (default:
+    as they are, but not refined).
     A row has species, split, clip, kind (of motion), reference, the figures of metrics.measure_motion, overlap, overlap_matte, and
     - those of IK_FIGURES for two kinds of inverse kinematics from the same predicted positions: the V1 baseline's (v1_...) and the one
       that starts from the reference pair (anchored_...),
     - view_deg: the angle between the true azimuth and the capture's,
-    - box_iou and matte_iou: overlap of the found subject with the true one, and lost_share: share of frames without a subject,
+    - box_iou, matte_iou and matte_iou_least: overlap of the found subject with the true one, a mean over the frames and the least of
+      them, and lost_share: share of frames without a subject,
     - error: why the capture failed, or ''. A failed capture counts as one that keeps the reference pose.
 
     Raises UserError if no video shows a clip of the packs, or a video has another length than its clip.
@@ -71,10 +77,10 @@ def evaluate_videos(
     ]
     if not videos:
         raise UserError(f"None of the videos in '{folder}' shows a clip of the {split} split: render that split.")
-    measure = None
+    settings, measure = settings or Settings(refine="off"), None
     for path, rendered in videos:
         if measure is None or measure.pack.name != rendered.pack:
-            measure = _PackMeasure(whole[rendered.pack], mode)
+            measure = _PackMeasure(whole[rendered.pack], settings)
         for row in measure.rows(path, rendered, model):
             yield {"species": rendered.pack, "split": split, "clip": rendered.clip, "kind": kind_of_motion(rendered.clip), **row}
 
@@ -82,8 +88,8 @@ def evaluate_videos(
 class _PackMeasure:
     """Compares captures of a pack's videos with its motion. Keeps the references, which most clips share."""
 
-    def __init__(self, pack: Pack, mode: str = "off") -> None:
-        self.pack, self.mode = pack, mode
+    def __init__(self, pack: Pack, settings: Settings) -> None:
+        self.pack, self.settings = pack, settings
         self._rig = replace(pack.rig, static=static_joints(pack))
         self._cloud = point_splatting.cloud_of(pack.surface, pack.rig.rest)
         self._targets: dict[bytes, Target] = {}
@@ -99,13 +105,13 @@ class _PackMeasure:
         shown = self.pack if model.config.natural else self.pack.in_armature_tree()
         targets = [self._target(shown, pose) for _, pose in references(shown, rendered.clip)]
         try:
-            stage1, predictions = capture_predictions(model, targets, Clip(str(path)))
+            stage1, predictions = capture_predictions(model, targets, Clip(str(path)), self.settings)
             motions = self._motions(Clip(str(path)), stage1.subject, predictions)
         except UserError as error:
             for kind, pose in kinds:
                 yield {"reference": kind, **self._measure_failure(pose, poses, rendered), "error": str(error)}
             return
-        found = {**self._measure_subject(stage1.subject, rendered, poses), "error": ""}
+        found = {**self._measure_subject(stage1.subject, rendered, path), "error": ""}
         for (kind, pose), prediction, motion in zip(kinds, predictions, motions, strict=True):
             yield {"reference": kind, **self._compare(prediction, motion, stage1.subject, rendered, poses, pose), **found}
 
@@ -113,7 +119,7 @@ class _PackMeasure:
         """The takes in the natural skeleton, refined if they are to be."""
         raw = [with_joints_of(motion_from(prediction, subject), self._rig) for prediction in predictions]
         targets = [FitTarget(self.pack.rig, self.pack.surface, motion) for motion in raw]
-        return result_of(refine(targets, footage_of(clip, subject), self.mode))
+        return result_of(refine(targets, footage_of(clip, subject), self.settings.refine_mode))
 
     def _target(self, shown: Pack, pose: Array) -> Target:
         key = pose.tobytes()
@@ -131,7 +137,7 @@ class _PackMeasure:
         poses: NDArray[np.float32],
         pose: Array,
     ) -> dict[str, object]:
-        truth = poses[_frames_of(subject.times, rendered)].astype(np.float64)
+        truth = poses[_frames_of(subject, rendered)].astype(np.float64)
         row: dict[str, object] = {
             "view_deg": view_error(motion, rendered.azimuth),
             **measure_motion(self._rig, motion, truth, pose),
@@ -156,42 +162,29 @@ class _PackMeasure:
             **same,
             "box_iou": 0.0,
             "matte_iou": 0.0,
+            "matte_iou_least": 0.0,
             "lost_share": 1.0,
         }
 
-    @torch.no_grad()
-    def _measure_subject(self, subject: Subject, rendered: RenderedClip, poses: NDArray[np.float32]) -> dict[str, float]:
-        """Compare boxes and mattes of the found subject with the true ones."""
-        frames = _frames_of(subject.times, rendered)
-        points, normals = self._cloud.skin(torch.as_tensor(poses))
-        pixels = project(rendered.matrix, points.double().numpy())
-        boxes = np.concatenate([pixels.min(1), pixels.max(1)], axis=-1)[frames]
-        chosen = np.unique(np.linspace(0, len(frames) - 1, MATTES).round().astype(int))
-        shots, projection = frames[chosen], torch.tensor(rendered.matrix, dtype=torch.float32)
-        spacing, light = self._cloud.spacing, torch.ones(3)
-        drawn = point_splatting.render(
-            points[shots],
-            normals[shots],
-            self._cloud.colours,
-            projection,
-            light,
-            rendered.height,
-            rendered.width,
-            spacing=spacing,
-        )
-        masks = drawn[..., 3].numpy() > 0.5
-        mattes = [mask_overlap(subject.matte(index) >= 128, mask) for index, mask in zip(chosen, masks, strict=True)]
+    def _measure_subject(self, subject: Subject, rendered: RenderedClip, path: Path) -> dict[str, float]:
+        """Compare boxes and mattes of the found subject with the true covers, on all frames."""
+        covers = load_mattes(path)[_frames_of(subject, rendered)] >= 128
+        boxes = np.array([mask_box(cover) or (0, 0, 0, 0) for cover in covers])
+        mattes = [mask_overlap(subject.matte(index) >= 128, cover) for index, cover in enumerate(covers)]
         lost = float((subject.confidence == 0).mean())
         return {
             "box_iou": float(box_overlap(subject.boxes, boxes).mean()),
             "matte_iou": float(np.mean(mattes)),
+            "matte_iou_least": float(np.min(mattes)),
             "lost_share": lost,
         }
 
 
-def capture_predictions(model: Model, targets: Sequence[Target], clip: Clip) -> tuple[Stage1Result, list[RigPrediction]]:
+def capture_predictions(
+    model: Model, targets: Sequence[Target], clip: Clip, settings: Settings
+) -> tuple[Stage1Result, list[RigPrediction]]:
     """Run a capture with a loaded model, and return the subject and the predictions with rotations."""
-    stage1, predictions, _ = result_of(predictions_of(model, targets, clip, Settings(), Clock()))
+    stage1, predictions, _ = result_of(predictions_of(model, targets, clip, settings, Clock()))
     return stage1, predictions
 
 
@@ -218,8 +211,9 @@ def reference_motion(rig: Rig, pose: Array, rendered: RenderedClip) -> Motion:
     return Motion(rig.names, times, rotations, np.tile(positions, (count, 1, 1)), boxes, np.zeros((count, len(rig.names))))
 
 
-def _frames_of(times: Array, rendered: RenderedClip) -> NDArray[np.int64]:
-    """The clip's frame at each of the video's times."""
+def _frames_of(subject: Subject, rendered: RenderedClip) -> NDArray[np.int64]:
+    """The clip's frame at each of the subject's times, which count from the start of its shot."""
+    times = subject.times + (0.0 if subject.clip is None else subject.clip.start)
     return np.clip(np.rint(times * rendered.fps).astype(np.int64), 0, rendered.frames - 1)
 
 

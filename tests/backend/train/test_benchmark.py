@@ -14,8 +14,9 @@ from anyrig.backend.cli import main
 from anyrig.backend.model.config import TINY, Config
 from anyrig.backend.model.inputs import NetworkInputs
 from anyrig.backend.model.network import Video2Pose2Rot
+from anyrig.backend.train.benchmark import benchmark
 from anyrig.backend.train.benchmark.benchmark import random_inputs
-from anyrig.backend.video.reader import write_video
+from anyrig.backend.video.reader import read_frames, write_video
 from anyrig.backend.weights.model_file import load_model
 from torch import Tensor
 
@@ -75,6 +76,7 @@ def test_the_benchmark_times_every_step(tmp_path: Path, capsys: pytest.CaptureFi
     assert all(step["seconds"] > 0 and step["peak_mib"] != 0 for step in report["steps"].values())
     assert report["frames"] == 6 and report["rigs"] == 2 and report["load"] > 0 and report["machine"]["date"]
     assert report["file to motion"]["frames_per_second"] > 0 and report["file to motion"]["first_result"] > 0
+    assert 0 < report["file to motion"]["first_progress"] < report["file to motion"]["first_result"]
     assert "frames per second" in capsys.readouterr().out
     assert main([*command, "--frames", "1"]) == 1
     assert "at least 2 frames" in capsys.readouterr().err
@@ -111,3 +113,10 @@ def test_memory_does_not_grow_with_the_clip() -> None:
 
     done = sum(part.shape[1] for part in predict_positions(model.network, inputs, chunks(120), 120, core=8))
     assert done == 120 and most <= 6
+
+
+def test_the_drawn_camera_pans(tmp_path: Path) -> None:
+    clip = benchmark.draw_video(tmp_path / "pan.mp4", 3, panning=True)
+    frames = [frame.image for frame in read_frames(clip)]
+    assert frames[0].shape == (1080, 1920, 3)
+    assert np.abs(frames[2].astype(int) - frames[0]).mean() > 0.2, "the wall moves"

@@ -28,13 +28,14 @@ from anyrig.backend.train.evaluation.evaluate_videos import (
     with_v1_ik,
 )
 from anyrig.backend.train.evaluation.metrics import measure_motion, summarise
-from anyrig.backend.train.packs.rendered_clips import RenderedClip, stem_of
+from anyrig.backend.train.packs.rendered_clips import RenderedClip, save_mattes, stem_of
 from anyrig.backend.train.packs.rig_packs import Pack
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
 from anyrig.backend.weights.model_file import Model, load_model
 
 SIZE = 160
+SETTINGS = Settings(refine="off", isnet="off")  # ISNet takes seconds an image
 
 
 def render_video(pack: Pack, clip: str, folder: Path, azimuth: float = 0.6) -> Path:
@@ -53,6 +54,7 @@ def render_video(pack: Pack, clip: str, folder: Path, azimuth: float = 0.6) -> P
     path = folder / f"{stem_of(pack.name, clip)}.mp4"
     write_video(path, (images * 255).round().astype(np.uint8), pack.fps)
     RenderedClip.by(camera, pack.name, clip, pack.fps, len(poses), {}).save(path.with_suffix(".json"))
+    save_mattes(path, (drawn[..., 3] * 255).round().astype(np.uint8))
     return path
 
 
@@ -80,7 +82,7 @@ def folder(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(pack: Pack, model: Model, folder: Path) -> list[dict[str, object]]:
-    return list(evaluate_videos(folder, [pack], [pack], "unseen", model))
+    return list(evaluate_videos(folder, [pack], [pack], "unseen", model, SETTINGS))
 
 
 def test_rows(rows: list[dict[str, object]], pack: Pack) -> None:
@@ -103,7 +105,7 @@ def test_rows(rows: list[dict[str, object]], pack: Pack) -> None:
 
 def test_the_subject_is_compared_with_the_truth(rows: list[dict[str, object]]) -> None:
     assert rows[0]["lost_share"] == 0
-    assert rows[0]["box_iou"] > 0.8 and rows[0]["matte_iou"] > 0.75
+    assert rows[0]["box_iou"] > 0.8 and rows[0]["matte_iou"] >= rows[0]["matte_iou_least"] > 0.75
     assert rows[0]["box_iou"] == rows[1]["box_iou"]
 
 
@@ -113,7 +115,7 @@ def test_figures_are_those_of_a_capture(rows: list[dict[str, object]], pack: Pac
     clip = Clip(str(next(folder.glob("*.mp4"))))
     for row, (_, pose) in zip(rows, references(pack, "move 1"), strict=True):
         views = reference_views(pack.rig, pack.surface, pose, evaluating.side_azimuths())
-        [motion] = result_of(capture([Target(pack.rig, tuple(views))], clip, Settings(model="tiny", device="cpu")))
+        [motion] = result_of(capture([Target(pack.rig, tuple(views))], clip, Settings(model="tiny", device="cpu", isnet="off")))
         figures = measure_motion(rig, motion, pack.clips["move 1"].astype(np.float64), pose)
         expected = {key: value for key, value in figures.items() if value is not None}
         assert {key: row[key] for key in expected} == pytest.approx(expected, rel=1e-3, abs=1e-3)
@@ -123,7 +125,7 @@ def test_true_positions_leave_v1_only_the_twist(pack: Pack, model: Model, folder
     """A take with the true positions: V1 puts every joint where it is."""
     pose = references(pack, "move 1")[0][1]
     views = reference_views(pack.rig, pack.surface, pose, [0.6])
-    stage1, [take] = capture_predictions(model, [Target(pack.rig, tuple(views))], Clip(str(next(folder.glob("*.mp4")))))
+    stage1, [take] = capture_predictions(model, [Target(pack.rig, tuple(views))], Clip(str(next(folder.glob("*.mp4")))), SETTINGS)
     truth = pack.clips["move 1"].astype(np.float64)
     true = replace(take, position=pose_to_network(pack.rig, truth)[1] @ view_yaw(take.azimuth).T)
     row = measure_motion(pack.rig, motion_from(with_v1_ik(true), stage1.subject), truth, pose)
@@ -135,7 +137,7 @@ def test_a_failed_capture_counts_as_copying(pack: Pack, model: Model, folder: Pa
         raise UserError("No subject was found.")
 
     monkeypatch.setattr(evaluating, "capture_predictions", fail)
-    found = list(evaluate_videos(folder, [pack], [pack], "seen", model))
+    found = list(evaluate_videos(folder, [pack], [pack], "seen", model, SETTINGS))
     assert [row["error"] for row in found] == ["No subject was found."] * 2
     for row in found:
         assert row["angle_deg"] == pytest.approx(row["copy_angle_deg"]) and row["mpjpe_cm"] == pytest.approx(row["copy_mpjpe_cm"])
@@ -152,10 +154,10 @@ def test_held_keeps_the_pose(pack: Pack) -> None:
 def test_videos_of_other_splits_and_lengths(pack: Pack, model: Model, folder: Path) -> None:
     other = replace(pack, clips={"move 0": pack.clips["move 0"]})
     with pytest.raises(UserError, match="shows a clip of the seen split"):
-        next(evaluate_videos(folder, [other], [pack], "seen", model))
+        next(evaluate_videos(folder, [other], [pack], "seen", model, SETTINGS))
     shorter = replace(pack, clips={name: poses[:5] for name, poses in pack.clips.items()})
     with pytest.raises(UserError, match="has 12 frames, but its clip has 5"):
-        next(evaluate_videos(folder, [shorter], [shorter], "seen", model))
+        next(evaluate_videos(folder, [shorter], [shorter], "seen", model, SETTINGS))
 
 
 def test_overlaps_of_boxes() -> None:
