@@ -36,8 +36,8 @@ class Footage:
 
 
 def footage_of(clip: Clip, subject: Subject) -> Footage:
-    """The clip's frames with the subject that was found in them. Raises UserError later, as `read_frames` does."""
-    source = FrameSource(clip)
+    """The clip's frames with the subject that was found in them, of the shot that it is in. Raises UserError later, as `read_frames`."""
+    source = FrameSource(subject.clip or clip)
     size = fit_size(source.size, LONGEST)
     pixel = source.size[0] / size[0]
 

@@ -48,7 +48,7 @@ class RefineSettings:
     shared: FitSettings = FitSettings(steps=(30, 20, 60), flow=0.0, rate=0.03, mean=0.4)
     fit: FitSettings = FitSettings(steps=(40, 0, 60), flow=1.5, prior=0.05, depth=0.15, limb=0.35)
     keep: float = 0.2
-    doubt: float = 0.005
+    doubt: float = 0.01
     calm: float = 0.015
     lateral: float = 0.6
     own: float = 0.25
