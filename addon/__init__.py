@@ -7,6 +7,7 @@ from importlib import import_module
 # all that starts one: the queue and the movie stop first, then the runner cancels what is left.
 NAMES = (
     "preferences.panel",
+    "preferences.kept_subjects",
     "settings.view_sides",
     "settings.scene_properties",
     "tasks.background_runner",

@@ -155,7 +155,7 @@ def gather_all(context: bpy.types.Context) -> list[tuple[str, CaptureRequest]]:
     for item in waiting(context.scene):
         try:
             objects, bones = objects_of(item), bones_of(item)
-            params = capture.with_weights_folder(context, params_from_json(item.params))
+            params = capture.with_preferences(context, params_from_json(item.params))
             # the views of a rig do not depend on the video
             alike = (
                 tuple(obj.session_uid for obj in objects),

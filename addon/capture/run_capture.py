@@ -5,6 +5,7 @@ The user may undo, rename or delete during the computation, so armatures are fou
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from ...backend.motion.take_file import Take
 from ...backend.rig.natural_skeleton import describe
 from ...backend.rig.point_cloud import Surface
 from ...backend.rig.rig import Reference, Rig
+from ...backend.video.clip import Clip
 from ...backend.weights.registry import takes_natural_skeleton
 from ..keying.animation_state import all_or_none
 from ..keying.nla import STRIP, extend_range, push_down
@@ -102,15 +104,17 @@ def gather(
     bones: for each armature the names of the bones to key, or None for those that the params choose.
     Raises UserError: no armature, or what `validate_armature`, `read_rig` and `render_meshes` raise.
     """
-    params = with_weights_folder(context, params)
+    params = with_preferences(context, params)
     if not objects:
         raise UserError("No armature is chosen: select one, or pick one in the AnyRig panel.", fix="pick_armature")
+    _check_names(objects, params.keep_bones)
     azimuths = tuple(side_azimuths()) if params.azimuth is None else (params.azimuth,)
     subjects = []
     for obj, names in zip(objects, bones or [None] * len(objects), strict=True):
         validate_armature(context, obj)
-        chosen, keep = names or chosen_bones(obj, params.bones, params.collection), kept_bones(context.scene, obj)
-        own, natural = read_rig(obj, chosen, keep)
+        chosen = names or chosen_bones(obj, params.bones, params.collection)
+        keep = {*kept_bones(context.scene, obj), *(name for name in params.keep_bones if name in obj.data.bones)}
+        own, natural = read_rig(obj, chosen, sorted(keep))
         rig = with_joint_names(context.scene, obj, own)
         shown = rig if takes_natural_skeleton(params.settings.model) else in_armature_tree(obj, rig, chosen)
         shown_pose, references = render_meshes(obj, shown, azimuths, frame=params.reference_frame, engine=params.engine)
@@ -123,6 +127,14 @@ def gather(
     return request_of(context.scene, params, subjects)
 
 
+def _check_names(objects: Sequence[bpy.types.Object], bones: Sequence[str]) -> None:
+    """Raises UserError for a bone to keep in place that no armature has."""
+    for name in bones:
+        if not any(obj.type == "ARMATURE" and name in obj.data.bones for obj in objects):
+            listed = ", ".join(f"'{obj.name}'" for obj in objects)
+            raise UserError(f"Bone '{name}', which is to stay in place, is not in {listed}: correct its name.")
+
+
 def request_of(scene: bpy.types.Scene, params: CaptureParams, subjects: Sequence[ArmatureInput]) -> CaptureRequest:
     """The request for a capture that starts at the current frame, unless the params name another."""
     start = scene.frame_current if params.start_frame is None else params.start_frame
@@ -132,12 +144,16 @@ def request_of(scene: bpy.types.Scene, params: CaptureParams, subjects: Sequence
     return CaptureRequest(params, tuple(subjects), scene.session_uid, start, size)
 
 
-def with_weights_folder(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
-    """The params with this Blender's folder of released weights, unless they name one or the model needs none."""
+def with_preferences(context: bpy.types.Context, params: CaptureParams) -> CaptureParams:
+    """The params with what the preferences add: the folders of the released weights and of the kept subjects, and the choice of ISNet.
+
+    What the params name themselves stays.
+    """
     settings = params.settings
-    if settings.model == "lite" or settings.weights:
-        return params
-    return replace(params, settings=replace(settings, weights=preference_values.weights_folder(context)))
+    weights = settings.weights or ("" if settings.model == "lite" else preference_values.weights_folder(context))
+    isnet = settings.isnet or preference_values.isnet(context)
+    cache = settings.cache or preference_values.subject_folder()
+    return replace(params, settings=replace(settings, weights=weights, isnet=isnet, cache=cache))
 
 
 def steps(request: CaptureRequest) -> Generator[Progress, None, list[CaptureResult]]:
@@ -237,12 +253,19 @@ def apply_again(context: bpy.types.Context, text: bpy.types.Text, obj: bpy.types
 
 
 def _takes_of(request: CaptureRequest, results: Sequence[CaptureResult]) -> list[Take]:
-    date = time.strftime("%Y-%m-%d %H:%M:%S")
-    clip, settings = request.params.clip, request.params.settings
-    return [
-        Take(request.name, subject.rig.name, date, request.start_frame, clip, settings, subject.rig, subject.pose, result.motion)
-        for subject, result in zip(request.subjects, results, strict=True)
-    ]
+    date, settings = time.strftime("%Y-%m-%d %H:%M:%S"), request.params.settings
+    takes = []
+    for subject, result in zip(request.subjects, results, strict=True):
+        clip = _captured_clip(request, result.motion)
+        about = (request.name, subject.rig.name, date, request.start_frame, clip, settings)
+        takes.append(Take(*about, subject.rig, subject.pose, result.motion))
+    return takes
+
+
+def _captured_clip(request: CaptureRequest, motion: Motion) -> Clip:
+    """The part of the video that the motion's times count from: one shot of a video with cuts."""
+    values = motion.provenance.get("clip")
+    return request.params.clip if values is None else Clip.from_json(json.dumps(values))
 
 
 def _resolve(request: CaptureRequest) -> tuple[bpy.types.Scene, list[bpy.types.Object]]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import EnumProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from ..rendering.engines import CYCLES, WORKBENCH
 from ..settings.preference_values import DEVICES, ROOT
@@ -39,8 +39,18 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
         description="Address to download the released weights from; the hub that publishes them if empty",
     )
 
+    clear_origin: BoolProperty(
+        name="Only Models of Clear Origin",
+        description="Find subjects without ISNet, whose licence nobody has stated clearly; older methods find less",
+    )
+    isnet_file: StringProperty(
+        name="ISNet File",
+        description="Your own file of ISNet, isnet-1.safetensors, with isnet-2.safetensors beside it; the one in AnyRig if empty",
+        subtype="FILE_PATH",
+    )
+
     def draw(self, _context: bpy.types.Context) -> None:
-        from . import diagnostics  # which reads these preferences
+        from . import diagnostics, kept_subjects  # which read these preferences
 
         column = self.layout.column()
         column.use_property_split = True
@@ -49,6 +59,7 @@ class ANYRIG_Preferences(bpy.types.AddonPreferences):
         column.prop(self, "weights_folder")
         column.prop(self, "mirror")
         diagnostics.draw(self.layout.box())
+        kept_subjects.draw(self.layout.box(), self)
 
 
 CLASSES = (ANYRIG_Preferences,)

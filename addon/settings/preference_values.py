@@ -1,4 +1,4 @@
-"""Reads the preferences: the engine for reference views, the device, the folder and the mirror of the weights."""
+"""Reads the preferences: the engine for reference views, the device, the folders, the mirror of the weights, ISNet."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ DEVICES = (
     ("mps", "Metal", "An Apple graphics processor"),
     ("cpu", "CPU", "The processor: works everywhere"),
 )
+ISNET_OFF = "off"  # as `Settings.isnet` names it
 # Inside the zip this package is bl_ext.REPOSITORY.anyrig.addon.settings, and preferences belong to the extension's root. Cut from the
 # right, since a repository may be called `addon`.
 ROOT = (__package__ or "").rpartition(".addon.")[0]
@@ -50,3 +51,19 @@ def mirror(context: bpy.types.Context) -> str:
     """The address to download the weights from, or '' for the hub that publishes them."""
     found = preferences(context)
     return "" if found is None else found.mirror
+
+
+def isnet(context: bpy.types.Context) -> str:
+    """`Settings.isnet`: the user's own file, '' for AnyRig's, ISNET_OFF for models of clear origin alone."""
+    found = preferences(context)
+    if found is None:
+        return ""
+    return ISNET_OFF if found.clear_origin else bpy.path.abspath(found.isnet_file)
+
+
+def subject_folder() -> str:
+    """The folder that keeps the subjects of videos; '' for none, if the add-on runs without being installed."""
+    try:
+        return bpy.utils.extension_path_user(ROOT, path="subjects")
+    except ValueError:
+        return ""
