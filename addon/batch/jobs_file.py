@@ -31,7 +31,8 @@ ALL = "all"
 RIGS = (".blend", ".glb", ".gltf", ".fbx", ".bvh")
 OUTPUTS = (".blend", ".bvh", ".fbx", ".glb")
 DEVICE, ENGINE, BONES = "device", "engine", "bones"
-PATHS = {"matte", "weights", "model"}  # besides file, video and outputs; a model may be a name
+PATHS = {"matte", "weights", "model", "isnet", "cache"}  # besides file, video and outputs
+NAMED = {"model", "isnet"}  # those of them that may be a name, without a dot
 # fields whose keys have another name or unit
 RENAMED = {"path", "start", "end", "clip", "settings", "reference_frame", "azimuth", ENGINE, BONES, "collection", "output"}
 
@@ -267,7 +268,7 @@ def _own_values(owner: type, values: Mapping[str, Any], folder: Path) -> dict[st
     """The given values of a class's own fields, paths resolved."""
     found = {key: values[key] for key in types_of(owner) if key in values}
     for key in found.keys() & PATHS:
-        if found[key] and (key != "model" or Path(found[key]).suffix):
+        if found[key] and _is_path(key, found[key]):
             found[key] = str(folder / found[key])
     return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
@@ -291,9 +292,12 @@ def values_of(params: CaptureParams, relative: Callable[[str], str]) -> dict[str
         for key in types_of(type(given)):
             value = getattr(given, key)
             if value != getattr(normal, key) or key == DEVICE:
-                is_path = key in PATHS and (key != "model" or Path(value).suffix)
-                values[key] = relative(value) if is_path else list(value) if isinstance(value, tuple) else value
+                values[key] = relative(value) if _is_path(key, value) else list(value) if isinstance(value, tuple) else value
     return values
+
+
+def _is_path(key: str, value: Any) -> bool:
+    return key in PATHS and (key not in NAMED or bool(Path(value).suffix))
 
 
 # ---- the file
@@ -355,7 +359,18 @@ def _faults(values: dict[str, Any], own: Any) -> list[str]:
     if not isinstance(own, dict):
         return [": it must hold keys and values, {...}"]
     missing = [f", '{key}': it is missing{hint}" for key, hint in REQUIRED.items() if key not in values]
-    return missing + [f", {fault}" for fault in faults_in(own)]
+    faults = missing + [f", {fault}" for fault in faults_in(own)]
+    return faults if faults or faults_in(values) else _clip_faults(values)
+
+
+def _clip_faults(values: dict[str, Any]) -> list[str]:
+    """What is wrong with values that are right by themselves: a time of the box outside the trim range."""
+    start, end = values.get("trim", (0.0, None))
+    try:
+        Clip("video", start=start, end=end, box_time=values.get("box_time"))
+    except UserError as error:
+        return [f", 'box_time': {error}"]
+    return []
 
 
 def _spec(number: int, folder: Path, values: dict[str, Any]) -> Spec:

@@ -91,7 +91,9 @@ class ANYRIG_OT_queue_add_videos(_QueueOperator, bpy.types.Operator):
         # trim, box and matte belong to one video
         alike = params_from_context(context, video=str(Path(self.directory, names[0])))
         for name in names:
-            clip = replace(alike.clip, path=str(Path(self.directory, name)), start=0.0, end=None, box=None, matte=None)
+            clip = replace(
+                alike.clip, path=str(Path(self.directory, name)), start=0.0, end=None, box=None, box_time=None, matte=None
+            )
             job_queue.add(context.scene, armatures_from_context(context), replace(alike, clip=clip))
         return f"{len(names)} {'job' if len(names) == 1 else 'jobs'} added"
 

@@ -55,11 +55,18 @@ def run_command(options: argparse.Namespace, say: Say) -> int:
         raise UserError("No jobs file is given: name one, such as jobs.json.")
     path = Path(options.jobs)
     specs = jobs_file.choose(jobs_file.load_jobs(path, bpy.data.filepath), options.job)
+    if options.keep_bones:
+        specs = [_with_kept(spec, options.keep_bones) for spec in specs]
     if options.check:
         return _check(specs, say)
     outcomes = run_all(specs, Records(path), say, resume=options.resume, results=options.json and Path(options.json))
     say(table(outcomes))
     return 1 if any(outcome.status == FAILED for outcome in outcomes) else 0
+
+
+def _with_kept(spec: Spec, names: Sequence[str]) -> Spec:
+    """The job with more bones that stay in place, beside those of its key."""
+    return replace(spec, values={**spec.values, "keep_bones": [*dict.fromkeys([*spec.values.get("keep_bones", []), *names])]})
 
 
 def save_job_type(folder: Path) -> Path:

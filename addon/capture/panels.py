@@ -118,6 +118,7 @@ class ANYRIG_PT_footage(_Section, bpy.types.Panel):
             column = layout.column(align=True)
             for index, edge in enumerate(("Left", "Top", "Right", "Bottom")):
                 column.prop(props, "box", index=index, text=edge)
+            column.prop(props, "box_time")
         layout.operator("anyrig.draw_box", icon="SELECT_SET")
         layout.prop(props, "matte")
 

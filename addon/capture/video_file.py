@@ -44,7 +44,7 @@ class ANYRIG_OT_choose_video(AnyRigOperator, bpy.types.Operator):
         props = context.scene.anyrig
         props.video = self.filepath
         # the trim range, the subject and the error belong to the video before
-        props.trim_start, props.trim_end, props.use_box, props.matte = 0.0, 0.0, False, ""
+        props.trim_start, props.trim_end, props.use_box, props.box_time, props.matte = 0.0, 0.0, False, 0.0, ""
         background_runner.set_status("")
         if props.video_frames > 0:
             return f"{Path(self.filepath).name}: {props.video_text}"

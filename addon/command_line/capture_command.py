@@ -47,6 +47,7 @@ def _add_rig(rig: argparse._ArgumentGroup) -> None:
         metavar="deform|selected|collection:NAME",
         help="bones that get keys (default: deform, all that move a mesh)",
     )
+    add_keep_bone(rig)
     rig.add_argument("--reference", type=int, metavar="FRAME", help="frame of the reference pose (default: the current pose)")
     rig.add_argument(
         "--azimuth",
@@ -63,13 +64,27 @@ def _add_rig(rig: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_keep_bone(group: argparse._ActionsContainer) -> None:
+    """The option that leaves bones in place, under its key of a jobs file."""
+    group.add_argument(
+        "--keep-bone",
+        dest="keep_bones",
+        action="append",
+        metavar="NAME",
+        help="leave this bone where the armature has it, instead of hanging it on the bone its surface touches (repeatable)",
+    )
+
+
 def _add_video(video: argparse._ArgumentGroup) -> None:
     video.add_argument("--trim", type=float, nargs=2, metavar=("A", "B"), help="seconds of the video to use")
     video.add_argument("--speed", type=float, metavar="X", help="how many times faster the real motion was (default: 1)")
     video.add_argument("--fps", type=float, metavar="F", help="frame rate, for sequences of images (default: the file's, or 24)")
     video.add_argument("--mirror", action="store_true", help="swap left and right back in a mirrored video")
     video.add_argument(
-        "--box", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="pixels around the subject on the first frame"
+        "--box", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="pixels around the subject on one frame"
+    )
+    video.add_argument(
+        "--box-time", type=float, metavar="T", help="second of the video that --box belongs to (default: the first frame used)"
     )
     video.add_argument("--matte", metavar="V", help="a video or sequence with the subject in white (default: found by AnyRig)")
 

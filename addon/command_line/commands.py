@@ -64,6 +64,7 @@ def _add_batch(commands: Any) -> None:
         "jobs", nargs="?", metavar="JOBS.json", help='{"defaults": {...}, "jobs": [{"file", "video", "outputs", ...}]}'
     )
     batch.add_argument("--job", action="append", default=[], metavar="N", help="only these jobs: 2 or 4-6 or 1,3 (repeatable)")
+    capture_command.add_keep_bone(batch)
     batch.add_argument("--resume", action="store_true", help="skip jobs whose outputs exist and whose inputs are unchanged")
     batch.add_argument("--json", metavar="OUT", help="write the results to this file, again after every job")
     batch.add_argument("--check", action="store_true", help="run nothing: check the jobs file, and that its inputs exist")

@@ -27,7 +27,8 @@ class CaptureParams:
     reference_frame: scene frame of the reference pose, None = the current pose. azimuth: radians, None = the best of all sides.
     start_frame: scene frame of the first key, None = the current frame. engine: renders the reference views. bones: DEFORM,
     SELECTED or COLLECTION (keyed_bones.chosen_bones), with the bone collection `collection`. output: ACTION or STRIP (keying/nla.py).
-    extend_range: whether to extend the scene's frame range to the take.
+    extend_range: whether to extend the scene's frame range to the take. keep_bones: names of bones that stay where the armature has
+    them, beside those that the scene stores (kept_bones.py).
     """
 
     clip: Clip
@@ -40,6 +41,7 @@ class CaptureParams:
     collection: str = ""
     output: str = ACTION
     extend_range: bool = False
+    keep_bones: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for key, known in (("bones", (DEFORM, SELECTED, COLLECTION)), ("output", (ACTION, STRIP))):
@@ -73,8 +75,11 @@ def output_from_props(props: ANYRIG_Props) -> dict[str, Any]:
     return {"start_frame": start, "output": props.output, "extend_range": props.extend_range}
 
 
-def clip_from_props(props: ANYRIG_Props, video: str = "") -> Clip:
-    """The panel's video with its settings. Raises UserError if none is chosen, or a value is not allowed."""
+def clip_from_props(props: ANYRIG_Props, video: str = "", with_box: bool = True) -> Clip:
+    """The panel's video with its settings, the subject box among them if `with_box`.
+
+    Raises UserError if none is chosen, or a value is not allowed.
+    """
     video = video or props.video
     if not video:
         raise UserError("No video is chosen: pick one in the AnyRig panel.", fix="choose_video")
@@ -84,7 +89,8 @@ def clip_from_props(props: ANYRIG_Props, video: str = "") -> Clip:
         end=props.trim_end or None,
         speed=props.speed,
         fps=props.fps or None,
-        box=box_of(props.box) if props.use_box else None,
+        box=box_of(props.box) if with_box and props.use_box else None,
+        box_time=(props.box_time or None) if with_box and props.use_box else None,
         matte=bpy.path.abspath(props.matte) or None,
         mirror=props.mirror,
     )

@@ -107,13 +107,19 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
     )
     use_box: BoolProperty(
         name="Subject Box",
-        description="Mark the subject on the first frame. Useful when several people or animals are visible",
+        description="Mark the subject on one frame. Useful when several people or animals are visible",
     )
     box: IntVectorProperty(
         name="Box",
-        description="Left, top, right and bottom of the subject on the first frame, in pixels from the top left",
+        description="Left, top, right and bottom of the subject, in pixels from the top left",
         size=4,
         default=(0, 0, 100, 100),
+    )
+    box_time: FloatProperty(
+        name="Box Time",
+        description="The frame that the box is drawn on, in seconds of the video; 0 for the first frame of the trim range",
+        min=0.0,
+        subtype="TIME_ABSOLUTE",
     )
     matte: StringProperty(
         name="Matte",

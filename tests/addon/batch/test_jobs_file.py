@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from dataclasses import replace
 from math import radians
 from pathlib import Path
 from typing import Any
@@ -53,18 +54,24 @@ def test_every_key_reaches_the_capture(tmp_path: Path) -> None:
         "nla": True,
         "extend_range": True,
         "mirror": True,
+        "box_time": 1.5,
+        "isnet": "off",
+        "cache": "kept",
+        "keep_bones": ["Foot.L"],
     }
     params = spec(tmp_path, **values).params()
-    clip = Clip(str(tmp_path / "v.mp4"), 1, 2.5, speed=2, fps=25, box=(1, 2, 30, 40), matte=str(tmp_path / "m.mp4"), mirror=True)
-    settings = Settings("tiny", "cpu", "float32", "view", 4)
-    expected = CaptureParams(clip, settings, 7, radians(-90), 3, "CYCLES", "COLLECTION", "Face", "STRIP", True)
+    clip = Clip(str(tmp_path / "v.mp4"), 1, 2.5, 2, 25, (1, 2, 30, 40), 1.5, str(tmp_path / "m.mp4"), True)
+    settings = Settings("tiny", "cpu", "float32", "view", 4, isnet="off", cache=str(tmp_path / "kept"))
+    expected = CaptureParams(clip, settings, 7, radians(-90), 3, "CYCLES", "COLLECTION", "Face", "STRIP", True, ("Foot.L",))
     for field in dataclasses.fields(expected):
         assert getattr(params, field.name) == getattr(expected, field.name), field.name
 
 
 def test_settings_become_keys_and_back(tmp_path: Path) -> None:
     clip = Clip(str(tmp_path / "v.mp4"), 1.5, None, speed=2.0, box=(1, 2, 30, 40), matte=str(tmp_path / "m.mp4"))
+    own = Settings(isnet=str(tmp_path / "isnet-1.safetensors"))
     for params in (
+        CaptureParams(replace(clip, box_time=2.5), own, keep_bones=("Foot.L", "Foot.R")),
         CaptureParams(clip, Settings("tiny", "cpu", heading="view"), 7, radians(-90), 3, "CYCLES", "COLLECTION", "Face", "STRIP"),
         CaptureParams(Clip(str(tmp_path / "v.mp4")), Settings(model=str(tmp_path / "w.safetensors")), bones="SELECTED"),
     ):
@@ -224,3 +231,9 @@ def test_fingerprint_follows_keys_and_inputs_but_not_the_place(tmp_path: Path) -
 def test_jobs_are_chosen_like_frames(tmp_path: Path, wanted: list[str], numbers: list[int]) -> None:
     specs = load(tmp_path, {"jobs": [{**GOOD, "outputs": [f"{number}.bvh"]} for number in range(5)]})
     assert [found.number for found in jobs_file.choose(specs, wanted)] == numbers
+
+
+def test_a_box_outside_the_trim_range_is_told_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="job 1, 'box_time': .*at 3 s, outside the trim range"):
+        spec(tmp_path, trim=[0.5, 2], box=[1, 2, 30, 40], box_time=3)
+    assert spec(tmp_path, trim=[0.5, 4], box=[1, 2, 30, 40], box_time=3).params().clip.box_time == 3

@@ -1,15 +1,21 @@
 """Bones that the user leaves in place: the operator, what Check Rig shows, what the capture takes."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import bpy
 import numpy as np
 import pytest
+from anyrig.addon.batch import jobs_file, run_jobs_file
 from anyrig.addon.capture import kept_bones, rig_check, run_capture
+from anyrig.addon.command_line import capture_command, commands
 from anyrig.addon.rig.armature import rig_from_armature
 from anyrig.addon.rig.armature_tree import in_armature_tree
 from anyrig.addon.settings.capture_params import CaptureParams
 from anyrig.backend.capture_settings import Settings
+from anyrig.backend.errors import UserError
 from anyrig.backend.motion.motion import Motion
 from anyrig.backend.rig.rig import Reference
 from anyrig.backend.video.clip import Clip
@@ -101,3 +107,32 @@ def _curves(action: bpy.types.Action) -> list[bpy.types.FCurve]:
     if not hasattr(action, "layers"):
         return list(action.fcurves)
     return [curve for layer in action.layers for strip in layer.strips for bag in strip.channelbags for curve in bag.fcurves]
+
+
+def test_bones_that_a_capture_names_stay_in_place(registered: None, small_views: None) -> None:
+    obj = game_biped()
+    params = CaptureParams(Clip("walk.mp4"), Settings("tiny", "cpu"), azimuth=0.0, keep_bones=("foot.L",))
+    [subject] = run_capture.gather(bpy.context, [obj], params).subjects
+    assert parents_of(subject.rig)["foot.L"] != "shin.L" and parents_of(subject.rig)["foot.R"] == "shin.R"
+    assert kept_bones.kept_bones(bpy.context.scene, obj) == (), "the scene's choice is as it was"
+    with pytest.raises(UserError, match="Bone 'toe', which is to stay in place, is not in 'Game'"):
+        run_capture.gather(bpy.context, [obj], replace(params, keep_bones=("toe",)))
+
+
+def test_the_command_line_leaves_bones_in_place(registered: None) -> None:
+    options = commands._parser().parse_args(
+        ["capture", "--video", "v.mp4", "--keep-bone", "foot.L", "--keep-bone", "foot.R", "--box", "1", "2", "30", "40"]
+        + ["--box-time", "1.5"]
+    )
+    params = capture_command.params_from_options(bpy.context, options)
+    assert params.keep_bones == ("foot.L", "foot.R")
+    assert (params.clip.box, params.clip.box_time) == ((1, 2, 30, 40), 1.5)
+
+
+def test_a_batch_adds_bones_to_those_of_its_jobs(registered: None, tmp_path: Path) -> None:
+    job = {"file": "a.blend", "video": "v.mp4", "outputs": ["o.blend"], "keep_bones": ["foot.L"]}
+    path = tmp_path / "jobs.json"
+    path.write_text(json.dumps({"jobs": [job]}), encoding="utf-8")
+    [spec] = jobs_file.load_jobs(path)
+    assert run_jobs_file._with_kept(spec, ["foot.R", "foot.L"]).params().keep_bones == ("foot.L", "foot.R")
+    assert commands.main(["batch", str(path), "--check", "--keep-bone", "foot.R"]) == 1, "the files do not exist"
