@@ -60,7 +60,7 @@ def test_every_key_reaches_the_capture(tmp_path: Path) -> None:
         "keep_bones": ["Foot.L"],
     }
     params = spec(tmp_path, **values).params()
-    clip = Clip(str(tmp_path / "v.mp4"), 1, 2.5, 2, 25, (1, 2, 30, 40), 1.5, str(tmp_path / "m.mp4"), True)
+    clip = Clip(str(tmp_path / "v.mp4"), 1, 2.5, 2, 25, (1, 2, 30, 40), str(tmp_path / "m.mp4"), True, 1.5)
     settings = Settings("tiny", "cpu", "float32", "view", 4, isnet="off", cache=str(tmp_path / "kept"))
     expected = CaptureParams(clip, settings, 7, radians(-90), 3, "CYCLES", "COLLECTION", "Face", "STRIP", True, ("Foot.L",))
     for field in dataclasses.fields(expected):
