@@ -11,14 +11,15 @@ from bpy.app.translations import pgettext_iface as iface_
 
 from ..preferences.diagnostics import torch_text
 from ..rig.keyed_bones import COLLECTION
-from ..settings import preference_values, view_sides
+from ..settings import view_sides
+from ..settings.capture_params import device_from_context
 from ..settings.chosen_armatures import armatures_from_context, picked_armature
 from ..settings.presets import ANYRIG_PT_presets
 from ..settings.scene_properties import frames_to_read
 from ..tasks import background_runner, modal_runner
 from ..ui import fix_buttons
 from ..ui.wrapped_label import wrapped
-from . import estimate, rig_check, video_file
+from . import estimate, rig_check, show_subject, video_file
 
 
 class _Section:
@@ -92,6 +93,10 @@ class ANYRIG_PT_video(_Section, bpy.types.Panel):
         column = layout.column(align=True)
         column.prop(props, "trim_start")
         column.prop(props, "trim_end")
+        layout.operator("anyrig.show_subject", icon="HIDE_OFF")
+        several = show_subject.candidates_text(context)
+        if several:
+            wrapped(layout, several, "INFO")
 
 
 def _draw_rates(layout: bpy.types.UILayout, scene: bpy.types.Scene) -> None:
@@ -237,7 +242,7 @@ def work_of(context: bpy.types.Context) -> estimate.Work | None:
     if not found or not frames:
         return None
     model = bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model
-    device = preference_values.default_device(context) if props.device == "DEFAULT" else props.device
+    device = device_from_context(context)
     size = (props.video_size[0], props.video_size[1])
     return estimate.Work(frames, size, len(found), sum(map(_count_deforming_bones, found)), model, device)
 

@@ -1,4 +1,4 @@
-"""The operator Draw Subject Box: shows the video's first frame over the viewport, where dragging the mouse draws the box."""
+"""The operator Draw Subject Box: shows frames of the video over the viewport, where dragging the mouse draws the box."""
 
 # Blender properties are annotations that are calls.
 # pyright: reportInvalidTypeForm=false
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import bpy
 import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
-from bpy.props import IntVectorProperty
+from bpy.props import FloatProperty, IntVectorProperty
 from numpy.typing import NDArray
 
 from ...backend.errors import UserError
@@ -21,42 +20,13 @@ from ..settings.capture_params import box_of, clip_from_props
 from ..settings.scene_properties import ANYRIG_Props
 from ..tasks import background_runner
 from ..ui.operator_base import AnyRigOperator
+from .viewport_pictures import Painter, Picture, Placement, Rectangle, regions_of, screen_image, viewport
 
 SMALLEST = 4  # pixels of the video; a smaller drag is a click
-SHARE = 0.94  # of the free part of the viewport
-LONGEST = 1600  # pixels of the image on the screen
-HELP = "Drag a box around the subject. Esc: Cancel"
-
-_painters: set[Painter] = set()  # those that draw now, to be removed when the add-on is disabled
-
-Rectangle = tuple[float, float, float, float]  # x0, y0, x1, y1
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where an image of (width, height) pixels is shown in a region whose y points up: its lower left corner, and its scale."""
-
-    width: int
-    height: int
-    left: float
-    bottom: float
-    scale: float
-
-    @classmethod
-    def fitted(cls, width: int, height: int, free: Rectangle) -> Placement:
-        """The image centred in the free part of the region."""
-        x0, y0, x1, y1 = free
-        scale = SHARE * min((x1 - x0) / width, (y1 - y0) / height)
-        return cls(width, height, (x0 + x1 - scale * width) / 2, (y0 + y1 - scale * height) / 2, scale)
-
-    def to_image(self, x: float, y: float) -> tuple[float, float]:
-        """Region -> image, whose y points down; held within its edges."""
-        # the region's y runs up from the image's lower edge, which is the image's y = height
-        across, down = (x - self.left) / self.scale, self.height - (y - self.bottom) / self.scale
-        return min(max(across, 0.0), self.width), min(max(down, 0.0), self.height)
-
-    def to_region(self, x: float, y: float) -> tuple[float, float]:
-        return self.left + x * self.scale, self.bottom + (self.height - y) * self.scale
+STOPS = 40  # about so many frames of the trim range can be looked at
+BEFORE = 1e-3  # seconds by which a box's time is earlier than its frame, since Blender rounds it
+HELP = "Drag a box around the subject. Wheel or arrow keys: Another Frame. Esc: Cancel"
+STEPS = {"WHEELUPMOUSE": -1, "LEFT_ARROW": -1, "WHEELDOWNMOUSE": 1, "RIGHT_ARROW": 1}
 
 
 def box_between(a: tuple[float, float], b: tuple[float, float]) -> tuple[int, int, int, int] | None:
@@ -65,43 +35,64 @@ def box_between(a: tuple[float, float], b: tuple[float, float]) -> tuple[int, in
     return (x0, y0, x1, y1) if x1 - x0 >= SMALLEST and y1 - y0 >= SMALLEST else None
 
 
-def free_part(window: Any, others: Sequence[Any]) -> Rectangle:
-    """The part of the viewport's main region without sidebars and headers, in its own pixels."""
-    x0, y0, x1, y1 = 0.0, 0.0, float(window.width), float(window.height)
-    for region in others:
-        over = (
-            region.x < window.x + window.width and region.x + region.width > window.x and region.width > 1 and region.height > 1
-        )
-        if region.type == "TOOLS" and over:
-            x0 = max(x0, region.x + region.width - window.x)
-        elif region.type == "UI" and over:
-            x1 = min(x1, region.x - window.x)
-        elif region.type in ("HEADER", "TOOL_HEADER") and region.y > window.y:
-            y1 = min(y1, region.y - window.y)
-    # the sidebar covers nearly all of a small viewport: use the whole region
-    return (x0, y0, x1, y1) if x1 - x0 > 50 and y1 - y0 > 50 else (0.0, 0.0, float(window.width), float(window.height))
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """A frame to look at. time: seconds of the file. image: RGB as in the file, at most as large as a screen."""
+
+    time: float
+    image: NDArray[np.uint8]
 
 
-def first_frame(clip: Clip) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB, as it is in the file. Raises UserError as `read_frames` does."""
-    from ...backend.video.reader import read_frames
+class Stops:
+    """Frames evenly spread over the trim range, read when they are asked for. size: (width, height) of the video.
 
-    frames = read_frames(replace(clip, mirror=False, box=None))
-    try:
-        return next(frames).image
-    finally:
-        frames.close()
+    Raises UserError as `read_frames` does.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        from ...backend.video.frame_source import FrameSource
+
+        self._clip = replace(clip, mirror=False, box=None, box_time=None)
+        source = FrameSource(self._clip)
+        self.size = source.size
+        self._frames = source.frames(every=max(1, source.expected // STOPS))
+        self._seen = [self._read()]
+
+    def at(self, index: int) -> tuple[int, Stop]:
+        """The index, held within the range, and its frame."""
+        while index >= len(self._seen):
+            try:
+                self._seen.append(self._read())
+            except (StopIteration, UserError):  # the end of the range, or of what can be read of it
+                break
+        index = min(max(index, 0), len(self._seen) - 1)
+        return index, self._seen[index]
+
+    def close(self) -> None:
+        self._frames.close()
+
+    def _read(self) -> Stop:
+        frame = next(self._frames)
+        return Stop(frame.time * self._clip.speed + self._clip.start, screen_image(frame.image))
 
 
-def set_box(props: ANYRIG_Props, box: Sequence[int]) -> None:
-    """Set the subject box. Raises UserError for an empty one or one outside the image; nothing is changed then."""
-    Clip(props.video, box=box_of(box))
+def box_time_of(seconds: float, trim_start: float) -> float:
+    """The time to store for a box on the frame at these seconds of the file; 0 stands for the first frame of the trim range."""
+    return max(seconds - BEFORE, trim_start, 0.0)
+
+
+def set_box(props: ANYRIG_Props, box: Sequence[int], time: float = 0.0) -> None:
+    """Set the subject box, on the frame at `time` (see `box_time_of`).
+
+    Raises UserError for an empty one, or one outside the image or the trim range; nothing is changed then.
+    """
+    Clip(props.video, props.trim_start, props.trim_end or None, box=box_of(box), box_time=time or None)
     width, height = props.video_size
     if width and (box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0):
         raise UserError(
             f"The subject box lies outside the image of {width} x {height} pixels: draw it around the subject.", fix="draw_box"
         )
-    props.box, props.use_box = box, True
+    props.box, props.use_box, props.box_time = box, True, time
     if background_runner.status_fix() == "draw_box":
         background_runner.set_status("")
 
@@ -109,11 +100,17 @@ def set_box(props: ANYRIG_Props, box: Sequence[int]) -> None:
 class ANYRIG_OT_draw_box(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.draw_box"
     bl_label = "Draw Subject Box"
-    bl_description = "Draw a box around the subject on the video's first frame"
+    bl_description = "Draw a box around the subject on a frame of the video"
     bl_options = {"REGISTER", "UNDO"}
 
     box: IntVectorProperty(
         name="Box", description="Left, top, right and bottom in pixels from the top left", size=4, options={"SKIP_SAVE"}
+    )
+    time: FloatProperty(
+        name="Box Time",
+        description="The frame that the box is drawn on, in seconds of the video; 0 for the first frame of the trim range",
+        min=0.0,
+        options={"SKIP_SAVE"},
     )
 
     @classmethod
@@ -121,7 +118,7 @@ class ANYRIG_OT_draw_box(AnyRigOperator, bpy.types.Operator):
         return super().obstacle(context) or ("" if context.scene.anyrig.video else "Pick a video")
 
     def run(self, context: bpy.types.Context) -> str:
-        set_box(context.scene.anyrig, tuple(self.box))
+        set_box(context.scene.anyrig, tuple(self.box), self.time)
         return ""
 
     def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> set[str]:
@@ -129,28 +126,29 @@ class ANYRIG_OT_draw_box(AnyRigOperator, bpy.types.Operator):
         try:
             if area is None:
                 raise UserError("There is no 3D viewport to draw in: open one.")
-            image = first_frame(replace(clip_from_props(context.scene.anyrig), box=None))
+            stops = Stops(clip_from_props(context.scene.anyrig, with_box=False))
         except UserError as error:
             return self.refuse(error)
-        self._start(context, area, image)
+        self._start(context, area, stops)
         return {"RUNNING_MODAL"}
 
-    def _start(self, context: bpy.types.Context, area: bpy.types.Area, image: NDArray[np.uint8]) -> None:
-        self._region = next(region for region in area.regions if region.type == "WINDOW")
-        others = [region for region in area.regions if region.type != "WINDOW"]
-        height, width = image.shape[:2]
-        self._place = Placement.fitted(width, height, free_part(self._region, others))
+    def _start(self, context: bpy.types.Context, area: bpy.types.Area, stops: Stops) -> None:
+        self._region, free = regions_of(area)
+        self._place = Placement.fitted(*stops.size, free)
+        self._stops, (self._index, self._stop_shown) = stops, stops.at(0)
         self._from: tuple[float, float] | None = None
         self._to = (0.0, 0.0)
-        self._painter = Painter(self._region, self._place, image, lambda: self._dragged())
+        self._painter = Painter(self._region, [self._picture()], lambda: self._boxes())
         context.window.cursor_modal_set("CROSSHAIR")
-        context.workspace.status_text_set(iface_(HELP))
+        self._say(context)
         context.window_manager.modal_handler_add(self)
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if event.type in {"ESC", "RIGHTMOUSE"} and event.value == "PRESS":
             self._stop(context)
             return {"CANCELLED"}
+        if event.type in STEPS and event.value == "PRESS":
+            self._go(context, self._index + STEPS[event.type])
         if event.type in {"LEFTMOUSE", "MOUSEMOVE"}:
             self._to = self._place.to_image(event.mouse_x - self._region.x, event.mouse_y - self._region.y)
             self._region.tag_redraw()
@@ -161,6 +159,8 @@ class ANYRIG_OT_draw_box(AnyRigOperator, bpy.types.Operator):
             if box is not None:
                 self._stop(context)
                 self.box = box
+                first = self._index == 0
+                self.time = 0.0 if first else box_time_of(self._stop_shown.time, context.scene.anyrig.trim_start)
                 return self.execute(context)
         return {"RUNNING_MODAL"}
 
@@ -168,120 +168,33 @@ class ANYRIG_OT_draw_box(AnyRigOperator, bpy.types.Operator):
         """Blender ends the operator: another file, or quitting."""
         self._stop(context)
 
+    def _go(self, context: bpy.types.Context, index: int) -> None:
+        self._index, self._stop_shown = self._stops.at(index)
+        self._painter.show([self._picture()])
+        self._region.tag_redraw()
+        self._say(context)
+
+    def _say(self, context: bpy.types.Context) -> None:
+        context.workspace.status_text_set(f"{iface_(HELP)}   {self._stop_shown.time:.2f} s")
+
+    def _picture(self) -> Picture:
+        return Picture(self._stop_shown.image, self._place)
+
     def _dragged(self) -> tuple[int, int, int, int] | None:
         return None if self._from is None else box_between(self._from, self._to)
 
+    def _boxes(self) -> list[Rectangle]:
+        """The box that is being dragged, in the region's pixels."""
+        box, place = self._dragged(), self._place
+        return [] if box is None else [(*place.to_region(box[0], box[3]), *place.to_region(box[2], box[1]))]
+
     def _stop(self, context: bpy.types.Context) -> None:
         self._painter.remove()
+        self._stops.close()
         context.window.cursor_modal_restore()
         context.workspace.status_text_set(None)
         self._region.tag_redraw()
 
 
-def viewport(context: bpy.types.Context) -> bpy.types.Area | None:
-    """The viewport in use, else the largest of the window."""
-    if context.area is not None and context.area.type == "VIEW_3D":
-        return context.area
-    areas = [area for area in context.window.screen.areas if area.type == "VIEW_3D"] if context.window else []
-    return max(areas, key=lambda area: area.width * area.height, default=None)
-
-
-class Painter:
-    """Draws the image and the box over one viewport until `remove` is called."""
-
-    def __init__(self, region: bpy.types.Region, place: Placement, image: NDArray[np.uint8], dragged: Any) -> None:
-        self._region, self._place, self._dragged = region.as_pointer(), place, dragged
-        self._image, self._texture = image, None
-        self._handle: Any = bpy.types.SpaceView3D.draw_handler_add(self._draw, (), "WINDOW", "POST_PIXEL")
-        _painters.add(self)
-
-    def remove(self) -> None:
-        if self._handle is not None:
-            bpy.types.SpaceView3D.draw_handler_remove(self._handle, "WINDOW")
-            self._handle = self._texture = None
-            _painters.discard(self)
-
-    def _draw(self) -> None:
-        region = bpy.context.region
-        if region is None or region.as_pointer() != self._region:  # the other viewports
-            return
-        import gpu
-
-        place = self._place
-        gpu.state.blend_set("ALPHA")
-        _fill(_corners(0, 0, region.width, region.height), (0.0, 0.0, 0.0, 0.7))
-        self._show()
-        box = self._dragged()
-        if box is not None:
-            corners = _corners(*place.to_region(box[0], box[3]), *place.to_region(box[2], box[1]))
-            _fill(corners, (1.0, 0.6, 0.1, 0.15))
-            gpu.state.line_width_set(2.0)
-            _fill(corners, (1.0, 0.6, 0.1, 1.0), "LINE_LOOP")
-            gpu.state.line_width_set(1.0)
-        gpu.state.blend_set("NONE")
-
-    def _show(self) -> None:
-        from gpu_extras.presets import draw_texture_2d
-
-        if self._texture is None:
-            self._texture = texture_of(self._image)
-        place = self._place
-        # the colours are linear: Blender before 5.0 converts all drawing to sRGB, later versions only on request
-        options = {"is_scene_linear_with_rec709_srgb_target": True} if bpy.app.version >= (5, 0, 0) else {}
-        size = place.width * place.scale, place.height * place.scale
-        draw_texture_2d(self._texture, (place.left, place.bottom), *size, **options)
-
-
-def texture_of(image: NDArray[np.uint8]) -> Any:
-    """(H, W, 3) RGB -> a texture, reduced to the size of a screen."""
-    import gpu
-
-    pixels = screen_pixels(image)
-    height, width = pixels.shape[:2]
-    return gpu.types.GPUTexture((width, height), format="RGBA16F", data=gpu.types.Buffer("FLOAT", pixels.size, pixels.ravel()))
-
-
-def screen_pixels(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """sRGB -> (H', W', 4) float32 0..1, linear, the first row at the bottom, the longer side at most LONGEST."""
-    import cv2
-
-    height, width = image.shape[:2]
-    share = min(1.0, LONGEST / max(height, width))
-    size = max(1, round(width * share)), max(1, round(height * share))
-    small = image if share == 1.0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    pixels = np.ones((size[1], size[0], 4), np.float32)
-    steps = np.arange(256) / 255
-    # IEC 61966-2-1
-    linear = np.where(steps <= 0.04045, steps / 12.92, ((steps + 0.055) / 1.055) ** 2.4).astype(np.float32)
-    pixels[..., :3] = linear[small[::-1]]
-    return pixels
-
-
-def _corners(x0: float, y0: float, x1: float, y1: float) -> list[tuple[float, float]]:
-    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-
-
-def _fill(corners: list[tuple[float, float]], colour: tuple[float, float, float, float], kind: str = "TRI_FAN") -> None:
-    import gpu
-    from gpu_extras.batch import batch_for_shader
-
-    shader = gpu.shader.from_builtin("UNIFORM_COLOR")
-    batch = batch_for_shader(shader, kind, {"pos": corners})
-    shader.bind()
-    shader.uniform_float("color", colour)
-    batch.draw(shader)
-
-
 CLASSES = (ANYRIG_OT_draw_box,)
-register, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
-
-
-def reset() -> None:
-    """Remove the images that are drawn over viewports."""
-    for painter in list(_painters):
-        painter.remove()
-
-
-def unregister() -> None:
-    reset()
-    _unregister_classes()
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -56,10 +56,9 @@ def params_from_context(context: bpy.types.Context, *, video: str = "") -> Captu
     model = bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model
     if not model:
         raise UserError("No weights file is chosen: pick one in the AnyRig panel or choose another model.", fix="use_lite")
-    device = preference_values.default_device(context) if props.device == "DEFAULT" else props.device
     return CaptureParams(
         clip=clip,
-        settings=Settings(model=model, device=device, heading=props.heading.lower()),
+        settings=Settings(model=model, device=device_from_context(context), heading=props.heading.lower()),
         reference_frame=props.reference_frame if props.reference == "FRAME" else None,
         azimuth=azimuth_from_props(props),
         engine=preference_values.engine(context),
@@ -67,6 +66,12 @@ def params_from_context(context: bpy.types.Context, *, video: str = "") -> Captu
         collection=props.collection,
         **output_from_props(props),
     )
+
+
+def device_from_context(context: bpy.types.Context) -> str:
+    """The panel's device, which may be that of the preferences."""
+    device = context.scene.anyrig.device
+    return preference_values.default_device(context) if device == "DEFAULT" else device
 
 
 def output_from_props(props: ANYRIG_Props) -> dict[str, Any]:

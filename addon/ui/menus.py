@@ -12,6 +12,7 @@ ENTRIES = (
     ("anyrig.choose_video", "FILE_MOVIE"),
     ("anyrig.pick_armature", "OUTLINER_OB_ARMATURE"),
     ("anyrig.check_rig", "VIEWZOOM"),
+    ("anyrig.show_subject", "HIDE_OFF"),
     ("anyrig.draw_box", "SELECT_SET"),
     ("anyrig.show_sides", "CAMERA_DATA"),
     ("anyrig.match_fps", "TIME"),

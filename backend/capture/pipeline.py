@@ -84,7 +84,10 @@ def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Genera
     stage1, predictions, plan = yield from predictions_of(model, targets, clip, settings, clock)
     subject = stage1.subject
     shared = {"clip": asdict(subject.clip or clip), "settings": asdict(settings), "model": model.card, "seconds": clock.seconds}
-    shared |= {"device": plan.device.type, "notes": [note for note in (subject.note, plan.note) if note]}
+    shared |= {
+        "device": plan.device.type,
+        "notes": [note for note in (subject.note, _note_of_others(clip, subject), plan.note) if note],
+    }
     motions = []
     for target, prediction, view in zip(targets, predictions, stage1.views, strict=True):
         about = {**shared, "view": view}
@@ -94,6 +97,14 @@ def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Genera
         return motions
     with clock("refine"), closing(_refined(targets, motions, subject.clip or clip, subject, settings, plan)) as work:
         return (yield from work)
+
+
+def _note_of_others(clip: Clip, subject: Subject) -> str:
+    """A sentence about further objects that could be meant; "" if there are none, or the user chose by a box."""
+    count = len(subject.others)
+    if clip.box is not None or not count:
+        return ""
+    return f"{count} other {'object' if count == 1 else 'objects'} could be the subject: check with Show Subject, or draw a subject box."
 
 
 def _refined(

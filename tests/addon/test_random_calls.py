@@ -46,7 +46,7 @@ MAY_REMOVE = {
     "overlay": OVERLAY,
 }
 # started by a button in the background, they end in a timer
-BESIDE = ("capture", "queue_run")
+BESIDE = ("capture", "queue_run", "show_subject")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
-from anyrig.addon.capture import estimate, operators, panels, run_capture, subject_box, video_file
+from anyrig.addon.capture import estimate, operators, panels, run_capture, subject_box, video_file, viewport_pictures
 from anyrig.addon.capture.estimate import Rates, Work
 from anyrig.addon.settings import presets
 from anyrig.addon.settings.capture_params import CaptureParams
@@ -251,7 +251,7 @@ def test_wrong_frame_rate_offers_that_of_the_footage(video: Path) -> None:
 
 
 def test_image_and_region_are_the_same_place_both_ways() -> None:
-    place = subject_box.Placement.fitted(640, 360, (100.0, 0.0, 900.0, 500.0))
+    place = viewport_pictures.Placement.fitted(640, 360, (100.0, 0.0, 900.0, 500.0))
     assert place.to_region(0, 0)[1] > place.to_region(0, 360)[1], "the image's top is up"
     assert place.to_image(*place.to_region(12.0, 34.0)) == pytest.approx((12.0, 34.0))
     assert place.to_image(-1e4, -1e4) == (0.0, 360) and place.to_image(1e4, 1e4) == (640, 0.0)
@@ -265,8 +265,8 @@ def test_sidebar_and_headers_leave_the_rest() -> None:
 
     window = region("WINDOW", 10, 20, 800, 600)
     others = [region("TOOLS", 10, 20, 40, 600), region("UI", 560, 20, 250, 600), region("HEADER", 10, 594, 800, 26)]
-    assert subject_box.free_part(window, others) == (40.0, 0.0, 550.0, 574.0)
-    assert subject_box.free_part(window, [region("UI", 809, 20, 1, 600)]) == (0.0, 0.0, 800.0, 600.0)
+    assert viewport_pictures.free_part(window, others) == (40.0, 0.0, 550.0, 574.0)
+    assert viewport_pictures.free_part(window, [region("UI", 809, 20, 1, 600)]) == (0.0, 0.0, 800.0, 600.0)
 
 
 class Drag:
@@ -275,11 +275,19 @@ class Drag:
     execute = subject_box.ANYRIG_OT_draw_box.execute
     run = subject_box.ANYRIG_OT_draw_box.run
     _dragged = subject_box.ANYRIG_OT_draw_box._dragged
+    _go = subject_box.ANYRIG_OT_draw_box._go
+    _picture = subject_box.ANYRIG_OT_draw_box._picture
+
+    def _say(self, _context: Any) -> None:
+        pass
 
     def __init__(self) -> None:
-        self._place = subject_box.Placement.fitted(64, 48, (0.0, 0.0, 640.0, 480.0))
+        self._place = viewport_pictures.Placement.fitted(64, 48, (0.0, 0.0, 640.0, 480.0))
         self._region = SimpleNamespace(x=100, y=50, tag_redraw=lambda: None)
-        self._from, self._to, self.box, self.stopped = None, (0.0, 0.0), None, 0
+        self._from, self._to, self.box, self.time, self.stopped = None, (0.0, 0.0), None, 0.0, 0
+        self._stops = subject_box.Stops(Clip(bpy.context.scene.anyrig.video))
+        self._index, self._stop_shown, self.shown = 0, self._stops.at(0)[1], []
+        self._painter = SimpleNamespace(show=self.shown.append)
 
     def _stop(self, _context: Any) -> None:
         self.stopped += 1
@@ -308,6 +316,17 @@ def test_a_drag_sets_the_box(video: Path) -> None:
     assert scene_props().use_box and tuple(scene_props().box) == (10, 5, 50, 40)
 
 
+def test_the_wheel_and_the_arrows_go_to_other_frames(video: Path) -> None:
+    bpy.ops.anyrig.choose_video(filepath=str(video))
+    drag = Drag()
+    for kind in ("WHEELDOWNMOUSE", "RIGHT_ARROW", "RIGHT_ARROW", "WHEELUPMOUSE", "LEFT_ARROW", "RIGHT_ARROW"):
+        assert drag.send(kind, "PRESS") == {"RUNNING_MODAL"}
+    assert drag._index == 2 and len(drag.shown) == 6
+    drag.send("LEFTMOUSE", "PRESS", 50, 40)
+    assert drag.send("LEFTMOUSE", "RELEASE", 10, 5) == {"FINISHED"}
+    assert 2 / 15 - 2e-3 < scene_props().box_time < 2 / 15, "just before its frame, since Blender rounds"
+
+
 def test_escape_keeps_the_earlier_box(video: Path) -> None:
     bpy.ops.anyrig.choose_video(filepath=str(video))
     drag = Drag()
@@ -327,21 +346,23 @@ def test_box_by_numbers(video: Path) -> None:
 
 
 def test_first_frame_is_the_files_own(video: Path) -> None:
-    image = subject_box.first_frame(Clip(str(video), start=0.5, mirror=True))
+    stops = subject_box.Stops(Clip(str(video), start=0.5, mirror=True))
+    image = stops.at(0)[1].image
+    stops.close()
     assert image.shape == (48, 64, 3) and image[:, :20].mean() < 60 < 180 < image[:, 44:].mean(), "not swapped"
-    pixels = subject_box.screen_pixels(np.concatenate([image, image // 2]))
+    pixels = viewport_pictures.screen_pixels(np.concatenate([image, image // 2]))
     assert pixels.shape == (96, 64, 4) and pixels[10, 60, 0] < pixels[-10, 60, 0], "first row at the bottom"
-    assert max(subject_box.screen_pixels(np.zeros((2000, 4000, 3), np.uint8)).shape) == subject_box.LONGEST
+    assert max(viewport_pictures.screen_pixels(np.zeros((2000, 4000, 3), np.uint8)).shape) == viewport_pictures.LONGEST
 
 
 def test_painter_leaves_no_handler() -> None:
     area = next(each for each in bpy.context.screen.areas if each.type == "VIEW_3D")
     region = next(each for each in area.regions if each.type == "WINDOW")
-    place = subject_box.Placement.fitted(64, 48, (0.0, 0.0, 640.0, 480.0))
-    subject_box.Painter(region, place, np.zeros((48, 64, 3), np.uint8), lambda: None)
-    assert len(subject_box._painters) == 1
+    place = viewport_pictures.Placement.fitted(64, 48, (0.0, 0.0, 640.0, 480.0))
+    viewport_pictures.Painter(region, [viewport_pictures.Picture(np.zeros((48, 64, 3), np.uint8), place)])
+    assert len(viewport_pictures._painters) == 1
     addon.unregister()
-    assert not subject_box._painters
+    assert not viewport_pictures._painters
     addon.register()
 
 
