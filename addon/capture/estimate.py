@@ -16,6 +16,7 @@ from dataclasses import dataclass
 LITE_ON_CPU = {"load": 3.0, "subject": 0.045, "view": 0.45, "video2pose": 0.02, "pose2rot": 8e-5}
 # Each of these took 0.65 GB besides Blender's own scene. A packed matte takes about 20 kB.
 BASE_MEMORY, FRAME_MEMORY = 0.65e9, 20e3  # bytes
+KEPT = 1e-3  # seconds a frame: finding the subject takes more, so one that took less was kept from an earlier capture
 RIG_SHARE = 0.15  # of the first stage's time that each further rig adds; the rest is spent once for all rigs
 
 
@@ -63,17 +64,25 @@ class Rates:
 
     def learn(self, work: Work, seconds: Mapping[str, float]) -> None:
         """Store the rates of a capture that has run. seconds: of each stage."""
-        units = work.units
-        self._own[work.model, work.device] = {stage: seconds.get(stage, 0.0) / count for stage, count in units.items() if count}
+        rates = {stage: seconds.get(stage, 0.0) / count for stage, count in work.units.items() if count}
+        if "subject" in seconds and seconds["subject"] < KEPT * work.frames:
+            rates["subject"] = (self._known(work) or rates)["subject"]
+        self._own[work.model, work.device] = rates
 
     def estimate(self, work: Work) -> Estimate:
         """The time and memory of a capture, from the rates of this machine if there are any."""
-        own = self._own.get((work.model, work.device))
-        known = LITE_ON_CPU if work.model == "lite" and work.device in ("cpu", "auto") else None
-        rates = own or known
+        own, known, rates = self._own.get((work.model, work.device)), _measured(work), self._known(work)
         seconds = None if rates is None else sum(rates.get(stage, 0.0) * count for stage, count in work.units.items())
         memory = None if known is None else BASE_MEMORY + FRAME_MEMORY * work.frames
         return Estimate(seconds, memory, own is not None)
+
+    def _known(self, work: Work) -> dict[str, float] | None:
+        return self._own.get((work.model, work.device)) or _measured(work)
+
+
+def _measured(work: Work) -> dict[str, float] | None:
+    """The rates that were measured on another machine, for the model and device that were."""
+    return LITE_ON_CPU if work.model == "lite" and work.device in ("cpu", "auto") else None
 
 
 RATES = Rates()

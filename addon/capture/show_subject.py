@@ -61,13 +61,14 @@ def look(clip: Clip, settings: Settings) -> Generator[Progress, None, Preview]:
 
     yield Progress("Looking for the subject")
     try:
+        from ...backend.hardware.device_memory import releasing_device_memory
         from ...backend.hardware.devices import pick_device
         from ...backend.segmentation.preview import preview_subject
     except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load (Windows)
         raise missing_library(error, "PyTorch") from error
-    device = pick_device(settings.device)
-    work = preview_subject(clip, device, settings.isnet, settings.cache)
-    return (yield from staged("Looking for the subject", work, unit=""))
+    with releasing_device_memory():
+        work = preview_subject(clip, pick_device(settings.device), settings.isnet, settings.cache)
+        return (yield from staged("Looking for the subject", work, unit=""))
 
 
 class ANYRIG_OT_show_subject(AnyRigOperator, bpy.types.Operator):
@@ -143,9 +144,11 @@ def candidates_text(context: bpy.types.Context) -> str:
 def pick(context: bpy.types.Context, moment: Moment, number: int) -> bool:
     """Make an object of a picture the subject; -> whether anything changed. The subject that is known already stays as it is.
 
-    Raises UserError.
+    Raises UserError, also if the video or its range is another than that of the look.
     """
     preview, props = _state.preview, context.scene.anyrig
+    if clip_from_props(props, with_box=False).to_json() != _state.clip:
+        raise UserError("The video or its range has changed since: click Show Subject again.")
     if preview is None or (number == preview.chosen and (props.use_box or not preview.others)):
         return False
     shape = next(shape for shape in moment.shapes if shape.number == number)

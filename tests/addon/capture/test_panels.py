@@ -455,6 +455,16 @@ def test_estimate_learns_from_the_capture_that_ran() -> None:
     assert rates.estimate(Work(200, (640, 360), 1, 20, "mine.safetensors", "cuda")).seconds == pytest.approx(25.5)
 
 
+def test_a_kept_subject_teaches_nothing_about_finding_one() -> None:
+    took = {"load": 1.0, "subject": 4.0, "view": 0.5, "video2pose": 6.0, "pose2rot": 2.0}
+    for model, before in (("mine.safetensors", 4.0), ("lite", 0.045 * 100 * 0.2304)):
+        rates, work = Rates(), Work(100, (640, 360), 1, 20, model, "cpu")
+        if model != "lite":
+            rates.learn(work, took)
+        rates.learn(work, {**took, "subject": 0.02})
+        assert rates.estimate(work).seconds == pytest.approx(9.5 + before)
+
+
 def test_estimate_is_shown_above_the_button(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "RATES", Rates())
     assert panels.estimate_text(bpy.context) == ""

@@ -104,6 +104,9 @@ def test_what_is_not_there_cannot_be_picked(video: Path) -> None:
     for moment, number in ((0, 99), (99, 1)):
         with pytest.raises(RuntimeError, match=f"Picture {moment} shows no object {number}"):
             bpy.ops.anyrig.pick_subject(moment=moment, number=number)
+    props().trim_start = 0.1
+    with pytest.raises(RuntimeError, match="has changed since: click Show Subject again"):
+        bpy.ops.anyrig.pick_subject(moment=0, number=preview().others[0])
     assert not props().use_box
     owner = show_subject.ANYRIG_OT_pick_subject
     assert owner.invoke(Press(owner), bpy.context, None) == {"CANCELLED"}, "no pictures without a window"
