@@ -83,11 +83,6 @@ class Cutting:
         """Carry it to the frame that the flow belongs to."""
         return Cutting(pulled(self.matte, flow), pulled(self.labels, flow, nearest=True))
 
-    def pulled_small(self, flow: Array) -> Image:
-        """Carry the matte alone, at the flow's size."""
-        height, width = flow.shape[:2]
-        return pulled(cv2.resize(self.matte, (width, height), interpolation=cv2.INTER_AREA), flow)
-
     def mask(self, label: int, least: int = 128) -> Pixels:
         """(H, W) bool: where an object is."""
         return (self.matte >= least) & (self.labels == label)

@@ -16,7 +16,7 @@ from ..arrays import Array, Image, Pixels
 from ..video.frame_source import FrameSource, Size, shrink
 from ..video.prefetch import prefetch
 from .background_alignment import align_background
-from .carrying import Cutting, FlowFinder, View, blended, chained, colour_error
+from .carrying import Cutting, FlowFinder, View, blended, chained, colour_error, pulled
 from .labelling import Labeller
 from .matte import Box, mask_box
 from .sightings import Sighting, colours_of, importance
@@ -33,6 +33,8 @@ CLOSER = 1.6  # side of the crop for a second look, over the object's box
 FOUND = 0.4  # overlap with what was expected that a second look must find
 MISSED = 0.3  # share of an object that a key frame must show
 INSIDE = 0.8  # share of an object inside the user's box that makes all of it the subject
+NEIGHBOURS = 0.6  # intersection over union of the key frames before and after, carried here, from which these may overrule
+STRANGE = 0.15  # and how much less a key frame must agree with either
 PARTLY = 0.15  # and the share that makes its part inside the subject
 
 
@@ -79,6 +81,16 @@ class Request:
     time: float
 
 
+@dataclass(eq=False)
+class _Pending:
+    """A key frame that waits for the next one, which may show that the network was wrong. image: (H, W, 3) at the video's size. matte:
+    (h, w) as the network gave it. way: the frames from the key frame before to this one."""
+
+    image: Image
+    matte: Image
+    way: list[_Held]
+
+
 class Follower:
     """Takes one frame after another, and fills the film. find: None if the mattes are given; all are key frames then."""
 
@@ -86,9 +98,10 @@ class Follower:
         self.film = Film()
         self._find, self._size, self._step, self._request = find, size, step, request
         self._flow = FlowFinder()
-        self._held: list[_Held] = []  # the last key frame first
-        self._key: Cutting | None = None
-        self._last: Image | None = None  # the last frame at full size, if it is no key frame
+        self._settled: Cutting | None = None  # of the last key frame but one
+        self._pending: _Pending | None = None  # the last key frame
+        self._held: list[_Held] = []  # the frames since, the key frame first
+        self._last: Image | None = None  # the last frame at the video's size, if it is no key frame
 
     def add(self, time: float, image: Image, matte: Image | None = None) -> None:
         """Add a frame, (H, W, 3) uint8 RGB at the video's size. matte: (H, W) uint8 of all that stands out, if it is known."""
@@ -107,12 +120,14 @@ class Follower:
         """Make the last frame a key frame, and return the film."""
         if self._last is not None and len(self._held) > 1:
             self._add_key(self._last)
+        if self._pending is not None:
+            self._settle(self._pending, None)
         return self.film
 
     @property
     def frames_in_memory(self) -> int:
         """The frames that are held as images."""
-        return len(self._held)
+        return len(self._held) + (len(self._pending.way) if self._pending else 0)
 
     def _is_key(self) -> bool:
         since = len(self._held) - 1
@@ -126,42 +141,65 @@ class Follower:
         """How much more unlike the last key frame the objects are than the background, as the flow carries both here: the difference of
         the mean colour errors, 0 to 255."""
         key, here = self._held[0], self._held[-1]
-        if self._key is None or here.back is None:
+        if self._pending is None or here.back is None:
             return 0.0
-        shown = self._key.pulled_small(here.back) >= 128
+        height, width = here.view.grey.shape
+        shown = pulled(cv2.resize(self._pending.matte, (width, height), interpolation=cv2.INTER_AREA), here.back) >= 128
         if shown.all() or not shown.any():
             return 0.0
         error = colour_error(here.view, key.view, here.back)
         return float(error[shown].mean() - error[~shown].mean())
 
     def _add_key(self, image: Image, matte: Image | None = None) -> None:
-        here = self._held[-1]
-        carried = None if self._key is None or here.back is None else self._key.pulled(here.back)
-        if matte is None:
-            matte = self._second_look(image, self._look(image, self._size), carried)
-        small = shrink(image, self._size)
+        here, found = self._held[-1], matte
+        if found is None:
+            found = self._look(image, self._size)
+        if self._pending is not None:
+            self._settle(self._pending, found)
+        if matte is None and self._settled is not None and here.back is not None:
+            found = self._second_look(image, found, self._settled.pulled(here.back))
+        self._pending = _Pending(image, found, self._held)
+        self._held, self._last = [_Held(here.time, here.view)], None
+
+    def _settle(self, key: _Pending, after: Image | None) -> None:
+        """Label a key frame, and add it to the film with the frames before it. after: what the network sees in the next key frame."""
+        here = key.way[-1]
+        carried = None if self._settled is None or here.back is None else self._settled.pulled(here.back)
+        matte = key.matte
+        if self._find is not None and carried is not None and after is not None:
+            matte = _sensible(matte, carried.matte, pulled(after, self._way_ahead()))
+        small = shrink(key.image, self._size)
         cutting = self.film.labeller.label(matte, carried, small)
         if self._request is not None and not self.film.chosen and here.time >= self._request.time:
-            cutting = self._point_at(image, cutting, self._request.box)
-        if self._key is not None:
-            self._fill(self._key, cutting)
+            cutting = self._point_at(key.image, cutting, self._request.box)
+        if self._settled is not None:
+            self._fill(key.way, self._settled, cutting)
         self.film.add(here.time, cutting, {})
-        self._note(cutting, small)
-        self._key, self._held, self._last = cutting, [_Held(here.time, here.view)], None
+        self._note(key.way, cutting, small)
+        self._settled = cutting
+
+    def _way_ahead(self) -> Array:
+        """The flow from the last key frame to the frame at hand."""
+        way = None
+        for held in reversed(self._held[:-1]):
+            assert held.ahead is not None
+            way = held.ahead if way is None else chained(held.ahead, way)
+        assert way is not None
+        return way
 
     def _look(self, image: Image, size: Size) -> Image:
         assert self._find is not None
         return cv2.resize(self._find(image), size, interpolation=cv2.INTER_LINEAR)
 
-    def _fill(self, before: Cutting, after: Cutting) -> None:
-        """Add the frames between two key frames."""
+    def _fill(self, way: list[_Held], before: Cutting, after: Cutting) -> None:
+        """Add the frames between two key frames, which are the first and the last of `way`."""
         forward = None  # from the frame at hand to the later key frame
         between: list[tuple[_Held, Array]] = []
-        for held in reversed(self._held[1:-1]):
+        for held in reversed(way[1:-1]):
             assert held.ahead is not None
             forward = held.ahead if forward is None else chained(held.ahead, forward)
             between.append((held, forward))
-        first, last = self._held[0], self._held[-1]
+        first, last = way[0], way[-1]
         for held, forward in reversed(between):
             assert held.back is not None
             errors = colour_error(held.view, first.view, held.back), colour_error(held.view, last.view, forward)
@@ -169,10 +207,10 @@ class Follower:
             share = (held.time - first.time) / (last.time - first.time)
             self.film.add(held.time, blended(*sides, errors, share), _agreement(*sides))
 
-    def _second_look(self, image: Image, matte: Image, carried: Cutting | None) -> Image:
+    def _second_look(self, image: Image, matte: Image, carried: Cutting) -> Image:
         """Look at a crop for the object that mattered most so far, if the network has taken another for it in the whole frame."""
         label = self._leading()
-        if carried is None or not label:
+        if not label:
             return matte
         expected = carried.mask(label)
         box = mask_box(expected)
@@ -228,9 +266,9 @@ class Follower:
         self.film.chosen = {own}
         return Cutting(cutting.matte, labels)
 
-    def _note(self, cutting: Cutting, image: Image) -> None:
+    def _note(self, way: list[_Held], cutting: Cutting, image: Image) -> None:
         """Note what each object looks like, how large, how central and how lively it is."""
-        key, moving = self.film.keys, self._own_motion()
+        key, moving = self.film.keys, _own_motion(way)
         self.film.keys += 1
         pixels = cutting.matte.size
         for label in range(1, self.film.labeller.last + 1):
@@ -240,31 +278,45 @@ class Follower:
                 continue
             seen = cv2.resize(mask.astype(np.uint8), moving.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
             motion = float(moving[seen].mean()) if seen.any() else 0.0
-            sighting = Sighting(key, self._held[-1].time, box, mask.sum() / pixels, self._size, motion, colours_of(image, mask))
+            sighting = Sighting(key, way[-1].time, box, mask.sum() / pixels, self._size, motion, colours_of(image, mask))
             self.film.sightings.setdefault(label, []).append(sighting)
 
-    def _own_motion(self) -> Pixels:
-        """(h, w) pixels per frame, over the image's diagonal, that what is seen moves against the background."""
-        if len(self._held) < 2:
-            return np.zeros(self._held[-1].view.grey.shape, np.float32)
-        before, here, flow = self._held[-2].view, self._held[-1].view, self._held[-2].ahead
-        assert flow is not None
-        background = align_background(before.grey, here.grey)
-        if background is not None:
-            height, width = here.grey.shape
-            x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-            places = np.stack([x, y], axis=-1)
-            flow = flow - (cv2.transform(places, background).astype(np.float32) - places)
-        return np.linalg.norm(flow, axis=-1) / float(np.hypot(*here.grey.shape))
+
+def _own_motion(way: list[_Held]) -> Pixels:
+    """(h, w) pixels per frame, over the image's diagonal, that what is seen moves against the background at the end of `way`."""
+    if len(way) < 2:
+        return np.zeros(way[-1].view.grey.shape, np.float32)
+    before, here, flow = way[-2].view, way[-1].view, way[-2].ahead
+    assert flow is not None
+    background = align_background(before.grey, here.grey)
+    if background is not None:
+        height, width = here.grey.shape
+        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+        places = np.stack([x, y], axis=-1)
+        flow = flow - (cv2.transform(places, background).astype(np.float32) - places)
+    return np.linalg.norm(flow, axis=-1) / float(np.hypot(*here.grey.shape))
+
+
+def _sensible(matte: Image, before: Image, after: Image) -> Image:
+    """The network's matte, or what its neighbours, carried here, agree on where it fits neither of them."""
+    own, first, second = matte >= 128, before >= 128, after >= 128
+    agreed = _alike(first, second)
+    if agreed < NEIGHBOURS or agreed < max(_alike(own, first), _alike(own, second)) + STRANGE:
+        return matte
+    return cv2.addWeighted(before, 0.5, after, 0.5, 0)
+
+
+def _alike(first: Pixels, second: Pixels) -> float:
+    """Intersection over union of two masks."""
+    return float((first & second).sum() / max((first | second).sum(), 1))
 
 
 def _agreement(before: Cutting, after: Cutting) -> dict[int, float]:
     found = {}
     for label in np.union1d(np.unique(before.labels), np.unique(after.labels)):
         first, second = before.mask(int(label)), after.mask(int(label))
-        either = (first | second).sum()
-        if either:
-            found[int(label)] = float((first & second).sum() / either)
+        if first.any() or second.any():
+            found[int(label)] = _alike(first, second)
     return found
 
 

@@ -196,3 +196,17 @@ def test_the_memory_does_not_grow_with_the_length() -> None:
         follower.add(k / 25, image)
         held.append(follower.frames_in_memory)
     assert max(held[40:]) == max(held[40:80]) <= 50
+
+
+def test_one_wrong_key_frame_is_overruled_by_its_neighbours() -> None:
+    truth, calls = [walker(k, 90 + 2 * k, 80) for k in range(40)], iter(range(1000))
+    images = [painted(grey_ground(), mask, RED, 2 * k) for k, mask in enumerate(truth)]
+
+    def dazzled(image: np.ndarray) -> np.ndarray:
+        """The third key frame shows the subject with half of the landscape."""
+        matte = coloured(image)
+        if next(calls) == 2:
+            matte[60:, 30:200] = 255
+        return matte
+
+    assert overlaps(subject_masks(follow(images, dazzled))[0], truth).min() > 0.75
