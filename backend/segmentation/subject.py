@@ -19,7 +19,7 @@ from ..video.frame_source import FrameSource, Size, fit_size, shrink
 from ..video.reader import Frame, frame_times
 from .backdrop_key import Static, Uniform, find_static, find_uniform
 from .cutout_network import load_cutout
-from .film import Film, Follower, Request, follow_film
+from .film import Film, FindMatte, Follower, Request, follow_film
 from .matte import Box, Picker, sort_planes
 from .matte_finder import MatteFinder, uses_isnet
 from .moving_camera import follow_subject
@@ -28,6 +28,7 @@ from .shots import ShotFinder, one_shot
 from .sightings import Candidate, choose_labels
 from .subject_range import matte_at, matte_sequence, matte_times, with_matte_range
 from .track import Track, complete_track, decode_matte
+from .whole_subject import WholeSubject
 
 _LONGEST = 640  # pixels of the longer side of the stored mattes
 _SAMPLES = 40
@@ -91,7 +92,8 @@ def find_subject(clip: Clip, device: torch.device | None = None, isnet: str = ""
         kind, seen = method
     elif uses_isnet(isnet):
         finder = MatteFinder(device or torch.device("cpu"), isnet)
-        film = yield from _counted(follow_film(source, finder, size, finder.step, _request_of(source, size)), expected)
+        find = _whole(finder, source, samples, size)
+        film = yield from _counted(follow_film(source, find, size, finder.step, _request_of(source, size)), expected)
         chosen, others = choose_labels(film.sightings, film.labeller.joined, film.labeller.met, film.chosen)
         kind, seen = "isnet", _film_mattes(film, chosen)
     else:
@@ -111,6 +113,13 @@ def find_subject(clip: Clip, device: torch.device | None = None, isnet: str = ""
     scale = np.array([source.size[0] / size[0], source.size[1] / size[1]] * 2)
     rivals = tuple(replace(each, box=_enlarged(each.box, scale), time=each.time * clip.speed + clip.start) for each in others)
     return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, source.size, clip, note, rivals)
+
+
+def _whole(finder: MatteFinder, source: FrameSource, samples: list[Frame], size: Size) -> FindMatte:
+    """The network, completed by a key if the subject is before open scenery."""
+    network = load_cutout()
+    scenery = find_scenery(np.stack([sample.image for sample in samples]), network)
+    return finder if scenery is None else WholeSubject(finder, scenery, network, source.size, size)
 
 
 def _survey(source: FrameSource, size: Size) -> Generator[tuple[int, int], None, tuple[Clip, str, list[Frame]]]:
