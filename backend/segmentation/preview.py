@@ -130,6 +130,8 @@ def _by_isnet(clip: Clip, device: torch.device, isnet: str) -> Generator[tuple[i
                 break
             yield round(ALL * SURVEYED * min(done / (SURVEY * total), 1.0)), ALL
     source = FrameSource(one)
+    if len(samples) < MOMENTS:  # a short shot of a long video
+        whole, samples = source, list(source.samples(2 * MOMENTS, size))
     method = _choose_method(source, samples, size)
     if method is not None:
         method[1].close()

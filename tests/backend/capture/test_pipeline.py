@@ -10,7 +10,7 @@ import pytest
 import torch
 from anyrig.backend import cli
 from anyrig.backend.capture.inference import motion_of, network_inputs_of, predict_positions, predict_rotations, windows
-from anyrig.backend.capture.pipeline import capture, capture_positions, run_pose2rot
+from anyrig.backend.capture.pipeline import _note_of_others, capture, capture_positions, run_pose2rot
 from anyrig.backend.capture.view_matching import match_view
 from anyrig.backend.capture_settings import Settings
 from anyrig.backend.cli import main
@@ -28,6 +28,8 @@ from anyrig.backend.progress import Progress, drained
 from anyrig.backend.rendering import point_splatting
 from anyrig.backend.rendering.capsules import capsules
 from anyrig.backend.rig.rig import Rig, Target
+from anyrig.backend.segmentation.sightings import Candidate
+from anyrig.backend.segmentation.subject import Subject
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
 from anyrig.backend.weights.model_file import load_model
@@ -127,6 +129,16 @@ def test_image_features_are_computed_once_for_all_rigs(video: Path, monkeypatch:
     frames = [4, 4, 4]
     assert one == [4, 1, 3, *frames]  # clear frames, views, clip
     assert seen == [4, 1, 3, 3, 3, *frames]
+
+
+def test_other_objects_are_told_unless_the_user_chose() -> None:
+    others = (Candidate((0, 0, 9, 9), 0.5), Candidate((9, 0, 20, 9), 1.0))
+    subject = Subject(np.arange(2.0), np.zeros((2, 4)), np.ones(2), "isnet", [], others=others)
+    assert _note_of_others(Clip("v.mp4"), subject).startswith("2 other objects could be the subject: check with Show Subject")
+    assert _note_of_others(Clip("v.mp4"), replace(subject, others=others[:1])).startswith("1 other object could")
+    assert (
+        _note_of_others(Clip("v.mp4", box=(0, 0, 9, 9)), subject) == "" == _note_of_others(Clip("v"), replace(subject, others=()))
+    )
 
 
 def test_stages_alone_give_what_capture_gives(video: Path) -> None:

@@ -19,7 +19,7 @@ from anyrig.backend.video.reader import write_video
 from anyrig.tests.backend.outdoor import SIZE, noise_texture, walker
 
 RED, BLUE = (190, 60, 40), (40, 70, 190)
-CPU, FPS, FRAMES = torch.device("cpu"), 25.0, 30
+CPU, FPS, FRAMES = torch.device("cpu"), 25.0, 18
 
 
 class Coloured:
@@ -129,6 +129,17 @@ def test_of_several_shots_the_one_that_is_captured_is_shown(tmp_path: Path) -> N
     shown = look(Clip(str(tmp_path / "cut.mp4")))
     assert "2 shots: number 2 was captured" in shown.note and min(each.time for each in shown.moments) > 11.5 / FPS
     assert all(colour_of(each, shape_of(each, shown.chosen)) == "red" for each in shown.moments) and not shown.others
+
+
+def test_a_short_shot_of_a_long_video_has_its_pictures(tmp_path: Path) -> None:
+    long = [np.full((*SIZE, 3), (40, 90, 40), np.uint8)] * 400
+    images = [painted(rough(), walker(k, 80 + 2 * k, 90), RED).clip(0, 255).astype(np.uint8) for k in range(12)]
+    write_video(tmp_path / "cut.mp4", long + images, FPS)
+    at = 404 / FPS
+    shown = look(Clip(str(tmp_path / "cut.mp4"), box=(20, 20, 200, 170), box_time=at))
+    assert len(shown.moments) >= MOMENTS and min(each.time for each in shown.moments) > 399.5 / FPS
+    assert any(each.time == pytest.approx(at) for each in shown.moments) and "number 2 was captured" in shown.note
+    assert all(colour_of(each, shape_of(each, shown.chosen)) == "red" for each in shown.moments)
 
 
 def test_a_kept_subject_is_shown_without_the_network(tmp_path: Path) -> None:
