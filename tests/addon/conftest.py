@@ -9,11 +9,24 @@ import pytest
 from anyrig import addon
 from anyrig.addon.capture import run_capture, take_store
 from anyrig.addon.tasks import background_runner
+from anyrig.backend.segmentation import matte_finder
 
 
 @pytest.fixture(autouse=True)
 def empty_file() -> None:
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_isnet() -> Iterator[None]:
+    """It takes seconds an image. The videos of these tests have plain backdrops or alpha, before which no network is needed."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("this test's video is not before a plain backdrop: ISNet would have to look at it")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matte_finder, "load_isnet", refuse)
+        yield
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from anyrig.addon.settings.capture_params import clip_from_props
 from anyrig.addon.tasks import background_runner
 from anyrig.addon.ui.operator_base import AnyRigOperator
 from anyrig.backend.progress import result_of
-from anyrig.backend.segmentation import matte_finder
 from anyrig.backend.segmentation.preview import Moment, Preview, Shape
 from anyrig.backend.segmentation.subject import find_subject
 from anyrig.backend.video.reader import write_video
@@ -25,11 +24,7 @@ RED, BLUE, FPS, FRAMES = (200, 60, 40), (40, 60, 200), 12.0, 13
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise AssertionError("ISNet is not for this test")
-
-    monkeypatch.setattr(matte_finder, "load_isnet", refuse)
+def no_look() -> None:
     show_subject.reset()
     background_runner.set_status("")
 
