@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     _add_capture(commands.add_parser("capture", help="capture a video's motion for a rig as a take (npz)"))
     _add_subject(commands.add_parser("subject", help="find the subject of a video, and write its mattes as a folder of images"))
-    refine_command.add_arguments(commands.add_parser("refine", help="lay a stored take on its video again"))
+    _add_refine(commands.add_parser("refine", help="lay a stored take on its video again"))
     _add_weights(commands.add_parser("weights", help="list, download or remove the released weights"))
     if find_spec(f"{__package__}.train") is not None:  # left out of the zip
         from .train.parsers import add_commands
@@ -123,6 +123,11 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
     _add_clip(parser)
     parser.add_argument("--out", required=True, type=Path, help="folder to write: 0000.png and on, subject.json, sheet.png")
     parser.set_defaults(run=_run_subject)
+
+
+def _add_refine(parser: argparse.ArgumentParser) -> None:
+    refine_command.add_arguments(parser)
+    parser.set_defaults(run=lambda options: print(refine_command.run_refine(options)))
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..hardware.devices import pick_device
 from ..motion.bvh import read_bvh, write_bvh
 from ..motion.motion import Motion
 from ..output_checks import check_outputs
@@ -17,7 +18,7 @@ from ..progress import drained, staged
 from ..rendering.capsules import capsules
 from ..rig.natural_rig import natural_rig
 from ..rig.rig import Rig
-from ..segmentation.subject import find_subject
+from ..segmentation.subject_cache import find_kept_subject, subject_folder
 from ..video.clip import Clip
 from .footage import footage_of
 from .refine import FitTarget, refine
@@ -34,18 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--joints", nargs="+", metavar="NAME", help="let only these joints change")
     parser.add_argument("--out", required=True, type=Path, help="npz file to write")
     parser.add_argument("--bvh", type=Path, help="also write the take to this BVH file")
-    parser.set_defaults(run=run_refine)
+    parser.add_argument("--isnet", default="", metavar="FILE", help="file of ISNet to use, or off for models of clear origin alone")
+    parser.add_argument("--cache", default=str(subject_folder()), metavar="DIR", help="folder that keeps found subjects; '' for none")
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
 
 
-def run_refine(options: argparse.Namespace) -> None:
-    """Refine the take of a file, write it, and print its overlap with the film before and after."""
+def run_refine(options: argparse.Namespace) -> str:
+    """Refine the take of a file and write it. -> a sentence with its overlap with the film before and after."""
     check_outputs(options.out, options.bvh)
     motion = Motion.load(options.take)
     rig = natural_rig(read_bvh(options.rig)[0] if options.rig.lower().endswith(".bvh") else Rig.load(options.rig))
     if rig.names != motion.names:
         raise UserError(f"Take '{options.take}' belongs to another rig than '{rig.name}': give the rig it was captured for.")
     clip = clip_of(motion, options.video, options.matte)
-    subject = drained(staged("Finding the subject", find_subject(clip)))
+    device = pick_device(options.device)
+    subject = drained(staged("Finding the subject", find_kept_subject(clip, device, options.isnet, options.cache)))
     frames = (options.frames[0], options.frames[1] + 1) if options.frames else None
     target = FitTarget(rig, capsules(rig), motion, joints_of(rig, options.joints))
     [refined] = drained(refine([target], footage_of(clip, subject), options.mode, frames))
@@ -53,7 +57,7 @@ def run_refine(options: argparse.Namespace) -> None:
     if options.bvh:
         write_bvh(options.bvh, rig, refined)
     before, after = refined.provenance["refine"]["overlap"]
-    print(f"overlap with the film: {before:.0%} before, {after:.0%} after")
+    return f"overlap with the film: {before:.0%} before, {after:.0%} after"
 
 
 def clip_of(motion: Motion, video: str, matte: str | None = None) -> Clip:

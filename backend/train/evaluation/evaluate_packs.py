@@ -43,6 +43,9 @@ VIDEO_SIZE = 640  # pixels of the square image that clips are drawn in
 STILL_DEGREES = 0.1  # a joint that never rotates further than this from its first pose is static
 
 
+Views = dict[bytes, tuple[list[Reference], Tensor]]  # by pose: most clips of a pack share their references
+
+
 def evaluate(
     packs: Sequence[Pack],
     everything: Sequence[Pack],
@@ -64,36 +67,51 @@ def evaluate(
         rig = replace(pack.rig, static=static_joints(whole[pack.name]))
         shown = whole[pack.name] if model.config.natural else whole[pack.name].in_armature_tree()
         cloud = point_splatting.cloud_of(pack.surface, pack.rig.rest)
-        known: dict[bytes, tuple[list[Reference], Tensor]] = {}  # by pose: most clips of a pack share their references
+        known: Views = {}
         for clip, poses in pack.clips.items():
             rng = np.random.default_rng([seed, zlib.crc32(f"{pack.name}/{clip}".encode())])
             window = splat_crops(cloud, poses, rng.uniform(-np.pi, np.pi), rng.uniform(0.0, 0.25))
-            frames = torch.cat([model.encoder.encode(part) for part in window.crops.split(16)])
-            truth = poses.astype(np.float64)
-            masks = draw_masks(cloud, truth[compared_frames(len(truth))], window.projection, VIDEO_SIZE, VIDEO_SIZE)
-            mattes = dict(zip(compared_frames(len(truth)), masks.astype(np.uint8) * 255, strict=True))
-            footage = None
+            about = {"species": pack.name, "split": split, "clip": clip, "kind": kind_of_motion(clip)}
             kinds = zip(references(whole[pack.name], clip), references(shown, clip), strict=True)
-            for (kind, pose), (_, shown_pose) in kinds:
-                if pose.tobytes() not in known:
-                    views = point_splatting.reference_views(shown.rig, shown.surface, shown_pose, side_azimuths(), size=SIZE)
-                    known[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
-                motion = predict_motion(model, shown.rig, *known[pose.tobytes()], frames, window.squares, pack.fps)
-                motion = with_joints_of(motion, rig)
-                if mode != "off":
-                    footage = footage or splat_footage(cloud, truth, window, pack.fps)
-                    [motion] = result_of(refine([FitTarget(pack.rig, pack.surface, motion)], footage, mode))
-                yield {
-                    "species": pack.name,
-                    "split": split,
-                    "clip": clip,
-                    "kind": kind_of_motion(clip),
-                    "reference": kind,
-                    "view_deg": view_error(motion, window.azimuth),
-                    **measure_motion(rig, motion, truth, pose),
-                    "overlap": camera_overlap(rig, cloud, motion, truth, window.projection, VIDEO_SIZE, VIDEO_SIZE),
-                    "overlap_matte": matte_overlap(rig, pack.surface, motion, mattes.__getitem__),
-                }
+            for kind, figures in _measure_clip(pack, rig, shown, cloud, poses, window, list(kinds), known, model, mode):
+                yield {**about, "reference": kind, **figures}
+
+
+def _measure_clip(
+    pack: Pack,
+    rig: Rig,
+    shown: Pack,
+    cloud: point_splatting.Cloud,
+    poses: NDArray[np.float32],
+    window: RenderedWindow,
+    kinds: Sequence[tuple[tuple[str, Array], tuple[str, Array]]],
+    known: Views,
+    model: Model,
+    mode: str,
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yields the kind of reference and the figures for each. kinds: the references of the pack and of what the network sees."""
+    frames = torch.cat([model.encoder.encode(part) for part in window.crops.split(16)])
+    truth, footage = poses.astype(np.float64), None
+    masks = draw_masks(cloud, truth[compared_frames(len(truth))], window.projection, VIDEO_SIZE, VIDEO_SIZE)
+    mattes = dict(zip(compared_frames(len(truth)), masks.astype(np.uint8) * 255, strict=True))
+    for (kind, pose), (_, shown_pose) in kinds:
+        if pose.tobytes() not in known:
+            views = point_splatting.reference_views(shown.rig, shown.surface, shown_pose, side_azimuths(), size=SIZE)
+            known[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
+        motion = predict_motion(model, shown.rig, *known[pose.tobytes()], frames, window.squares, pack.fps)
+        motion = with_joints_of(motion, rig)
+        if mode != "off":
+            footage = footage or splat_footage(cloud, truth, window, pack.fps)
+            [motion] = result_of(refine([FitTarget(pack.rig, pack.surface, motion)], footage, mode))
+        yield (
+            kind,
+            {
+                "view_deg": view_error(motion, window.azimuth),
+                **measure_motion(rig, motion, truth, pose),
+                "overlap": camera_overlap(rig, cloud, motion, truth, window.projection, VIDEO_SIZE, VIDEO_SIZE),
+                "overlap_matte": matte_overlap(rig, pack.surface, motion, mattes.__getitem__),
+            },
+        )
 
 
 def static_joints(pack: Pack) -> NDArray[np.bool_]:
