@@ -1,0 +1,46 @@
+"""`python -m backend refine`: a stored take and its video."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anyrig.backend.cli import main
+from anyrig.backend.motion.motion import Motion
+from anyrig.backend.video.clip import Clip
+from anyrig.backend.video.reader import write_video
+from anyrig.tests.backend.refine.test_fit import star
+from anyrig.tests.backend.refine.test_refine import footage_of, take
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The star's video before white, its rig, and a take whose limbs hardly move."""
+    path = tmp_path_factory.mktemp("star")
+    footage = footage_of(take(1.0))
+    frames = [np.where(footage.matte(k)[..., None] >= 128, 60, 250).astype(np.uint8).repeat(3, axis=-1) for k in range(13)]
+    write_video(path / "star.mp4", frames, 24.0)
+    (path / "star.json").write_text(star().to_json())
+    raw = take(0.2)
+    replace(raw, provenance={**raw.provenance, "clip": asdict(Clip(str(path / "star.mp4")))}).save(path / "take.npz")
+    return path
+
+
+def command(folder: Path, *more: str) -> int:
+    given = ["--take", str(folder / "take.npz"), "--rig", str(folder / "star.json"), "--out", str(folder / "out.npz")]
+    return main(["refine", *given, "--isnet", "off", "--device", "cpu", *more])
+
+
+def test_it_says_how_much_better_the_film_is_covered(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(folder, "--video", str(folder / "star.mp4")) == 0
+    assert "overlap with the film: " in capsys.readouterr().out
+    found = Motion.load(folder / "out.npz")
+    before, after = found.provenance["refine"]["overlap"]
+    assert after > before and found.raw is not None
+
+
+def test_what_is_wrong_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(folder, "--video", "nowhere.mp4") == 1
+    assert "The video 'nowhere.mp4' does not exist" in capsys.readouterr().err
+    assert command(folder, "--video", str(folder / "star.mp4"), "--joints", "Wing") == 1
+    assert "Wing" in capsys.readouterr().err
