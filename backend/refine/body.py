@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..arrays import Array
@@ -100,7 +101,8 @@ def body_of(rig: Rig, surface: Surface, points: int, seed: int = 0) -> Body:
     for level in range(depth.max() + 1):
         place[order[depth[order] == level]] = np.arange((depth == level).sum())
     above = [torch.as_tensor(place[parents[order[depth[order] == level]]]) for level in range(1, depth.max() + 1)]
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(surface))[:points])
+    weights = dense_weights(surface, len(parents))
+    chosen = choose_points(weights, points, seed)
     root = rig.heads[0]
     return Body(
         order=torch.as_tensor(order),
@@ -111,9 +113,22 @@ def body_of(rig: Rig, surface: Surface, points: int, seed: int = 0) -> Body:
         translates=torch.as_tensor(np.array(rig.translates)),
         points=_float((surface.points[chosen] - root) @ axes.T),
         normals=_float(surface.normals[chosen] @ axes.T),
-        weights=_float(dense_weights(surface, len(parents))[chosen]),
+        weights=_float(weights[chosen]),
         heads=_float((rig.heads - root) @ axes.T),
     )
+
+
+def choose_points(weights: Array, count: int, seed: int) -> NDArray[np.int64]:
+    """At most so many of P points, in order, by their weights (P, J).
+
+    Limbs are thin: points that are evenly spread over the surface are nearly all on the trunk. So a point counts by one over the root of
+    its joints' share of the surface.
+    """
+    share = weights.sum(0) / max(float(weights.sum()), 1e-9)
+    likely = weights @ (1 / np.sqrt(np.maximum(share, 1e-4)))
+    likely = np.maximum(likely, 1e-6) / np.maximum(likely, 1e-6).sum()
+    count = min(count, len(weights))
+    return np.sort(np.random.default_rng(seed).choice(len(weights), count, replace=False, p=likely))
 
 
 def dense_weights(surface: Surface, joints: int) -> Array:

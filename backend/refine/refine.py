@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -31,7 +32,9 @@ WINDOW, SEAM = 64, 12  # fitted frames of a window, and of them how many it shar
 SHARED = 16  # frames that the shared values are fitted to
 
 
-SETTINGS = {"quick": RefineSettings(), "thorough": RefineSettings()}
+QUICK = RefineSettings()
+THOROUGH = replace(QUICK, points=1000, fit=replace(QUICK.fit, steps=(40, 0, 300)))
+SETTINGS = {"quick": QUICK, "thorough": THOROUGH}
 
 
 def refine(

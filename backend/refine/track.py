@@ -44,14 +44,14 @@ class RefineSettings:
     (hinge_metric)."""
 
     rate: float = 30.0
-    points: int = 500
+    points: int = 600
     shared: FitSettings = FitSettings(steps=(30, 20, 60), flow=0.0, rate=0.03, mean=0.4)
-    fit: FitSettings = FitSettings(steps=(40, 0, 60), flow=1.5, prior=0.05, depth=0.15, limb=0.35)
+    fit: FitSettings = FitSettings(steps=(40, 0, 110), flow=2.0, prior=0.02, depth=0.3, steady=0.1)
     keep: float = 0.2
-    doubt: float = 0.01
-    calm: float = 0.015
-    lateral: float = 0.6
-    own: float = 0.25
+    doubt: float = 0.02
+    calm: float = 0.03
+    lateral: float = 0.8
+    own: float = 0.1
 
 
 @dataclass(frozen=True, eq=False)
