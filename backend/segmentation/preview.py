@@ -130,20 +130,19 @@ def _by_isnet(clip: Clip, device: torch.device, isnet: str) -> Generator[tuple[i
                 break
             yield round(ALL * SURVEYED * min(done / (SURVEY * total), 1.0)), ALL
     source = FrameSource(one)
-    if len(samples) < MOMENTS:  # a short shot of a long video
-        whole, samples = source, list(source.samples(2 * MOMENTS, size))
-    method = _choose_method(source, samples, size)
+    # a short shot of a long video may have too few of the samples, or none
+    method = _choose_method(source, samples or list(source.samples(MOMENTS, size)), size)
     if method is not None:
         method[1].close()
         return None
     request = _request_of(source, size)
-    anchor = None if request is None else _first_index(whole.clip, one, request)
-    indices = {samples[i].index for i in _spread(len(samples))} | ({anchor} - {None})
+    anchor = None if request is None else _first_index(source, request)
+    indices = {*_spread(source.expected)} | ({anchor} - {None})
     finder, looks = MatteFinder(device, isnet), list[_Look]()
-    for frame, before in _with_previous(whole, one, indices):
+    for frame, before in _with_previous(source, indices):
         box = request.box if request is not None and frame.index == anchor else None
-        looks.append(_look_at(frame, before, one, finder, size, box))
-        yield round(ALL * (SURVEYED + (1 - SURVEYED) * len(looks) / len(indices))), ALL
+        looks.append(_look_at(frame, before, finder, size, box))
+        yield round(ALL * (SURVEYED + (1 - SURVEYED) * min(len(looks) / len(indices), 1.0))), ALL
     return _preview_of(looks, source, "isnet", note)
 
 
@@ -152,27 +151,28 @@ def _spread(count: int, wanted: int = MOMENTS) -> list[int]:
     return np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
 
 
-def _first_index(whole: Clip, one: Clip, request: Request) -> int:
-    """The index, in the whole range, of the frame that the user's box is on."""
-    start = one.start + request.time * one.speed
-    times = np.array(list(frame_times(whole)))
-    return int(min(np.searchsorted(times, start - 1e-6), len(times) - 1))
+def _first_index(source: FrameSource, request: Request) -> int:
+    """The index of the frame that the user's box is on."""
+    if request.time <= 0:
+        return 0
+    times = np.array(list(frame_times(source.clip)))
+    wanted = source.clip.start + request.time * source.clip.speed
+    return int(min(np.searchsorted(times, wanted - 1e-6), len(times) - 1))
 
 
-def _with_previous(whole: FrameSource, one: Clip, indices: Iterable[int]) -> Generator[tuple[Frame, Frame | None], None, None]:
-    """Yield the frames with these indices, each with the frame before it if that is of the same shot."""
+def _with_previous(source: FrameSource, indices: Iterable[int]) -> Generator[tuple[Frame, Frame | None], None, None]:
+    """Yield the frames with these indices, at seconds of the file, each with the frame before it."""
     wanted = set(indices)
     previous: Frame | None = None
-    with closing(whole.frames(only=wanted | {index - 1 for index in wanted})) as frames:
+    with closing(source.frames(only=wanted | {index - 1 for index in wanted})) as frames:
         for frame in frames:
             if frame.index in wanted:
                 near = previous is not None and previous.index == frame.index - 1
-                near = near and previous.time * whole.clip.speed + whole.clip.start >= one.start
-                yield replace(frame, time=frame.time * whole.clip.speed + whole.clip.start), previous if near else None
+                yield replace(frame, time=frame.time * source.clip.speed + source.clip.start), previous if near else None
             previous = frame
 
 
-def _look_at(frame: Frame, before: Frame | None, clip: Clip, finder: MatteFinder, size: Size, box: Box | None) -> _Look:
+def _look_at(frame: Frame, before: Frame | None, finder: MatteFinder, size: Size, box: Box | None) -> _Look:
     """The objects of one frame, told apart as in a film of it alone. The frame before says what moves against the background."""
     follower = Follower(finder, size, 1, None if box is None else Request(box, 0.0))
     if before is not None:
@@ -231,8 +231,9 @@ def _beside(own: Pixels, raw: Pixels, image: Image, size: Size) -> list[_Seen]:
     """The objects of a key that are no part of the subject."""
     follower = Follower(None, size, 1)
     follower.add(0.0, image, raw)
-    labels, found = decode_matte(follower.film.labels[-1]), []
-    for label, sightings in follower.film.sightings.items():
+    film, found = follower.finish(), []
+    labels = decode_matte(film.labels[-1])
+    for label, sightings in film.sightings.items():
         mask = (labels == label) & (raw >= 128)
         if mask.any() and (mask & own).sum() < COVERED * mask.sum():
             found.append(_Seen(mask, sightings[-1]))

@@ -23,10 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = os.environ.get("ANYRIG_REAL", "")
 CAPTURE, CANCEL, VIDEO = "anyrig.capture()", "anyrig.cancel()", "anyrig.video"
 OVERLAY, LINES, MOVIE, QUEUE = "anyrig.overlay()", "anyrig.skeleton()", "anyrig.movie()", "anyrig.queue_add()"
+SHOW = "anyrig.show_subject()"
 COMPARE, SIDES, OWN_FILES = "anyrig.take_compare()", "anyrig.show_sides()", "anyrig.adopt_weights()"
 TRIM_END, VIEW, MODEL = "anyrig.trim_end", "anyrig.view", "anyrig.model"
 HEADER = 34  # pixels from the last button of an open panel to the header of the next
-REFERENCE_BELOW, MODEL_BELOW = 60, 112  # pixels from the end of the trim range to these headers
+REFERENCE_BELOW, MODEL_BELOW = 85, 137  # pixels from the end of the trim range to these headers
 COMMAND = ["blender", "-b", "/shared/walker.blend", "--command", "anyrig"]
 DEV = ["blender", "-b", "--factory-startup", "--python", "/repo/tests/ui/dev.py", "--"]
 FRAMES = 49  # of the walk, at the scene's 24 per second
@@ -132,6 +133,7 @@ def test_with_the_mouse(installed: Debian) -> None:
         user.image("1-panel")
         choose_video(user)
         before = user.settled()["scene"]
+        shown(user, before)
         cancelled(user, before)
         captured(user, before)
         undone_and_redone(user, before)
@@ -151,6 +153,21 @@ def choose_video(user: Desk) -> None:
     user.wait("the path to be there", lambda state: state["settings"]["video"] == "/shared/walk.mp4")
     user.find(CAPTURE)
     user.image("2-video")
+
+
+def shown(user: Desk, before: dict[str, Any]) -> None:
+    """The pictures of the subject come by themselves, Esc takes them away, and nothing was changed."""
+    plain = user.viewport()
+    user.press_button(SHOW)
+    user.point_at_view()
+    user.wait("the subject", lambda state: state["message"].startswith("One subject was found"), LONG)
+    time.sleep(2.0)  # nothing but the image tells that they are drawn
+    user.image("2-subject")
+    assert share_changed(plain, user.viewport()) > 0.2
+    user.press("Escape")
+    time.sleep(2.0)
+    assert share_changed(plain, user.viewport()) < 0.001
+    assert user.settled()["scene"] == before
 
 
 def cancelled(user: Desk, before: dict[str, Any]) -> None:
