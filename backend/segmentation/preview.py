@@ -19,11 +19,11 @@ from ..video.clip import Clip
 from ..video.frame_source import FrameSource, Size, fit_size, shrink
 from ..video.reader import Frame, frame_times
 from .backdrop_key import find_uniform
-from .film import Follower, Request
+from .film import FindMatte, Follower, Request
 from .matte import Box, mask_box
 from .matte_finder import MatteFinder, uses_isnet
 from .sightings import ALIKE, RESIZED, Sighting, choose_labels, colours_of, importance
-from .subject import _LONGEST, SURVEY, Subject, _choose_method, _request_of, _survey
+from .subject import _LONGEST, SURVEY, Subject, _choose_method, _request_of, _survey, _whole
 from .subject_cache import find_kept_subject
 from .subject_range import with_matte_range
 from .track import decode_matte
@@ -131,17 +131,18 @@ def _by_isnet(clip: Clip, device: torch.device, isnet: str) -> Generator[tuple[i
             yield round(ALL * SURVEYED * min(done / (SURVEY * total), 1.0)), ALL
     source = FrameSource(one)
     # a short shot of a long video may have too few of the samples, or none
-    method = _choose_method(source, samples or list(source.samples(MOMENTS, size)), size)
+    samples = samples or list(source.samples(MOMENTS, size))
+    method = _choose_method(source, samples, size)
     if method is not None:
         method[1].close()
         return None
     request = _request_of(source, size)
     anchor = None if request is None else _first_index(source, request)
     indices = {*_spread(source.expected)} | ({anchor} - {None})
-    finder, looks = MatteFinder(device, isnet), list[_Look]()
+    find, looks = _whole(MatteFinder(device, isnet), source, samples, size), list[_Look]()
     for frame, before in _with_previous(source, indices):
         box = request.box if request is not None and frame.index == anchor else None
-        looks.append(_look_at(frame, before, finder, size, box))
+        looks.append(_look_at(frame, before, find, size, box))
         yield round(ALL * (SURVEYED + (1 - SURVEYED) * min(len(looks) / len(indices), 1.0))), ALL
     return _preview_of(looks, source, "isnet", note)
 
@@ -172,9 +173,9 @@ def _with_previous(source: FrameSource, indices: Iterable[int]) -> Generator[tup
             previous = frame
 
 
-def _look_at(frame: Frame, before: Frame | None, finder: MatteFinder, size: Size, box: Box | None) -> _Look:
+def _look_at(frame: Frame, before: Frame | None, find: FindMatte, size: Size, box: Box | None) -> _Look:
     """The objects of one frame, told apart as in a film of it alone. The frame before says what moves against the background."""
-    follower = Follower(finder, size, 1, None if box is None else Request(box, 0.0))
+    follower = Follower(find, size, 1, None if box is None else Request(box, 0.0))
     if before is not None:
         follower.add(-1.0, before.image, np.zeros(size[::-1], np.uint8))
     follower.add(0.0, frame.image)
