@@ -33,7 +33,9 @@ class FitSettings:
     the distances matte -> body, body -> matte, and of the flow. prior: weight of the priors, whose standard deviations follow.
     limb: of a joint's bend; mean: of its mean over time; root: of the root's rotation; camera: of pitch and yaw; depth: of a head's depth;
     scale: of the logarithm of the scale over time; steady: of the acceleration of heads, in bodies in the time of a frame at 24 a second.
-    gain: of the factor on a joint's own movement in the take, less 1. group: weight of the penalty that is zero for most joints. knots: of a bend over time, in a second.
+    gain: of the factor on a joint's own movement in the take, less 1; pin: of a pinned joint. group: weight of the penalty that is zero for
+    most joints. knots: of a bend over time, in a second. slack: of the way between points, how far a matte's sample may be from the nearest.
+    decay: share of the rate that is left at the end. eps: of Adam, for one frame.
     """
 
     steps: tuple[int, int, int] = (15, 20, 60)
@@ -62,8 +64,8 @@ class FitSettings:
 
 @dataclass(eq=False)
 class State:
-    """What is fitted. gain: (J,) the factor on a joint's movement about its mean, less 1. constant: (J, 3) rotation vectors that every frame's bend has. change: (K, J, 3) the knots of what it has beside that.
-    camera: (2,) pitch and yaw in radians. place: (T, 2) of the root in sizes of the subject. scale: (T,) logarithm of pixels per unit."""
+    """What is fitted. gain: (J,) the factor on a joint's movement about its mean, less 1. constant: (J, 3) rotation vectors that every
+    frame's bend has. change: (K, J, 3) the knots of what it has beside that. camera: (2,) pitch and yaw in radians. place: (T, 2) of the root in sizes of the subject. scale: (T,) logarithm of pixels per unit."""
 
     gain: Tensor
     constant: Tensor
@@ -93,7 +95,9 @@ def spline(at: Tensor, times: Tensor, spacing: float) -> Tensor:
 
 class Fit:
     """One take over T frames. local: (T, J, 3, 3) the take's local rotations, root first, whose root maps rest to the axes of the
-    level camera the take was matched to. given: (T, J, 3) positions of joints that translate, in the camera's axes."""
+    level camera the take was matched to. given: (T, J, 3) positions of joints that translate, in the camera's axes. free: (J,) 1 for joints
+    that may change, 0 for others. times: (T,) seconds. moves: (T, J, 3) the take's own movement about its mean, as rotation vectors.
+    hinges: (J, 3, 3) the metric of bends (track.hinge_metric)."""
 
     def __init__(
         self,
@@ -147,6 +151,7 @@ class Fit:
         return self.state.constant + change
 
     def whole_bend(self) -> Tensor:
+        """(T, J, 3) the bends, and what the gain makes of the take's own movement."""
         return self.bend() + self.state.gain[:, None] * self.moves
 
     def pose(self) -> tuple[Tensor, Tensor]:
@@ -154,6 +159,7 @@ class Fit:
         return self.pose_of(self.whole_bend())
 
     def pose_of(self, bend: Tensor) -> tuple[Tensor, Tensor]:
+        """Global rotations (T, J, 3, 3) and heads (T, J, 3) with these bends (T, J, 3), in the axes of the camera."""
         local = self.local @ rotvec_to_matrix(bend)
         pitch, yaw = self.state.camera.unbind()
         zero = torch.zeros_like(pitch)
@@ -234,7 +240,7 @@ class Fit:
         if points is not None:
             return self.mismatch(self.project(points), *found) + self.settings.prior * self.scale_prior()
         bend = self.bend()
-        rotations, heads = self.pose_of(bend + self.state.gain[:, None] * self.moves)
+        rotations, heads = self.pose_of(self.whole_bend())
         pixels = self.project(self.body.skin(rotations, heads, 2))
         return self.mismatch(pixels, *found) + self.settings.prior * (self.priors(heads, bend) + self.scale_prior())
 
@@ -301,8 +307,7 @@ class Fit:
         value = value + (settings.group * (common + 1e-6).sqrt()).mean() / settings.mean**2
         value = value + (bend[:, 0].square().sum(-1) / settings.root**2).mean()
         if bool(self.pinned.any()):
-            moved = bend + state.gain[:, None] * self.moves
-            value = value + (moved.square().sum(-1) * self.pinned).sum() / settings.pin**2 / self.pinned.sum()
+            value = value + (self.whole_bend().square().sum(-1) * self.pinned).sum() / settings.pin**2 / self.pinned.sum()
         value = value + (state.camera.square() / settings.camera**2).sum()
         value = value + ((heads - self.heads)[..., 2].square() / (settings.depth * self.extent) ** 2).mean()
         if len(heads) > 2:

@@ -27,8 +27,9 @@ from .track import FitTarget, RefineSettings, Track
 
 __all__ = ["FitTarget", "RefineSettings", "refine"]
 MODES = ("off", "quick", "thorough")
-STAGE = "Laying it on the film"
+STAGE = "Refining"
 WINDOW, SEAM = 64, 12  # fitted frames of a window, and of them how many it shares with the next
+PINNED = (30, 0, 60)  # steps around pins, for which someone waits
 SHARED = 16  # frames that the shared values are fitted to
 
 
@@ -62,6 +63,8 @@ def refine(
             raise UserError(
                 f"The take has {len(target.motion)} frames and the video {len(footage)}: choose the video and the range it was captured from."
             )
+    if any(len(target.motion.pins) for target in targets) and mode == "quick":
+        chosen = replace(chosen, fit=replace(chosen.fit, steps=PINNED))
     start, stop = frames or (0, len(footage))
     fitted = start + thinned(footage.times[start:stop], chosen.rate)
     pins = np.concatenate([target.motion.pins[:, 0] for target in targets])

@@ -35,8 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--joints", nargs="+", metavar="NAME", help="let only these joints change")
     parser.add_argument("--out", required=True, type=Path, help="npz file to write")
     parser.add_argument("--bvh", type=Path, help="also write the take to this BVH file")
-    parser.add_argument("--isnet", default="", metavar="FILE", help="file of ISNet to use, or off for models of clear origin alone")
-    parser.add_argument("--cache", default=str(subject_folder()), metavar="DIR", help="folder that keeps found subjects; '' for none")
+    parser.add_argument(
+        "--isnet", default="", metavar="FILE", help="file of ISNet to use, or off for models of clear origin alone"
+    )
+    parser.add_argument(
+        "--cache", default=str(subject_folder()), metavar="DIR", help="folder that keeps found subjects; '' for none"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
 
 

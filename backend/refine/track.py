@@ -204,7 +204,7 @@ def common_part(bend: Array) -> Array:
     return np.clip(0.0, low, high)
 
 
-def hinge_metric(local: Array, moves: Array, lateral: float, own: float) -> Array:
+def hinge_metric(rotations: Array, moves: Array, lateral: float, own: float) -> Array:
     """(J, 3, 3) the inverse of how freely each joint bends about each axis, as a covariance with a trace of 3.
 
     A silhouette does not tell a leg that swings past the camera from one that is spread. Nearly all that animals and people do is in the
@@ -212,17 +212,17 @@ def hinge_metric(local: Array, moves: Array, lateral: float, own: float) -> Arra
     with rotation G that is G^T G_root x. The rest is shared between the axes that the joint moves about in the take, and all. How much the
     axis across counts is how much of the take's own movement is about it: fish bend about another.
 
-    local: (T, J, 3, 3), relative to parents already multiplied out: global rotations. moves: (T, J, 3).
+    rotations: (T, J, 3, 3) global rotations in the camera's axes. moves: (T, J, 3) as in Fit.
     """
-    across = np.einsum("tjba,tb->tja", local, local[:, 0, :, 0])
+    across = np.einsum("tjba,tb->tja", rotations, rotations[:, 0, :, 0])
     energy = (moves[:, 1:] ** 2).sum()
     share = ((moves * across).sum(-1)[:, 1:] ** 2).sum() / max(energy, 1e-9)
-    lateral = lateral * float(np.clip(2 * share, 0, 1))
-    hinge = np.einsum("tja,tjb->jab", across, across) / len(local)
+    across_share = lateral * float(np.clip(2 * share, 0, 1))
+    hinge = np.einsum("tja,tjb->jab", across, across) / len(rotations)
     spread = np.einsum("tja,tjb->jab", moves, moves)
     trace = np.trace(spread, axis1=1, axis2=2)[:, None, None]
     spread = np.where(trace > 1e-6, spread / np.maximum(trace, 1e-9), np.eye(3) / 3)
-    return np.linalg.inv((1 - lateral - own) * np.eye(3) + 3 * lateral * hinge + 3 * own * spread)
+    return np.linalg.inv((1 - across_share - own) * np.eye(3) + 3 * across_share * hinge + 3 * own * spread)
 
 
 def calmed(times: Array, width: float, local: Array, positions: Array) -> tuple[Array, Array]:
