@@ -96,7 +96,8 @@ def preferences() -> None:
     """Drawn before anything else has run, they name the torch and load nothing."""
     layout = Layout()
     drawn = bpy.context.preferences.addons[MODULE].preferences
-    type(drawn).draw(SimpleNamespace(layout=layout), bpy.context)
+    values = SimpleNamespace(layout=layout, clear_origin=drawn.clear_origin, isnet_file=drawn.isnet_file)
+    type(drawn).draw(values, bpy.context)
     assert layout.said and layout.said[0].startswith("PyTorch "), layout.said
     assert not set(HEAVY) & set(sys.modules), "drawing the preferences loaded a library of the capture"
 

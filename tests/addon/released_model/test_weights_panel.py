@@ -266,7 +266,9 @@ def test_the_preferences_say_where_the_weights_lie(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         preference_values,
         "preferences",
-        lambda _: SimpleNamespace(weights_folder=str(tmp_path), mirror="", engine=engines.WORKBENCH),
+        lambda _: SimpleNamespace(
+            weights_folder=str(tmp_path), mirror="", engine=engines.WORKBENCH, clear_origin=False, isnet_file=""
+        ),
     )
     obj = human()
     for model, folder in (("lite", ""), ("release", str(tmp_path))):
