@@ -53,15 +53,24 @@ def run_command(options: argparse.Namespace, say: Say) -> int:
         return 0
     if options.jobs is None:
         raise UserError("No jobs file is given: name one, such as jobs.json.")
-    path = Path(options.jobs)
-    specs = jobs_file.choose(jobs_file.load_jobs(path, bpy.data.filepath), options.job)
-    if options.keep_bones:
-        specs = [_with_kept(spec, options.keep_bones) for spec in specs]
+    specs = specs_of(options)
     if options.check:
         return _check(specs, say)
-    outcomes = run_all(specs, Records(path), say, resume=options.resume, results=options.json and Path(options.json))
+    outcomes = run_all(
+        specs, Records(Path(options.jobs)), say, resume=options.resume, results=options.json and Path(options.json)
+    )
     say(table(outcomes))
     return 1 if any(outcome.status == FAILED for outcome in outcomes) else 0
+
+
+def specs_of(options: argparse.Namespace) -> list[Spec]:
+    """The chosen jobs of the file, with what the options set for all of them. Raises UserError."""
+    specs = jobs_file.choose(jobs_file.load_jobs(Path(options.jobs), bpy.data.filepath), options.job)
+    if options.keep_bones:
+        specs = [_with_kept(spec, options.keep_bones) for spec in specs]
+    if options.refine:
+        specs = [replace(spec, values={**spec.values, "refine": options.refine}) for spec in specs]
+    return specs
 
 
 def _with_kept(spec: Spec, names: Sequence[str]) -> Spec:

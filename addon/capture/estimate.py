@@ -13,7 +13,10 @@ from dataclasses import dataclass
 # Measured on 2026-11-22 on one core of a server processor, `lite`, rigs of 20 joints: processor seconds of 50 and 200 frames at
 # 320 x 180 onto one rig (2.2 and 6.3 in all), 50 onto four (4.1), 100 at 1280 x 720 (7.6), with still backgrounds.
 # Seconds per unit of each stage. The first import of PyTorch takes the 3 seconds of `load`.
-LITE_ON_CPU = {"load": 3.0, "subject": 0.045, "view": 0.45, "video2pose": 0.02, "pose2rot": 8e-5}
+# Refining, on 2026-11-27, a rig of 7 joints at 24 fps, one core of a busy machine: 50 and 200 frames took 4.6 and 14.0 processor seconds,
+# 50 frames of two rigs 7.0; thorough took as long as quick.
+REFINED = {"quick": 0.08, "thorough": 0.08}
+LITE_ON_CPU = {"load": 3.0, "subject": 0.045, "view": 0.45, "video2pose": 0.02, "pose2rot": 8e-5, **REFINED}
 # Each of these took 0.65 GB besides Blender's own scene. A packed matte takes about 20 kB.
 BASE_MEMORY, FRAME_MEMORY = 0.65e9, 20e3  # bytes
 KEPT = 1e-3  # seconds a frame: finding the subject takes more, so one that took less was kept from an earlier capture
@@ -22,7 +25,10 @@ RIG_SHARE = 0.15  # of the first stage's time that each further rig adds; the re
 
 @dataclass(frozen=True)
 class Work:
-    """The amount of work of a capture. size: of the video, in pixels. joints: of all rigs together. model, device: as chosen."""
+    """The amount of work of a capture. size: of the video, in pixels. joints: of all rigs together. model, device: as chosen.
+
+    refine: "off", "quick" or "thorough".
+    """
 
     frames: int
     size: tuple[int, int]
@@ -30,6 +36,7 @@ class Work:
     joints: int
     model: str = "lite"
     device: str = "cpu"
+    refine: str = "off"
 
     @property
     def units(self) -> dict[str, float]:
@@ -40,6 +47,7 @@ class Work:
             "view": float(self.rigs),
             "video2pose": self.frames * (1 + RIG_SHARE * (self.rigs - 1)),
             "pose2rot": float(self.frames * self.joints),
+            **{mode: float(self.frames * self.rigs) for mode in REFINED if mode == self.refine},
         }
 
 
@@ -64,10 +72,12 @@ class Rates:
 
     def learn(self, work: Work, seconds: Mapping[str, float]) -> None:
         """Store the rates of a capture that has run. seconds: of each stage."""
-        rates = {stage: seconds.get(stage, 0.0) / count for stage, count in work.units.items() if count}
+        spent = {**seconds, work.refine: seconds.get("refine", 0.0)}
+        rates = {stage: spent.get(stage, 0.0) / count for stage, count in work.units.items() if count}
         if "subject" in seconds and seconds["subject"] < KEPT * work.frames:
             rates["subject"] = (self._known(work) or rates)["subject"]
-        self._own[work.model, work.device] = rates
+        refined = {mode: rate for mode, rate in (self._known(work) or {}).items() if mode in REFINED}
+        self._own[work.model, work.device] = {**refined, **rates}
 
     def estimate(self, work: Work) -> Estimate:
         """The time and memory of a capture, from the rates of this machine if there are any."""

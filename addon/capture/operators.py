@@ -79,12 +79,12 @@ def load_capture() -> ModuleType:
     return run_capture
 
 
-def push_undo() -> None:
-    """Make an undo step of a capture that ran in the background."""
+def push_undo(message: str = "Capture from Video") -> None:
+    """Make an undo step of work that ran in the background."""
     # a timer has no window of its own, which the operator's poll asks for
     window = bpy.context.window_manager.windows[0]
     with bpy.context.temp_override(window=window):
-        bpy.ops.ed.undo_push(message=ANYRIG_OT_capture.bl_label)
+        bpy.ops.ed.undo_push(message=message)
 
 
 def _describe(request: CaptureRequest, results: list[CaptureResult]) -> str:
@@ -104,7 +104,7 @@ def _learn(request: CaptureRequest, results: list[CaptureResult]) -> None:
     if seconds and any(request.video_size):
         joints = sum(len(subject.rig.names) for subject in request.subjects)
         frames, size = len(results[0].motion), request.video_size
-        work = estimate.Work(frames, size, len(results), joints, settings.model, settings.device)
+        work = estimate.Work(frames, size, len(results), joints, settings.model, settings.device, settings.refine_mode)
         estimate.RATES.learn(work, seconds)
 
 

@@ -9,6 +9,7 @@ import bpy
 import numpy as np
 from bpy.app.translations import pgettext_iface as iface_
 
+from ...backend.capture_settings import Settings
 from ..preferences.diagnostics import torch_text
 from ..rig.keyed_bones import COLLECTION
 from ..settings import view_sides
@@ -179,6 +180,7 @@ class ANYRIG_PT_model(_Section, bpy.types.Panel):
         layout.prop(props, "model")
         if props.model == "FILE":
             layout.prop(props, "model_file")
+        layout.prop(props, "refine")
         layout.prop(props, "device")
         wrapped(layout, _torch_version())
         layout.operator("anyrig.check_device", icon="VIEWZOOM")
@@ -244,7 +246,8 @@ def work_of(context: bpy.types.Context) -> estimate.Work | None:
     model = bpy.path.abspath(props.model_file) if props.model == "FILE" else props.model
     device = device_from_context(context)
     size = (props.video_size[0], props.video_size[1])
-    return estimate.Work(frames, size, len(found), sum(map(_count_deforming_bones, found)), model, device)
+    refine = Settings(model, refine=props.refine.lower()).refine_mode
+    return estimate.Work(frames, size, len(found), sum(map(_count_deforming_bones, found)), model, device, refine)
 
 
 def _count_deforming_bones(obj: bpy.types.Object) -> int:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ..capture.run_capture import CaptureRequest, CaptureResult
 
 
+REFINE = ("off", "quick", "thorough")
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", required=True, metavar="V", help="a video, or one image of a numbered sequence")
     parser.add_argument(
@@ -36,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     keys.add_argument("--extend-range", action="store_true", help="extend the scene's frame range to the whole take")
     model = parser.add_argument_group("model")
     model.add_argument("--model", metavar="M", help="lite, release, or a weights file (default: lite)")
+    add_refine(model)
     model.add_argument("--device", metavar="D", help="auto, cuda, mps or cpu (default: as in the preferences)")
     parser.add_argument("--out", metavar="FILE.blend", help="save a copy of the file with the keys")
     parser.add_argument("--bvh", metavar="OUT.bvh", help="write the motion as BVH; several armatures: OUT-NAME.bvh")
@@ -72,6 +76,13 @@ def add_keep_bone(group: argparse._ActionsContainer) -> None:
         action="append",
         metavar="NAME",
         help="leave this bone where the armature has it, instead of hanging it on the bone its surface touches (repeatable)",
+    )
+
+
+def add_refine(group: argparse._ActionsContainer) -> None:
+    """The option that says whether takes are laid on the film."""
+    group.add_argument(
+        "--refine", choices=REFINE, help="lay the take on the film (default: quick for lite, off for other models)"
     )
 
 
@@ -140,9 +151,14 @@ def _save(options: argparse.Namespace, request: CaptureRequest, results: Sequenc
         for path, write in bvh_files(Path(options.bvh), request, results):
             write(path)
     if options.out:
-        try:
-            bpy.ops.wm.save_as_mainfile(filepath=str(Path(options.out).absolute()), copy=True)
-        except RuntimeError as error:
-            raise UserError(f"File '{options.out}' cannot be written ({str(error).strip()}): choose another folder.") from error
+        save_copy(options.out)
     if not options.bvh and not options.out:
         warn("Nothing was saved: give --out FILE.blend or --bvh OUT.bvh.")
+
+
+def save_copy(path: str) -> None:
+    """Write the file, as it is now, to a path. Raises UserError."""
+    try:
+        bpy.ops.wm.save_as_mainfile(filepath=str(Path(path).absolute()), copy=True)
+    except RuntimeError as error:
+        raise UserError(f"File '{path}' cannot be written ({str(error).strip()}): choose another folder.") from error

@@ -58,7 +58,9 @@ def params_from_context(context: bpy.types.Context, *, video: str = "") -> Captu
         raise UserError("No weights file is chosen: pick one in the AnyRig panel or choose another model.", fix="use_lite")
     return CaptureParams(
         clip=clip,
-        settings=Settings(model=model, device=device_from_context(context), heading=props.heading.lower()),
+        settings=Settings(
+            model=model, device=device_from_context(context), heading=props.heading.lower(), refine=props.refine.lower()
+        ),
         reference_frame=props.reference_frame if props.reference == "FRAME" else None,
         azimuth=azimuth_from_props(props),
         engine=preference_values.engine(context),

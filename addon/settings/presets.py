@@ -8,8 +8,8 @@ from bl_ui.utils import PresetPanel
 
 FOLDER = "anyrig"
 NAMES = (
-    "bones", "speed", "mirror", "reference", "view", "side", "azimuth", "heading", "model", "model_file", "device", "start",
-    "output", "extend_range",
+    "bones", "speed", "mirror", "reference", "view", "side", "azimuth", "heading", "model", "model_file", "refine", "device",
+    "start", "output", "extend_range",
 )  # fmt: skip
 
 

@@ -179,6 +179,16 @@ class ANYRIG_Props(bpy.types.PropertyGroup):
         ),
     )
     model_file: StringProperty(name="Weights", description="A .safetensors file", subtype="FILE_PATH")
+    refine: EnumProperty(
+        name="Refine",
+        description="Fit the take to the subject's silhouette and movement in the video after the capture; the raw take is kept with it",
+        items=(
+            ("AUTO", "Automatic", "Quick for Lite, off for other models"),
+            ("OFF", "Off", "The take as the network leaves it"),
+            ("QUICK", "Quick", "Seconds for a short video"),
+            ("THOROUGH", "Thorough", "Takes longer"),
+        ),
+    )
     device: EnumProperty(
         name="Device",
         description="Device that the network runs on",

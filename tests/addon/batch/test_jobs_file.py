@@ -58,10 +58,11 @@ def test_every_key_reaches_the_capture(tmp_path: Path) -> None:
         "isnet": "off",
         "cache": "kept",
         "keep_bones": ["Foot.L"],
+        "refine": "thorough",
     }
     params = spec(tmp_path, **values).params()
     clip = Clip(str(tmp_path / "v.mp4"), 1, 2.5, 2, 25, (1, 2, 30, 40), str(tmp_path / "m.mp4"), True, 1.5)
-    settings = Settings("tiny", "cpu", "float32", "view", 4, isnet="off", cache=str(tmp_path / "kept"))
+    settings = Settings("tiny", "cpu", "float32", "view", 4, isnet="off", cache=str(tmp_path / "kept"), refine="thorough")
     expected = CaptureParams(clip, settings, 7, radians(-90), 3, "CYCLES", "COLLECTION", "Face", "STRIP", True, ("Foot.L",))
     for field in dataclasses.fields(expected):
         assert getattr(params, field.name) == getattr(expected, field.name), field.name

@@ -13,7 +13,7 @@ import pytest
 from anyrig.addon.capture import estimate, operators, panels, run_capture, subject_box, video_file, viewport_pictures
 from anyrig.addon.capture.estimate import Rates, Work
 from anyrig.addon.settings import presets
-from anyrig.addon.settings.capture_params import CaptureParams
+from anyrig.addon.settings.capture_params import CaptureParams, params_from_context
 from anyrig.addon.tasks import background_runner, task
 from anyrig.addon.ui import fix_buttons, menus
 from anyrig.backend.capture_settings import Settings
@@ -68,6 +68,18 @@ def test_rig_section_asks_for_the_collection() -> None:
     assert "collection" not in texts(draw(panels.ANYRIG_PT_rig), "prop")
     scene_props().bones = "COLLECTION"
     assert "collection" in texts(draw(panels.ANYRIG_PT_rig), "prop")
+
+
+def test_refine_is_chosen_beside_the_model_and_reaches_the_capture() -> None:
+    assert "refine" in texts(draw(panels.ANYRIG_PT_model), "prop") and "refine" in presets.NAMES
+    scene_props()["video"] = "/v.mp4"
+    for choice, lite, other in (("AUTO", "quick", "off"), ("OFF", "off", "off"), ("THOROUGH", "thorough", "thorough")):
+        scene_props().refine = choice
+        modes = []
+        for model in ("lite", "release"):
+            scene_props().model = model
+            modes.append(params_from_context(bpy.context).settings.refine_mode)
+        assert modes == [lite, other]
 
 
 def test_model_section_says_which_torch_there_is() -> None:
@@ -455,6 +467,15 @@ def test_estimate_learns_from_the_capture_that_ran() -> None:
     assert rates.estimate(Work(200, (640, 360), 1, 20, "mine.safetensors", "cuda")).seconds == pytest.approx(25.5)
 
 
+def test_refining_has_its_share_of_the_estimate() -> None:
+    rates, size = Rates(), (320, 180)
+    plain, fitted = (rates.estimate(Work(100, size, 2, 40, refine=mode)).seconds for mode in ("off", "quick"))
+    assert plain is not None and fitted == pytest.approx(plain + 200 * estimate.REFINED["quick"])
+    rates.learn(Work(100, size, 1, 20, refine="quick"), {"subject": 1.0, "refine": 30.0})
+    rates.learn(Work(100, size, 1, 20), {"subject": 1.0})
+    assert rates.estimate(Work(50, size, 1, 20, refine="quick")).seconds == pytest.approx(0.5 + 15.0)
+
+
 def test_a_kept_subject_teaches_nothing_about_finding_one() -> None:
     took = {"load": 1.0, "subject": 4.0, "view": 0.5, "video2pose": 6.0, "pose2rot": 2.0}
     for model, before in (("mine.safetensors", 4.0), ("lite", 0.045 * 100 * 0.2304)):
@@ -470,7 +491,7 @@ def test_estimate_is_shown_above_the_button(video: Path, monkeypatch: pytest.Mon
     assert panels.estimate_text(bpy.context) == ""
     human()
     bpy.ops.anyrig.choose_video(filepath=str(video))
-    assert panels.estimate_text(bpy.context).startswith("30 frames: about 0:04, 0.7 GB (measured on one processor core")
+    assert panels.estimate_text(bpy.context).startswith("30 frames: about 0:07, 0.7 GB (measured on one processor core")
     scene_props().device = "cuda"
     assert "no estimate yet for this model and device" in panels.estimate_text(bpy.context)
 

@@ -9,6 +9,7 @@ import anyrig.addon as addon
 import bpy
 import numpy as np
 import pytest
+from anyrig.addon.batch import run_jobs_file
 from anyrig.addon.command_line import capture_command, commands
 from anyrig.addon.command_line.console import ProgressLine
 from anyrig.addon.dev import outdoor_scene, render_action
@@ -132,6 +133,18 @@ def test_options_reach_the_capture(backend: Callable[..., Backend]) -> None:
     rig, reference = targets[0].rig, targets[0].references[0]
     head = rig.rotations(reference.pose)[rig.names.index("head")]
     assert geodesic_angle(head, np.eye(3)) == pytest.approx(0.8, abs=1e-5)
+
+
+def test_refine_reaches_the_capture_and_the_jobs(backend: Callable[..., Backend], tmp_path: Path) -> None:
+    human()
+    stand_in = backend()
+    assert run("capture", "--video", "v.mp4", "--refine", "off") == 0
+    assert stand_in.calls[0][2] == Settings(refine="off") and stand_in.calls[0][0][0].surface is None
+    assert run("capture", "--video", "v.mp4", "--refine", "never") == 2
+    (tmp_path / "jobs.json").write_text('{"jobs": [{"file": "a.blend", "video": "v.mp4", "outputs": ["o.blend"]}]}')
+    options = commands._parser().parse_args(["batch", str(tmp_path / "jobs.json"), "--refine", "thorough"])
+    (spec,) = run_jobs_file.specs_of(options)
+    assert spec.params().settings.refine == "thorough"
 
 
 def test_without_a_name_the_active_or_only_armature_is_taken(backend: Callable[..., Backend]) -> None:
