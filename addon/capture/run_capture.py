@@ -186,14 +186,18 @@ def write(request: CaptureRequest, results: Sequence[CaptureResult]) -> list[bpy
 
     The takes are backed up to the user folder first, so that neither a crash nor an error loses them.
     """
-    takes = _takes_of(request, results)
+    return write_takes(request, _takes_of(request, results))
+
+
+def write_takes(request: CaptureRequest, takes: Sequence[Take]) -> list[bpy.types.Action]:
+    """As `write`, with takes that are made up already, one for each of the request's armatures."""
     take_store.write_backup(takes)
     scene, objects = _resolve(request)
     fps = scene.render.fps / scene.render.fps_base
     before = [take_store.PoseBefore.of(obj, subject.rig.names) for obj, subject in zip(objects, request.subjects, strict=True)]
     slots = [_in_use(obj) for obj in objects]
     with all_or_none(objects):
-        actions = key_all(request, [result.motion for result in results], objects, fps)
+        actions = key_all(request, [take.motion for take in takes], objects, fps)
         _deliver(request.params, scene, objects, actions, slots)
         for take, action, pose in zip(takes, actions, before, strict=True):
             take_store.store(take, fps, pose)

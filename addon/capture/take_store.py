@@ -28,6 +28,7 @@ from ..settings import preference_values
 
 if TYPE_CHECKING:
     from ...backend.geometry.rotations import Array
+    from ...backend.motion.motion import Motion
     from ...backend.motion.take_file import Take
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,11 @@ def is_take(text: bpy.types.Text) -> bool:
 
 
 def about(text: bpy.types.Text) -> dict[str, Any]:
-    """The facts about a stored take that need no unpacking: key, name, armature, video, model, date, frames, start_frame, fps, earlier.
+    """The facts about a stored take that need no unpacking: key, name, armature, video, model, date, frames, start_frame, fps, earlier, overlap,
+    pins.
 
-    start_frame, fps: of the keys as they were written last. earlier: the name of the action that the armature played before, or ''.
+    start_frame, fps: of the keys as they were written last. overlap: of a refined take's silhouette with the subject's, 0..1, before and
+    after; other takes lack it. pins: as JSON (pins_of). earlier: the name of the action that the armature played before, or ''.
     """
     return text[ABOUT].to_dict()
 
@@ -121,6 +124,7 @@ def store(take: Take, fps: float, before: PoseBefore | None = None) -> bpy.types
         "start_frame": take.start_frame,
         "fps": fps,
         "earlier": before.action if before else "",
+        **_found(take.motion),
     }
     if before is not None:
         text[BASIS] = before.basis.ravel().tolist()
@@ -128,6 +132,18 @@ def store(take: Take, fps: float, before: PoseBefore | None = None) -> bpy.types
         text[CONTROLS] = json.dumps(before.controls)
     text.write(WORDS.format(**about(text), data=DATA, text=text.name))
     return text
+
+
+def _found(motion: Motion) -> dict[str, Any]:
+    """The facts about a take that refining and pinning change."""
+    overlap = motion.provenance.get("refine", {}).get("overlap")
+    pins = [[int(frame), float(motion.times[frame]), motion.names[joint]] for frame, joint in motion.pins]
+    return {**({"overlap": overlap} if overlap else {}), "pins": json.dumps(pins)}
+
+
+def pins_of(text: bpy.types.Text) -> list[tuple[int, float, str]]:
+    """Frame and seconds of the take, and bone, of each of its pins."""
+    return [(int(frame), float(time), str(name)) for frame, time, name in json.loads(about(text).get("pins", "[]"))]
 
 
 def read(text: bpy.types.Text) -> Take:
@@ -138,6 +154,14 @@ def read(text: bpy.types.Text) -> Take:
     take = Take.from_data(data if isinstance(data, bytes) else b"", f"Take '{label(text)}' in this file")
     start = about(text)["start_frame"]
     return take if start == take.start_frame else replace(take, start_frame=start)
+
+
+def replace_motion(text: bpy.types.Text, motion: Motion) -> None:
+    """Store another motion in a take. Its key stays, by which its action and its place in the list are known."""
+    data = replace(read(text), motion=motion).data
+    del text[DATA]  # Blender cuts bytes that replace others at the first zero
+    text[DATA] = data
+    set_about(text, **_found(motion))
 
 
 def label(text: bpy.types.Text) -> str:

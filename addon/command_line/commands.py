@@ -1,4 +1,4 @@
-"""`blender -b FILE --command anyrig batch|capture|diagnostics|download|movie ...`: the add-on without a window.
+"""`blender -b FILE --command anyrig batch|capture|diagnostics|download|movie|refine ...`: the add-on without a window.
 
 A command imports its modules only when it is called, so that `diagnostics` also works if a library is missing.
 """
@@ -14,7 +14,7 @@ import bpy
 from ...backend.errors import UserError
 from ..tasks.task import Task
 from . import capture_command
-from .console import ProgressLine, say, with_user_errors
+from .console import ProgressLine, say, warn, with_user_errors
 
 ID = "anyrig"
 USAGE = f"blender -b FILE --command {ID}"
@@ -32,7 +32,7 @@ def _run(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=USAGE, description="Key the motion seen in a video onto armatures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="batch|capture|diagnostics|download|movie")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="batch|capture|diagnostics|download|movie|refine")
     _add_batch(commands)
     capture = commands.add_parser("capture", help="key the motion seen in a video onto armatures")
     capture_command.add_options(capture)
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("diagnostics", help=text, description=text.capitalize() + ".").set_defaults(run=_diagnostics)
     _add_download(commands)
     _add_movie(commands)
+    _add_refine(commands)
     return parser
 
 
@@ -65,6 +66,7 @@ def _add_batch(commands: Any) -> None:
     )
     batch.add_argument("--job", action="append", default=[], metavar="N", help="only these jobs: 2 or 4-6 or 1,3 (repeatable)")
     capture_command.add_keep_bone(batch)
+    capture_command.add_refine(batch)
     batch.add_argument("--resume", action="store_true", help="skip jobs whose outputs exist and whose inputs are unchanged")
     batch.add_argument("--json", metavar="OUT", help="write the results to this file, again after every job")
     batch.add_argument("--check", action="store_true", help="run nothing: check the jobs file, and that its inputs exist")
@@ -162,6 +164,43 @@ def _named_take(name: str | None) -> bpy.types.Text:
             f"There is no take '{name}' in this file: it has {listed}." if name else "There is no take in this file: capture one."
         )
     return wanted[0]
+
+
+# ---- refine
+
+
+def _add_refine(commands: Any) -> None:
+    refine = commands.add_parser(
+        "refine",
+        help="fit a take to its video again",
+        description="Fit a take to its video again: the result is a new take and a new action beside the old ones.",
+    )
+    refine.add_argument("--take", metavar="NAME", help="the take's name, as listed in the panel (default: the newest)")
+    refine.add_argument("--mode", choices=("quick", "thorough"), default="quick", help="how long to look for a better fit")
+    refine.add_argument("--frames", type=int, nargs=2, metavar=("FIRST", "LAST"), help="only these frames of the scene")
+    refine.add_argument("--around-pins", action="store_true", help="only the frames around pinned poses")
+    refine.add_argument("--bone", action="append", default=[], metavar="NAME", help="let only this bone change (repeatable)")
+    refine.add_argument("--out", metavar="FILE.blend", help="save a copy of the file with the take and its keys")
+    refine.set_defaults(run=_refine)
+
+
+def _refine(options: argparse.Namespace) -> int:
+    from ...backend.output_checks import check_outputs
+    from ..review import refine_take
+
+    check_outputs(options.out)
+    text, line = _named_take(options.take), ProgressLine()
+    part = refine_take.PINS if options.around_pins else refine_take.RANGE if options.frames else refine_take.WHOLE
+    choice = refine_take.RefineChoice(options.mode, part, tuple(options.frames or (1, 1)), names=tuple(options.bone))
+    request = refine_take.gather(bpy.context, text, choice)
+    take = Task(refine_take.steps(request)).drain(line.show).result()
+    line.end()
+    say(refine_take.describe(refine_take.write(request, take)))
+    if options.out:
+        capture_command.save_copy(options.out)
+    else:
+        warn("Nothing was saved: give --out FILE.blend.")
+    return 0
 
 
 # ---- Blender's --command

@@ -18,6 +18,10 @@ ENTRIES = (
     ("anyrig.match_fps", "TIME"),
     ("anyrig.copy_conversion", "COPYDOWN"),
     (None, ""),
+    ("anyrig.take_refine", "MOD_SHRINKWRAP"),
+    ("anyrig.pin_pose", "PINNED"),
+    ("anyrig.unpin_pose", "UNPINNED"),
+    (None, ""),
     ("anyrig.check_device", "VIEWZOOM"),
     ("anyrig.copy_diagnostics", "COPYDOWN"),
 )

@@ -38,6 +38,7 @@ MAY_ADD = {
     "capture": KEYS,
     "queue_run": KEYS,
     "take_apply": KEYS,
+    "take_refine": KEYS,
     "take_recover": KEYS,
     "overlay": OVERLAY,
 }
@@ -46,7 +47,7 @@ MAY_REMOVE = {
     "overlay": OVERLAY,
 }
 # started by a button in the background, they end in a timer
-BESIDE = ("capture", "queue_run", "show_subject")
+BESIDE = ("capture", "queue_run", "show_subject", "take_refine")
 
 
 @pytest.fixture
