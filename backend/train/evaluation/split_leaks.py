@@ -42,7 +42,7 @@ def find_leaks(train: Sequence[Pack], packs: Sequence[Pack], splits: Path, limit
     """
     parts = split_packs(packs, splits)
     found = []
-    for test in (*parts["seen"], *parts["unseen"]):
+    for test in (*parts["seen"], *parts["unseen"], *parts["new_motions"]):
         frames = {clip: _sample_rotations(test.rig, poses) for clip, poses in test.clips.items()}
         for pack in train:
             pairs = pair_joints(pack.rig, test.rig)
