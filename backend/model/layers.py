@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -183,7 +186,10 @@ class TemporalAttention(nn.Module):
     """A joint attends to itself in the frames within the radius, with a learned bias per head and time difference.
 
     The clip is cut into M blocks of L frames; a block attends to W = L + 2 radius frames. The work grows with T, not with T^2.
+    apart: the frames have nothing to do with one another, so each attends to itself alone (`frames_apart`).
     """
+
+    apart = False
 
     def __init__(self, dim: int, heads: int, radius: int) -> None:
         super().__init__()
@@ -212,6 +218,8 @@ class TemporalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, J, T, D) -> the same shape."""
         frames = x.shape[2]
+        if self.apart:  # softmax over one frame is 1
+            return self.output_layer(self.linear_v(x))
         # (B, J, H, T, d) each
         q, k, v = (split_heads(linear(x), self.heads) for linear in (self.linear_q, self.linear_k, self.linear_v))
         bias = self._bias(frames, q.shape[-1]).to(q.dtype)  # (H, M, L, W)
@@ -233,6 +241,19 @@ class TemporalAttention(nn.Module):
             return padded[:, None]
         row, frame, one = padded.stride()
         return padded.as_strided((len(padded), count, block + 2 * self.radius, x.shape[-1]), (row, block * frame, frame, one))
+
+
+@contextmanager
+def frames_apart(network: nn.Module, apart: bool = True) -> Iterator[None]:
+    """Within it, no layer of the network relates a frame to another one: for training on pictures that do not follow each other."""
+    layers = [module for module in network.modules() if hasattr(module, "apart")]
+    for layer in layers:
+        layer.apart = apart
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.apart = False
 
 
 def feed_forward(dim: int, dropout: float) -> nn.Sequential:

@@ -92,7 +92,9 @@ class ReferenceEncoder(nn.Module):
 
 
 class ImageBlock(nn.Module):
-    """The joints of a frame attend to each other, and to the image tokens of the frames around it."""
+    """The joints of a frame attend to each other, and to the image tokens of the frames around it, or, if `apart`, of their own."""
+
+    apart = False
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -105,7 +107,11 @@ class ImageBlock(nn.Module):
         """x (B, T, J, D), tokens (B or 1, T, S, D), mask (B, J) -> (B, T, J, D)."""
         y = self.norm1(x)
         x = x + self.self_attn(y, y, mask)
-        return x + self.cross_attn.over_frames(self.norm2(x), tokens, self.radius, rope)
+        y = self.norm2(x)
+        if self.apart and self.radius:  # every frame is a clip of its own
+            alone = self.cross_attn.over_frames(y.flatten(0, 1)[:, None], tokens.flatten(0, 1)[:, None], self.radius, rope)
+            return x + alone[:, 0].unflatten(0, x.shape[:2])
+        return x + self.cross_attn.over_frames(y, tokens, self.radius, rope)
 
 
 class TemporalModel(nn.Module):

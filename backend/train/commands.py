@@ -1,4 +1,4 @@
-"""The developers' commands, as parsers.py calls them: bench, train, ablate, evaluate, creatures, cutout, isnet."""
+"""The developers' commands, as parsers.py calls them: bench, train, scenes, ablate, evaluate, creatures, cutout, isnet."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from typing import Any
 import torch
 
 from ..capture_settings import Settings
+from ..encoders.efficientnet import Encoder
 from ..errors import UserError
 from ..hardware.devices import pick_device
-from ..model.config import Config
+from ..model.config import LITE, Config
 from ..output_checks import check_outputs
 from ..progress import Progress, show_bar
+from ..segmentation.isnet import best_dtype
 from ..video.clip import Clip
 from ..video.reader import probe
-from ..weights.model_file import load_model, load_network
+from ..weights.model_file import encoder_of, load_model, load_network
 from .benchmark import benchmark
 from .creatures.creatures import write_creatures
 from .cutout.train_cutout import train_cutout
@@ -37,6 +39,8 @@ from .packs.rig_packs import Pack, load_packs
 from .packs.splits import split_packs
 from .release_data.dataset import evaluate_release
 from .release_data.dataset_folder import Release
+from .scenes.draw_scenes import SceneMaker, SceneRecipe, draw_scenes
+from .scenes.scene_folder import SceneFolder
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -49,19 +53,31 @@ def run_train(options: argparse.Namespace) -> None:
     plan = TrainingPlan(
         minutes=options.budget, steps=options.steps, batch=options.batch, rate=options.rate, pool=options.pool, fresh=options.fresh,
         workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device, varied=options.varied,
-        creatures=options.creatures, stirred=options.stirred, geodesic=options.geodesic, without=tuple(options.without),
+        creatures=options.creatures, stirred=options.stirred, geodesic=options.geodesic, without=tuple(options.without), mixed=options.mixed,
     )  # fmt: skip
-    source: Sequence[Pack] | Release
+    source: Sequence[Pack] | Release | SceneFolder
     held: Mapping[str, Sequence[Pack]] = {}
     if options.dataset:
         plan, source = replace(plan, config=Config()), Release(options.dataset, options.splits)
     elif options.packs:
         parts = split_packs(load_packs(options.packs), options.splits)
-        source, held = parts["train"], {"validation": parts["validation"]}
+        source, held = parts["train"], {name: parts[name] for name in ("validation", "new_validation")}
+        if options.scenes:
+            source = SceneFolder(options.scenes)
     else:
         raise UserError("There is nothing to train on: give rig packs with --packs, or the release's data set with --dataset.")
     with process_group(pick_device(options.device)):
         print(Run(plan, source, options.encoder, options.out, options.start, held).train())
+
+
+def run_scenes(options: argparse.Namespace) -> None:
+    """Draw the scenes that are missing."""
+    torch.set_num_threads(1)
+    packs = split_packs(load_packs(options.packs), options.splits)["train"]
+    encoder = Encoder(encoder_of(options.encoder), dtype=best_dtype(torch.device("cpu")))
+    maker = SceneMaker(packs, LITE, encoder.encode, SceneRecipe(creatures=options.creatures), options.seed)
+    for number in draw_scenes(maker, options.out, range(options.count)):
+        show_bar(Progress("Drawing scenes", number + 1, options.count))
 
 
 def run_cutout(options: argparse.Namespace) -> None:

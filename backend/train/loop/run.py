@@ -21,6 +21,7 @@ from ...encoders.efficientnet import Encoder
 from ...errors import UserError
 from ...hardware.devices import pick_device
 from ...model.config import LITE, Config
+from ...model.geometric_layers import PositionEncoder2D
 from ...model.network import Video2Pose2Rot
 from ...weights.model_file import encoder_of, load_network, save_model
 from ..evaluation import ablations
@@ -28,9 +29,11 @@ from ..packs.rig_packs import Pack
 from ..release_data.dataset import ReleaseWindows
 from ..release_data.dataset_folder import Release
 from ..samples.samples import Recipe, Sample, Windows
+from ..scenes.scene_folder import SceneFolder
 from . import distributed
 from .curves import draw_curves
-from .losses import batch_of, losses, total
+from .losses import batch_of, losses, total, training_dtype
+from .muon import Muon
 from .provenance import provenance
 from .validation import HeldOutWindows
 
@@ -38,6 +41,7 @@ log = logging.getLogger(__name__)
 
 WARM_UP = 200  # steps
 LOG_EVERY = 50  # steps
+LOOK_EVERY = 100  # steps, for new scenes
 PAIR_COUNTS = (1, 1, 1, 1, 2, 3)  # reference pairs that a step shows
 
 
@@ -53,7 +57,8 @@ class TrainingPlan:
     mixed: share of the budget after which stage 2 reads predicted positions alone (docs/network.md, Training and the data set's layout).
     average: share of the averaged weights that a step keeps.
     held_out: windows of each held-out set that the curves are measured on.
-    varied, creatures, stirred: shares of the samples (samples.Recipe). geodesic: the rotation loss is the angle between rotations.
+    varied, creatures, stirred: shares of the samples (samples.Recipe). timed: shares of steps on consecutive pictures, where the source
+    are scenes, at the beginning and at the end of the run. geodesic: the rotation loss is the angle between rotations.
     without: parts of the method that are left out (ablations).
     """
 
@@ -74,6 +79,7 @@ class TrainingPlan:
     varied: float = 0.5
     creatures: float = 0.25
     stirred: float = 0.3
+    timed: tuple[float, float] = (0.2, 0.7)
     geodesic: bool = False
     device: str = "auto"
     without: tuple[str, ...] = ()
@@ -87,6 +93,11 @@ class TrainingPlan:
     def recipe(self) -> Recipe:
         """The recipe of the samples."""
         return Recipe(self.frames, ablations.side_error(self.without), self.varied, self.creatures, stirred=self.stirred)
+
+    def timed_share(self, spent: float, step: int) -> float:
+        """The share of steps on consecutive pictures: the first one until 60 % of the budget, then it changes steadily to the last."""
+        first, last = self.timed
+        return first + (last - first) * min(max(self.progress(spent, step) - 0.6, 0.0) / 0.3, 1.0)
 
     def progress(self, spent: float, step: int) -> float:
         """The share of the budget that is used after `spent` seconds and `step` steps."""
@@ -102,7 +113,7 @@ class Run:
     """
 
     def __init__(
-        self, plan: TrainingPlan, source: Sequence[Pack] | Release, encoder: str | Path, folder: Path, start: str | None = None,
+        self, plan: TrainingPlan, source: Sequence[Pack] | Release | SceneFolder, encoder: str | Path, folder: Path, start: str | None = None,
         held: Mapping[str, Sequence[Pack]] | None = None,
     ) -> None:  # fmt: skip
         self.plan, self.source, self.folder, self.held = plan, source, folder, held or {}
@@ -110,6 +121,7 @@ class Run:
         self.encoder_state = {} if isinstance(source, Release) else encoder_of(encoder)
         torch.manual_seed(plan.seed)
         self.network = Video2Pose2Rot(plan.config).to(self.device).train()
+        _freeze_token_norms(self.network)
         if start is not None:
             self.network.load_state_dict(self._start_weights(start))
         self.average = Video2Pose2Rot(plan.config).to(self.device).eval()
@@ -120,7 +132,7 @@ class Run:
         torch.manual_seed(plan.seed + 1 + distributed.rank())
         self.step, self.spent = 0, 0.0
         self.pool: list[int] = []  # numbers of the samples in the pool
-        self.made = 0  # samples made so far
+        self.made = 0  # samples made so far, or scenes that are known
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
@@ -143,16 +155,15 @@ class Run:
         """Train until the budget is spent, and return the model file."""
         if self._finished():
             return self.folder / "model.safetensors"
-        source = self._samples()
-        samples = [next(source) for _ in range(self.plan.pool)]
+        next_batch = self._batches_of_scenes() if isinstance(self.source, SceneFolder) else self._batches_of_pool()
         held = self.held if distributed.rank() == 0 else {}
         held_out = HeldOutWindows(held, self.plan.config, self._encoder, self.plan.frames, self.plan.held_out)
         terms: dict[str, list[float]] = {}
         last, saved = time.monotonic(), self.spent
         while not self._finished():
-            self._renew_samples(samples, source)
+            batch = next(next_batch)
             now = time.monotonic()
-            for key, value in self._update(self._draw_batch(samples), now - last).items():
+            for key, value in self._update(batch, now - last).items():
                 terms.setdefault(key, []).append(value)
             last = now
             if self.step % LOG_EVERY == 0:
@@ -162,6 +173,26 @@ class Run:
                 self._checkpoint(held_out)
                 saved = self.spent
         return self._checkpoint(held_out)
+
+    def _batches_of_pool(self) -> Iterator[list[Sample]]:
+        source = self._samples()
+        samples = [next(source) for _ in range(self.plan.pool)]
+        while True:
+            self._renew_samples(samples, source)
+            yield self._draw_batch(samples)
+
+    def _batches_of_scenes(self) -> Iterator[list[Sample]]:
+        """Batches of one kind of scenes each. New scenes are looked for at certain steps, so that a resumed run knows the same ones."""
+        assert isinstance(self.source, SceneFolder)
+        if self.made:
+            self.source.look(self.made)
+        while True:
+            if not self.made or self.step % LOOK_EVERY == 0:
+                self.made = self.source.look()
+            # all processes draw rigs of similar size, so that none waits for another
+            start = np.random.default_rng([self.plan.seed, self.step]).random()
+            apart = bool(self.rng.random() >= self.plan.timed_share(self.spent, self.step))
+            yield self.source.draw_batch(self.plan.batch, self.made, apart, self.rng, float(start))
 
     def _finished(self) -> bool:
         return self.plan.progress(self.spent, self.step) >= 1
@@ -195,7 +226,9 @@ class Run:
         return {**_data_size(self.source), **effort, **provenance(self.device), "plan": plan}
 
     def _encoder(self) -> Encoder:
-        return Encoder(self.encoder_state, self.device, torch.bfloat16 if self.device.type != "mps" else torch.float32)
+        return Encoder(
+            self.encoder_state, self.device, training_dtype(self.device) if self.device.type != "mps" else torch.float32
+        )
 
     def _samples(self) -> Iterator[Sample]:
         """The samples of the pool, which a resumed run makes again, and then new ones without end."""
@@ -207,6 +240,7 @@ class Run:
         workers = self.plan.workers
         if isinstance(self.source, Release):
             return _load_samples(ReleaseWindows(self.source, self.plan.config, self.plan.frames, seed, numbers), workers)
+        assert not isinstance(self.source, SceneFolder)
         encode, device = self._encoder().encode, str(self.device)
         if self.device.type == "cpu" or not workers:
             return _load_samples(
@@ -247,7 +281,7 @@ class Run:
         batch = replace(batch, inputs=ablations.inputs_without(batch.inputs, self.plan.without))
         terms = losses(self.network, batch, predicted, "gradient" in self.plan.without, self.plan.geodesic)
         self.network.zero_grad(set_to_none=True)
-        total(terms).backward()
+        total(terms, batch.apart).backward()
         self.spent = distributed.average(self.network, self.spent + elapsed)  # one clock, so that all stop after the same step
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimiser in self.optimisers:
@@ -260,8 +294,7 @@ class Run:
     def _update_average(self) -> None:
         # at first the average follows the weights more closely, or it would hold the random ones for long
         keep = min(self.plan.average, (1 + self.step) / (10 + self.step))
-        for slow, fast in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            slow.lerp_(fast, 1 - keep)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - keep)
 
     def _checkpoint(self, held_out: HeldOutWindows) -> Path:
         path = self.save()
@@ -308,10 +341,12 @@ def _load_samples(windows: IterableDataset[Sample], workers: int) -> Iterator[Sa
     return iter(DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
 
 
-def _data_size(source: Sequence[Pack] | Release) -> dict[str, object]:
+def _data_size(source: Sequence[Pack] | Release | SceneFolder) -> dict[str, object]:
     """The size of the training data, for the card."""
     if isinstance(source, Release):
         return {"dataset": source.folder.name, "views": len(source.group("train"))}
+    if isinstance(source, SceneFolder):
+        return {"scenes": len(source.joints)}
     return {"rigs": len(source), "clips": sum(len(pack.clips) for pack in source)}
 
 
@@ -326,6 +361,13 @@ class _SampleNumbers:
         return chain(self.pool, count(self.after))
 
 
+def _freeze_token_norms(network: nn.Module) -> None:
+    """Keep the scales and shifts of the norms of image tokens: linear layers follow, and without them no gradient goes to the tokens."""
+    for module in network.modules():
+        if isinstance(module, PositionEncoder2D):
+            module.norm.requires_grad_(False)
+
+
 def _optimisers(network: nn.Module, plan: TrainingPlan) -> list[torch.optim.Optimizer]:
     """Muon for matrices, AdamW for embeddings, vectors and narrow matrices.
 
@@ -334,10 +376,13 @@ def _optimisers(network: nn.Module, plan: TrainingPlan) -> list[torch.optim.Opti
     matrices: list[Tensor] = []
     others: list[Tensor] = []
     for name, value in network.named_parameters():
+        if not value.requires_grad:
+            continue
         wide = value.dim() == 2 and min(value.shape) >= 16 and "_emb" not in name
         (matrices if wide else others).append(value)
-    muon = torch.optim.Muon(matrices, lr=plan.rate, weight_decay=plan.decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW(others, lr=plan.rate / 3, weight_decay=0.0, betas=(0.9, 0.98), fused=others[0].device.type == "cuda")
+    device = others[0].device
+    muon = Muon(matrices, lr=plan.rate, weight_decay=plan.decay, dtype=training_dtype(device))
+    adam = torch.optim.AdamW(others, lr=plan.rate / 3, weight_decay=0.0, betas=(0.9, 0.98), fused=device.type != "mps")
     for optimiser in (muon, adam):
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]

@@ -41,6 +41,7 @@ class Sample:
 
     body: the rig. pairs: PAIRS reference pairs. tokens: (T + 1, S, C) half precision, the reference image's first.
     position: (T, K, 3) relative to the root. rotations: (T, K, 3, 3) local. uv: (T, K, 2) in the crops.
+    apart: the frames are not consecutive and have nothing to do with one another.
     """
 
     body: SkeletonFeatures
@@ -49,6 +50,7 @@ class Sample:
     position: Tensor
     rotations: Tensor
     uv: Tensor
+    apart: bool = False
 
 
 @dataclass(eq=False)
@@ -127,17 +129,17 @@ class Windows(IterableDataset[Sample]):
     def sample(self, source: SampleSource, rng: np.random.Generator) -> Sample:
         """Draw a window of one of the clips and its reference pairs."""
         rig = source.pack.rig
-        poses = _cut_window(source.clips[rng.integers(len(source.clips))], self.recipe.frames, rng)
+        poses = cut_window(source.clips[rng.integers(len(source.clips))], self.recipe.frames, rng)
         if self.recipe.stirred and rng.random() < self.recipe.stirred:
             poses = perturb_motion(poses, rig, rng)
         references = np.stack([_choose_reference(source, rng) for _ in range(PAIRS)])
         azimuth = rng.uniform(-np.pi, np.pi)
-        cloud = _recolour(source.cloud, rng)
+        cloud = recolour(source.cloud, rng)
         window = _render_window(cloud, poses, azimuth, rng)
         still = _render_window(cloud, references[:1], azimuth + rng.normal(0, self.recipe.side_error), rng)
         pairs = encode_reference_pairs(rig, references, [still.azimuth] * PAIRS, still.projection, still.squares[0], self.config)
         if rng.random() < NOISY_SHARE:
-            pairs = _perturb_pairs(pairs, rng)
+            pairs = perturb_pairs(pairs, rng)
         rotations, position = pose_to_network(rig, poses.astype(np.float64), self.config.tips)
         local = global_to_local(source.body.skeleton.parents, rotations)
         # into the frame of the reference's camera, as encode_reference_pairs does
@@ -161,7 +163,7 @@ def _to_tensor(values: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
-def _cut_window(clip: NDArray[np.float32], frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def cut_window(clip: NDArray[np.float32], frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """`frames` frames of a clip at single or double speed. If the clip ends before, its last frame is repeated."""
     stride = rng.integers(1, 3)
     start = rng.integers(max(1, len(clip) - stride * (frames - 1)))
@@ -177,7 +179,7 @@ def _choose_reference(source: SampleSource, rng: np.random.Generator) -> Array:
     return clip[0 if choice < REST_SHARE + FIRST_SHARE else rng.integers(len(clip))].astype(np.float64)
 
 
-def _perturb_pairs(pairs: ReferencePairs, rng: np.random.Generator) -> ReferencePairs:
+def perturb_pairs(pairs: ReferencePairs, rng: np.random.Generator) -> ReferencePairs:
     """Move each joint by a few millimetres of a 1 m cube, and rotate it by about a degree."""
     axes = rng.normal(size=(*pairs.rot6d.shape[:2], 3))
     axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
@@ -187,7 +189,7 @@ def _perturb_pairs(pairs: ReferencePairs, rng: np.random.Generator) -> Reference
     return replace(pairs, position=position - position[:, :1], rot6d=matrix_to_rot6d(rotations))
 
 
-def _recolour(cloud: point_splatting.Cloud, rng: np.random.Generator) -> point_splatting.Cloud:
+def recolour(cloud: point_splatting.Cloud, rng: np.random.Generator) -> point_splatting.Cloud:
     """Change the colours: by a random gain and tint, at times to a single colour, stripes or spots."""
     colours = cloud.colours
     if rng.random() < 0.15:

@@ -26,7 +26,7 @@ from anyrig.backend.rig.rig import Reference
 from anyrig.backend.rig.skeleton import forward_kinematics, network_axes
 from anyrig.backend.train.evaluation.evaluate_packs import evaluate, references, splat_crops, static_joints
 from anyrig.backend.train.evaluation.evaluate_pose2rot import evaluate_pose2rot
-from anyrig.backend.train.loop.losses import batch_of, losses, travel
+from anyrig.backend.train.loop.losses import batch_of, losses, training_dtype, travel
 from anyrig.backend.train.loop.run import Run, TrainingPlan
 from anyrig.backend.train.packs.rig_packs import Pack, load_packs
 from anyrig.backend.train.packs.splits import split_packs
@@ -103,7 +103,7 @@ def test_padding_does_not_change_the_losses(samples: list[Sample]) -> None:
     model = Video2Pose2Rot(TINY).eval()
     alone = batch_of(samples[:1], CPU)
     terms = losses(model, alone, torch.ones(1, dtype=torch.bool))
-    assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place", "travel"}
+    assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place", "travel", "likeness"}
     truth = losses(
         model, replace(alone, position=model.video2pos(alone.image, alone.inputs)[0].detach()), torch.ones(1, dtype=torch.bool)
     )
@@ -127,7 +127,7 @@ def test_the_geodesic_loss_is_an_angle(samples: list[Sample]) -> None:
     torch.manual_seed(0)
     model, batch, predicted = Video2Pose2Rot(TINY), batch_of(samples[:2], CPU), torch.ones(2, dtype=torch.bool)
     terms, plain = (losses(model, batch, predicted, geodesic=choice) for choice in (True, False))
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=training_dtype(CPU) == torch.bfloat16):
         rot6d = model.pos2rot(model.video2pos(batch.image, batch.inputs)[0], batch.inputs)
     angle = torch.from_numpy(geodesic_angle(rot6d_to_matrix(rot6d.double().numpy()), batch.rotations.double().numpy()))
     weight = batch.rotates.expand(angle.shape)
@@ -297,6 +297,13 @@ def test_splits(tmp_path: Path, make_pack: MakePack) -> None:
     assert len(parts["validation"]) == 1
     assert not parts["train"] & (parts["seen"] | parts["unseen"] | parts["validation"] | {("newt", "move 2")})
     assert len(parts["train"] | parts["validation"]) == 7 + 2
+    more = lists | {
+        "new_motions": [{"file": "newt", "clip": "move 0"}], "new_validation": [{"file": "lizard", "clip": "move 5"}],
+    }  # fmt: skip
+    path.write_text(json.dumps(more))
+    parts = {name: {(p.name, clip) for p in part for clip in p.clips} for name, part in split_packs(packs, path).items()}
+    assert parts["new_motions"] == {("newt", "move 0")} and parts["new_validation"] == {("lizard", "move 5")}
+    assert sum(len(parts[name]) for name in ("train", "validation", "new_validation")) == 7 + 1
     lists["seen"].append({"file": "newt", "clip": "swim"})
     path.write_text(json.dumps(lists))
     with pytest.raises(UserError, match="swim"):
