@@ -94,20 +94,25 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
 
 @torch.no_grad()
 def anchored_ik(
-    parents: Tensor, mask: Tensor, positions: Tensor, ref_position: Tensor, ref_rotations: Tensor, rounds: int = 3
-) -> Tensor:
+    parents: Tensor, mask: Tensor, positions: Tensor, ref_position: Tensor, ref_rotations: Tensor, rounds: int = 3, hold: float = 0.03,
+    short: float = 0.0,
+) -> Tensor:  # fmt: skip
     """Rotations that take the reference's bone directions to the predicted ones; the twist follows the parent.
 
     parents, mask (B, J); positions (B, T, J, 3); ref_position (B, J, 3); ref_rotations (B, J, 3, 3), the reference's global ones
     -> global rotations (B, T, J, 3, 3). Each joint's rotation away from the reference is the polar factor of
-    sum over children (predicted direction)(reference direction)^T + 0.03 * (the parent's rotation). That of the whole body is the
+    sum over children (predicted direction)(reference direction)^T + hold * (the parent's rotation). That of the whole body is the
     start. All joints are solved at once, `rounds` times.
+    short: a bone of this length counts half, and shorter ones less, as the directions of short bones are the least certain.
     """
     index = torch.arange(parents.shape[1], device=parents.device)
     is_child = (mask & (parents != index))[:, None, :, None, None]
     bone = positions - pick(positions, parents)
     ref_bone = (ref_position - ref_position.gather(1, parents[..., None].expand_as(ref_position)))[:, None]
     outer = F.normalize(bone, dim=-1)[..., :, None] * F.normalize(ref_bone, dim=-1)[..., None, :] * is_child
+    if short:
+        length = ref_bone.square().sum(-1)[..., None, None]
+        outer = outer * (length / (length + short**2))
     # sum over the children of each joint
     link = F.one_hot(parents, parents.shape[1]).to(outer.dtype) * is_child[:, 0, :, :, 0]
     moment = torch.einsum("bcj,btcxy->btjxy", link, outer)
@@ -116,5 +121,5 @@ def anchored_ik(
         outer
     )
     for _ in range(rounds):
-        turn = nearest_rotation(moment + 0.03 * pick(turn, parents))
+        turn = nearest_rotation(moment + hold * pick(turn, parents))
     return turn @ ref_rotations[:, None]

@@ -6,6 +6,7 @@ coordinates in the crop, -1..1, y down.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -133,7 +134,9 @@ class IKPrior(nn.Module):
         self.input = ExactLinear(6 + 3, config.width)
         self.trust = ExactHead(nn.LayerNorm(config.width), nn.Linear(config.width, 1))
         nn.init.zeros_(self.trust[1].weight)
-        nn.init.constant_(self.trust[1].bias, -1.0)
+        # in an armature's tree many bones point nowhere, in a natural one every bone is a limb
+        nn.init.constant_(self.trust[1].bias, 1.0 if config.natural else -1.0)
+        self.solve = partial(anchored_ik, hold=0.1, short=0.1) if config.natural else anchored_ik
 
     def rotations(self, position: Tensor, inputs: NetworkInputs) -> Tensor:
         """Positions (B, T, J, 3) -> local rot6d (B, T, J, 6). No gradient passes: that of an SVD is unstable."""
@@ -142,7 +145,7 @@ class IKPrior(nn.Module):
             reference = local_to_global(graph.parents, rot6d_to_matrix(inputs.rot6d[:, :1]))[:, 0]  # (B, J, 3, 3), global
             exact_position = position.detach().to(dtype)
             # (B, T, J, 3, 3)
-            global_rotations = anchored_ik(graph.parents, graph.mask, exact_position, inputs.position[:, 0], reference)
+            global_rotations = self.solve(graph.parents, graph.mask, exact_position, inputs.position[:, 0], reference)
             return matrix_to_rot6d(global_to_local(graph.parents, global_rotations))
 
     def features(self, prior: Tensor, position: Tensor, inputs: NetworkInputs) -> Tensor:

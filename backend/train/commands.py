@@ -53,7 +53,7 @@ def run_train(options: argparse.Namespace) -> None:
     plan = TrainingPlan(
         minutes=options.budget, steps=options.steps, batch=options.batch, rate=options.rate, pool=options.pool, fresh=options.fresh,
         workers=options.workers, save_every=options.save_every, seed=options.seed, device=options.device, varied=options.varied,
-        creatures=options.creatures, stirred=options.stirred, geodesic=options.geodesic, without=tuple(options.without), mixed=options.mixed,
+        creatures=options.creatures, stirred=options.stirred, geodesic=options.geodesic, without=tuple(options.without), mixed=options.mixed, first_stage=options.first_stage,
     )  # fmt: skip
     source: Sequence[Pack] | Release | SceneFolder
     held: Mapping[str, Sequence[Pack]] = {}

@@ -46,6 +46,9 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         "--scenes", type=Path, help="folder of scenes (see `scenes`), which are trained on instead of new pictures"
     )
     train.add_argument(
+        "--first-stage", type=float, default=1.0, metavar="SHARE", help="share of the learning rate that stage 1 has (default: 1)"
+    )
+    train.add_argument(
         "--mixed", type=float, default=0.3, metavar="SHARE",
         help="share of the budget after which stage 2 reads predicted positions alone (default: 0.3)",
     )  # fmt: skip

@@ -18,10 +18,10 @@ from ...segmentation.isnet import best_dtype
 from ..samples.samples import Sample
 
 WEIGHTS = {
-    "position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 2.0, "travel": 4.0,
-    "likeness": 0.3,
+    "position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 3.0, "travel": 4.0,
+    "likeness": 0.5,
 }  # fmt: skip
-APART = {"turning": 0.0, "speed": 0.0, "travel": 1.0}  # of frames that do not follow each other
+APART = {"turning": 0.0, "speed": 0.0, "travel": 2.0}  # of frames that do not follow each other
 STILL = 1e-3  # body units per frame: shorter steps count as zero, which bounds the gradient of their length
 MOVING = 0.02  # body units, root mean square: a window that moves less has no movement to be like
 

@@ -51,7 +51,8 @@ class TrainingPlan:
 
     minutes, steps: the budget; the run ends at the first of both limits. The learning rate and the mixed poses follow it, and a resumed
     run continues where it stopped.
-    batch: windows of a step. frames: of a window. rate: peak learning rate. decay: weight decay of matrices.
+    batch: windows of a step. frames: of a window. rate: peak learning rate, first_stage: share of it that stage 1 has. decay: weight
+    decay of matrices.
     pool: samples made before the first step and kept. fresh: number of them that a step replaces, on average. A small machine learns more
     from samples that it has seen before than it would while waiting for new ones.
     mixed: share of the budget after which stage 2 reads predicted positions alone (docs/network.md, Training and the data set's layout).
@@ -69,6 +70,7 @@ class TrainingPlan:
     pool: int = 640
     fresh: float = 0.25
     rate: float = 2.5e-3
+    first_stage: float = 1.0
     decay: float = 1e-2
     mixed: float = 0.3
     average: float = 0.998
@@ -149,6 +151,8 @@ class Run:
                 f"The network in '{start}' has other sizes or parts than the one to train: start from a model of the same config."
             )
         given, own = network.state_dict(), self.network.state_dict()
+        if network.config.natural != self.plan.config.natural:  # how far inverse kinematics is to be trusted depends on the tree
+            given = {key: value for key, value in given.items() if ".estimate.trust." not in key}
         return {key: given[key] if key in given and given[key].shape == value.shape else value for key, value in own.items()}
 
     def train(self) -> Path:
@@ -368,21 +372,29 @@ def _freeze_token_norms(network: nn.Module) -> None:
             module.norm.requires_grad_(False)
 
 
+def _by_stage(parameters: Mapping[str, list[Tensor]], rate: float, plan: TrainingPlan) -> list[dict[str, Any]]:
+    """Parameter groups, one for each stage, with their learning rates."""
+    shares = {"video2pos": plan.first_stage}
+    return [{"params": values, "lr": rate * shares.get(stage, 1.0)} for stage, values in parameters.items()]
+
+
 def _optimisers(network: nn.Module, plan: TrainingPlan) -> list[torch.optim.Optimizer]:
     """Muon for matrices, AdamW for embeddings, vectors and narrow matrices.
 
     In 200 steps from one start, the losses with Muon were 3 to 5 % below those with AdamW alone.
     """
-    matrices: list[Tensor] = []
-    others: list[Tensor] = []
+    matrices: dict[str, list[Tensor]] = {}
+    others: dict[str, list[Tensor]] = {}
     for name, value in network.named_parameters():
         if not value.requires_grad:
             continue
         wide = value.dim() == 2 and min(value.shape) >= 16 and "_emb" not in name
-        (matrices if wide else others).append(value)
-    device = others[0].device
-    muon = Muon(matrices, lr=plan.rate, weight_decay=plan.decay, dtype=training_dtype(device))
-    adam = torch.optim.AdamW(others, lr=plan.rate / 3, weight_decay=0.0, betas=(0.9, 0.98), fused=device.type != "mps")
+        (matrices if wide else others).setdefault(name.split(".")[0], []).append(value)
+    device = next(network.parameters()).device
+    muon = Muon(_by_stage(matrices, plan.rate, plan), lr=plan.rate, weight_decay=plan.decay, dtype=training_dtype(device))
+    adam = torch.optim.AdamW(
+        _by_stage(others, plan.rate / 3, plan), lr=plan.rate / 3, weight_decay=0.0, betas=(0.9, 0.98), fused=device.type != "mps"
+    )
     for optimiser in (muon, adam):
         for group in optimiser.param_groups:
             group["peak"] = group["lr"]
