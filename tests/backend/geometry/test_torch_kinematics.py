@@ -79,6 +79,22 @@ def test_anchored_ik_follows_a_turn_of_the_whole_body_and_of_one_limb() -> None:
     assert predicted @ true / np.linalg.norm(predicted) / np.linalg.norm(true) > 0.99
 
 
+@pytest.mark.parametrize(("length", "share"), [(0.5, 0.96), (0.1, 0.5), (0.02, 0.04)])
+def test_anchored_ik_follows_short_bones_less(length: float, share: float) -> None:
+    """A bone turned a little about an axis across it, held by the parent's rotation with the weight 0.1."""
+    parents = torch.tensor([[0, 0, 1]])
+    straight = torch.tensor([[[0.0, 0, 0], [0, 1, 0], [0, 1 + length, 0]]], dtype=torch.float64)
+    turned = straight.clone()
+    turned[0, 2] = turned[0, 1] + length * torch.tensor([np.sin(0.1), np.cos(0.1), 0])
+    eye = torch.eye(3, dtype=torch.float64).expand(1, 3, 3, 3)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    out = torch_kinematics.anchored_ik(parents, mask, turned[None], straight, eye, rounds=30, hold=0.1, short=0.1)[0, 0]
+    root, bone = (torch.atan2(out[joint, 0, 1], out[joint, 1, 1]).item() for joint in (0, 1))
+    # the moment is share * (turned direction) (bone)^T + 0.1 * (the root's rotation)
+    between = np.arctan2(share * np.sin(0.1 - root), share * np.cos(0.1 - root) + 2 * 0.1)
+    assert bone - root == pytest.approx(between, rel=0.05)
+
+
 @pytest.mark.parametrize("length", [0.0, 1e-7, 0.3, 3.1])
 def test_rotation_vectors_turn_as_they_should(length: float) -> None:
     axis = np.array([2.0, -1.0, 0.5])

@@ -278,6 +278,27 @@ def test_a_run_needs_an_end() -> None:
         TrainingPlan()
 
 
+def test_stages_have_learning_rates_of_their_own(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:
+    run = Run(replace(plan(1.0), rate=1e-3, first_stage=0.25), [make_pack()], encoder_file, tmp_path)
+    stages = {id(value): name.split(".")[0] for name, value in run.network.named_parameters()}
+    for optimiser, rate in zip(run.optimisers, (1e-3, 1e-3 / 3), strict=True):
+        peaks = {stages[id(group["params"][0])]: group["peak"] for group in optimiser.param_groups}
+        assert peaks == {"video2pos": pytest.approx(rate / 4), "pos2rot": pytest.approx(rate)}
+    counted = sum(len(group["params"]) for optimiser in run.optimisers for group in optimiser.param_groups)
+    assert counted == sum(value.requires_grad for value in run.network.parameters())
+
+
+def test_weights_for_other_trees_start_with_a_new_trust_in_inverse_kinematics(tmp_path: Path, make_pack: MakePack) -> None:
+    torch.manual_seed(3)
+    network = Video2Pose2Rot(replace(TINY, natural=False))
+    torch.nn.init.constant_(network.pos2rot.decoder.estimate.trust[1].bias, -3.0)
+    save_model(tmp_path / "old.safetensors", network, EfficientNetLite0().state_dict(), {})
+    run = Run(plan(1.0), [make_pack()], tmp_path / "old.safetensors", tmp_path / "run", str(tmp_path / "old.safetensors"))
+    assert run.network.pos2rot.decoder.estimate.trust[1].bias.item() == 1.0
+    key = "video2pos.ref_encoder.img_proj.weight"
+    assert torch.allclose(run.network.state_dict()[key], network.state_dict()[key], atol=1e-3)  # files hold half precision
+
+
 def test_a_step_lowers_the_loss(encoder_file: Path, tmp_path: Path, samples: list[Sample], make_pack: MakePack) -> None:
     run = Run(plan(1.0), [make_pack()], encoder_file, tmp_path)
     values = [sum(run._update(samples[:2]).values()) for _ in range(40)]
