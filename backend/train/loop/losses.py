@@ -18,11 +18,12 @@ from ...segmentation.isnet import best_dtype
 from ..samples.samples import Sample
 
 WEIGHTS = {
-    "position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 3.0, "travel": 4.0,
-    "likeness": 0.5,
+    "position": 4.0, "place": 2.0, "rotation": 1.0, "root": 0.5, "turning": 1.0, "speed": 4.0, "chain": 3.0, "travel": 6.0,
+    "likeness": 0.5, "bone": 2.0,
 }  # fmt: skip
-APART = {"turning": 0.0, "speed": 0.0, "travel": 2.0}  # of frames that do not follow each other
+APART = {"turning": 0.0, "speed": 0.0, "travel": 4.0}  # of frames that do not follow each other
 STILL = 1e-3  # body units per frame: shorter steps count as zero, which bounds the gradient of their length
+SHORTEST = 0.03  # body units: a shorter bone has no direction worth learning
 MOVING = 0.02  # body units, root mean square: a window that moves less has no movement to be like
 
 
@@ -94,6 +95,7 @@ def losses(
         "chain": _mean(_huber(chained - batch.position, 0.1), weight),
         "travel": _mean((travel(chained) - travel(batch.position)).abs(), weight[:, 0]),
         "likeness": _unlikeness(chained, batch.position, weight),
+        "bone": _bones_apart(chained, batch),
     }
     if uv is not None:
         terms["place"] = _mean(_huber(uv - batch.uv, 0.1), weight)
@@ -122,6 +124,15 @@ def _chained_positions(rotations: Tensor, batch: Batch) -> Tensor:
     own = (pick(true, graph.parents).transpose(-1, -2) @ bone[..., None])[..., 0]
     steps = (pick(local_to_global(graph.parents, rotations), graph.parents) @ own[..., None])[..., 0]
     return graph.ancestors[:, None].to(steps.dtype) @ steps
+
+
+def _bones_apart(heads: Tensor, batch: Batch) -> Tensor:
+    """Between the directions of the bones of heads (B, T, K, 3) and the true ones, from each joint's parent to the joint."""
+    parents = batch.inputs.graph.parents
+    bone, true = (values - pick(values, parents) for values in (heads, batch.position))
+    length = true.norm(dim=-1)
+    apart = F.normalize(bone, dim=-1, eps=1e-3) - F.normalize(true, dim=-1, eps=1e-3)
+    return _mean(_huber(apart, 0.3), batch.weight * (length > SHORTEST))
 
 
 def travel(heads: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def test_padding_does_not_change_the_losses(samples: list[Sample]) -> None:
     model = Video2Pose2Rot(TINY).eval()
     alone = batch_of(samples[:1], CPU)
     terms = losses(model, alone, torch.ones(1, dtype=torch.bool))
-    assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place", "travel", "likeness"}
+    assert set(terms) == {"position", "speed", "rotation", "root", "turning", "chain", "place", "travel", "likeness", "bone"}
     truth = losses(
         model, replace(alone, position=model.video2pos(alone.image, alone.inputs)[0].detach()), torch.ones(1, dtype=torch.bool)
     )
