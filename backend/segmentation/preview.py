@@ -23,7 +23,7 @@ from .film import FindMatte, Follower, Request
 from .matte import Box, mask_box
 from .matte_finder import MatteFinder, uses_isnet
 from .sightings import ALIKE, RESIZED, Sighting, choose_labels, colours_of, importance
-from .subject import _LONGEST, SURVEY, Subject, _choose_method, _request_of, _survey, _whole
+from .subject import LONGEST, SURVEY, Subject, choose_method, request_of, survey, whole_finder
 from .subject_cache import find_kept_subject
 from .subject_range import with_matte_range
 from .track import decode_matte
@@ -119,8 +119,8 @@ def preview_subject(
 def _by_isnet(clip: Clip, device: torch.device, isnet: str) -> Generator[tuple[int, int], None, Preview | None]:
     """-> None if another method finds the subject."""
     whole = FrameSource(with_matte_range(clip))
-    size = fit_size(whole.size, _LONGEST)
-    survey = _survey(whole, size)
+    size = fit_size(whole.size, LONGEST)
+    survey = survey(whole, size)
     with closing(survey):
         while True:
             try:
@@ -132,14 +132,14 @@ def _by_isnet(clip: Clip, device: torch.device, isnet: str) -> Generator[tuple[i
     source = FrameSource(one)
     # a short shot of a long video may have too few of the samples, or none
     samples = samples or list(source.samples(MOMENTS, size))
-    method = _choose_method(source, samples, size)
+    method = choose_method(source, samples, size)
     if method is not None:
         method[1].close()
         return None
-    request = _request_of(source, size)
+    request = request_of(source, size)
     anchor = None if request is None else _first_index(source, request)
     indices = {*_spread(source.expected)} | ({anchor} - {None})
-    find, looks = _whole(MatteFinder(device, isnet), source, samples, size), list[_Look]()
+    find, looks = whole_finder(MatteFinder(device, isnet), source, samples, size), list[_Look]()
     for frame, before in _with_previous(source, indices):
         box = request.box if request is not None and frame.index == anchor else None
         looks.append(_look_at(frame, before, find, size, box))
@@ -206,7 +206,7 @@ def _of_subject(subject: Subject) -> Preview:
     assert subject.clip is not None
     clip, count = subject.clip, len(subject.times)
     source = FrameSource(clip)
-    size = fit_size(source.size, _LONGEST)
+    size = fit_size(source.size, LONGEST)
     times = subject.times * clip.speed + clip.start
     marked = [each.time for each in subject.others] + (
         [clip.start if clip.box_time is None else clip.box_time] if clip.box else []

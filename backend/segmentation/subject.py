@@ -30,8 +30,8 @@ from .subject_range import matte_at, matte_sequence, matte_times, with_matte_ran
 from .track import Track, complete_track, decode_matte
 from .whole_subject import WholeSubject
 
-_LONGEST = 640  # pixels of the longer side of the stored mattes
-_SAMPLES = 40
+LONGEST = 640  # pixels of the longer side of the stored mattes
+SAMPLES = 40
 SURVEY = 0.05  # share of the work that going through the clip at first is
 ALIKE = 0.85  # agreement of the mattes from both sides that counts as full
 
@@ -81,19 +81,20 @@ def find_subject(clip: Clip, device: torch.device | None = None, isnet: str = ""
     """
     clip = with_matte_range(clip)
     whole = FrameSource(clip)
-    size = fit_size(whole.size, _LONGEST)
+    size = fit_size(whole.size, LONGEST)
     yield 0, whole.expected
-    clip, note, samples = yield from _survey(whole, size)
+    clip, note, samples = yield from survey(whole, size)
     source = FrameSource(clip) if note else whole
+    samples = samples or list(source.samples(SAMPLES, size))  # a short shot of a long video
     expected = source.expected
     others: list[Candidate] = []
-    method = _choose_method(source, samples, size)
+    method = choose_method(source, samples, size)
     if method is not None:
         kind, seen = method
     elif uses_isnet(isnet):
         finder = MatteFinder(device or torch.device("cpu"), isnet)
-        find = _whole(finder, source, samples, size)
-        film = yield from _counted(follow_film(source, find, size, finder.step, _request_of(source, size)), expected)
+        find = whole_finder(finder, source, samples, size)
+        film = yield from _counted(follow_film(source, find, size, finder.step, request_of(source, size)), expected)
         chosen, others = choose_labels(film.sightings, film.labeller.joined, film.labeller.met, film.chosen)
         kind, seen = "isnet", _film_mattes(film, chosen)
     else:
@@ -115,17 +116,17 @@ def find_subject(clip: Clip, device: torch.device | None = None, isnet: str = ""
     return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, source.size, clip, note, rivals)
 
 
-def _whole(finder: MatteFinder, source: FrameSource, samples: list[Frame], size: Size) -> FindMatte:
+def whole_finder(finder: MatteFinder, source: FrameSource, samples: list[Frame], size: Size) -> FindMatte:
     """The network, completed by a key if the subject is before open scenery."""
     network = load_cutout()
     scenery = find_scenery(np.stack([sample.image for sample in samples]), network)
     return finder if scenery is None else WholeSubject(finder, scenery, network, source.size, size)
 
 
-def _survey(source: FrameSource, size: Size) -> Generator[tuple[int, int], None, tuple[Clip, str, list[Frame]]]:
+def survey(source: FrameSource, size: Size) -> Generator[tuple[int, int], None, tuple[Clip, str, list[Frame]]]:
     """Go through the trim range -> the clip cut down to one shot, a sentence about that, and evenly spread frames of it at `size`."""
     clip, finder = source.clip, ShotFinder(source.clip.start)
-    every, samples = max(1, source.expected // _SAMPLES), []
+    every, samples = max(1, source.expected // SAMPLES), []
     with closing(source.prefetched()) as frames:
         for frame in frames:
             finder.add(frame.time * clip.speed + clip.start, frame.image)
@@ -148,7 +149,7 @@ def _counted(work: Generator[int, None, Film], expected: int) -> Generator[tuple
                 return stop.value
 
 
-def _request_of(source: FrameSource, size: Size) -> Request | None:
+def request_of(source: FrameSource, size: Size) -> Request | None:
     """What the user's box asks for, in the mattes' pixels and in seconds of the clip."""
     clip = source.clip
     box = _scaled_box(_unmirrored_box(clip, source.size[0]), size, source.size)
@@ -168,12 +169,12 @@ def _enlarged(box: Box, scale: Array) -> Box:
     return x0, y0, x1, y1
 
 
-def _choose_method(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]] | None:
+def choose_method(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]] | None:
     """-> the method that suits the samples and needs no network, as `Subject.source` names it, and a generator of what it sees in
     each frame; None if there is none."""
     clip = source.clip
     box = _scaled_box(_unmirrored_box(clip, source.size[0]), size, source.size)
-    request = _request_of(source, size)
+    request = request_of(source, size)
     later = request is not None and request.time > 0
     if _has_alpha(samples):
         if later:
@@ -192,7 +193,7 @@ def _choose_method(source: FrameSource, samples: list[Frame], size: Size) -> tup
 
 
 def _choose_older_method(source: FrameSource, samples: list[Frame], size: Size) -> tuple[str, Generator[_Seen, None, None]]:
-    """As `_choose_method`, with the methods that serve where ISNet is left out."""
+    """As `choose_method`, with the methods that serve where ISNet is left out."""
     box = _scaled_box(_unmirrored_box(source.clip, source.size[0]), size, source.size)
     images = np.stack([sample.image for sample in samples])
     network = load_cutout()
