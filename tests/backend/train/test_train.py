@@ -221,14 +221,16 @@ def test_a_killed_run_goes_on(encoder_file: Path, tmp_path: Path, make_pack: Mak
     ]
     command += ["--pool", "2", "--batch", "2", "--workers", "0", "--save-every", "0"]
     with subprocess.Popen([sys.executable, *command], cwd=ROOT) as process:
-        wait_for(tmp_path / "run" / "last.pt", process)
-        process.kill()
+        try:
+            wait_for(tmp_path / "run" / "last.pt", process)
+        finally:  # leaving the block waits for the process
+            process.kill()
     plan = TrainingPlan(steps=100000, batch=2, pool=2, workers=0, device="cpu")
     assert Run(plan, [make_pack()], encoder_file, tmp_path / "run").step >= 1
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while not path.exists():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
