@@ -35,7 +35,7 @@ class ANYRIG_Refine(bpy.types.PropertyGroup):
         items=(
             ("WHOLE", "Whole Take", "All frames; without pins and with all bones it starts from the take as the network left it"),
             ("RANGE", "Range", "Only some frames of the scene; it passes smoothly into the frames around them"),
-            ("PINS", "Around Pins", "Only 30 frames before and after each pinned pose"),
+            ("PINS", "Around Pins", "Only from 30 frames before the first pinned pose to 30 after the last"),
         ),
     )
     first: IntProperty(name="First Frame", description="First frame of the scene that may change", default=1)
