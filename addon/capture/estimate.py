@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+# Refining, on 2026-11-27, a rig of 7 joints at 24 fps, one core of a busy machine: quick took 5.4 and 23.6 processor seconds for 50 and 200
+# frames, thorough 14.6 for 50.
+REFINED = {"quick": 0.11, "thorough": 0.29}
 # Measured on 2026-11-22 on one core of a server processor, `lite`, rigs of 20 joints: processor seconds of 50 and 200 frames at
 # 320 x 180 onto one rig (2.2 and 6.3 in all), 50 onto four (4.1), 100 at 1280 x 720 (7.6), with still backgrounds.
 # Seconds per unit of each stage. The first import of PyTorch takes the 3 seconds of `load`.
-# Refining, on 2026-11-27, a rig of 7 joints at 24 fps, one core of a busy machine: 50 and 200 frames took 4.6 and 14.0 processor seconds,
-# 50 frames of two rigs 7.0; thorough took as long as quick.
-REFINED = {"quick": 0.08, "thorough": 0.08}
 LITE_ON_CPU = {"load": 3.0, "subject": 0.045, "view": 0.45, "video2pose": 0.02, "pose2rot": 8e-5, **REFINED}
 # Each of these took 0.65 GB besides Blender's own scene. A packed matte takes about 20 kB.
 BASE_MEMORY, FRAME_MEMORY = 0.65e9, 20e3  # bytes
