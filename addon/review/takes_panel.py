@@ -30,10 +30,10 @@ class ANYRIG_UL_takes(bpy.types.UIList):
         if not take_store.is_take(item):
             return
         about, action = take_store.about(item), take_store.action_of(item)
-        row = layout.split(factor=0.5 if covered(about) else 0.62)
+        row = layout.split(factor=0.62)
         row.label(text=f"{video_name(about)} > {about['armature']}", icon="ACTION" if action else "FILE", translate=False)
-        # without the year, which would not fit; it is shown below the list
-        row.label(text=f"{about['date'][5:16].replace('T', ' ')}  {covered(about)}".rstrip(), translate=False)
+        # without the year, and of a refined take without the date, which would not fit: both are shown below the list
+        row.label(text=covered(about) or about["date"][5:16].replace("T", " "), translate=False)
 
     def filter_items(self, _context: bpy.types.Context, data: Any, name: str) -> tuple[list[int], list[int]]:
         return arrange(getattr(data, name), self.filter_name, self.bitflag_filter_item)
@@ -98,7 +98,7 @@ def _draw_take(layout: bpy.types.UILayout, text: bpy.types.Text) -> None:
     column.label(text=f"{iface_('Model')}: {model}, {date}", translate=False)
     if covered(about):
         before, after = (100 * share for share in about["overlap"])
-        words = iface_("Covers {after:.0f} % of the silhouette, {before:.0f} % before Refine")
+        words = iface_("Overlap {after:.0f} %, {before:.0f} % before Refine")
         column.label(text=words.format(before=before, after=after), translate=False)
     if take_store.action_of(text) is None:
         column.label(text="Its action is not in this file", icon="INFO")

@@ -88,7 +88,9 @@ def test_the_result_is_a_new_take_and_action_beside_the_old_ones(walk: Walk) -> 
     assert obj.animation_data.action.frame_range[0] == 1, "its keys begin where those of the take do"
     assert takes.selected(bpy.context) == other and "of the silhouette" in background_runner.status()[0]
     assert takes_panel.covered(about) == f"{100 * before:.0f} > {100 * after:.0f} %"
-    assert any(str(line).startswith("Covers ") for line in texts(draw(takes_panel.ANYRIG_PT_takes), "label"))
+    assert any(
+        str(line).startswith(f"Overlap {100 * after:.0f} %, ") for line in texts(draw(takes_panel.ANYRIG_PT_takes), "label")
+    )
     assert takes_panel.covered(take_store.about(text)) == ""
 
 
