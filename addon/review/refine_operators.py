@@ -40,7 +40,7 @@ class ANYRIG_Refine(bpy.types.PropertyGroup):
     )
     first: IntProperty(name="First Frame", description="First frame of the scene that may change", default=1)
     last: IntProperty(name="Last", description="Last frame of the scene that may change", default=25)
-    bones: BoolProperty(name="Selected Bones Only", description="Only bones that are selected in pose mode may change")
+    bones: BoolProperty(name="Selected Bones", description="Only bones that are selected in pose mode may change")
 
 
 class ANYRIG_OT_take_refine(AnyRigOperator, bpy.types.Operator):
