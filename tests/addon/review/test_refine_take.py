@@ -135,13 +135,18 @@ def refuse(*_: Any, **__: Any) -> None:
 
 @pytest.mark.usefixtures("quick_fit")
 def test_it_is_one_undo_step(walk: Walk) -> None:
-    _, text = walk
+    obj, text = walk
     bpy.ops.ed.undo_push(message="before")
-    name, before = text.name, bpy.data.actions.keys()
+    name, before, key = text.name, bpy.data.actions.keys(), bpy.context.scene.anyrig_takes.key
+    rig, played = obj.name, obj.animation_data.action.name
+    pose = np.array([bone.matrix_basis for bone in obj.pose.bones])
     bpy.ops.anyrig.take_refine()
     bpy.ops.ed.undo_push(message="Refine Take")
     bpy.ops.ed.undo()
     assert [each.name for each in take_store.stored()] == [name] and bpy.data.actions.keys() == before
+    obj = bpy.data.objects[rig]
+    assert obj.animation_data.action.name == played and bpy.context.scene.anyrig_takes.key == key
+    assert np.allclose([bone.matrix_basis for bone in obj.pose.bones], pose, atol=1e-5)
 
 
 # ---- what is refused
