@@ -512,7 +512,7 @@ def test_panel_shows_inputs_then_progress_then_the_view(window: Press, backend: 
     drawn = draw()
     names = [name for kind, name in drawn if kind == "prop"]
     inputs = ["armature", "bones", "video", "trim_start", "trim_end", "speed", "mirror", "fps", "use_box", "matte"]
-    assert names == [*inputs, "reference", "view", "heading", "start", "output", "extend_range", "model", "device"]
+    assert names == [*inputs, "reference", "view", "heading", "start", "output", "extend_range", "model", "refine", "device"]
     assert ("operator", "anyrig.capture") in drawn and ("label", "2.00 s") in drawn and ("label", "Active: Human") in drawn
     window.invoke(bpy.context, None)
     drawn = draw()
