@@ -42,7 +42,7 @@ def quick_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for the fit, which returns the take as it is; all else runs as for a user."""
 
     def fitted(request: refine_take.RefineRequest, *_: Any) -> Generator[Progress, None, Motion]:
-        yield Progress("Laying it on the film", 0, 1)
+        yield Progress("Refining", 0, 1)
         motion = request.take.motion
         return replace(motion, raw=motion, provenance={**motion.provenance, "refine": {"overlap": [0.5, 0.75]}})
 
@@ -102,7 +102,7 @@ def test_the_command_refines_a_range_and_a_bone_alone(walk: Walk, tmp_path: Path
     options = ["--take", "walk", "--frames", "9", "17", "--bone", leg, "--out", str(out)]
     assert commands.main(["refine", *options]) == 0
     printed = capsys.readouterr().out
-    assert "Laying it on the film" in printed and "of the silhouette" in printed and out.is_file()
+    assert "Finding the subject" in printed and "of the silhouette" in printed and out.is_file()
     after = take_store.read(added(text)).motion
     moved = changed(before, after)
     assert moved[4:9].max() > 0.1 and moved[[*range(4), *range(9, 12)]].max() < 0.01
