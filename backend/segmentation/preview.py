@@ -120,11 +120,11 @@ def _by_isnet(clip: Clip, device: torch.device, isnet: str) -> Generator[tuple[i
     """-> None if another method finds the subject."""
     whole = FrameSource(with_matte_range(clip))
     size = fit_size(whole.size, LONGEST)
-    survey = survey(whole, size)
-    with closing(survey):
+    passing = survey(whole, size)
+    with closing(passing):
         while True:
             try:
-                done, total = next(survey)
+                done, total = next(passing)
             except StopIteration as stop:
                 one, note, samples = stop.value
                 break
