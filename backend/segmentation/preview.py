@@ -23,7 +23,7 @@ from .film import FindMatte, Follower, Request
 from .matte import Box, mask_box
 from .matte_finder import MatteFinder, uses_isnet
 from .sightings import ALIKE, RESIZED, Sighting, choose_labels, colours_of, importance
-from .subject import LONGEST, SURVEY, Subject, choose_method, request_of, survey, whole_finder
+from .subject import MATTE_SIDE, SURVEY, Subject, choose_method, request_of, survey, whole_finder
 from .subject_cache import find_kept_subject
 from .subject_range import with_matte_range
 from .track import decode_matte
@@ -119,7 +119,7 @@ def preview_subject(
 def _by_isnet(clip: Clip, device: torch.device, isnet: str) -> Generator[tuple[int, int], None, Preview | None]:
     """-> None if another method finds the subject."""
     whole = FrameSource(with_matte_range(clip))
-    size = fit_size(whole.size, LONGEST)
+    size = fit_size(whole.size, MATTE_SIDE)
     passing = survey(whole, size)
     with closing(passing):
         while True:

@@ -30,7 +30,7 @@ from .subject_range import matte_at, matte_sequence, matte_times, with_matte_ran
 from .track import Track, complete_track, decode_matte
 from .whole_subject import WholeSubject
 
-LONGEST = 640  # pixels of the longer side of the stored mattes
+MATTE_SIDE = 640  # pixels of the longer side of the stored mattes
 SAMPLES = 40
 SURVEY = 0.05  # share of the work that going through the clip at first is
 ALIKE = 0.85  # agreement of the mattes from both sides that counts as full
@@ -81,7 +81,7 @@ def find_subject(clip: Clip, device: torch.device | None = None, isnet: str = ""
     """
     clip = with_matte_range(clip)
     whole = FrameSource(clip)
-    size = fit_size(whole.size, LONGEST)
+    size = fit_size(whole.size, MATTE_SIDE)
     yield 0, whole.expected
     clip, note, samples = yield from survey(whole, size)
     source = FrameSource(clip) if note else whole
