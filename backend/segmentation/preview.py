@@ -206,7 +206,7 @@ def _of_subject(subject: Subject) -> Preview:
     assert subject.clip is not None
     clip, count = subject.clip, len(subject.times)
     source = FrameSource(clip)
-    size = fit_size(source.size, LONGEST)
+    size = fit_size(source.size, MATTE_SIDE)
     times = subject.times * clip.speed + clip.start
     marked = [each.time for each in subject.others] + (
         [clip.start if clip.box_time is None else clip.box_time] if clip.box else []
