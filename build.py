@@ -16,13 +16,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import xml.etree.ElementTree as xml
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterable, NamedTuple, Sequence
 
 ROOT = Path(__file__).resolve().parent
 VERSIONS = ("5.0", "4.5", "4.2")
 MARKER = "installed.txt"
+PRINTING = threading.Lock()  # held while the output of a process is printed
 TEST_TIMEOUT = 1200  # seconds for one pytest process: a hang must not eat all the time that a build machine gives
 
 # What the bpy wheels and Workbench load on Linux -> Debian's package of it
@@ -193,18 +196,23 @@ def run(command: Sequence[str], env: dict[str, str] | None = None) -> None:
 
 
 def test(versions: Sequence[str]) -> int:
-    """Lint, then every test: the backend without bpy, the rest with it, the add-on on each Blender. Returns an exit code."""
+    """Lint, then every test: the backend without bpy, the rest with it, the add-on on each Blender. Returns an exit code.
+
+    A test uses one core, so two processes run side by side where there are two; the output of each comes when it ends.
+    """
     main = environment(VERSIONS[0])
     total = lint(main)
-    if VERSIONS[0] in versions:
-        say("tests/backend, with bpy blocked")
-        total += pytest([str(main), "-c", PYTEST_WITHOUT_BPY], ["tests/backend"])
-        say("tests of the build and the demo")
-        total += pytest([str(main), "-m", "pytest"], sorted(str(path) for path in Path("tests").glob("test_*.py")))
+    jobs = []
     for version in versions:
         python = environment(version)
-        say(f"tests/addon on Blender {version}")
-        total += pytest([str(python), "-m", "pytest"], ["tests/addon"])
+        jobs.append((f"tests/addon on Blender {version}", [str(python), "-m", "pytest"], ["tests/addon"]))
+    if VERSIONS[0] in versions:
+        rest = sorted(str(path) for path in Path("tests").glob("test_*.py"))
+        jobs.insert(1, ("tests/backend, with bpy blocked", [str(main), "-c", PYTEST_WITHOUT_BPY], ["tests/backend"]))
+        jobs.append(("tests of the build and the demo", [str(main), "-m", "pytest"], rest))
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        for counts in pool.map(lambda job: pytest(job[1], job[2], job[0]), jobs):
+            total += counts
     print(f"{total.passed} passed, {total.failed} failed" + (f", {total.skipped} skipped" if total.skipped else ""), flush=True)
     return 1 if total.failed or not total.passed else 0
 
@@ -218,14 +226,23 @@ def lint(python: Path) -> Counts:
     return Counts(0, failed, 0)
 
 
-def pytest(start: Sequence[str], paths: Sequence[str]) -> Counts:
-    """One pytest process. A run that crashes, hangs or collects nothing counts as one failure."""
-    with tempfile.TemporaryDirectory() as folder:
+def pytest(start: Sequence[str], paths: Sequence[str], what: str = "") -> Counts:
+    """One pytest process, whose output is shown when it ends. A run that crashes, hangs or collects nothing counts as one failure."""
+    what = what or " ".join(paths)
+    say(f"{what} ...")
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
         report = Path(folder) / "report.xml"
+        command = [*start, "-q", f"--junitxml={report}", *paths]
         try:
-            code = subprocess.run([*start, "-q", f"--junitxml={report}", *paths], cwd=ROOT, timeout=TEST_TIMEOUT).returncode
+            code = subprocess.run(command, cwd=ROOT, timeout=TEST_TIMEOUT, stdout=output, stderr=subprocess.STDOUT).returncode
         except subprocess.TimeoutExpired:
-            say(f"{' '.join(paths)}: no end after {TEST_TIMEOUT} s")
+            code = None
+        output.seek(0)
+        with PRINTING:
+            say(f"{what}:")
+            print(output.read().decode(errors="replace"), flush=True)
+        if code is None:
+            say(f"{what}: no end after {TEST_TIMEOUT} s")
             return Counts(0, 1, 0)
         return judge(code, report.read_text(encoding="utf-8") if report.exists() else None, " ".join(paths))
 
