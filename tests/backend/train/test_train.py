@@ -181,8 +181,11 @@ def test_a_resumed_run_is_the_same_to_the_bit(encoder_file: Path, tmp_path: Path
         assert torch.equal(value, rest.average.state_dict()[key]), key
 
 
-def test_images_from_workers_become_the_same_tokens(encoder_file: Path, tmp_path: Path, make_pack: MakePack) -> None:
-    """On a GPU worker processes draw and the run encodes; the samples are those that a CPU makes in one place."""
+def test_images_from_workers_become_the_same_tokens(
+    encoder_file: Path, tmp_path: Path, make_pack: MakePack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU worker processes draw and the run encodes; the samples are those that a CPU makes in one place, at one precision."""
+    monkeypatch.setattr("anyrig.backend.train.loop.run.training_dtype", lambda _device: torch.bfloat16)
     run = Run(replace(steps(2), workers=1), [make_pack()], encoder_file, tmp_path)
     direct = next(run._samples())
     run.device = FakeGpu("cpu")
