@@ -134,7 +134,8 @@ def survey(source: FrameSource, size: Size) -> Generator[tuple[int, int], None, 
                 alpha = None if frame.alpha is None else shrink(frame.alpha, size)
                 samples.append(replace(frame, image=shrink(frame.image, size), alpha=alpha))
             yield round(SURVEY * min(frame.index + 1, source.expected)), source.expected
-    one, note = one_shot(clip, finder.finish())
+    # who gives mattes has chosen the part that they belong to
+    one, note = (clip, "") if clip.matte is not None else one_shot(clip, finder.finish())
     low, high = one.start, math.inf if one.end is None else one.end
     return one, note, [each for each in samples if low <= each.time * clip.speed + clip.start < high]
 

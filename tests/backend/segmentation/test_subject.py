@@ -399,3 +399,12 @@ def test_of_several_shots_the_longest_or_that_of_the_box(tmp_path: Path) -> None
     assert len(second.times) == 14 and iou(second, masks[26:]).min() > 0.85
     assert second.clip is not None and second.clip.start == pytest.approx(1.02) and second.times[0] == pytest.approx(0.02)
     assert "number 2 was captured, the one with the subject box" in second.note
+
+
+def test_given_mattes_are_not_cut_down_to_a_shot(tmp_path: Path) -> None:
+    masks = [walker(frame, *walk(frame)) for frame in range(30)]
+    backs = (flat((250, 250, 250)), flat((40, 200, 60)))
+    write_video(tmp_path / "cut.mp4", [painted(m, *walk(k), backs[k >= 18](k)) for k, m in enumerate(masks)], 25.0)
+    given = Clip(str(tmp_path / "cut.mp4"), start=0.4, matte=write_mattes(tmp_path / "range", masks[10:]))
+    subject = subject_of(given)
+    assert len(subject.times) == 20 and subject.note == "" and iou(subject, masks[10:]).min() > 0.95
