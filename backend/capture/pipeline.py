@@ -13,7 +13,7 @@ import cv2
 import torch
 
 from ..capture_settings import Settings
-from ..hardware.device_memory import release_device_memory, releasing_device_memory
+from ..hardware.device_memory import ran_out, release_device_memory, releasing_device_memory
 from ..hardware.devices import pick_device
 from ..motion.motion import Motion, with_joints_of
 from ..progress import Progress, staged
@@ -119,9 +119,24 @@ def _refined(
     rigs = [target.natural or target.rig for target in targets]
     surfaces = [target.surface or capsules(rig) for target, rig in zip(targets, rigs, strict=True)]
     fits = [FitTarget(*each) for each in zip(rigs, surfaces, motions, strict=True)]
+    cpu = torch.device("cpu")
     # Metal lacks some of the operations
-    device = plan.device if plan.device.type == "cuda" else torch.device("cpu")
-    work = refine(fits, footage_of(clip, subject), settings.refine_mode, device=device)
+    for device in (plan.device, cpu) if plan.device.type == "cuda" else (cpu,):
+        work = refine(fits, footage_of(clip, subject), settings.refine_mode, device=device)
+        try:
+            return (yield from _with_takes(work, motions))
+        except (RuntimeError, cv2.error) as error:
+            if device == cpu or not ran_out(error):
+                raise
+            release_device_memory(error)
+        yield Progress("The graphics card ran out of memory: refining goes on with the CPU.", 0, 1, "")
+    raise AssertionError("the CPU comes last")
+
+
+def _with_takes(
+    work: Generator[Progress, None, list[Motion]], motions: Sequence[Motion]
+) -> Generator[Progress, None, list[Motion]]:
+    """Add the raw takes to each Progress."""
     with closing(work):
         while True:
             try:

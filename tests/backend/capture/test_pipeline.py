@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from anyrig.backend import cli
+from anyrig.backend.capture import pipeline
 from anyrig.backend.capture.inference import motion_of, network_inputs_of, predict_positions, predict_rotations, windows
+from anyrig.backend.capture.memory_plan import ComputePlan
 from anyrig.backend.capture.pipeline import _note_of_others, capture, capture_positions, run_pose2rot
 from anyrig.backend.capture.view_matching import match_view
 from anyrig.backend.capture_settings import Settings
@@ -350,3 +352,25 @@ def test_protected_outputs(protected: str) -> None:
 def test_a_target_needs_an_image() -> None:
     with pytest.raises(UserError, match="biped"):
         Target(make_rig(), ())
+
+
+def test_refining_goes_on_with_the_cpu_if_the_graphics_card_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = []
+
+    def refine(_fits: object, _footage: object, _mode: str, device: torch.device) -> Generator[Progress, None, list[str]]:
+        devices.append(device.type)
+        yield Progress("Refining", 0, 1)
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return ["refined"]
+
+    monkeypatch.setattr(pipeline, "refine", refine)
+    monkeypatch.setattr(pipeline, "footage_of", lambda *_: None)
+    plan = ComputePlan(torch.device("cuda"), None, 4, 64, "")
+    steps = pipeline._refined([], [], Clip("x"), None, Settings(refine="quick"), plan)
+    stages = []
+    with pytest.raises(StopIteration) as end:
+        while True:
+            stages.append(next(steps).stage)
+    assert end.value.value == ["refined"] and devices == ["cuda", "cpu"]
+    assert any("goes on with the CPU" in stage for stage in stages)
