@@ -77,7 +77,7 @@ def test_two_animals_that_cross_stay_two() -> None:
     values = overlaps(found, truth)
     assert values[:8].min() > 0.8 and values[-8:].min() > 0.8, "the same animal before and after"
     assert np.median(values) > 0.75
-    assert len(others) == 1 and others[0].box[0] >= 0
+    assert len(others) == 1 and others[0].box[2] - others[0].box[0] < 90, "the small one is told"
 
 
 def test_a_box_on_a_later_frame_says_which() -> None:
