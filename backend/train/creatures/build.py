@@ -1,4 +1,4 @@
-"""Builds a pack of a body, its motions and its skin: rest pose, bone axes, helper bones, several roots, order, heading, size."""
+"""Builds a pack of a body, its motions and its skin: rest pose, bone axes, helper bones, order, heading, size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ class Figure:
     parents: NDArray[np.int64]
     rest: Array
     tails: Array
-    translates: NDArray[np.bool_]
     clips: dict[str, Array]
     twists: dict[int, int]
 
@@ -78,9 +77,7 @@ def figure_of(body: Body, rng: Rng, rest: tuple[Array, Array], clips: dict[str, 
     if chance(rng, 0.15):
         tails = rest[1] + still[:, :3, 1] * 0.01 * body.size
     count = len(body.bones)
-    return Figure(
-        body.bones, np.arange(count), body.parents.astype(np.int64), still, tails, np.zeros(count, np.bool_), matrices, {}
-    )
+    return Figure(body.bones, np.arange(count), body.parents.astype(np.int64), still, tails, matrices, {})
 
 
 def _bone_axes(body: Body, rng: Rng) -> tuple[Array, bool]:
@@ -109,11 +106,7 @@ def _affine(rotation: Array, place: Array) -> Array:
 
 
 def dress(figure: Figure, body: Body, rng: Rng) -> Figure:
-    """Add peculiarities of real rigs: a root bone on the floor, feet parented to it, twist bones, end bones, another order."""
-    if chance(rng, 0.45):
-        figure = _with_handle(figure, rng)
-    if body.legs and chance(rng, 0.45):
-        figure = _with_loose_feet(figure, body)
+    """Add peculiarities of real rigs: twist bones, end bones, another order."""
     if chance(rng, 0.25):
         figure = _with_twists(figure, body, rng)
     if chance(rng, 0.25):
@@ -126,7 +119,6 @@ def _append(figure: Figure, bone: Bone, parent: int, rest: Array, tail: Array, c
         figure,
         bones=(*figure.bones, bone), source=np.append(figure.source, -1), parents=np.append(figure.parents, parent),
         rest=np.concatenate([figure.rest, rest[None]]), tails=np.concatenate([figure.tails, tail[None]]),
-        translates=np.append(figure.translates, False),
         clips={name: np.concatenate([pose, clips[name][:, None]], axis=1) for name, pose in figure.clips.items()},
     )  # fmt: skip
 
@@ -137,33 +129,9 @@ def _reordered(figure: Figure, order: NDArray[np.int64]) -> Figure:
     parents = figure.parents[order]
     return Figure(
         tuple(figure.bones[joint] for joint in order), figure.source[order], np.where(parents < 0, -1, place[np.maximum(parents, 0)]),
-        figure.rest[order], figure.tails[order], figure.translates[order], {name: pose[:, order] for name, pose in figure.clips.items()},
+        figure.rest[order], figure.tails[order], {name: pose[:, order] for name, pose in figure.clips.items()},
         {int(place[joint]): int(place[other]) for joint, other in figure.twists.items()},
     )  # fmt: skip
-
-
-def _with_handle(figure: Figure, rng: Rng) -> Figure:
-    """Add a root bone that stays on the floor, with the old root as a child that translates, as in the rigs of many games."""
-    rest = np.eye(4)
-    rest[:3, :3] = np.eye(3) if chance(rng, 0.5) else rotvec_to_matrix(np.pi / 2 * X)
-    clips = {name: np.tile(rest, (len(pose), 1, 1)) for name, pose in figure.clips.items()}
-    bone = replace(figure.bones[0], part="root", role="root", index=0, alone=True, limb="")
-    if figure.bones[0].role == "root":
-        bone = replace(bone, role="armature")
-    figure = _append(figure, bone, -1, rest, 0.1 * rest[:3, 1], clips)
-    last = len(figure.bones) - 1
-    figure.parents[0], figure.translates[0] = last, True
-    return _reordered(figure, np.array([last, *range(last)]))
-
-
-def _with_loose_feet(figure: Figure, body: Body) -> Figure:
-    """Parent the feet to the root and let them translate, as targets of IK do."""
-    place = {int(bone): joint for joint, bone in enumerate(figure.source) if bone >= 0}
-    for leg in body.legs:
-        if len(leg.joints) > leg.first + 2:
-            foot = place[leg.joints[leg.first + 2]]
-            figure.parents[foot], figure.translates[foot] = 0, True
-    return figure
 
 
 def _with_twists(figure: Figure, body: Body, rng: Rng) -> Figure:
@@ -175,7 +143,7 @@ def _with_twists(figure: Figure, body: Body, rng: Rng) -> Figure:
             continue
         middle = np.eye(4)
         # a bone's end in its own axes is the same in every pose: R^-1 (tail - head), from the neutral lengths at rest
-        child = next((k for k, above in enumerate(figure.parents) if above == joint and not figure.translates[k]), -1)
+        child = next((k for k, above in enumerate(figure.parents) if above == joint), -1)
         end = figure.rest[child, :3, 3] if child >= 0 else figure.tails[joint]
         middle[:3, 3] = 0.5 * figure.rest[joint, :3, :3].T @ (end - figure.rest[joint, :3, 3])
         axis = middle[:3, 3] / max(np.linalg.norm(middle[:3, 3]), 1e-9)
@@ -250,8 +218,8 @@ def pack_of(name: str, figure: Figure, surface: Surface, rng: Rng, style: str | 
         return _affine(world @ matrices[..., :3, :3], scale * matrices[..., :3, 3] @ world.T)
 
     rig = Rig(
-        name, names_of(figure.bones, rng, style), figure.parents, placed(figure.rest), scale * figure.tails @ world.T, figure.translates,
-        np.zeros(len(figure.bones), np.bool_),
+        name, names_of(figure.bones, rng, style), figure.parents, placed(figure.rest), scale * figure.tails @ world.T,
+        np.zeros(len(figure.bones), np.bool_), np.zeros(len(figure.bones), np.bool_),
     )  # fmt: skip
     clips = {clip: (np.round(placed(pose) * BITS) / BITS).astype(np.float32) for clip, pose in figure.clips.items()}
     to_world = world.T.astype(np.float32)

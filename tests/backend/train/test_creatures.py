@@ -44,7 +44,7 @@ def test_packs_are_sound(plan: str, seed: int) -> None:
     pack = made(plan, seed)
     rig = pack.rig
     assert np.array_equal(rig.world, np.eye(3)) and pack.fps in (24, 30) and 3 <= len(pack.clips) <= 6
-    assert not rig.translates[0] and (rig.parents[rig.translates] == 0).all()
+    assert not rig.translates.any() and (rig.parents < 0).sum() == 1
     for matrices in (rig.rest, *pack.clips.values()):
         assert np.isfinite(matrices).all()
         rotations = matrices[..., :3, :3].astype(float)
@@ -57,7 +57,7 @@ def test_packs_are_sound(plan: str, seed: int) -> None:
 @pytest.mark.parametrize("plan,seed", CASES)
 def test_bones_keep_their_lengths(plan: str, seed: int) -> None:
     pack = made(plan, seed)
-    hanging = np.flatnonzero((pack.rig.parents >= 0) & ~pack.rig.translates)
+    hanging = np.flatnonzero(pack.rig.parents >= 0)
     above = pack.rig.parents[hanging]
     rest = np.linalg.norm(pack.rig.heads[hanging] - pack.rig.heads[above], axis=-1)
     for poses in pack.clips.values():
@@ -121,7 +121,6 @@ def test_seeds_decide_everything() -> None:
 def test_all_plans_and_quirks_are_drawn() -> None:
     packs = [creature(seed) for seed in range(100, 220)]
     assert {pack.name.rpartition("_")[2] for pack in packs} == set(PLANS)
-    assert 0.2 < np.mean([pack.rig.translates.any() for pack in packs]) < 0.8
     words = " ".join(name for pack in packs for name in pack.rig.names)
     assert all(word in words for word in ("mixamorig:", "DEF-", "Bip0", "左", ".L", "wist", "ear"))
     fronts = [_ahead(pack) for pack in packs if "quadruped" in pack.name]
