@@ -16,7 +16,7 @@ from .body import Body, Bone, upper_arm
 from .motions import TAU
 from .naming import names_of
 from .parts import Rng, chance
-from .score import Score, X, Y, Z, solve_legs
+from .score import Score, Y, Z, solve_legs
 from .skin import Skin
 
 BITS = 2.0**14  # matrices rounded to 1 / BITS compress to half the size
