@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...geometry.torch_kinematics import geodesic_angle, local_to_global, pick, rot6d_to_matrix
 from ...model.encode_rig import collate
@@ -77,7 +79,8 @@ def losses(
     the matrices' entries. Half precision is used where the hardware calculates with it.
     """
     half = training_dtype(batch.image.device)
-    with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=half != torch.float32), frames_apart(model, batch.apart):
+    autocast = torch.autocast(batch.image.device.type, torch.bfloat16, enabled=half != torch.float32)
+    with autocast, fast_attention(batch.image.device), frames_apart(model, batch.apart):
         position, uv = model.video2pos(batch.image, batch.inputs)
         noisy = batch.position + torch.randn_like(batch.position) * 0.02
         entry = torch.where(predicted[:, None, None, None], position.detach() if cut else position, noisy)
@@ -111,6 +114,18 @@ def total(terms: dict[str, Tensor], apart: bool = False) -> Tensor:
 def training_dtype(device: torch.device) -> torch.dtype:
     """bfloat16, but float32 on a processor that does not calculate with it: emulated, a step takes twenty times as long."""
     return best_dtype(device) if device.type == "cpu" else torch.bfloat16
+
+
+@contextmanager
+def fast_attention(device: torch.device) -> Iterator[None]:
+    """Attention as two products and a softmax on a processor, whose fused attention is slow backwards in bfloat16: a step takes a
+    quarter less."""
+    if device.type != "cpu":
+        yield
+        return
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # a setting of all devices, despite its name
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def _chained_positions(rotations: Tensor, batch: Batch) -> Tensor:
