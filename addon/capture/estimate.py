@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...backend.segmentation.isnet_files import is_bundled
+from ..settings.preference_values import ISNET_OFF
+
 # Refining, on 2026-11-27, a rig of 7 joints at 24 fps, one core of a busy machine: quick took 5.4 and 23.6 processor seconds for 50 and 200
 # frames, thorough 14.6 for 50.
 REFINED = {"quick": 0.11, "thorough": 0.29}
@@ -20,6 +23,8 @@ LITE_ON_CPU = {"load": 3.0, "subject": 0.045, "view": 0.45, "video2pose": 0.02, 
 # Each of these took 0.65 GB besides Blender's own scene. A packed matte takes about 20 kB.
 BASE_MEMORY, FRAME_MEMORY = 0.65e9, 20e3  # bytes
 KEPT = 1e-3  # seconds a frame: finding the subject takes more, so one that took less was kept from an earlier capture
+# A look of ISNet counts as this many megapixels: one takes 0.5 to 2.7 seconds of a core, depending on whether it calculates in bf16.
+LOOK, LOOKED_AT = 22.0, 1 / 6  # of the frames, where a processor finds the subject
 RIG_SHARE = 0.15  # of the first stage's time that each further rig adds; the rest is spent once for all rigs
 
 
@@ -27,7 +32,7 @@ RIG_SHARE = 0.15  # of the first stage's time that each further rig adds; the re
 class Work:
     """The amount of work of a capture. size: of the video, in pixels. joints: of all rigs together. model, device: as chosen.
 
-    refine: "off", "quick" or "thorough".
+    refine: "off", "quick" or "thorough". looks: ISNet is expected to find the subject.
     """
 
     frames: int
@@ -37,18 +42,24 @@ class Work:
     model: str = "lite"
     device: str = "cpu"
     refine: str = "off"
+    looks: bool = False
 
     @property
     def units(self) -> dict[str, float]:
         """The quantity that the time of each stage is proportional to."""
         return {
             "load": 1.0,
-            "subject": self.frames * self.size[0] * self.size[1] / 1e6,
+            "subject": self.frames * (self.size[0] * self.size[1] / 1e6 + LOOK * LOOKED_AT * self.looks),
             "view": float(self.rigs),
             "video2pose": self.frames * (1 + RIG_SHARE * (self.rigs - 1)),
             "pose2rot": float(self.frames * self.joints),
             **{mode: float(self.frames * self.rigs) for mode in REFINED if mode == self.refine},
         }
+
+
+def looks_for(matte: str, isnet: str) -> bool:
+    """Tell whether ISNet is expected to find the subject. matte: the user's, "" for none. isnet: as in `Settings`."""
+    return not matte and isnet != ISNET_OFF and bool(isnet or is_bundled())
 
 
 @dataclass(frozen=True)

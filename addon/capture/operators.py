@@ -100,11 +100,14 @@ def _describe(request: CaptureRequest, results: list[CaptureResult]) -> str:
 
 def _learn(request: CaptureRequest, results: list[CaptureResult]) -> None:
     """Let the times that the capture took improve the next estimate."""
-    seconds, settings = results[0].motion.provenance.get("seconds"), request.params.settings
+    about, settings = results[0].motion.provenance, request.params.settings
+    seconds = about.get("seconds")
     if seconds and any(request.video_size):
         joints = sum(len(subject.rig.names) for subject in request.subjects)
         frames, size = len(results[0].motion), request.video_size
-        work = estimate.Work(frames, size, len(results), joints, settings.model, settings.device, settings.refine_mode)
+        looks = estimate.looks_for(request.params.clip.matte or "", about.get("settings", {}).get("isnet", settings.isnet))
+        how = (settings.model, settings.device, settings.refine_mode, looks)
+        work = estimate.Work(frames, size, len(results), joints, *how)
         estimate.RATES.learn(work, seconds)
 
 

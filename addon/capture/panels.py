@@ -12,7 +12,7 @@ from bpy.app.translations import pgettext_iface as iface_
 from ...backend.capture_settings import Settings
 from ..preferences.diagnostics import torch_text
 from ..rig.keyed_bones import COLLECTION
-from ..settings import view_sides
+from ..settings import preference_values, view_sides
 from ..settings.capture_params import device_from_context
 from ..settings.chosen_armatures import armatures_from_context, picked_armature
 from ..settings.presets import ANYRIG_PT_presets
@@ -247,7 +247,8 @@ def work_of(context: bpy.types.Context) -> estimate.Work | None:
     device = device_from_context(context)
     size = (props.video_size[0], props.video_size[1])
     refine = Settings(model, refine=props.refine.lower()).refine_mode
-    return estimate.Work(frames, size, len(found), sum(map(_count_deforming_bones, found)), model, device, refine)
+    looks = estimate.looks_for(props.matte, preference_values.isnet(context))
+    return estimate.Work(frames, size, len(found), sum(map(_count_deforming_bones, found)), model, device, refine, looks)
 
 
 def _count_deforming_bones(obj: bpy.types.Object) -> int:

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import NOT_NPZ
+from ..errors import NOT_NPZ, UserError
 from ..video.clip import Clip
 from ..video.reader import image_files
 from ..weights.registry import default_folder
+from .isnet_files import isnet_files
+from .matte_finder import uses_isnet
 from .sightings import Candidate
 from .subject import Subject, find_subject
 
@@ -66,8 +68,12 @@ def make_room(folder: Path, limit: int = LIMIT) -> int:
 
 
 def _key(clip: Clip, device: torch.device, isnet: str) -> str:
-    """Names the clip with the state of its files: another video, range, box or matte has another key."""
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in _files_of(clip)]
+    """Names the clip with the state of its files: another video, range, box, matte or network has another key."""
+    files = _files_of(clip)
+    if uses_isnet(isnet):
+        with suppress(UserError):  # told where it is needed: another method may do
+            files += isnet_files(isnet)
+    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     how = json.dumps([FORMAT, asdict(clip), states, isnet, device.type == "cpu"])
     return hashlib.sha256(how.encode()).hexdigest()[:32]
 

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from anyrig.addon.capture import estimate, operators, panels, run_capture, subject_box, video_file, viewport_pictures
 from anyrig.addon.capture.estimate import Rates, Work
-from anyrig.addon.settings import presets
+from anyrig.addon.settings import preference_values, presets
 from anyrig.addon.settings.capture_params import CaptureParams, params_from_context
 from anyrig.addon.tasks import background_runner, task
 from anyrig.addon.ui import fix_buttons, menus
@@ -476,6 +477,18 @@ def test_refining_has_its_share_of_the_estimate() -> None:
     assert rates.estimate(Work(50, size, 1, 20, refine="quick")).seconds == pytest.approx(0.5 + 15.0)
 
 
+def test_looking_for_the_subject_has_its_share_of_the_estimate() -> None:
+    rates, size = Rates(), (1280, 720)
+    work = Work(180, size, 1, 20, looks=True)
+    found, without = rates.estimate(work).seconds, rates.estimate(replace(work, looks=False)).seconds
+    assert found is not None and without is not None
+    assert 0.5 * 30 < found - without < 2.7 * 30, "a look at every sixth frame"
+    rates.learn(work, {"subject": 36.0})
+    assert rates.estimate(replace(work, frames=90)).seconds == pytest.approx(18.0)
+    assert not estimate.looks_for("matte.mp4", "") and not estimate.looks_for("", preference_values.ISNET_OFF)
+    assert estimate.looks_for("", "") and estimate.looks_for("", "mine.safetensors")
+
+
 def test_a_kept_subject_teaches_nothing_about_finding_one() -> None:
     took = {"load": 1.0, "subject": 4.0, "view": 0.5, "video2pose": 6.0, "pose2rot": 2.0}
     for model, before in (("mine.safetensors", 4.0), ("lite", 0.045 * 100 * 0.2304)):
@@ -491,7 +504,7 @@ def test_estimate_is_shown_above_the_button(video: Path, monkeypatch: pytest.Mon
     assert panels.estimate_text(bpy.context) == ""
     human()
     bpy.ops.anyrig.choose_video(filepath=str(video))
-    assert panels.estimate_text(bpy.context).startswith("30 frames: about 0:07, 0.7 GB (measured on one processor core")
+    assert panels.estimate_text(bpy.context).startswith("30 frames: about 0:12, 0.7 GB (measured on one processor core")
     scene_props().device = "cuda"
     assert "no estimate yet for this model and device" in panels.estimate_text(bpy.context)
 

@@ -118,6 +118,15 @@ def test_other_frames_have_another_place_in_the_cache(video: Path, tmp_path: Pat
     assert len(list(folder.iterdir())) == 4
 
 
+def test_another_network_has_another_place_in_the_cache(video: Path, tmp_path: Path) -> None:
+    own = tmp_path / "mine.safetensors"
+    keys = {subject_cache._key(Clip(str(video)), CPU, choice) for choice in ("off", "", str(own))}
+    for content in (b"one", b"another"):
+        own.write_bytes(content)
+        keys.add(subject_cache._key(Clip(str(video)), CPU, str(own)))
+    assert len(keys) == 5
+
+
 def test_the_cache_has_a_limit_and_survives_damage(video: Path, tmp_path: Path) -> None:
     files = []
     for end in (0.4, 0.5, 0.6):
