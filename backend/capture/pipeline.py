@@ -238,7 +238,7 @@ def run_pose2rot(
     plan = plan or compute_plan_of(model.encoder.device, model.config, Settings())
     rigs, references = [each.rig for each in predictions], [each.reference for each in predictions]
     # stage 2 reads only the pose of the reference, so its image may be blank
-    blank = torch.zeros(len(rigs), 1, model.config.image_width, device=model.encoder.device)
+    blank = torch.zeros(len(rigs), 1, model.config.token_width, device=model.encoder.device)
     inputs, scales = network_inputs_of(model, rigs, references, blank)
     frames, joints = len(predictions[0].position), inputs.names.shape[1]
     position = blank.new_zeros(len(rigs), frames, joints, 3)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..arrays import Array, Image
+from ..model.eyes import split_tokens
 from ..rig.rig import Target
 from ..segmentation.subject import Subject
 from ..video.clip import Clip
@@ -49,7 +50,8 @@ def subject_crops(
 
 
 def match_view(views: Tensor, frames: Tensor) -> int:
-    """The index of the view that is most like the frames, by cosine. views: tokens (V, S, C), frames: tokens (n, S, C).
+    """The index of the view that is most like the frames, by cosine. views: tokens (V, S, C), frames: tokens (n, S, C), of the frozen
+    encoder alone.
 
     Only the two frames that a view is most like count: in the others the subject may be in a pose that resembles no view.
     """
@@ -64,7 +66,8 @@ def choose_views(model: Model, plan: ComputePlan, targets: Sequence[Target], cro
     for target in targets:
         images = (reference_crop(reference, model.encoder.cut) for reference in target.references)
         views = torch.cat(list(encode_crops(model, plan, images)))
-        chosen.append(match_view(views, frames) if len(views) > 1 else 0)
+        looks, shown = (split_tokens(each, model.config.image_width)[0] for each in (views, frames))
+        chosen.append(match_view(looks, shown) if len(views) > 1 else 0)
         tokens.append(views[chosen[-1]])
     return chosen, torch.stack(tokens)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..arrays import Array, Image
 from ..errors import UserError
 from ..hardware.metal import layout_of
+from ..model.eyes import Eyes, join_tokens
 from .crops import clip_squares, crop
 
 # EfficientNet-Lite0
@@ -110,21 +111,22 @@ def tokens_lite(s16: Tensor, s32: Tensor) -> Tensor:
 
 
 class Encoder:
-    """The frozen image encoder of `lite`: crops in, tokens out."""
+    """The frozen image encoder of `lite`, with the trained eyes of its network if it has some: crops in, tokens out."""
 
     width = 112 + 320
     grid = 14
 
     def __init__(
-        self, state: Mapping[str, Tensor], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-    ) -> None:
-        """state: as `convert_package` returns it. If some keys have the prefix "encoder.", only these are used."""
+        self, state: Mapping[str, Tensor], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+        eyes: Eyes | None = None,
+    ) -> None:  # fmt: skip
+        """state: as `convert_package` returns it. If some keys have the prefix "encoder.", only these are used. eyes: on the device."""
         inner = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
         self.device, self.dtype = torch.device(device), dtype
         with torch.device("meta"):
             self.network = EfficientNetLite0()
         self.network.load_state_dict(inner or dict(state), strict=True, assign=True)
-        self.layout = layout_of(self.device)
+        self.layout, self.eyes = layout_of(self.device), eyes
         self.network.to(device=self.device, dtype=dtype, memory_format=self.layout).requires_grad_(False)
 
     def squares(self, boxes: Array) -> Array:
@@ -137,9 +139,10 @@ class Encoder:
 
     @torch.no_grad()
     def encode(self, crops: Image | Tensor) -> Tensor:
-        """Crops (B, 224, 224, 3) uint8 RGB -> tokens (B, 196, 432) on the encoder's device, in its dtype."""
+        """Crops (B, 224, 224, 3) uint8 RGB -> tokens (B, 196, 432 + 4 E) on the encoder's device, in its dtype."""
         images = normalise(torch.as_tensor(crops).to(self.device), self.dtype).contiguous(memory_format=self.layout)
-        return tokens_lite(*self.network.features(images))
+        tokens = tokens_lite(*self.network.features(images))
+        return tokens if self.eyes is None else join_tokens(tokens, self.eyes(images.to(next(self.eyes.parameters()).dtype)))
 
 
 # Making the stored weights

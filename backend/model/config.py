@@ -31,11 +31,19 @@ class Config:
     aids: bool = False  # the geometric layers of `lite`
     grid: int = 14  # for them, image tokens are a map of grid x grid
     lift_layers: int = 2  # their layers that find depth
+    eyes: int = (
+        0  # for them, channels of a second map of 2 grid x 2 grid that is trained with the network (model/eyes.py); 0: none
+    )
     encoder: str = "dinov2-large"
     names: str = "t5-base"
     tips: bool = False  # leaf bones get a joint at their tail
     # trained on natural skeletons (backend/rig/natural_skeleton.py); False: on the trees that armatures have, which it is shown then
     natural: bool = False
+
+    @property
+    def token_width(self) -> int:
+        """Channels of an image token with what the trained eyes see in its four cells."""
+        return self.image_width + 4 * self.eyes
 
     @property
     def margins(self) -> tuple[int, int]:
@@ -49,7 +57,7 @@ class Config:
 
 LITE = Config(
     width=128, heads=4, image_width=432, name_width=128, ref_layers=2, layers=2, rest_layers=2, pose_layers=1, memory_layers=1,
-    decoder_layers=2, cross_layers=2, image_radius=0, dropout=0.0, aids=True, encoder="efficientnet-lite0", names="hashed", tips=True,
+    decoder_layers=2, cross_layers=2, image_radius=0, dropout=0.0, aids=True, eyes=48, encoder="efficientnet-lite0", names="hashed", tips=True,
     natural=True,
 )  # fmt: skip
 TINY = Config(

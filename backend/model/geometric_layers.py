@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..geometry.torch_kinematics import anchored_ik, global_to_local, local_to_global, matrix_to_rot6d, rot6d_to_matrix
 from .config import Config
+from .eyes import split_tokens
 from .layers import ExactHead, ExactLinear, GraphLayer, TemporalBlock, exact
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class SoftArgmax2D(nn.Module):
         centres = self.places.centres()
         scores = self.to_q(self.norm(x)) @ self.to_k(tokens).transpose(-1, -2) * x.shape[-1] ** -0.5  # (B, T, J, S)
         # cosine between the reference at the joint and every token of the frame, both in 64 channels
-        at_joint = self.places.sample(self.look(self.places.norm(inputs.tokens)), inputs.uv)  # (B, J, 64)
+        reference = split_tokens(inputs.tokens, self.look.in_features)[0]
+        at_joint = self.places.sample(self.look(self.places.norm(reference)), inputs.uv)  # (B, J, 64)
         alike = F.normalize(at_joint, dim=-1)[:, None] @ F.normalize(self.look(image), dim=-1).transpose(-1, -2)  # (B, T, J, S)
         distance = (inputs.uv[:, None, :, None] - centres).square().sum(-1)  # (B, 1, J, S)
         scores = scores + self.likeness.exp() * alike - distance / (2 * torch.exp(2 * self.spread))

@@ -1,9 +1,9 @@
 """video2pose2rot, the network (docs/network.md): stage 1 predicts positions from images, stage 2 rotations from positions.
 
-Reading order: config, inputs, layers, geometric_layers (which only `lite` has), network. Notation, in all of them:
+Reading order: config, inputs, layers, geometric_layers and eyes (which only `lite` has), network. Notation, in all of them:
 
     B  rigs of a batch          T  frames                   J  joints, leaf tips included, padded to the largest rig of the batch
-    N  reference pairs          S  image tokens of a frame  C  width of an image token
+    N  reference pairs          S  image tokens of a frame  C  width of an image token, with what trained eyes saw
     E  width of a joint's name  D  width of the model       H  heads, each d = D / H wide
 
 Positions are relative to the root, in the camera's frame (y up), and divided by the rig's scale. Rotations are local, as rot6d: the
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import Config
+from .eyes import Eyes, FineReadout, split_tokens
 from .geometric_layers import DepthLifter, IKPrior, PositionEncoder2D, SoftArgmax2D
 from .inputs import NetworkInputs, SkeletonGraph
 from .layers import (
@@ -43,6 +44,13 @@ def sinusoids(x: Tensor) -> Tensor:
 
 
 # Stage 1
+
+
+def _unseen_at_first(config: Config) -> nn.Linear:
+    """What the trained eyes see, as a part of the tokens that grows from nothing."""
+    layer = nn.Linear(4 * config.eyes, config.width, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer
 
 
 class FusionBlock(nn.Module):
@@ -75,6 +83,7 @@ class ReferenceEncoder(nn.Module):
         self.fusion_blocks = nn.ModuleList(FusionBlock(config) for _ in range(config.ref_layers))
         self.final_norm = nn.LayerNorm(config.width)
         self.places = PositionEncoder2D(config) if config.aids else None
+        self.eye_proj = _unseen_at_first(config) if config.eyes else None
 
     def forward(self, inputs: NetworkInputs) -> Tensor:
         """-> (B, 1, J, D)."""
@@ -83,7 +92,10 @@ class ReferenceEncoder(nn.Module):
         if self.places is None:
             tokens = self.img_proj(inputs.tokens)[:, None]  # (B, 1, S, D)
         else:
-            tokens = (self.img_proj(self.places.norm(inputs.tokens)) + self.places.encode_tokens())[:, None]
+            image, seen = split_tokens(inputs.tokens, self.img_proj.in_features)
+            tokens = (self.img_proj(self.places.norm(image)) + self.places.encode_tokens())[:, None]
+            if self.eye_proj is not None:
+                tokens = tokens + self.eye_proj(seen)[:, None]
             x = x + self.places.encode_joints(tokens[:, 0], inputs.uv)[:, None]
         # even blocks are local, odd ones global, as in every stack of the network
         for i, block in enumerate(self.fusion_blocks):
@@ -127,14 +139,19 @@ class TemporalModel(nn.Module):
         self.rope = Rope(width // config.heads)
         self.readout = SoftArgmax2D(config) if config.aids else None
         self.lift = DepthLifter(config) if config.aids else None
+        self.eye_proj = _unseen_at_first(config) if config.eyes else None
+        self.fine = FineReadout(config) if config.eyes else None
 
     def forward(self, query: Tensor, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
         """query (B, 1, J, D), image (B or 1, T, S, C) -> as Video2Pose.forward."""
         if self.readout is None:
             tokens = self.img_proj(image)  # (B or 1, T, S, D)
         else:
+            image, seen = split_tokens(image, self.img_proj.in_features)
             image = self.readout.places.norm(image)
             tokens = self.img_proj(image) + self.readout.places.encode_tokens()
+            if self.eye_proj is not None:
+                tokens = tokens + self.eye_proj(seen)
         x = query.expand(-1, image.shape[1], -1, -1)  # (B, T, J, D)
         for i, (block, graph) in enumerate(zip(self.blocks_img, self.blocks_graph, strict=True)):
             x = block(x, tokens, inputs.graph.mask, self.rope)
@@ -142,6 +159,10 @@ class TemporalModel(nn.Module):
         if self.readout is None or self.lift is None:
             return self.head(x).to(inputs.position.dtype), None
         uv = self.readout(x, tokens, image, inputs)  # (B, T, J, 2)
+        if self.fine is not None:
+            reference = split_tokens(inputs.tokens, self.img_proj.in_features)[1]
+            uv, more = self.fine(x, uv, seen, reference, inputs.uv)
+            x = x + more
         moved = self.readout.displacement(x, uv, inputs)  # (B, T, J, 3), in the image plane
         position = inputs.position[:, :1] + moved + self.head(self.lift(x, uv, moved, inputs)).to(moved.dtype)
         return position - position[:, :, :1], uv  # relative to the root, joint 0
@@ -320,6 +341,7 @@ class Video2Pose2Rot(nn.Module):
         self.config = config
         self.video2pos = Video2Pose(config)
         self.pos2rot = Pose2Rot(config)
+        self.eyes = Eyes(config.eyes) if config.eyes else None
 
     def forward(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor]:
         """Image tokens (B, T, S, C), or (1, T, S, C) for all rigs -> positions (B, T, J, 3) and local rot6d (B, T, J, 6)."""

@@ -63,7 +63,7 @@ def load_model(name: str, device: torch.device, weights: str | Path = "") -> Mod
         raise UserError(
             f"Model '{name}' needs the image encoder '{config.encoder}', which is not in its file: choose lite.", fix="use_lite"
         )
-    encoder = Encoder(state, device) if state else image_encoder(folder, device, config.image_width)
+    encoder = Encoder(state, device, eyes=network.eyes) if state else image_encoder(folder, device, config.image_width)
     names = None if config.names == "hashed" else T5Names(folder, config.name_width)
     return Model(name, network, encoder, card, names)
 
@@ -114,7 +114,7 @@ def _tiny_model(device: torch.device) -> Model:
         torch.manual_seed(TINY_SEED)
         network = Video2Pose2Rot(TINY).to(device).eval()
         encoder = EfficientNetLite0().state_dict()
-    return Model("tiny", network, Encoder(encoder, device), {"data": "none: random weights, for tests"})
+    return Model("tiny", network, Encoder(encoder, device, eyes=network.eyes), {"data": "none: random weights, for tests"})
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

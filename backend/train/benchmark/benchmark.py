@@ -81,7 +81,7 @@ def random_inputs(
         ReferencePairs(1.0, rng.normal(size=(pairs, n, 3)), rng.normal(size=(pairs, n, 6)), rng.uniform(-1, 1, (n, 2)), 1.0)
         for n in counts
     ]
-    return collate(bodies, drawn, torch.randn(len(joints), tokens, config.image_width, dtype=dtype, device=device))
+    return collate(bodies, drawn, torch.randn(len(joints), tokens, config.token_width, dtype=dtype, device=device))
 
 
 def bench_model(name: str, device: torch.device) -> Model:
@@ -193,7 +193,7 @@ def time_images(model: Model, plan: ComputePlan, clip: Clip, watch: Stopwatch, f
 def time_stages(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stopwatch, frames: int) -> None:
     """Time both stages on random tokens, which arrive in batches as in a capture."""
     config = model.config
-    chunk = torch.randn(plan.batch, inputs.tokens.shape[1], config.image_width, device=plan.device)
+    chunk = torch.randn(plan.batch, inputs.tokens.shape[1], config.token_width, device=plan.device)
     for count in (min(frames, 2 * plan.batch), frames):  # the first run warms up
         chunks = (chunk[: min(plan.batch, count - start)] for start in range(0, count, plan.batch))
         with watch("stage 1", count):
@@ -207,7 +207,7 @@ def time_stages(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: S
 def time_baseline(model: Model, plan: ComputePlan, inputs: NetworkInputs, watch: Stopwatch, frames: int) -> dict[str, float]:
     """Time the plain implementation on the same weights -> by stage, how many times as long it takes."""
     network, device = model.network, plan.device
-    image = torch.randn(1, frames, inputs.tokens.shape[1], model.config.image_width, device=device)
+    image = torch.randn(1, frames, inputs.tokens.shape[1], model.config.token_width, device=device)
     image = image.expand(len(inputs.names), -1, -1, -1)
     grown = padded.padded(inputs)
     with torch.inference_mode(), autocast(device, plan.half) if plan.half else nullcontext():

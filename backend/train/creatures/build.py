@@ -19,7 +19,7 @@ from .parts import Rng, chance
 from .score import Score, Y, Z, solve_legs
 from .skin import Skin
 
-BITS = 2.0**14  # matrices rounded to 1 / BITS compress to half the size
+BITS = 2.0**15  # matrices rounded to 1 / BITS compress to half the size
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,8 @@ def config_without(config: Config, parts: Sequence[str]) -> Config:
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise UserError(f"There is no part '{unknown[0]}' to leave out: choose among {', '.join(PARTS)}.")
-    return replace(config, tips=config.tips and "tips" not in parts, aids=config.aids and "aids" not in parts)
+    aids = config.aids and "aids" not in parts
+    return replace(config, tips=config.tips and "tips" not in parts, aids=aids, eyes=config.eyes if aids else 0)
 
 
 def side_error(parts: Sequence[str]) -> float:

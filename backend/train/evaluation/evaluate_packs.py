@@ -25,6 +25,7 @@ from ...capture_settings import Settings
 from ...encoders.crops import SIZE, clip_squares
 from ...geometry.camera import frame_points, project, side_azimuths
 from ...geometry.rotations import Array
+from ...model.eyes import split_tokens
 from ...motion.motion import Motion, with_joints_of
 from ...progress import result_of
 from ...refine.footage import Footage
@@ -184,7 +185,7 @@ def predict_motion(
     images: tokens (V, S, C) of the views. frames: tokens (T, S, C). squares: (T, 4) of the crops, in pixels.
     """
     clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
-    view = match_view(images, clear)
+    view = match_view(*(split_tokens(each, model.config.image_width)[0] for each in (images, clear)))
     inputs, scales = network_inputs_of(model, [rig], [views[view]], images[view : view + 1])
     position = torch.cat(list(predict_positions(model.network, inputs, [frames], len(frames))), dim=1)
     rot6d: Tensor = torch.cat(list(predict_rotations(model.network, inputs, position)), dim=1)

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ...encoders.efficientnet import normalise
 from ...geometry.torch_kinematics import geodesic_angle, local_to_global, pick, rot6d_to_matrix
 from ...model.encode_rig import collate
+from ...model.eyes import join_tokens
 from ...model.inputs import NetworkInputs
 from ...model.layers import frames_apart
 from ...model.network import Video2Pose2Rot
@@ -35,7 +37,7 @@ class Batch:
 
     image: (B, T, S, C) tokens. position: (B, T, K, 3). rotations: (B, T, K, 3, 3), local. uv: (B, T, K, 2).
     weight: (B, 1, K), 0 for padding. rotates: (B, 1, K), 0 also for joints without a rotation of their own.
-    apart: the frames do not follow each other.
+    apart: the frames do not follow each other. crops: (B, T + 1, 224, 224, 3) uint8, the reference's first, for trained eyes.
     """
 
     inputs: NetworkInputs
@@ -46,6 +48,7 @@ class Batch:
     weight: Tensor
     rotates: Tensor
     apart: bool = False
+    crops: Tensor | None = None
 
 
 def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int = 1) -> Batch:
@@ -65,8 +68,24 @@ def batch_of(samples: Sequence[Sample], device: torch.device | str, pairs: int =
     weight = inputs.graph.mask[:, None].float()
     return Batch(
         inputs, tokens[:, 1:], stack([s.position for s in samples]), rotations, stack([s.uv for s in samples]), weight,
-        weight * ~inputs.static_rotation[:, None], all(s.apart for s in samples),
+        weight * ~inputs.static_rotation[:, None], all(s.apart for s in samples), _stacked_crops(samples, device),
     )  # fmt: skip
+
+
+def _stacked_crops(samples: Sequence[Sample], device: torch.device | str) -> Tensor | None:
+    crops = [sample.crops for sample in samples if sample.crops is not None]
+    return torch.stack(crops).to(device) if len(crops) == len(samples) else None
+
+
+def with_trained_eyes(model: Video2Pose2Rot, batch: Batch) -> Batch:
+    """Add what the model's trained eyes see to the tokens, if it has some. Gradients flow back to the eyes."""
+    if model.eyes is None:
+        return batch
+    assert batch.crops is not None
+    count = batch.crops.shape[1]
+    seen = model.eyes(normalise(batch.crops.flatten(0, 1))).unflatten(0, (-1, count))  # (B, T + 1, S, 4 E)
+    inputs = replace(batch.inputs, tokens=join_tokens(batch.inputs.tokens, seen[:, 0]))
+    return replace(batch, inputs=inputs, image=join_tokens(batch.image, seen[:, 1:]))
 
 
 def losses(
@@ -81,6 +100,7 @@ def losses(
     half = training_dtype(batch.image.device)
     autocast = torch.autocast(batch.image.device.type, torch.bfloat16, enabled=half != torch.float32)
     with autocast, fast_attention(batch.image.device), frames_apart(model, batch.apart):
+        batch = with_trained_eyes(model, batch)
         position, uv = model.video2pos(batch.image, batch.inputs)
         noisy = batch.position + torch.randn_like(batch.position) * 0.02
         entry = torch.where(predicted[:, None, None, None], position.detach() if cut else position, noisy)

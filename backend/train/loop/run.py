@@ -144,8 +144,9 @@ class Run:
         Raises UserError if its network differs in more than these parts.
         """
         network = load_network(start, self.device)
-        # which skeletons a network was shown changes none of its sizes: weights of the one kind can go on with the other
-        config = replace(network.config, natural=self.plan.config.natural)
+        # which skeletons a network was shown changes none of its sizes: weights of the one kind can go on with the other. Trained eyes
+        # start at random beside what is there.
+        config = replace(network.config, natural=self.plan.config.natural, eyes=self.plan.config.eyes)
         if ablations.config_without(config, self.plan.without) != self.plan.config:
             raise UserError(
                 f"The network in '{start}' has other sizes or parts than the one to train: start from a model of the same config."
@@ -373,8 +374,8 @@ def _freeze_token_norms(network: nn.Module) -> None:
 
 
 def _by_stage(parameters: Mapping[str, list[Tensor]], rate: float, plan: TrainingPlan) -> list[dict[str, Any]]:
-    """Parameter groups, one for each stage, with their learning rates."""
-    shares = {"video2pos": plan.first_stage}
+    """Parameter groups, one for each stage, with their learning rates. The eyes, which start at random, learn at the full one."""
+    shares = {"video2pos": plan.first_stage, "eyes": 1.0}
     return [{"params": values, "lr": rate * shares.get(stage, 1.0)} for stage, values in parameters.items()]
 
 
@@ -389,7 +390,8 @@ def _optimisers(network: nn.Module, plan: TrainingPlan) -> list[torch.optim.Opti
         if not value.requires_grad:
             continue
         wide = value.dim() == 2 and min(value.shape) >= 16 and "_emb" not in name
-        (matrices if wide else others).setdefault(name.split(".")[0], []).append(value)
+        stage = "eyes" if ".fine." in name or "eye_proj" in name else name.split(".")[0]
+        (matrices if wide else others).setdefault(stage, []).append(value)
     device = next(network.parameters()).device
     muon = Muon(_by_stage(matrices, plan.rate, plan), lr=plan.rate, weight_decay=plan.decay, dtype=training_dtype(device))
     adam = torch.optim.AdamW(

@@ -17,7 +17,7 @@ from ..evaluation.ablations import inputs_without
 from ..evaluation.metrics import CENTIMETRES
 from ..packs.rig_packs import Pack
 from ..samples.samples import Recipe, Sample, Windows
-from .losses import Batch, batch_of
+from .losses import Batch, batch_of, with_trained_eyes
 
 SEED = 20_000  # of the windows, so that all runs have the same
 BATCH = 8
@@ -50,6 +50,7 @@ def _measure_windows(network: Video2Pose2Rot, windows: Sequence[Sample], without
     sums: dict[str, float] = {}
     for start in range(0, len(windows), BATCH):
         batch = batch_of(windows[start : start + BATCH], device)
+        batch = with_trained_eyes(network, batch)
         for key, value in _sum_errors(network, batch, inputs_without(batch.inputs, without)).items():
             sums[key] = sums.get(key, 0.0) + value.item()
     joints, rotating = sums["joints"], sums["rotating"]

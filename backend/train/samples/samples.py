@@ -41,7 +41,8 @@ class Sample:
 
     body: the rig. pairs: PAIRS reference pairs. tokens: (T + 1, S, C) half precision, the reference image's first.
     position: (T, K, 3) relative to the root. rotations: (T, K, 3, 3) local. uv: (T, K, 2) in the crops.
-    apart: the frames are not consecutive and have nothing to do with one another.
+    apart: the frames are not consecutive and have nothing to do with one another. crops: (T + 1, 224, 224, 3) uint8, what the tokens were
+    encoded from, for a network with trained eyes.
     """
 
     body: SkeletonFeatures
@@ -51,6 +52,7 @@ class Sample:
     rotations: Tensor
     uv: Tensor
     apart: bool = False
+    crops: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -148,7 +150,8 @@ class Windows(IterableDataset[Sample]):
         # the rigs of packs are in world axes, so A^T leads from the network's axes back to the world
         points = position @ network_axes(rig) + poses[:, :1, :3, 3]
         uv = to_crop(window.squares[:, None], project(window.projection, points))
-        tokens = self.encode(torch.cat([still.crops, window.crops]))
+        crops = torch.cat([still.crops, window.crops])
+        tokens = self.encode(crops)
         return Sample(
             source.body,
             pairs,
@@ -156,6 +159,7 @@ class Windows(IterableDataset[Sample]):
             _to_tensor(position @ yaw.T / pairs.scale),
             _to_tensor(local),
             _to_tensor(uv),
+            crops=crops.cpu() if self.config.eyes else None,
         )
 
 

@@ -23,7 +23,7 @@ from ..samples.image_degradation import degrade
 from ..samples.motion_augment import perturb_motion
 from ..samples.rig_augment import augment_rig
 from ..samples.samples import SIDE_ERROR, SampleSource, cut_window, inside_crops, recolour, sample_source_of
-from .scene import PICTURES, REFERENCES, Scene, store_tokens
+from .scene import PICTURES, REFERENCES, Scene, pack_picture, store_tokens
 
 IMAGE = 640  # pixels of the image that the crops are taken from
 REST_SHARE = 0.6  # of the first references: the rest pose, the others are the first frame of a clip
@@ -35,7 +35,8 @@ class SceneRecipe:
     """What scenes are made of.
 
     timed: share of scenes with consecutive pictures. varied, creatures, stirred: as in samples.Recipe. kinds: number of creatures.
-    side_error: standard deviation in radians between the azimuths of two pictures.
+    side_error: standard deviation in radians between the azimuths of two pictures. other_look: share of scenes whose references have
+    other colours than the other pictures: a rig seldom looks like the animal in the video.
     """
 
     timed: float = 0.3
@@ -44,6 +45,7 @@ class SceneRecipe:
     stirred: float = 0.25
     kinds: int = 100_000
     side_error: float = SIDE_ERROR
+    other_look: float = 0.4
 
 
 @dataclass(eq=False)
@@ -68,13 +70,15 @@ class SceneMaker:
         poses = np.concatenate([_references(source, rng), self._poses(source, apart, rng)]).astype(np.float32)
         azimuths = rng.uniform(-np.pi, np.pi) + rng.normal(0, self.recipe.side_error / np.sqrt(2), len(poses))
         cloud = recolour(source.cloud, rng)
+        other = recolour(source.cloud, rng) if rng.random() < self.recipe.other_look else cloud
         if apart:
-            shots = [_film(cloud, poses[i : i + 1], azimuths[i], rng) for i in range(len(poses))]
+            shots = [_film(other if i < REFERENCES else cloud, poses[i : i + 1], azimuths[i], rng) for i in range(len(poses))]
         else:
-            still = [_film(cloud, poses[i : i + 1], azimuths[i], rng) for i in range(REFERENCES)]
+            still = [_film(other, poses[i : i + 1], azimuths[i], rng) for i in range(REFERENCES)]
             shots = [*still, _film(cloud, poses[REFERENCES:], azimuths[REFERENCES], rng)]
             azimuths[REFERENCES:] = azimuths[REFERENCES]
-        tokens, size = store_tokens(self.encode(torch.cat([shot.crops for shot in shots])))
+        crops = torch.cat([shot.crops for shot in shots])
+        tokens, size = store_tokens(self.encode(crops))
         rig = source.pack.rig
         rotations, position = pose_to_network(rig, poses.astype(np.float64), self.config.tips)
         local = global_to_local(source.body.skeleton.parents, rotations)
@@ -85,6 +89,7 @@ class SceneMaker:
         return Scene(
             source.body, tokens, size, apart,
             *(np.asarray(v, np.float32) for v in (local, position, np.concatenate(uv), azimuths, np.concatenate(unit))),
+            [pack_picture(crop) for crop in crops.numpy()],
         )  # fmt: skip
 
     def _source(self, rng: np.random.Generator) -> SampleSource:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...arrays import Image
 from ...errors import NOT_NPZ, UserError
 from ...geometry.camera import view_yaw
 from ...geometry.rotations import matrix_to_rot6d
@@ -32,6 +34,7 @@ class Scene:
     with one another; otherwise those after the references follow each other in time, seen by one camera.
     local: (P, K, 3, 3) local rotations, and position: (P, K, 3) relative to the root, both in the rig's own axes (y up) and units.
     uv: (P, K, 2) in the crops. azimuth: (P,) of the cameras, radians. unit: (P,) length of half the crop's side at the root.
+    crops: the pictures as PNG files, for trained eyes.
     """
 
     body: SkeletonFeatures
@@ -43,6 +46,7 @@ class Scene:
     uv: NDArray[np.float32]
     azimuth: NDArray[np.float32]
     unit: NDArray[np.float32]
+    crops: Sequence[bytes]
 
     def sample(self, reference: int, frames: Sequence[int], more: Sequence[int] = ()) -> Sample:
         """The pictures `frames` as a window, with the picture `reference` as its first reference pair and the poses `more` as others.
@@ -70,6 +74,7 @@ class Scene:
             torch.from_numpy(local[list(frames)].astype(np.float32)),
             torch.from_numpy(self.uv[list(frames)]),
             self.apart,
+            torch.from_numpy(np.stack([unpack_picture(self.crops[picture]) for picture in chosen])),
         )
 
     def save(self, path: Path) -> None:
@@ -78,6 +83,7 @@ class Scene:
         arrays: dict[str, Any] = {key: getattr(self, key) for key in FIELDS}
         arrays |= {f"skeleton.{key}": getattr(skeleton, key) for key in SKELETON_FIELDS}
         arrays |= {f"body.{key}": getattr(self.body, key) for key in BODY_FIELDS}
+        arrays |= {"crops": np.frombuffer(b"".join(self.crops), np.uint8), "ends": np.cumsum([len(each) for each in self.crops])}
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.savez(file, apart=self.apart, joint_names=np.array(skeleton.names), **arrays)
@@ -97,7 +103,9 @@ class Scene:
                     ancestors=ancestor_mask(skeleton.parents),
                     **{key: data[f"body.{key}"] for key in BODY_FIELDS},
                 )
-                return cls(body=body, apart=bool(data["apart"]), **{key: data[key] for key in FIELDS})
+                blob, ends = data["crops"].tobytes(), data["ends"].tolist()
+                crops = [blob[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+                return cls(body=body, apart=bool(data["apart"]), crops=crops, **{key: data[key] for key in FIELDS})
         except OSError as error:
             raise UserError(f"Scene '{path}' cannot be read ({error}): draw it again with `scenes`.") from error
         except NOT_NPZ as error:
@@ -107,6 +115,16 @@ class Scene:
 FIELDS = ("tokens", "size", "local", "position", "uv", "azimuth", "unit")
 SKELETON_FIELDS = ("parents", "offsets", "tip", "translates", "static")
 BODY_FIELDS = ("relation", "names", "static_position", "static_rotation")
+
+
+def pack_picture(crop: Image) -> bytes:
+    """A crop (224, 224, 3) uint8 RGB as a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+
+
+def unpack_picture(data: bytes) -> Image:
+    """The inverse of `pack_picture`."""
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def store_tokens(tokens: Tensor) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
