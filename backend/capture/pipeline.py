@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
 import cv2
@@ -39,7 +39,8 @@ from .memory_plan import (
     compute_plan_of,
     fallback_for,
 )
-from .view_matching import choose_views, clear_crops, encode_crops, subject_crops
+from .side_fitting import few_frames
+from .view_matching import choose_views, clear_crops, clear_frames, encode_crops, subject_crops
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -156,7 +157,7 @@ def capture_positions(targets: Sequence[Target], clip: Clip, settings: Settings)
         )
 
     def stage1(model: Model, plan: ComputePlan) -> Generator[Progress, None, Stage1Result]:
-        return run_video2pose(model, targets, clip, subject, plan, clock)
+        return run_video2pose(model, targets, clip, subject, plan, clock, settings.refine_mode != "off")
 
     return (yield from _within_memory(model, settings, clock, stage1))[0]
 
@@ -174,7 +175,7 @@ def predictions_of(
         )
 
     def both(model: Model, plan: ComputePlan) -> Generator[Progress, None, tuple[Stage1Result, list[RigPrediction]]]:
-        stage1 = yield from run_video2pose(model, targets, clip, subject, plan, clock)
+        stage1 = yield from run_video2pose(model, targets, clip, subject, plan, clock, settings.refine_mode != "off")
         return stage1, (yield from run_pose2rot(model, stage1.predictions, plan, clock))
 
     (stage1, predictions), plan = yield from _within_memory(model, settings, clock, both)
@@ -204,18 +205,20 @@ def _within_memory(
 
 
 def run_video2pose(
-    model: Model, targets: Sequence[Target], clip: Clip, subject: Subject, plan: ComputePlan, clock: Clock
+    model: Model, targets: Sequence[Target], clip: Clip, subject: Subject, plan: ComputePlan, clock: Clock, fitted: bool = False
 ) -> Generator[Progress, None, Stage1Result]:
     """Match the views and run stage 1 for all targets at once; the video's images are encoded once. Yields Progress.
 
+    fitted: rough takes from several sides are laid on the film to find its side, instead of going by looks alone.
     Returns positions (T, K, 3) of each target in its reference camera's frame, relative to the root, rig units (RigPrediction).
     Raises UserError if a reference image is empty. Errors of torch that say that memory ran out pass through.
     """
     clip = subject.clip or clip
     squares = model.encoder.squares(subject.boxes)
     with clock("view"):
-        yield Progress("Matching the view", 0, len(targets), "")
-        views, tokens = choose_views(model, plan, targets, clear_crops(model, clip, subject, squares))
+        crops = clear_crops(model, clip, subject, squares)
+        film = partial(few_frames, footage=footage_of(clip, subject), frames=clear_frames(subject.confidence)) if fitted else None
+        views, tokens = yield from staged("Matching the view", choose_views(model, plan, targets, crops, film))
     rigs = [target.rig for target in targets]
     references = [target.references[view] for target, view in zip(targets, views, strict=True)]
     inputs, scales = network_inputs_of(model, rigs, references, tokens)

@@ -59,6 +59,8 @@ class Eyes(nn.Module):
         fine = self.fine(self.down(images.contiguous(memory_format=torch.channels_last)))
         above = self.back(self.coarse(fine))
         seen = self.out(fine + F.interpolate(above, scale_factor=2, mode="bilinear", align_corners=False))
+        # each cell at one size, whatever the convolutions have grown to: without it a run diverges
+        seen = F.layer_norm(seen.permute(0, 2, 3, 1), seen.shape[1:2]).permute(0, 3, 1, 2)
         return F.pixel_unshuffle(seen, 2).flatten(2).transpose(1, 2)
 
 

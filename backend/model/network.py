@@ -121,7 +121,8 @@ class ImageBlock(nn.Module):
         x = x + self.self_attn(y, y, mask)
         y = self.norm2(x)
         if self.apart and self.radius:  # every frame is a clip of its own
-            alone = self.cross_attn.over_frames(y.flatten(0, 1)[:, None], tokens.flatten(0, 1)[:, None], self.radius, rope)
+            own = tokens.expand(len(x), -1, -1, -1).flatten(0, 1)[:, None]
+            alone = self.cross_attn.over_frames(y.flatten(0, 1)[:, None], own, self.radius, rope)
             return x + alone[:, 0].unflatten(0, x.shape[:2])
         return x + self.cross_attn.over_frames(y, tokens, self.radius, rope)
 

@@ -73,7 +73,7 @@ def refine(
     began = time.perf_counter()
     total = len(fitted) + SHARED
     yield Progress(STAGE, 0, total)
-    observed = _observe_mattes(footage, fitted[np.unique(np.linspace(0, len(fitted) - 1, SHARED).round().astype(int))])
+    observed = observe_mattes(footage, fitted[np.unique(np.linspace(0, len(fitted) - 1, SHARED).round().astype(int))])
     for done, track in enumerate(tracks):
         for step, steps in track.fit_shared(observed):
             yield Progress(STAGE, int(SHARED * (done + step / steps) / len(tracks)), total)
@@ -98,7 +98,8 @@ def thinned(times: Array, rate: float) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, len(times) - 1, 1 + max(1, round((len(times) - 1) / every))).round().astype(np.int64))
 
 
-def _observe_mattes(footage: Footage, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], Evidence]:
+def observe_mattes(footage: Footage, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], Evidence]:
+    """The frames' numbers, and what their mattes say."""
     observed = Observed(diagonal(footage.boxes))
     for frame in frames:
         observed.add(footage.matte(int(frame)), float(footage.confidence[frame]), footage.boxes[frame])

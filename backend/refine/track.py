@@ -125,6 +125,15 @@ class Track:
         with torch.no_grad():
             self.camera, self.constant = fit.state.camera.detach(), fit.bend().mean(0)
 
+    def energy(self, evidence: Evidence) -> float:
+        """How far the take is from a few mattes once it was fitted to them, and how far it was bent for that."""
+        fit = self._fit(np.arange(len(self.fitted)), evidence, self.settings.shared)
+        for _ in fit.run():
+            pass
+        with torch.no_grad():
+            heads = fit.pose()[1]
+            return fit.missed() + self.settings.shared.prior * float(fit.priors(heads, fit.bend()))
+
     def fit_window(self, low: int, high: int, seam: int, evidence: Evidence) -> Generator[tuple[int, int], None, None]:
         """Fit the fitted frames from `low` to before `high`, and add what was found to that of the windows before.
 

@@ -20,18 +20,19 @@ from ...capture.inference import (
     reference_crop,
     split_predictions,
 )
-from ...capture.view_matching import CLEAR_FRAMES, match_view
+from ...capture.memory_plan import compute_plan_of
+from ...capture.side_fitting import choose_side, few_frames
+from ...capture.view_matching import clear_frames, likeness_of
 from ...capture_settings import Settings
 from ...encoders.crops import SIZE, clip_squares
 from ...geometry.camera import frame_points, project, side_azimuths
 from ...geometry.rotations import Array
-from ...model.eyes import split_tokens
 from ...motion.motion import Motion, with_joints_of
 from ...progress import result_of
 from ...refine.footage import Footage
 from ...refine.refine import FitTarget, refine
 from ...rendering import point_splatting
-from ...rig.rig import Reference, Rig
+from ...rig.rig import Reference, Rig, Target
 from ...rig.skeleton import global_to_local, pose_to_network
 from ...weights.model_file import Model
 from ..packs.rig_packs import Pack
@@ -99,10 +100,12 @@ def _measure_clip(
         if pose.tobytes() not in known:
             views = point_splatting.reference_views(shown.rig, shown.surface, shown_pose, side_azimuths(), size=SIZE)
             known[pose.tobytes()] = views, model.encoder.encode(np.stack([reference_crop(view) for view in views]))
-        motion = predict_motion(model, shown.rig, *known[pose.tobytes()], frames, window.squares, pack.fps)
-        motion = with_joints_of(motion, rig)
         if mode != "off":
             footage = footage or splat_footage(cloud, truth, window, pack.fps)
+        views, images = known[pose.tobytes()]
+        target = Target(shown.rig, tuple(views), rig if shown is not pack else None, pack.surface)
+        motion = with_joints_of(predict_motion(model, target, images, frames, window.squares, pack.fps, footage), rig)
+        if footage is not None:
             [motion] = result_of(refine([FitTarget(pack.rig, pack.surface, motion)], footage, mode))
         yield (
             kind,
@@ -176,16 +179,21 @@ def splat_footage(cloud: point_splatting.Cloud, poses: Array, window: RenderedWi
     return Footage(times, seen, boxes, mattes.__getitem__, chosen, 2.0)
 
 
-@torch.inference_mode()
 def predict_motion(
-    model: Model, rig: Rig, views: Sequence[Reference], images: Tensor, frames: Tensor, squares: Array, fps: float
+    model: Model, target: Target, images: Tensor, frames: Tensor, squares: Array, fps: float, footage: Footage | None = None
 ) -> Motion:
     """Capture without a video file: match a view, run both stages, correct the heading.
 
-    images: tokens (V, S, C) of the views. frames: tokens (T, S, C). squares: (T, 4) of the crops, in pixels.
+    images: tokens (V, S, C) of the target's references. frames: tokens (T, S, C). squares: (T, 4) of the crops, in pixels.
+    footage: what rough takes are laid on to find the side; None to go by looks alone.
     """
-    clear = frames[np.unique(np.linspace(0, len(frames) - 1, CLEAR_FRAMES).astype(int))]
-    view = match_view(*(split_tokens(each, model.config.image_width)[0] for each in (images, clear)))
+    rig, views = target.rig, target.references
+    clear = clear_frames(np.ones(len(frames)))
+    likeness = likeness_of(images, frames[clear], model.config.image_width)
+    view = int(np.argmax(likeness))
+    if footage is not None:
+        plan = compute_plan_of(model.encoder.device, model.config, Settings())
+        view = result_of(choose_side(model, plan, target, images, likeness, few_frames(frames[clear], footage, clear)))
     inputs, scales = network_inputs_of(model, [rig], [views[view]], images[view : view + 1])
     position = torch.cat(list(predict_positions(model.network, inputs, [frames], len(frames))), dim=1)
     rot6d: Tensor = torch.cat(list(predict_rotations(model.network, inputs, position)), dim=1)

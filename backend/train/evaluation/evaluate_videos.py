@@ -125,7 +125,7 @@ class _PackMeasure:
         key = pose.tobytes()
         if key not in self._targets:
             views = point_splatting.reference_views(shown.rig, shown.surface, pose, side_azimuths())
-            self._targets[key] = Target(shown.rig, tuple(views))
+            self._targets[key] = Target(shown.rig, tuple(views), self._rig if shown is not self.pack else None, self.pack.surface)
         return self._targets[key]
 
     def _compare(

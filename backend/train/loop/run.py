@@ -288,9 +288,9 @@ class Run:
         self.network.zero_grad(set_to_none=True)
         total(terms, batch.apart).backward()
         self.spent = distributed.average(self.network, self.spent + elapsed)  # one clock, so that all stop after the same step
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        if nn.utils.clip_grad_norm_(self.network.parameters(), 1.0).isfinite():
+            for optimiser in self.optimisers:
+                optimiser.step()
         self.step += 1
         self._update_average()
         return {key: value.item() for key, value in terms.items()}
