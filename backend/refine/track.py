@@ -82,9 +82,9 @@ class Track:
         self.target, self.footage, self.frames, self.fitted = target, footage, frames, fitted
         self.settings, self.device = settings, device
         rig, motion = target.rig, target.motion
-        part = frames != (0, len(motion)) or target.joints is not None or len(motion.pins) > 0
+        self.part = frames != (0, len(motion)) or target.joints is not None or len(motion.pins) > 0
         # a whole take is fitted afresh, so that doing it twice changes nothing; a part of it goes on from what is there
-        self.start = motion if part or motion.raw is None else motion.raw
+        self.start = motion if self.part or motion.raw is None else motion.raw
         # camera <- network <- armature: G_camera = Y A G A^T, p_camera = Y A p
         self.axes = view_yaw(float(motion.provenance["azimuth"])) @ network_axes(rig)
         local = global_to_local(rig.parents, self.axes @ self.start.matrices @ network_axes(rig).T)
@@ -92,7 +92,7 @@ class Track:
         self.pins = motion.pins[inside]
         self.pinned = local[self.pins[:, 0], self.pins[:, 1]]
         local = spread_pins(motion.times, local, self.pins)
-        self.local, self.given = calmed(motion.times, 0.0 if part else settings.calm, local, self.start.positions @ self.axes.T)
+        self.local, self.given = calmed(motion.times, 0.0 if self.part else settings.calm, local, self.start.positions @ self.axes.T)
         # how far each joint is from its mean over the clip, as vectors that rotate after it
         mean = nearest_rotation(self.local.mean(0))
         self.moves = matrix_to_rotvec(np.swapaxes(mean, -1, -2) @ self.local)
@@ -180,7 +180,10 @@ class Track:
         about = {"mode": mode, "azimuth": float(motion.provenance["azimuth"]) - yaw, "pitch": pitch, "seconds": seconds}
         changed = replace(changed, positions=positions, path=path, provenance={**motion.provenance, "refine": about})
         assert changed.raw is not None
-        about["overlap"] = [mean_overlap(rig, self.target.surface, each, self.footage) for each in (changed.raw, changed)]
+        before, after = (mean_overlap(rig, self.target.surface, each, self.footage) for each in (changed.raw, changed))
+        if after < before and not self.part:  # the fit was led astray
+            changed, after = replace(changed, rotations=changed.raw.rotations, positions=changed.raw.positions), before
+        about["overlap"] = [before, after]
         return changed
 
     def _rotations(self, frames: NDArray[np.int64], bend: Array) -> Array:

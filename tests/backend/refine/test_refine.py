@@ -239,3 +239,11 @@ def test_carried_values_are_exact_on_their_frames() -> None:
     values = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, -2]])
     spread = carried(times, frames, values)
     assert np.allclose(spread[frames], values, atol=1e-6) and np.abs(spread[21]).max() < 0.3
+
+
+def test_a_fit_that_covers_the_film_less_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, overlaps = take(0.3), iter((0.6, 0.5))
+    monkeypatch.setattr("anyrig.backend.refine.track.mean_overlap", lambda *_: next(overlaps))
+    found = refined(raw, footage_of(take(1.0)))
+    assert np.array_equal(found.rotations, raw.rotations) and np.array_equal(found.positions, raw.positions)
+    assert found.provenance["refine"]["overlap"] == [0.6, 0.6] and len(found.path) == len(raw)
