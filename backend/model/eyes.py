@@ -108,9 +108,10 @@ class FineReadout(nn.Module):
         line = (torch.arange(cells, dtype=self.near.dtype, device=self.near.device) * 2 + 1) / cells - 1
         return torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).flatten(0, 1)
 
-    def forward(self, x: Tensor, uv: Tensor, seen: Tensor, reference: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, uv: Tensor, seen: Tensor, reference: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, J, D), uv (B, T, J, 2) known roughly, what the eyes saw in the frames (B or 1, T, S, 4 E) and in the reference
-        (B, S, 4 E), where the joints are at `places` (B, J, 2) -> uv (B, T, J, 2) and what is to be added to x (B, T, J, D)."""
+        (B, S, 4 E), where the joints are at `places` (B, J, 2) -> the places found in the fine map (B, T, J, 2), those and uv mixed by the
+        gate (B, T, J, 2), and what is to be added to x (B, T, J, D)."""
         cells, centres = fine_cells(seen, self.grid), self.centres()  # (B or 1, T, 4 S, E)
         image = fine_cells(reference, self.grid).transpose(1, 2).unflatten(-1, (2 * self.grid, 2 * self.grid))
         at_joint = F.grid_sample(image.to(places.dtype), places[:, :, None], padding_mode="border", align_corners=False)
@@ -124,4 +125,4 @@ class FineReadout(nn.Module):
             share = scores.softmax(-1)
             found = share @ centres
         gate = self.gate(x).sigmoid().to(uv.dtype)
-        return uv + gate * (found - uv), self.to_features(share.to(cells.dtype) @ cells)
+        return found, uv + gate * (found.detach() - uv), self.to_features(share.to(cells.dtype) @ cells)

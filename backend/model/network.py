@@ -143,7 +143,7 @@ class TemporalModel(nn.Module):
         self.eye_proj = _unseen_at_first(config) if config.eyes else None
         self.fine = FineReadout(config) if config.eyes else None
 
-    def forward(self, query: Tensor, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
+    def forward(self, query: Tensor, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, tuple[Tensor, ...]]:
         """query (B, 1, J, D), image (B or 1, T, S, C) -> as Video2Pose.forward."""
         if self.readout is None:
             tokens = self.img_proj(image)  # (B or 1, T, S, D)
@@ -158,15 +158,16 @@ class TemporalModel(nn.Module):
             x = block(x, tokens, inputs.graph.mask, self.rope)
             x = x + graph(x, inputs.graph, local=i % 2 == 0)
         if self.readout is None or self.lift is None:
-            return self.head(x).to(inputs.position.dtype), None
+            return self.head(x).to(inputs.position.dtype), ()
         uv = self.readout(x, tokens, image, inputs)  # (B, T, J, 2)
+        places: tuple[Tensor, ...] = (uv,)
         if self.fine is not None:
             reference = split_tokens(inputs.tokens, self.img_proj.in_features)[1]
-            uv, more = self.fine(x, uv, seen, reference, inputs.uv)
-            x = x + more
+            found, uv, more = self.fine(x, uv, seen, reference, inputs.uv)
+            places, x = (*places, found, uv), x + more
         moved = self.readout.displacement(x, uv, inputs)  # (B, T, J, 3), in the image plane
         position = inputs.position[:, :1] + moved + self.head(self.lift(x, uv, moved, inputs)).to(moved.dtype)
-        return position - position[:, :, :1], uv  # relative to the root, joint 0
+        return position - position[:, :, :1], places  # relative to the root, joint 0
 
 
 class Video2Pose(nn.Module):
@@ -180,11 +181,11 @@ class Video2Pose(nn.Module):
             nn.init.zeros_(self.temporal_model.head[3].weight)
             nn.init.zeros_(self.temporal_model.head[3].bias)
 
-    def forward(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
-        """Image tokens (B, T, S, C), or (1, T, S, C) for all rigs -> positions (B, T, J, 3), and uv (B, T, J, 2) of the joints in the
-        crops, or None without geometric layers. Static joints get the reference's position."""
-        position, uv = self.temporal_model(self.ref_encoder(inputs), image, inputs)
-        return torch.where(inputs.static_position[:, None, :, None], inputs.position[:, :1], position), uv
+    def forward(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Image tokens (B, T, S, C), or (1, T, S, C) for all rigs -> positions (B, T, J, 3), and the uv (B, T, J, 2) of the joints in the
+        crops as each step found them, for training; none without geometric layers. Static joints get the reference's position."""
+        position, places = self.temporal_model(self.ref_encoder(inputs), image, inputs)
+        return torch.where(inputs.static_position[:, None, :, None], inputs.position[:, :1], position), places
 
 
 # Stage 2

@@ -60,7 +60,7 @@ class Without(nn.Module):
         self.network, self.parts = network, tuple(parts)
         self.config: Config = network.config
 
-    def video2pos(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, Tensor | None]:
+    def video2pos(self, image: Tensor, inputs: NetworkInputs) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Stage 1: see Video2Pose.forward."""
         return self.network.video2pos(image, inputs_without(inputs, self.parts))
 

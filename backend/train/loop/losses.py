@@ -101,7 +101,7 @@ def losses(
     autocast = torch.autocast(batch.image.device.type, torch.bfloat16, enabled=half != torch.float32)
     with autocast, fast_attention(batch.image.device), frames_apart(model, batch.apart):
         batch = with_trained_eyes(model, batch)
-        position, uv = model.video2pos(batch.image, batch.inputs)
+        position, places = model.video2pos(batch.image, batch.inputs)
         noisy = batch.position + torch.randn_like(batch.position) * 0.02
         entry = torch.where(predicted[:, None, None, None], position.detach() if cut else position, noisy)
         rot6d = model.pos2rot(entry, batch.inputs)
@@ -120,8 +120,8 @@ def losses(
         "likeness": _unlikeness(chained, batch.position, weight),
         "bone": _bones_apart(chained, batch),
     }
-    if uv is not None:
-        terms["place"] = _mean(_huber(uv - batch.uv, 0.1), weight)
+    if places:  # as each step found them: the fine one would otherwise be ignored before it has learnt to see
+        terms["place"] = torch.stack([_mean(_huber(uv - batch.uv, 0.1), weight) for uv in places]).mean()
     return terms
 
 
