@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import NamedTuple
 
 import bpy
 import numpy as np
 from mathutils import Matrix
-from numpy.typing import NDArray
 
 from ...backend.arrays import Array
 from ...backend.errors import UserError
@@ -16,7 +15,6 @@ from ...backend.geometry.rotations import matrix_to_rotvec, nearest_orthogonal, 
 from ...backend.rig.natural_skeleton import Bones, NaturalSkeleton, natural_skeleton
 from ...backend.rig.rig import Rig
 from . import locks
-from .bone_scales import check_space, hidden_bones, posed_matrices
 from .control_rigs import control_rig
 from .meshes import carried_by, is_deformed, meshes_of
 from .skin import read_skin
@@ -60,9 +58,8 @@ def read_rig(
     others become its children. These translate, unless they are connected, or hang on a bone that moves the mesh and was left out.
     Joints of a control rig (control_rigs.py) are those that a control turns, in the tree of its maker; `bones` may also name controls.
     Rest matrices and tails are in armature space. `world` is the rotation of the object, with its reflection if a negative scale
-    mirrors it. Bones that are scaled to nothing, and all below them, are static. The second value is the natural skeleton of the whole armature, None for a control rig.
-    Raises UserError: not an armature, in edit mode, no bones, a name in `bones` that does not exist, no joint left, or all of them scaled
-    to nothing.
+    mirrors it. The second value is the natural skeleton of the whole armature, None for a control rig.
+    Raises UserError: not an armature, in edit mode, no bones, a name in `bones` that does not exist, no joint left.
     """
     check_armature(obj)
     _check_names(obj, bones or ())
@@ -80,23 +77,12 @@ def read_rig(
         rest=np.array([bone.matrix_local for bone in joints], np.float64),
         tails=np.array([bone.tail_local for bone in joints], np.float64),
         translates=free & movable,
-        static=_hidden_joints(obj, order),
+        static=np.zeros(len(order), np.bool_),
         world=nearest_orthogonal(np.array(obj.matrix_world)),
         hung=hung & movable,
         props=props,
     )
     return rig, tree.natural
-
-
-def _hidden_joints(obj: bpy.types.Object, names: Sequence[str]) -> NDArray[np.bool_]:
-    """(J,) the joints that are scaled to nothing. Raises UserError if the root is, and with it all of them."""
-    hidden = hidden_bones(obj)
-    if names[0] in hidden:
-        raise UserError(
-            f"Bone '{hidden[names[0]]}' of armature '{obj.name}' is scaled to nothing, and with it the whole rig: set its scale back to 1 "
-            "(Alt S in pose mode) first."
-        )
-    return np.array([name in hidden for name in names], np.bool_)
 
 
 def _natural_skeleton(obj: bpy.types.Object, joints: dict[str, bpy.types.Bone], keep: Collection[str]) -> NaturalSkeleton:
@@ -243,8 +229,13 @@ def pose_of(obj: bpy.types.Object, rig: Rig) -> Array:
     """
     check_armature(obj)
     _check_names(obj, rig.names)
-    index = {bone.name: row for row, bone in enumerate(obj.pose.bones)}
-    return posed_matrices(obj)[[index[name] for name in rig.names]]
+    bones = obj.pose.bones
+    flat = np.empty(16 * len(bones), np.float32)
+    bones.foreach_get("matrix", flat)
+    # foreach_get gives each matrix by columns
+    matrices = flat.reshape(-1, 4, 4).swapaxes(1, 2).astype(np.float64)
+    index = {bone.name: row for row, bone in enumerate(bones)}
+    return matrices[[index[name] for name in rig.names]]
 
 
 def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, positions: Array) -> tuple[Array, Array]:
@@ -256,8 +247,8 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, pos
     static joints and of bones outside the rig.
     The bones below a locked bone compensate for its error.
     Returns the rotation (T, J, 3, 3) and location (T, J, 3) of each pose bone's own channels (its `matrix_basis`).
-    The bones of the rig must exist in the armature (`pose_of` checks). Raises UserError for a bone below one that is scaled to nothing, or
-    under a scale so uneven (beyond about 5 to 1) that it cannot take a rotation.
+    The bones of the rig must exist in the armature (`pose_of` checks). Raises UserError for a bone under a scale so uneven (beyond
+    about 5 to 1) that it cannot take a rotation.
     """
     joints = {name: joint for joint, name in enumerate(rig.names)}
     rotations = np.tile(np.eye(3), (*global_rotations.shape[:2], 1, 1))
@@ -272,7 +263,6 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, pos
         if joint is not None and not rig.static[joint]:
             # P = G R is the wanted pose rotation (docs/architecture.md, Bone algebra). R is the armature's present rest rotation: a bone
             # that was only rolled since the capture still turns the mesh by G.
-            check_space(obj, bone.name, space)
             target = global_rotations[:, joint] @ nearest_rotation(np.array(bone.matrix_local))
             rotations[:, joint] = locks.apply_locks(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))
             basis = np.repeat(basis, len(global_rotations), axis=0)

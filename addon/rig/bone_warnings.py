@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Sequence
 import bpy
 
 from . import auto_rig_pro
-from .bone_scales import hidden_bones
 from .control_rigs import control_rig, key_bone
 from .joint_controls import ControlRig
 
@@ -38,7 +37,6 @@ def warnings_of(obj: bpy.types.Object, names: Sequence[str], hung: Collection[st
     bones = [obj.pose.bones[name] for name in keyed if name in obj.pose.bones] if obj.pose else []
     lines = [
         *_of_armature(obj),
-        *_of_scales(obj, {bone.name for bone in bones}),
         *_of_constraints(bones, hung),
         *_of_drivers(obj, {bone.name for bone in bones}),
         *_of_locks(bones),
@@ -66,19 +64,6 @@ def _of_armature(obj: bpy.types.Object) -> Iterator[str]:
     solo = next((track for track in data.nla_tracks if track.is_solo), None)
     if solo is not None:
         yield f"NLA track '{solo.name}' of '{obj.name}' plays solo and hides the take: switch its star off."
-
-
-def _of_scales(obj: bpy.types.Object, keyed: Collection[str]) -> Iterator[str]:
-    """One sentence per bone that hides itself and those below it."""
-    below: dict[str, list[str]] = {}
-    for name, cause in hidden_bones(obj).items() if obj.pose else ():
-        if name in keyed:
-            below.setdefault(cause, []).append(name)
-    for cause, names in below.items():
-        others = len(names) - (cause in names)
-        also = f" and {others} below it" if others else ""
-        verb, them = ("get", "them") if others else ("gets", "it")
-        yield f"Bone '{cause}' is scaled to nothing: it{also} {verb} no keys. Set its scale back to 1 to capture {them}."
 
 
 def _of_constraints(bones: Sequence[bpy.types.PoseBone], hung: Collection[str]) -> Iterator[str]:
