@@ -18,6 +18,7 @@ from ..rig.rig import Rig
 from ..rig.skeleton import network_axes, posed_heads, skeleton_of
 
 TRACKS = ("rotations", "positions", "confidence")  # what refining changes
+EXTRAS = ("times", "boxes", "path", "pins", "travel", "contacts", "background")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,10 @@ class Motion:
     path: (T, 3) where a refined take lies in the picture: x and y of the root joint's head in pixels of the video, and pixels per unit
       of the rig; (0, 3) if it was not refined.
     pins: (N, 2) int, frame and joint of the rotations that the animator has set: refining keeps their local rotations.
+    travel: (T, 3) how far the root joint's head has gone since the first frame, in armature axes and units; (0, 3) for a take on the spot.
+    contacts: (N, 3) joint, first and last second of each time for which that foot stands on the ground; (0, 3) if they are to be found.
+    background: (T, 2, 3) affine maps from a frame's pixels to where the background that they show lay on the first frame; (0, 2, 3) if the
+      camera stood still or is not known to have moved.
     """
 
     names: tuple[str, ...]
@@ -48,6 +53,9 @@ class Motion:
     raw: Motion | None = None
     path: Array = field(default_factory=lambda: np.zeros((0, 3)))
     pins: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    travel: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    contacts: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    background: Array = field(default_factory=lambda: np.zeros((0, 2, 3)))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
@@ -56,8 +64,8 @@ class Motion:
             raise UserError("The take has no frames: capture it again.")
         shapes = {"times": (frames,), "rotations": (frames, joints, 4), "positions": (frames, joints, 3)}
         shapes |= {"boxes": (frames, 4), "confidence": (frames, joints)}
-        if len(self.path):
-            shapes["path"] = (frames, 3)
+        optional = {"path": (frames, 3), "travel": (frames, 3), "background": (frames, 2, 3)}
+        shapes |= {key: shape for key, shape in optional.items() if len(getattr(self, key))}
         for key, shape in shapes.items():
             value = np.array(getattr(self, key), dtype=np.float64)
             if value.shape != shape:
@@ -68,6 +76,7 @@ class Motion:
             value.flags.writeable = False
             object.__setattr__(self, key, value)
         object.__setattr__(self, "pins", _checked_pins(self.pins, frames, joints))
+        object.__setattr__(self, "contacts", _checked_contacts(self.contacts, joints))
         if (np.diff(self.times) <= 0).any():
             raise UserError("The take's times do not increase: capture it again.")
 
@@ -88,7 +97,7 @@ class Motion:
 
     def arrays(self) -> dict[str, Array]:
         """The arrays by name, for a file. Those of the raw take that differ are called `raw_...`; what a take lacks is left out."""
-        kept = {key: getattr(self, key) for key in (*TRACKS, "times", "boxes", "path", "pins")}
+        kept = {key: getattr(self, key) for key in (*TRACKS, *EXTRAS)}
         kept = {key: value for key, value in kept.items() if len(value)}
         return kept if self.raw is None else kept | {f"raw_{key}": getattr(self.raw, key) for key in TRACKS}
 
@@ -151,14 +160,30 @@ def with_joints_of(motion: Motion, rig: Rig) -> Motion:
     positions = motion.positions[:, chosen] - motion.positions[:, chosen[:1]]
     parts = {"rotations": motion.rotations[:, chosen], "positions": positions, "confidence": motion.confidence[:, chosen]}
     pins = [(frame, chosen.index(joint)) for frame, joint in motion.pins if joint in chosen]
+    travel = motion.travel
+    if len(travel):  # that of another root
+        offset = motion.positions[:, chosen[0]]
+        travel = travel + offset - offset[:1]
+    stands = [(chosen.index(int(joint)), first, last) for joint, first, last in motion.contacts if int(joint) in chosen]
     raw = None if motion.raw is None else with_joints_of(motion.raw, rig)
-    return replace(motion, names=rig.names, raw=raw, pins=np.array(pins, np.int64).reshape(-1, 2), **parts)
+    pairs, contacts = np.array(pins, np.int64).reshape(-1, 2), np.array(stands).reshape(-1, 3)
+    return replace(motion, names=rig.names, raw=raw, pins=pairs, contacts=contacts, travel=travel, **parts)
 
 
 def _checked_pins(pins: NDArray[np.integer], frames: int, joints: int) -> NDArray[np.int64]:
     checked = np.array(pins, np.int64)
     if checked.shape != (len(checked), 2) or (checked < 0).any() or (checked >= (frames, joints)).any():
         raise UserError("The take's pins are not pairs of one of its frames and one of its joints: remove them.")
+    checked.flags.writeable = False
+    return checked
+
+
+def _checked_contacts(contacts: Array, joints: int) -> Array:
+    checked = np.array(contacts, np.float64)
+    if checked.shape != (len(checked), 3) or not np.isfinite(checked).all():
+        raise UserError("The take's contacts are not a joint and two times each: remove them.")
+    if (checked[:, 0] < 0).any() or (checked[:, 0] >= joints).any() or (checked[:, 1] > checked[:, 2]).any():
+        raise UserError("The take's contacts do not name joints of the take and times in order: remove them.")
     checked.flags.writeable = False
     return checked
 

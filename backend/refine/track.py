@@ -20,6 +20,7 @@ from ..geometry.rotations import (
     slerp,
 )
 from ..motion.motion import Motion, fk_heads
+from ..motion.smoothing import bell, mean_over_time
 from ..rig.point_cloud import Surface
 from ..rig.rig import Rig
 from ..rig.skeleton import global_to_local, local_to_global, network_axes
@@ -241,16 +242,8 @@ def calmed(times: Array, width: float, local: Array, positions: Array) -> tuple[
     """Rotations (T, J, 3, 3) and positions (T, J, 3), each a mean over time with a bell of `width` seconds; 0 leaves them as they are."""
     if not width:
         return local, positions
-    near = 1 + int(np.ceil(3 * width / max(float(np.diff(times).min(initial=1.0)), 1e-6)))
-    rotations, places = np.zeros_like(local), np.zeros_like(positions)
-    total = np.zeros(len(times))
-    for shift in range(-near, near + 1):
-        frames = np.arange(max(0, -shift), len(times) - max(0, shift))
-        share = np.exp(-0.5 * ((times[frames + shift] - times[frames]) / width) ** 2)
-        rotations[frames] += share[:, None, None, None] * local[frames + shift]
-        places[frames] += share[:, None, None] * positions[frames + shift]
-        total[frames] += share
-    return nearest_rotation(rotations), places / total[:, None, None]
+    near = bell(times, width)
+    return nearest_rotation(mean_over_time(near, local)), mean_over_time(near, positions)
 
 
 def mean_overlap(rig: Rig, surface: Surface, motion: Motion, footage: Footage) -> float:
