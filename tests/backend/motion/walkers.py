@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from anyrig.backend.arrays import Array
-from anyrig.backend.geometry.rotations import continuous, matrix_to_quaternion
+from anyrig.backend.geometry.rotations import continuous, matrix_to_quaternion, rotvec_to_matrix
+from anyrig.backend.motion.feet import travel_by_feet
 from anyrig.backend.motion.motion import Motion
-from anyrig.backend.motion.smoothing import with_posed_positions
+from anyrig.backend.motion.smoothing import bell, mean_over_time, with_posed_positions
 from anyrig.backend.rig.rig import Rig
-from anyrig.backend.rig.skeleton import local_to_global
+from anyrig.backend.rig.skeleton import global_to_local, local_to_global
+from anyrig.backend.train.packs.rig_packs import Pack
 
 UP = np.array([0.0, 0.0, 1.0])
 AHEAD = np.array([0.0, -1.0, 0.0])  # a rig at rest faces Blender's front view
@@ -37,3 +41,22 @@ def motion_of_locals(rig: Rig, local: Array, times: Array, **fields: Array) -> M
             rig.names, times, rotations, np.zeros((count, joints, 3)), np.zeros((count, 4)), np.ones((count, joints)), **fields
         ),
     )
+
+
+def walk(pack: Pack, name: str) -> tuple[Rig, Motion]:
+    """A clip of a creature that steps on the spot, with the even travel in which its feet stand still on the ground."""
+    poses = pack.clips[name].astype(float)
+    times = np.arange(len(poses)) / pack.fps
+    motion = motion_of_locals(pack.rig, global_to_local(pack.rig.parents, pack.rig.rotations(poses)), times)
+    speed = np.polyfit(times, travel_by_feet(pack.rig, motion), 1)[0] * (1, 1, 0)
+    root = poses[:, 0, :3, 3]
+    return pack.rig, replace(motion, travel=root - root[0] + times[:, None] * speed)
+
+
+def with_noise(rig: Rig, motion: Motion, degrees: float, seconds: float = 0.1, seed: int = 0) -> Motion:
+    """The take with errors of the local rotations that go on for `seconds`, and jitter of a third of them."""
+    random, shape = np.random.default_rng(seed), (len(motion), len(rig.names), 3)
+    slow = mean_over_time(bell(motion.times, seconds), random.normal(size=shape))
+    error = np.radians(degrees) * (slow / slow.std() + random.normal(size=shape) / 3) / np.sqrt(3)
+    local = global_to_local(rig.parents, motion.matrices) @ rotvec_to_matrix(error)
+    return replace(motion_of_locals(rig, local, motion.times), travel=motion.travel)
