@@ -60,3 +60,10 @@ def with_noise(rig: Rig, motion: Motion, degrees: float, seconds: float = 0.1, s
     error = np.radians(degrees) * (slow / slow.std() + random.normal(size=shape) / 3) / np.sqrt(3)
     local = global_to_local(rig.parents, motion.matrices) @ rotvec_to_matrix(error)
     return replace(motion_of_locals(rig, local, motion.times), travel=motion.travel)
+
+
+def hopper(unit: float = 1.0) -> Rig:
+    """A body one unit above the ground, on two stiff legs that end on it."""
+    heads = unit * np.array([[0, 0, 1.0], [-0.2, 0, 1], [-0.2, 0, 0.5], [0.2, 0, 1], [0.2, 0, 0.5]])
+    tails = unit * np.array([[0, 0, 1.6], [-0.2, 0, 0.5], [-0.2, 0, 0], [0.2, 0, 0.5], [0.2, 0, 0]])
+    return rig_of(("body", "thigh.L", "shin.L", "thigh.R", "shin.R"), [-1, 0, 1, 0, 3], heads, tails)
