@@ -21,6 +21,7 @@ from ..arrays import Array
 from ..errors import UserError
 from ..motion.motion import Motion
 from ..progress import Progress
+from .background import Background
 from .evidence import Evidence, Observed, diagonal
 from .footage import Footage
 from .track import FitTarget, RefineSettings, Track
@@ -51,7 +52,8 @@ def refine(
     frames: fit only these, from the first to before the last; the rest of the take stays as it is. A whole take starts from its raw one, a
     range, some joints, or a take with pins from what is there. Pinned rotations stay as they are.
     The motion's `path` is where it lies in the picture; its confidence says how well each joint covers the film; its provenance has, under
-    "refine", the mode, the overlap before and after, and the camera's azimuth and pitch as the fit has them (`Motion.camera`).
+    "refine", the mode, the overlap before and after, the camera's azimuth and pitch as the fit has them (`Motion.camera`), the picture's size,
+    and of a whole take whether the camera's own motion is known ("still", "moves" or "unknown"), which its `background` holds.
     Closing the generator stops the work; the takes that went in are unchanged then.
     Raises UserError if a take and the footage have different frames, and what reading the video raises.
     """
@@ -77,14 +79,16 @@ def refine(
     for done, track in enumerate(tracks):
         for step, steps in track.fit_shared(observed):
             yield Progress(STAGE, int(SHARED * (done + step / steps) / len(tracks)), total)
-    with closing(_windows(footage, fitted)) as windows:
+    background = Background(footage.pixel)
+    with closing(_windows(footage, fitted, background)) as windows:
         for low, high, evidence in windows:
             for done, track in enumerate(tracks):
                 for step, steps in track.fit_window(low, high, SEAM, evidence):
                     share = (done + step / steps) / len(tracks)
                     yield Progress(STAGE, SHARED + low + int(share * (high - low)), total)
     seconds = (time.perf_counter() - began) / len(tracks)
-    refined = [track.refined(mode, seconds) for track in tracks]
+    seen = background.seen(footage.times[fitted], footage.times) if frames is None else None
+    refined = [track.refined(mode, seconds, seen) for track in tracks]
     yield Progress(STAGE, total, total)
     return refined
 
@@ -106,7 +110,9 @@ def observe_mattes(footage: Footage, frames: NDArray[np.int64]) -> tuple[NDArray
     return frames, observed.window(0, len(frames))
 
 
-def _windows(footage: Footage, fitted: NDArray[np.int64]) -> Generator[tuple[int, int, Evidence], None, None]:
+def _windows(
+    footage: Footage, fitted: NDArray[np.int64], background: Background
+) -> Generator[tuple[int, int, Evidence], None, None]:
     """Yield windows of the fitted frames: the first, one past the last, and the evidence. Only one window is in memory."""
     observed = Observed(diagonal(footage.boxes))
     images = footage.images(set(fitted.tolist())) if footage.images is not None else None
@@ -114,7 +120,9 @@ def _windows(footage: Footage, fitted: NDArray[np.int64]) -> Generator[tuple[int
     try:
         for place, frame in enumerate(fitted):
             image = None if images is None else next(images, None)
-            observed.add(footage.matte(int(frame)), float(footage.confidence[frame]), footage.boxes[frame], image)
+            matte = footage.matte(int(frame))
+            observed.add(matte, float(footage.confidence[frame]), footage.boxes[frame], image)
+            background.add(matte, image)
             while bounds and place + 1 == bounds[0][1]:
                 low, high = bounds.pop(0)
                 yield low, high, observed.window(low, high)

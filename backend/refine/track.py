@@ -24,6 +24,7 @@ from ..motion.smoothing import bell, mean_over_time
 from ..rig.point_cloud import Surface
 from ..rig.rig import Rig
 from ..rig.skeleton import global_to_local, local_to_global, network_axes
+from .background import Seen
 from .body import body_of
 from .evidence import Evidence
 from .fit import Fit, FitSettings
@@ -159,8 +160,8 @@ class Track:
         self.error[frames] += share[:, None] * _between(frames, fitted, error)
         self.weight[frames] += share
 
-    def refined(self, mode: str, seconds: float) -> Motion:
-        """The take with what was found."""
+    def refined(self, mode: str, seconds: float, seen: Seen | None = None) -> Motion:
+        """The take with what was found. seen: of the background; None leaves what the take knows of it."""
         motion, rig, known = self.target.motion, self.target.rig, np.maximum(self.weight, 1e-9)
         done = np.flatnonzero(self.weight)
         rotations = self._rotations(done, self.bend[done] / known[done, None, None])
@@ -179,7 +180,12 @@ class Track:
         # look = R_x(pitch) R_y(yaw), and R_y(yaw) Y(a) = Y(a - yaw)
         pitch, yaw = (float(angle) for angle in self.camera)
         about = {"mode": mode, "azimuth": float(motion.provenance["azimuth"]) - yaw, "pitch": pitch, "seconds": seconds}
+        before = motion.provenance.get("refine", {})
+        about |= {key: before[key] for key in ("camera", "picture") if key in before}
         changed = replace(changed, positions=positions, path=path, provenance={**motion.provenance, "refine": about})
+        if seen is not None:
+            about |= {"camera": seen.camera, "picture": seen.size}
+            changed = replace(changed, background=seen.background)
         assert changed.raw is not None
         before, after = (mean_overlap(rig, self.target.surface, each, self.footage) for each in (changed.raw, changed))
         if after < before and not self.part:  # the fit was led astray

@@ -45,8 +45,8 @@ def filmed(way: Array, pan: float = 0.0, zoom: float = 0.0, jump: float = 0.0, n
         background[frame] = np.eye(2, 3)
         if frame:  # the far background from this frame to the one before, then on to the first
             step = view_rotation(angles[frame - 1] - angle, 0.0)
-            was = np.array([_seen(each, lens[frame - 1])[0] for each in around @ step])
-            now = np.array([_seen(each, focal)[0] for each in around])
+            was = _seen(around @ step, lens[frame - 1])[0]
+            now = _seen(around, focal)[0]
             map_back = np.linalg.lstsq(np.c_[now, np.ones(len(now))], was, rcond=None)[0].T
             background[frame] = background[frame - 1] @ np.vstack([map_back, [0, 0, 1]])
     pixels += noise * random.normal(size=pixels.shape)
@@ -62,10 +62,10 @@ def filmed(way: Array, pan: float = 0.0, zoom: float = 0.0, jump: float = 0.0, n
     return rig, motion, travel
 
 
-def _seen(point: Array, focal: float) -> tuple[Array, float]:
-    """The pixel and the scale of a point in the camera's frame."""
-    scale = focal / -point[2]
-    return np.array(SIZE) / 2 + scale * point[:2] * (1, -1), scale
+def _seen(points: Array, focal: float) -> tuple[Array, Array]:
+    """The pixels (..., 2) and the scales (...) of points (..., 3) in the camera's frame."""
+    scale = focal / -points[..., 2]
+    return np.array(SIZE) / 2 + scale[..., None] * points[..., :2] * (1, -1), scale
 
 
 def error(found: Array, true: Array) -> float:
