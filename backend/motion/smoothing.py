@@ -62,6 +62,29 @@ def mean_over_time(operator: csr_matrix, values: Array) -> Array:
     return np.asarray(operator @ values.reshape(len(values), -1)).reshape(values.shape)
 
 
+def trend(times: Array, seconds: float, values: Array, weights: Array | None = None) -> Array:
+    """Values (T, C) smoothed with a bell of `seconds`, whatever they are: movements at even speed stay as they are up to the ends.
+
+    weights: (T,) how much each frame counts, 0..1.
+    """
+    operator, weights = bell(times, seconds), np.ones(len(times)) if weights is None else np.maximum(weights, 1e-3)
+    once = _line(operator, times, values, weights)
+    return once + _line(operator, times, values - once, weights)
+
+
+def _line(operator: csr_matrix, times: Array, values: Array, weights: Array) -> Array:
+    """The straight line fitted to the values (T, C) around each time, at that time."""
+    # moments of time around each frame: sum w, sum w t, sum w t^2, with t from the frame
+    total, first, second = (mean_over_time(operator, weights * times**power) for power in range(3))
+    spread = second - 2 * times * first + times**2 * total
+    offset = first - times * total
+    plain = mean_over_time(operator, weights[:, None] * values)
+    leaning = mean_over_time(operator, (weights * times)[:, None] * values) - times[:, None] * plain
+    scale = total * spread - offset**2
+    line = (spread[:, None] * plain - offset[:, None] * leaning) / np.maximum(scale, 1e-300)[:, None]
+    return np.where((scale > 1e-9 * total**2)[:, None], line, plain / total[:, None])
+
+
 def smoothed(rig: Rig, motion: Motion, seconds: float, strength: float = 1.0, limbs: Mapping[str, float] | None = None) -> Motion:
     """The take without jitter: every joint's local rotation, the places of joints that translate, and the travel.
 

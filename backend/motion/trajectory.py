@@ -18,7 +18,7 @@ from ..rig.rig import Rig
 from ..rig.skeleton import network_axes
 from .feet import end_points, size_of, standing
 from .motion import Motion, fk_heads
-from .smoothing import bell, mean_over_time
+from .smoothing import bell, mean_over_time, trend
 
 MODES = ("as captured", "in place", "ground", "free", "picture")
 FOV = 0.7  # radians over the longer side of the picture, if it is not known: a lens of 50 mm
@@ -66,8 +66,8 @@ def seen_travel(rig: Rig, motion: Motion, fov: float = FOV) -> Array:
     # a pixel (u, v) at depth d shows the point d (u, -v, -1) in the camera's frame
     right, down = ((path[:, :2] - np.array(size) / 2) / (focal * zoom)[:, None]).T
     rays = (turns @ np.stack([right, -down, -np.ones_like(right)], axis=1)[..., None])[..., 0]
-    rays = _weighted(motion.times, PLACE, rays, known)
-    depth = np.exp(_weighted(motion.times, DEPTH, np.log(focal * zoom / path[:, 2])[:, None], known))
+    rays = trend(motion.times, PLACE, rays, known)
+    depth = np.exp(trend(motion.times, DEPTH, np.log(focal * zoom / path[:, 2])[:, None], known))
     # p_camera = V p_network and p_network = A p, so p = A^T V^T p_camera; as rows p_camera V A
     way = depth * rays @ view_rotation(*motion.camera) @ network_axes(rig)
     return way - way[0]
@@ -137,30 +137,10 @@ def _known(motion: Motion) -> Array:
     return motion.confidence.max(1) if motion.confidence.any() else np.ones(len(motion))
 
 
-def _weighted(times: Array, seconds: float, values: Array, weights: Array) -> Array:
-    """Values (T, C) as a weighted mean over time that leaves movements at even speed as they are up to the ends."""
-    operator, weights = bell(times, seconds), np.maximum(weights, 1e-3)
-    once = _mean(operator, times, values, weights)
-    return once + _mean(operator, times, values - once, weights)
-
-
-def _mean(operator: Array, times: Array, values: Array, weights: Array) -> Array:
-    """The straight line fitted to the values (T, C) around each time, at that time."""
-    # moments of time around each frame: sum w, sum w t, sum w t^2, with t from the frame
-    total, first, second = (mean_over_time(operator, weights * times**power) for power in range(3))
-    spread = second - 2 * times * first + times**2 * total
-    offset = first - times * total
-    plain = mean_over_time(operator, weights[:, None] * values)
-    leaning = mean_over_time(operator, (weights * times)[:, None] * values) - times[:, None] * plain
-    scale = total * spread - offset**2
-    line = (spread[:, None] * plain - offset[:, None] * leaning) / np.maximum(scale, 1e-300)[:, None]
-    return np.where((scale > 1e-9 * total**2)[:, None], line, plain / total[:, None])
-
-
 def _across(motion: Motion, path: Array) -> Array:
     """(T, 3) the travel across the picture, y up, at the subject's mean distance."""
     known = _known(motion)
-    place = _weighted(motion.times, PLACE, path[:, :2], known)
+    place = trend(motion.times, PLACE, path[:, :2], known)
     scale = np.exp(np.average(np.log(path[:, 2]), weights=np.maximum(known, 1e-3)))
     shift = (place - place[0]) / scale
     return np.stack([shift[:, 0], -shift[:, 1], np.zeros(len(shift))], axis=1) @ view_rotation(*motion.camera)
