@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...backend.arrays import Array
 from ...backend.errors import UserError
-from ...backend.geometry.rotations import continuous, matrix_to_quaternion, quaternion_to_matrix, slerp
-from ...backend.motion.motion import Motion
+from ...backend.geometry.rotations import continuous, matrix_to_quaternion, quaternion_to_matrix
+from ...backend.motion.motion import Motion, sample
 from ...backend.rig.rig import Rig
 from ..rig import locks
 from ..rig.actions import replace_action
@@ -77,18 +77,6 @@ def whole_frames(times: Array, start_frame: float, fps: float) -> Array:
     exact = start_frame + times[[0, -1]] * fps
     first, last = np.ceil(exact[0] - SLACK), np.floor(exact[1] + SLACK)
     return np.arange(first, max(first, last) + 1)
-
-
-def sample(motion: Motion, seconds: Array) -> tuple[Array, Array]:
-    """Sample the take at any times (F,): rotations (F, J, 4) by slerp, positions (F, J, 3) linearly; held before and after."""
-    if len(motion) == 1:
-        at = np.zeros(len(seconds), np.int64)
-        return motion.rotations[at], motion.positions[at]
-    before = np.clip(np.searchsorted(motion.times, seconds, side="right") - 1, 0, len(motion) - 2)
-    start, end = motion.times[before], motion.times[before + 1]
-    weight = np.clip((seconds - start) / (end - start), 0, 1)[:, None, None]
-    positions = motion.positions[before] * (1 - weight) + motion.positions[before + 1] * weight
-    return slerp(motion.rotations[before], motion.rotations[before + 1], weight), positions
 
 
 def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Array, fps: float) -> list[Channel]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..arrays import Array
 from ..errors import NOT_NPZ, UserError
-from ..geometry.rotations import quaternion_to_matrix
+from ..geometry.rotations import quaternion_to_matrix, slerp
 from ..rig.rig import Rig
 from ..rig.skeleton import network_axes, posed_heads, skeleton_of
 
@@ -168,6 +168,18 @@ def with_joints_of(motion: Motion, rig: Rig) -> Motion:
     raw = None if motion.raw is None else with_joints_of(motion.raw, rig)
     pairs, contacts = np.array(pins, np.int64).reshape(-1, 2), np.array(stands).reshape(-1, 3)
     return replace(motion, names=rig.names, raw=raw, pins=pairs, contacts=contacts, travel=travel, **parts)
+
+
+def sample(motion: Motion, seconds: Array) -> tuple[Array, Array]:
+    """The take at any seconds (F,): rotations (F, J, 4) by slerp, positions (F, J, 3) linearly; held before and after."""
+    if len(motion) == 1:
+        at = np.zeros(len(seconds), np.int64)
+        return motion.rotations[at], motion.positions[at]
+    before = np.clip(np.searchsorted(motion.times, seconds, side="right") - 1, 0, len(motion) - 2)
+    start, end = motion.times[before], motion.times[before + 1]
+    weight = np.clip((seconds - start) / (end - start), 0, 1)[:, None, None]
+    positions = motion.positions[before] * (1 - weight) + motion.positions[before + 1] * weight
+    return slerp(motion.rotations[before], motion.rotations[before + 1], weight), positions
 
 
 def _checked_pins(pins: NDArray[np.integer], frames: int, joints: int) -> NDArray[np.int64]:
