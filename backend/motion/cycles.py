@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
 
 from ..arrays import Array
 from ..geometry.rotations import continuous, matrix_to_quaternion, quaternion_to_matrix, slerp
@@ -38,7 +40,7 @@ def find_period(rig: Rig, motion: Motion) -> float | None:
         return None
     step = length / (count - 1)
     lags = np.arange(int(np.ceil(SHORTEST / step)), int(longest / step) + 1)
-    unlike = np.array([((poses[lag:] - poses[:-lag]) ** 2).sum(1).mean() for lag in lags]) / spread
+    unlike = _differences(poses, lags) / spread
     inner = np.flatnonzero((unlike[1:-1] <= unlike[:-2]) & (unlike[1:-1] <= unlike[2:])) + 1
     if not len(inner) or unlike[inner].min() > ALIKE:
         return None
@@ -47,6 +49,16 @@ def find_period(rig: Rig, motion: Motion) -> float | None:
     before, here, after = unlike[best - 1 : best + 2]
     bend = before - 2 * here + after
     return float((lags[best] + (0.5 * (before - after) / bend if bend > 1e-12 else 0.0)) * step)
+
+
+def _differences(poses: Array, lags: NDArray[np.int64]) -> Array:
+    """(L,) the mean of |x(t + lag) - x(t)|^2 over poses x (T, C): the squares, less twice the autocorrelation, which is found by FFT."""
+    centred, count = poses - poses.mean(0), len(poses)
+    spectrum = scipy.fft.rfft(centred, 2 * count, axis=0)
+    together = scipy.fft.irfft((np.abs(spectrum) ** 2).sum(1), 2 * count)[lags]
+    squares = np.concatenate([[0.0], np.cumsum((centred**2).sum(1))])
+    apart = squares[count - lags] + squares[count] - squares[lags]
+    return (apart - 2 * together) / (count - lags)
 
 
 def one_loop(rig: Rig, motion: Motion, period: float | None = None) -> Motion:
@@ -103,19 +115,21 @@ def fill_hidden(rig: Rig, motion: Motion, strength: float = 1.0) -> Motion:
     A joint is hidden as far as its confidence is much less than its partner's. Nothing changes unless the take repeats itself, and the joints
     that are seen do mirror each other half a period apart. strength: 0 leaves the take as it is.
     """
-    mirror = mirror_of(rig)
-    period = find_period(rig, motion) if mirror is not None and strength else None
-    if mirror is None or period is None:
+    mirror = mirror_of(rig) if strength else None
+    if mirror is None:
+        return motion
+    sure, joints = motion.confidence.mean(0), np.arange(len(rig.names))
+    sides = np.flatnonzero((mirror.partner >= 0) & (mirror.partner != joints) & ~rig.static)
+    hidden = sides[sure[sides] < HIDDEN * sure[mirror.partner[sides]]]
+    period = find_period(rig, motion) if len(hidden) else None
+    if period is None:
         return motion
     axes = network_axes(rig)
     local = global_to_local(rig.parents, axes @ motion.matrices @ axes.T)
     other = _from_the_other_side(local, mirror, motion, period)
-    sure = motion.confidence.mean(0)
-    sides = np.flatnonzero((mirror.partner >= 0) & (mirror.partner != np.arange(len(rig.names))) & ~rig.static)
-    hidden = sides[sure[sides] < HIDDEN * sure[mirror.partner[sides]]]
-    middle = np.setdiff1d(np.flatnonzero(mirror.partner >= 0), sides)
-    seen = np.union1d(np.setdiff1d(sides, np.union1d(hidden, mirror.partner[hidden])), middle[middle > 0])
-    if not len(hidden) or not _mirrored(local, other, seen):
+    middle = np.setdiff1d(np.flatnonzero(mirror.partner > 0), sides)
+    seen = np.union1d(np.setdiff1d(sides, np.union1d(hidden, mirror.partner[hidden])), middle)
+    if not _mirrored(local, other, seen):
         return motion
     quaternions = matrix_to_quaternion(local)
     filled = slerp(quaternions[:, hidden], matrix_to_quaternion(other[:, hidden]), strength)

@@ -89,27 +89,30 @@ def end_points(rig: Rig, motion: Motion, limbs: Limbs) -> Array:
     heads = fk_heads(rig, motion)
     if len(motion.travel):
         heads = heads + (motion.travel @ axes.T)[:, None]
-    bones = (rig.tails - rig.heads) @ axes.T
-    points = np.zeros((len(motion), len(limbs.feet), 3))
-    for index, ends in enumerate(limbs.ends):
-        # G in the network's axes is A G A^T
-        rotations = axes @ quaternion_to_matrix(motion.rotations[:, ends]) @ axes.T
-        points[:, index] = (heads[:, ends] + (rotations @ bones[ends][..., None])[..., 0]).mean(1)
-    return points
+    if not limbs.ends:
+        return np.zeros((len(motion), 0, 3))
+    ends = np.concatenate(limbs.ends)
+    bones = (quaternion_to_matrix(motion.rotations[:, ends]) @ (rig.tails - rig.heads)[ends][..., None])[..., 0]
+    tips, stops = heads[:, ends] + bones @ axes.T, np.cumsum([0, *map(len, limbs.ends)])
+    return np.stack([tips[:, first:stop].mean(1) for first, stop in zip(stops[:-1], stops[1:], strict=True)], axis=1)
 
 
-def standing(rig: Rig, motion: Motion) -> tuple[Limbs, Array]:
-    """The limbs that touch the ground in the take, and the height (N,) of the ground below the end of each, in the frame of `end_points`.
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """The N limbs that touch the ground in a take. levels: (N,) height of the ground below the end of each. points: (T, N, 3) of end_points."""
 
-    The take should have its travel; if it has none, heights are measured above the lowest foot of each frame.
-    """
+    limbs: Limbs
+    levels: Array
+    points: Array
+
+
+def standing(rig: Rig, motion: Motion) -> Standing:
+    """The limbs that touch the ground in the take. Without travel, heights are measured from the root."""
     limbs = limbs_of(rig)
-    if not len(limbs.feet):
-        return limbs, np.zeros(0)
     points = end_points(rig, motion, limbs)
     levels = np.quantile(points[..., 1], 0.1, axis=0)
-    chosen = levels < levels.min() + LEVEL * size_of(rig)
-    return limbs_to(rig, limbs.feet[chosen].tolist()), levels[chosen]
+    chosen = levels < levels.min(initial=np.inf) + LEVEL * size_of(rig)
+    return Standing(limbs_to(rig, limbs.feet[chosen].tolist()), levels[chosen], points[:, chosen])
 
 
 def travel_by_feet(rig: Rig, motion: Motion) -> Array:
@@ -118,12 +121,12 @@ def travel_by_feet(rig: Rig, motion: Motion) -> Array:
     A jump is not seen: one foot is on the ground at any time.
     """
     on_the_spot = replace(motion, travel=np.zeros((0, 3)))
-    limbs, levels = standing(rig, on_the_spot)
-    if not len(limbs.feet) or len(motion) < 2:
+    found = standing(rig, on_the_spot)
+    if not len(found.levels) or len(motion) < 2:
         return np.zeros((len(motion), 3))
     size, times = size_of(rig), motion.times
-    points = mean_over_time(bell(times, CALM / 2), end_points(rig, on_the_spot, limbs))
-    heights = points[..., 1] - levels
+    points = mean_over_time(bell(times, CALM / 2), found.points)
+    heights = points[..., 1] - found.levels
     lowest = heights.min(1, keepdims=True)
     share = np.exp(-((heights - lowest) / (0.5 * NEAR[0] * size)))
     # the foot that goes back along with the ground is the one that stands: a foot that is low but swings counts less
@@ -146,16 +149,16 @@ def find_contacts(rig: Rig, motion: Motion) -> Array:
         return np.zeros((0, 3))
     if not len(motion.travel):
         motion = replace(motion, travel=travel_by_feet(rig, motion))
-    limbs, levels = standing(rig, motion)
-    if not len(limbs.feet):
+    found = standing(rig, motion)
+    if not len(found.levels):
         return np.zeros((0, 3))
     size, times = size_of(rig), motion.times
-    points = mean_over_time(bell(times, CALM), end_points(rig, motion, limbs))
+    points = mean_over_time(bell(times, CALM), found.points)
     speeds = np.linalg.norm(np.gradient(points, times, axis=0), axis=-1) / size
-    heights = (points[..., 1] - levels) / size
+    heights = (points[..., 1] - found.levels) / size
     fast = np.quantile(speeds, 0.95, axis=0)
     rows = []
-    for index, foot in enumerate(limbs.feet):
+    for index, foot in enumerate(found.limbs.feet):
         slow = [max(own * fast[index], least) for own, least in zip(BRISK, SLOW, strict=True)]
         surely = (speeds[:, index] < slow[0]) & (heights[:, index] < NEAR[0])
         perhaps = (speeds[:, index] < slow[1]) & (heights[:, index] < NEAR[1])

@@ -210,5 +210,7 @@ def fk_heads(rig: Rig, motion: Motion) -> Array:
 
     Bones keep their rest length. Only joints that translate have the predicted position, and their children follow.
     """
-    axes = network_axes(rig)
-    return posed_heads(skeleton_of(rig, tips=False), axes @ motion.matrices @ axes.T, motion.positions @ axes.T)
+    # p_network = A p: heads are put together in armature axes, where the rotations are
+    axes, skeleton = network_axes(rig), skeleton_of(rig, tips=False)
+    own = replace(skeleton, offsets=skeleton.offsets @ axes)
+    return posed_heads(own, motion.matrices, motion.positions) @ axes.T

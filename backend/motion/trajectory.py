@@ -16,7 +16,7 @@ from ..geometry.camera import view_rotation
 from ..geometry.rotations import rotvec_to_matrix
 from ..rig.rig import Rig
 from ..rig.skeleton import network_axes
-from .feet import end_points, size_of, standing
+from .feet import size_of, standing
 from .motion import Motion, fk_heads
 from .smoothing import bell, mean_over_time, trend
 
@@ -153,10 +153,10 @@ def _grounded(rig: Rig, motion: Motion, way: Array) -> Array:
     Where none is, the height is as seen, less the error that it has before and after.
     """
     moving = replace(motion, travel=np.zeros((0, 3)))
-    limbs, levels = standing(rig, moving)
-    if not len(levels):
+    found = standing(rig, moving)
+    if not len(found.levels):
         return way[:, 1]
-    lowest = (end_points(rig, moving, limbs)[..., 1] - levels + levels.min()).min(1)
+    lowest = (found.points[..., 1] - found.levels + found.levels.min()).min(1)
     seen = way[:, 1] + lowest
     frames = max(3, int(ENVELOPE / max(float(np.median(np.diff(motion.times))), 1e-6)) | 1) if len(motion) > 1 else 3
     ground = mean_over_time(bell(motion.times, ENVELOPE / 4), minimum_filter1d(seen, frames, mode="nearest"))

@@ -49,7 +49,9 @@ def _paired(rig: Rig, heads: Array, across: Array, size: float) -> tuple[NDArray
     distance = np.linalg.norm(mirrored[:, None] - heads[None], axis=-1) / size
     partner = np.full(count, -1, np.int64)
     partner[0] = 0
-    children = {joint: [c for c in range(count) if rig.parents[c] == joint] for joint in range(count)}
+    children: list[list[int]] = [[] for _ in range(count)]
+    for joint, parent in enumerate(rig.parents[1:], start=1):
+        children[parent].append(joint)
     for joint in range(count):
         if partner[joint] < 0:
             continue
