@@ -18,7 +18,7 @@ from .errors import NOT_NPZ, UserError
 from .geometry.camera import side_azimuths
 from .hardware.device_memory import releasing_device_memory
 from .hardware.devices import pick_device
-from .motion.bvh import read_bvh, write_bvh
+from .motion.bvh import read_bvh
 from .motion.motion import Motion, with_joints_of
 from .output_checks import check_outputs
 from .progress import drained, size_text, staged
@@ -90,6 +90,7 @@ def _add_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--positions", help="npz file from --stage video2pose, for --stage pose2rot")
     parser.add_argument("--out", required=True, type=Path, help="npz file to write")
     parser.add_argument("--bvh", type=Path, help="also write the take to this BVH file")
+    refine_command.add_clean_up(parser)
     parser.set_defaults(run=_run_capture)
 
 
@@ -192,9 +193,7 @@ def _run_capture(options: argparse.Namespace) -> None:
             return
         motion = drained(capture([target], clip, settings))[0]
     motion = with_joints_of(motion, natural)
-    motion.save(options.out)
-    if options.bvh:
-        write_bvh(options.bvh, natural, motion)
+    refine_command.save_cleaned(options, natural, motion)
 
 
 def _run_weights(options: argparse.Namespace) -> None:

@@ -44,14 +44,15 @@ END = -1  # marks an End Site among the open braces
 def write_bvh(path: str | Path, rig: Rig, motion: Motion, root: Array | None = None) -> None:
     """Write a take as a BVH: the rig's rest pose and one frame per frame of the take.
 
-    root: (T, 3) the root's head in armature space; None leaves it at its rest position. In the file y is up, by `rig.world`, and
+    root: (T, 3) the root's head in armature space; None leaves it at its rest position, from which the take's travel leads. In the file y is up, by `rig.world`, and
     lengths are the armature's. Leaf joints end at their tails. The root and joints that translate have position channels. If the
     times deviate more than a tenth of a frame from a steady rate, the take is resampled at its median rate.
     Raises UserError if the take was made for another rig or the file cannot be written.
     """
     if motion.names != rig.names:
         raise UserError(f"The take was captured for other bones than those of rig '{rig.name}': pick the rig it was made for.")
-    root = np.broadcast_to(rig.heads[0], (len(motion), 3)) if root is None else np.asarray(root)
+    way = motion.travel if len(motion.travel) else np.zeros((len(motion), 3))
+    root = rig.heads[0] + way if root is None else np.asarray(root)
     if root.shape != (len(motion), 3):
         raise UserError(f"The root's path has shape {root.shape}, the take needs {(len(motion), 3)}: capture it again.")
     motion, root = _at_steady_rate(motion, root)
@@ -160,7 +161,7 @@ def _at_steady_rate(motion: Motion, root: Array) -> tuple[Motion, Array]:
 
     linear = {key: between(getattr(motion, key)) for key in ("positions", "boxes", "confidence")}
     rotations = slerp(motion.rotations[index], motion.rotations[index + 1], part[:, None, None])
-    return replace(motion, times=steady, rotations=rotations, **linear), between(root)
+    return Motion(motion.names, steady, rotations, provenance=motion.provenance, **linear), between(root)
 
 
 # ---- reading

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import UserError
 from ..hardware.devices import pick_device
 from ..motion.bvh import read_bvh, write_bvh
+from ..motion.clean_up import PRESETS, clean_up, preset, settings_of, with_settings
 from ..motion.motion import Motion
 from ..output_checks import check_outputs
 from ..progress import drained, staged
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--joints", nargs="+", metavar="NAME", help="let only these joints change")
     parser.add_argument("--out", required=True, type=Path, help="npz file to write")
     parser.add_argument("--bvh", type=Path, help="also write the take to this BVH file")
+    add_clean_up(parser)
     parser.add_argument(
         "--isnet", default="", metavar="FILE", help="file of ISNet to use, or off for models of clear origin alone"
     )
@@ -57,11 +59,27 @@ def run_refine(options: argparse.Namespace) -> str:
     frames = (options.frames[0], options.frames[1] + 1) if options.frames else None
     target = FitTarget(rig, capsules(rig), motion, joints_of(rig, options.joints))
     [refined] = drained(refine([target], footage_of(clip, subject), options.mode, frames))
-    refined.save(options.out)
-    if options.bvh:
-        write_bvh(options.bvh, rig, refined)
+    save_cleaned(options, rig, refined)
     before, after = refined.provenance["refine"]["overlap"]
     return f"overlap with the film: {before:.0%} before, {after:.0%} after"
+
+
+def add_clean_up(parser: argparse.ArgumentParser) -> None:
+    """The option that says how the take is cleaned up."""
+    parser.add_argument(
+        "--clean-up", choices=tuple(PRESETS), metavar="PRESET",
+        help=f"{', '.join(PRESETS)}: stored in the take, whose movement stays as captured, and applied to the BVH (default: as stored)",
+    )  # fmt: skip
+
+
+def save_cleaned(options: argparse.Namespace, rig: Rig, motion: Motion) -> None:
+    """Write the take with its clean-up settings to --out, and cleaned up to --bvh."""
+    if options.clean_up:
+        motion = with_settings(motion, preset(options.clean_up))
+    cleaned = clean_up(rig, motion, settings_of(motion))  # raises before anything is written
+    motion.save(options.out)
+    if options.bvh:
+        write_bvh(options.bvh, rig, cleaned)
 
 
 def clip_of(motion: Motion, video: str, matte: str | None = None) -> Clip:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from anyrig.backend.cli import main
+from anyrig.backend.motion.bvh import read_bvh
+from anyrig.backend.motion.clean_up import preset, settings_of
 from anyrig.backend.motion.motion import Motion
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
@@ -44,3 +46,12 @@ def test_what_is_wrong_is_told(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "The video 'nowhere.mp4' does not exist" in capsys.readouterr().err
     assert command(folder, "--video", str(folder / "star.mp4"), "--joints", "Wing") == 1
     assert "Wing" in capsys.readouterr().err
+
+
+def test_clean_up_is_stored_and_the_bvh_is_clean(folder: Path) -> None:
+    video, bvh = ("--video", str(folder / "star.mp4")), ("--bvh", str(folder / "out.bvh"))
+    assert command(folder, *video, *bvh, "--clean-up", "natural") == 0
+    found = Motion.load(folder / "out.npz")
+    assert settings_of(found) == preset("natural") and not len(found.travel)
+    poses = read_bvh(folder / "out.bvh")[1]
+    assert len(poses) == len(found)
