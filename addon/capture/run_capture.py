@@ -230,11 +230,15 @@ def _in_use(obj: bpy.types.Object) -> tuple[Any, Any]:
 def key_all(
     request: CaptureRequest, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float
 ) -> list[bpy.types.Action]:
-    """Write the keys of every armature as new actions. Raises UserError; some armatures may be keyed already then."""
+    """Write the keys of every armature as new actions, cleaned up as each take says. Raises UserError; some may be keyed already then."""
+    from ...backend.motion.clean_up import clean_up, settings_of
+
     actions = []
     for obj, subject, motion in zip(objects, request.subjects, motions, strict=True):
+        settings = settings_of(motion)
+        how = {"degrees": settings.keys_degrees, "percent": settings.keys_percent}
         where = {"name": request.name, "start_frame": request.start_frame, "fps": fps}
-        actions.append(write_motion(obj, subject.rig, motion, subject.pose, **where))
+        actions.append(write_motion(obj, subject.rig, clean_up(subject.rig, motion, settings), subject.pose, **where, **how))
     return actions
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import bpy
 import numpy as np
@@ -23,6 +23,9 @@ from ..rig.joint_controls import ControlRig
 from ..rig.validation import check_writable
 from . import control_keys
 
+if TYPE_CHECKING:
+    from ...backend.motion.key_reduction import Keys
+
 EULER_MODES = ("XYZ", "XZY", "YXZ", "YZX", "ZXY", "ZYX")
 # Video timestamps are rounded, often to milliseconds: a whole frame so little outside the take still gets its key.
 SLACK = 0.05
@@ -31,25 +34,36 @@ SLACK = 0.05
 class Channel(NamedTuple):
     """One animated property of one bone. values: (F, n). indices: the components that get keys, None for all.
 
-    path: a property of the pose bone, or a custom one in brackets and quotes.
+    path: a property of the pose bone, or a custom one in brackets and quotes. keys: fewer keys for these values; None for one each.
     """
 
     bone: str
     path: str
     values: Array
     indices: tuple[int, ...] | None = None
+    keys: Keys | None = None
 
 
 def write_motion(
-    obj: bpy.types.Object, rig: Rig, motion: Motion, reference: Array, *, name: str, start_frame: float, fps: float
+    obj: bpy.types.Object,
+    rig: Rig,
+    motion: Motion,
+    reference: Array,
+    *,
+    name: str,
+    start_frame: float,
+    fps: float,
+    degrees: float = 0.0,
+    percent: float = 0.0,
 ) -> bpy.types.Action:
     """Key the take on the armature, as a new action called `name` (and a new slot, where Blender has them), and return it.
 
     Time t of the take falls on frame `start_frame` + t `fps`, with fps = render.fps / render.fps_base. Keys are on whole frames, where
     an animator can edit them: the take is sampled there, rotations by slerp and positions linearly.
     reference: (J, 4, 4) pose the take was captured from. Static joints get no keys, and only joints that translate get a location,
-    measured from the root's head, which keeps its present place. Channels that are not keyed keep their present values, so the
-    scale and location of all other bones are used as they are now.
+    measured from the root's head, which keeps its present place, or goes along with the take's travel from where it is at rest. Channels
+    that are not keyed keep their present values, so the scale and location of all other bones are used as they are now.
+    degrees, percent: greatest error of fewer keys (key_reduction.joint_tolerances); 0 keys every frame.
     The armature's earlier action stays in the file. Only the new action and the armature's animation data change, and nothing at all
     if this raises UserError: linked object, NLA tweak mode, edit mode, take or bones that do not fit the rig.
     """
@@ -58,6 +72,8 @@ def write_motion(
     pose_of(obj, rig)  # raises for bones that were renamed or deleted meanwhile, and brings the present pose up to date
     frames = whole_frames(motion.times, start_frame, fps)
     channels = solved_channels(obj, rig, motion, frames - start_frame, fps)
+    if degrees > 0 and percent > 0:
+        channels = fewer_keys(rig, channels, frames, degrees, percent)
     action = build_action(name, obj.name, frames, channels)
     replace_action(obj, action)
     return action
@@ -85,8 +101,14 @@ def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Arr
     controls = control_rig(obj)
     if controls is not None and all(name in controls.controls for name in rig.names):
         return _control_channels(obj, rig, controls, quaternion_to_matrix(global_rotations))
-    rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(global_rotations), positions)
-    return _channels(obj, rig, rotations, locations)
+    travel = travel_at(motion, frames / fps) if len(motion.travel) else None
+    rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(global_rotations), positions, travel)
+    return _channels(obj, rig, rotations, locations, travel is not None)
+
+
+def travel_at(motion: Motion, seconds: Array) -> Array:
+    """(F, 3) the travel at any times (F,), linearly; held before and after."""
+    return np.stack([np.interp(seconds, motion.times, column) for column in motion.travel.T], axis=1)
 
 
 def _control_channels(obj: bpy.types.Object, rig: Rig, controls: ControlRig, global_rotations: Array) -> list[Channel]:
@@ -103,16 +125,45 @@ def _control_channels(obj: bpy.types.Object, rig: Rig, controls: ControlRig, glo
     return channels
 
 
-def _channels(obj: bpy.types.Object, rig: Rig, rotations: Array, locations: Array) -> list[Channel]:
+def _channels(obj: bpy.types.Object, rig: Rig, rotations: Array, locations: Array, travels: bool) -> list[Channel]:
     channels = []
     for joint, name in enumerate(rig.names):
         if rig.static[joint]:
             continue
         bone = obj.pose.bones[name]
         channels.append(bone_rotation_channel(bone, rotations[:, joint]))
-        if (rig.translates[joint] or rig.hung[joint]) and not obj.data.bones[name].use_connect:
+        moves = rig.translates[joint] or rig.hung[joint] or (joint == 0 and travels)
+        if moves and not obj.data.bones[name].use_connect:
             channels.append(Channel(name, "location", locations[:, joint], locks.free_location(bone)))
     return channels
+
+
+def fewer_keys(rig: Rig, channels: list[Channel], frames: Array, degrees: float, percent: float) -> list[Channel]:
+    """The channels with the fewest keys that keep their error under that of key_reduction.joint_tolerances.
+
+    A location may be off by `percent` of the rig's size. A control may be off by what the most sensitive joint allows.
+    """
+    from ...backend.motion import key_reduction
+    from ...backend.motion.feet import size_of
+
+    errors = {
+        "rotation_quaternion": key_reduction.quaternion_error,
+        "rotation_euler": key_reduction.euler_error,
+        "rotation_axis_angle": key_reduction.axis_angle_error,
+    }
+    tolerances = key_reduction.joint_tolerances(rig, degrees, percent)
+    allowed = dict(zip(rig.names, tolerances.tolist(), strict=True))
+    lengths = percent / 100 * size_of(rig)
+    fewer = []
+    for channel in channels:
+        if len(channel.values) == len(frames) and channel.path == "location":
+            keys = key_reduction.reduced(frames, channel.values, key_reduction.distance, lengths)
+            channel = channel._replace(keys=keys)
+        elif len(channel.values) == len(frames) and channel.path in errors:
+            tolerance = allowed.get(channel.bone, float(tolerances.min()))
+            channel = channel._replace(keys=key_reduction.reduced(frames, channel.values, errors[channel.path], tolerance))
+        fewer.append(channel)
+    return fewer
 
 
 def bone_rotation_channel(bone: bpy.types.PoseBone, rotations: Array) -> Channel:
@@ -196,6 +247,9 @@ def build_action(name: str, slot_name: str, frames: Array, channels: list[Channe
                 continue
             curve = bag.fcurves.new(path, index=index)
             curve.group = group
+            if channel.keys is not None:
+                _fill_fitted(curve, channel.keys, index, bezier)
+                continue
             # a switch has a single key
             count = len(values)
             points[:count, 1] = values
@@ -212,4 +266,19 @@ def _fill(curve: bpy.types.FCurve, points: Array, shapes: NDArray[np.int32]) -> 
     keys.add(len(points))
     keys.foreach_set("co", points.ravel())
     keys.foreach_set("interpolation", shapes)
+    curve.update()
+
+
+def _fill_fitted(curve: bpy.types.FCurve, fitted: Keys, index: int, bezier: int) -> None:
+    """Add the keys of one component, with handles that were fitted and stay in line with each other."""
+    aligned = bpy.types.Keyframe.bl_rna.properties["handle_left_type"].enum_items["ALIGNED"].value
+    left, right = fitted.handles()
+    keys, count = curve.keyframe_points, len(fitted)
+    keys.add(count)
+    keys.foreach_set("co", np.stack([fitted.frames, fitted.values[:, index]], axis=1).astype(np.float32).ravel())
+    for name, value in (("interpolation", bezier), ("handle_left_type", aligned), ("handle_right_type", aligned)):
+        keys.foreach_set(name, np.full(count, value, np.int32))
+    # after the types, which would move them
+    keys.foreach_set("handle_left", left[:, index].astype(np.float32).ravel())
+    keys.foreach_set("handle_right", right[:, index].astype(np.float32).ravel())
     curve.update()

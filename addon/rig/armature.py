@@ -238,11 +238,14 @@ def pose_of(obj: bpy.types.Object, rig: Rig) -> Array:
     return matrices[[index[name] for name in rig.names]]
 
 
-def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, positions: Array) -> tuple[Array, Array]:
+def basis_channels(
+    obj: bpy.types.Object, rig: Rig, global_rotations: Array, positions: Array, travel: Array | None = None
+) -> tuple[Array, Array]:
     """Solve the channels with which the bones take the wanted global rotations.
 
     global_rotations: (T, J, 3, 3), away from rest, armature axes. positions: (T, J, 3) relative to the root joint's head, armature
     axes and units; only those of joints that translate are used. A hung joint gets the location that keeps it at its parent in the rig.
+    travel: (T, 3) how far the root joint's head goes from where it is without a location of its own, armature space; None leaves it in place.
     Channels that are not keyed keep their present values: scale, location of all other joints, locked channels, and all channels of
     static joints and of bones outside the rig.
     The bones below a locked bone compensate for its error.
@@ -268,6 +271,10 @@ def basis_channels(obj: bpy.types.Object, rig: Rig, global_rotations: Array, pos
             basis = np.repeat(basis, len(global_rotations), axis=0)
             basis[:, :3, :3] = rotations[:, joint] * np.array(obj.pose.bones[bone.name].scale)
             head = _wanted_head(obj, rig, joint, posed, positions)
+            if joint == 0 and travel is not None:
+                # its present location may be a key of an earlier take
+                basis[:, list(locks.free_location(obj.pose.bones[bone.name])), 3] = 0
+                head = _pose(bone, parent, space, basis)[:, :3, 3] + travel
             if head is not None and not bone.use_connect:
                 free = list(locks.free_location(obj.pose.bones[bone.name]))
                 basis[:, free, 3] = _solve_location(bone, parent, space, head)[:, free]

@@ -15,9 +15,9 @@ MODERN = bpy.app.version >= (4, 4)
 
 
 def write(
-    obj: bpy.types.Object, rig: Rig, motion: Motion, start: float = 1, fps: float = 30, name: str = "take"
+    obj: bpy.types.Object, rig: Rig, motion: Motion, start: float = 1, fps: float = 30, name: str = "take", **how: float
 ) -> bpy.types.Action:
-    return write_motion(obj, rig, motion, pose_of(obj, rig), name=name, start_frame=start, fps=fps)
+    return write_motion(obj, rig, motion, pose_of(obj, rig), name=name, start_frame=start, fps=fps, **how)
 
 
 def curves_of(action: bpy.types.Action) -> list[bpy.types.FCurve]:
