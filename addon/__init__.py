@@ -28,6 +28,7 @@ NAMES = (
     "released_model.joint_name_table",
     "review.takes",
     "review.takes_panel",
+    "review.clean_up",
     "review.refine_operators",
     "review.overlay",
     "review.viewport_state",

@@ -108,7 +108,7 @@ def other_action(context: bpy.types.Context, text: bpy.types.Text) -> bpy.types.
     return bpy.data.actions.get(name)
 
 
-class _TakeOperator(AnyRigOperator):
+class TakeOperator(AnyRigOperator):
     """An operator that works on one take: `use` does the work and returns a sentence for the panel."""
 
     take: StringProperty(
@@ -129,7 +129,7 @@ class _TakeOperator(AnyRigOperator):
         return message
 
 
-class ANYRIG_OT_take_show(_TakeOperator, bpy.types.Operator):
+class ANYRIG_OT_take_show(TakeOperator, bpy.types.Operator):
     bl_idname = "anyrig.take_show"
     bl_label = "Show Take"
     bl_description = "Make the armature play the action that was written from this take"
@@ -142,7 +142,7 @@ class ANYRIG_OT_take_show(_TakeOperator, bpy.types.Operator):
         return f"'{obj.name}' plays '{action.name}'."
 
 
-class ANYRIG_OT_take_compare(_TakeOperator, bpy.types.Operator):
+class ANYRIG_OT_take_compare(TakeOperator, bpy.types.Operator):
     bl_idname = "anyrig.take_compare"
     bl_label = "Compare Take"
     bl_description = "Switch the armature between this take and the action chosen below, or the one it played before the take"
@@ -163,7 +163,7 @@ class ANYRIG_OT_take_compare(_TakeOperator, bpy.types.Operator):
         return f"'{obj.name}' plays '{other.name}'." if other else f"'{obj.name}' plays no action, as before the take."
 
 
-class ANYRIG_OT_take_apply(_TakeOperator, bpy.types.Operator):
+class ANYRIG_OT_take_apply(TakeOperator, bpy.types.Operator):
     bl_idname = "anyrig.take_apply"
     bl_label = "Apply Take Again"
     bl_description = (
@@ -188,7 +188,7 @@ class ANYRIG_OT_take_apply(_TakeOperator, bpy.types.Operator):
         return f"Take '{action.name}': keyed again on '{obj.name}' from frame {take_store.about(text)['start_frame']} on."
 
 
-class ANYRIG_OT_take_delete(_TakeOperator, bpy.types.Operator):
+class ANYRIG_OT_take_delete(TakeOperator, bpy.types.Operator):
     bl_idname = "anyrig.take_delete"
     bl_label = "Delete Take"
     bl_description = "Delete this take, and its action unless something else uses it; the armature plays its earlier action again"

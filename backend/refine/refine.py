@@ -52,19 +52,15 @@ def refine(
     frames: fit only these, from the first to before the last; the rest of the take stays as it is. A whole take starts from its raw one, a
     range, some joints, or a take with pins from what is there. Pinned rotations stay as they are.
     The motion's `path` is where it lies in the picture; its confidence says how well each joint covers the film; its provenance has, under
-    "refine", the mode, the overlap before and after, the camera's azimuth and pitch as the fit has them (`Motion.camera`), the picture's size,
-    and of a whole take whether the camera's own motion is known ("still", "moves" or "unknown"), which its `background` holds.
+    "refine", the mode, the overlap before and after, the camera's azimuth and pitch as the fit has them (`Motion.camera`), and of a whole take
+    the picture's size and whether the camera itself moves (background.Seen).
     Closing the generator stops the work; the takes that went in are unchanged then.
     Raises UserError if a take and the footage have different frames, and what reading the video raises.
     """
     if mode == "off" or not targets:
         return [target.motion for target in targets]
     chosen = settings or SETTINGS[mode]
-    for target in targets:
-        if len(target.motion) != len(footage):
-            raise UserError(
-                f"The take has {len(target.motion)} frames and the video {len(footage)}: choose the video and the range it was captured from."
-            )
+    _check_lengths(targets, footage)
     if any(len(target.motion.pins) for target in targets) and mode == "quick":
         chosen = replace(chosen, fit=replace(chosen.fit, steps=PINNED))
     start, stop = frames or (0, len(footage))
@@ -91,6 +87,14 @@ def refine(
     refined = [track.refined(mode, seconds, seen) for track in tracks]
     yield Progress(STAGE, total, total)
     return refined
+
+
+def _check_lengths(targets: Sequence[FitTarget], footage: Footage) -> None:
+    for target in targets:
+        if len(target.motion) != len(footage):
+            raise UserError(
+                f"The take has {len(target.motion)} frames and the video {len(footage)}: choose the video and the range it was captured from."
+            )
 
 
 def thinned(times: Array, rate: float) -> NDArray[np.int64]:
