@@ -193,7 +193,8 @@ def _run_capture(options: argparse.Namespace) -> None:
             return
         motion = drained(capture([target], clip, settings))[0]
     motion = with_joints_of(motion, natural)
-    refine_command.save_cleaned(options, natural, motion)
+    for sentence in refine_command.save_cleaned(options, natural, motion):
+        print(sentence, file=sys.stderr)
 
 
 def _run_weights(options: argparse.Namespace) -> None:

@@ -11,13 +11,14 @@ from ..rig.rig import Rig
 from .cycles import fill_hidden, one_loop
 from .foot_pins import pin_feet
 from .heading import MODES as HEADINGS
-from .heading import repair_heading, steady_heading
+from .heading import front_views, repair_heading, steady_heading
 from .motion import Motion
 from .smoothing import smoothed
 from .trajectory import MODES as PATHS
 from .trajectory import with_travel
 
 STORED = "clean_up"  # in the provenance of a take
+FRONT_SHARE = 0.5  # of the frames that may be seen from the front or back without a word
 
 
 @dataclass(frozen=True)
@@ -120,3 +121,17 @@ def clean_up(rig: Rig, motion: Motion, settings: CleanUp) -> Motion:
         changed = with_travel(rig, changed, settings.path, settings.path_strength)
         changed = pin_feet(rig, changed, settings.feet)
     return one_loop(rig, changed) if settings.loop else changed
+
+
+def doubts(rig: Rig, motion: Motion, settings: CleanUp) -> list[str]:
+    """Sentences on what makes a clean take doubtful: views from the front or back, and a camera whose motion is not known."""
+    found = []
+    front = float(front_views(rig, motion).mean())
+    if front > FRONT_SHARE:
+        found.append(
+            f"{front:.0%} of the take is seen from the front or back, where the swing of limbs hardly shows: a view from the side is better."
+        )
+    unknown = motion.provenance.get("refine", {}).get("camera", "unknown") == "unknown"
+    if unknown and settings.path in ("ground", "free"):
+        found.append("Whether the camera itself moved could not be told: if it did, its motion is in the path.")
+    return found

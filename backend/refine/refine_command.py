@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import UserError
 from ..hardware.devices import pick_device
 from ..motion.bvh import read_bvh, write_bvh
-from ..motion.clean_up import PRESETS, clean_up, preset, settings_of, with_settings
+from ..motion.clean_up import PRESETS, clean_up, doubts, preset, settings_of, with_settings
 from ..motion.motion import Motion
 from ..output_checks import check_outputs
 from ..progress import drained, staged
@@ -59,9 +59,9 @@ def run_refine(options: argparse.Namespace) -> str:
     frames = (options.frames[0], options.frames[1] + 1) if options.frames else None
     target = FitTarget(rig, capsules(rig), motion, joints_of(rig, options.joints))
     [refined] = drained(refine([target], footage_of(clip, subject), options.mode, frames))
-    save_cleaned(options, rig, refined)
+    warnings = save_cleaned(options, rig, refined)
     before, after = refined.provenance["refine"]["overlap"]
-    return f"overlap with the film: {before:.0%} before, {after:.0%} after"
+    return "\n".join([f"overlap with the film: {before:.0%} before, {after:.0%} after", *warnings])
 
 
 def add_clean_up(parser: argparse.ArgumentParser) -> None:
@@ -72,14 +72,16 @@ def add_clean_up(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def save_cleaned(options: argparse.Namespace, rig: Rig, motion: Motion) -> None:
-    """Write the take with its clean-up settings to --out, and cleaned up to --bvh."""
+def save_cleaned(options: argparse.Namespace, rig: Rig, motion: Motion) -> list[str]:
+    """Write the take with its clean-up settings to --out, and cleaned up to --bvh. -> sentences on what makes it doubtful."""
     if options.clean_up:
         motion = with_settings(motion, preset(options.clean_up))
-    cleaned = clean_up(rig, motion, settings_of(motion))  # raises before anything is written
+    settings = settings_of(motion)
+    cleaned = clean_up(rig, motion, settings)  # raises before anything is written
     motion.save(options.out)
     if options.bvh:
         write_bvh(options.bvh, rig, cleaned)
+    return [] if settings == preset("raw") else doubts(rig, motion, settings)
 
 
 def clip_of(motion: Motion, video: str, matte: str | None = None) -> Clip:

@@ -10,7 +10,7 @@ from anyrig.backend.arrays import Array
 from anyrig.backend.capture_settings import Settings
 from anyrig.backend.errors import UserError
 from anyrig.backend.motion.bvh import read_bvh, write_bvh
-from anyrig.backend.motion.clean_up import PRESETS, CleanUp, clean_up, preset, settings_of, with_settings
+from anyrig.backend.motion.clean_up import PRESETS, CleanUp, clean_up, doubts, preset, settings_of, with_settings
 from anyrig.backend.motion.feet import find_contacts, foot_slide
 from anyrig.backend.motion.motion import Motion
 from anyrig.backend.motion.take_file import Take
@@ -18,7 +18,7 @@ from anyrig.backend.rig.rig import Rig
 from anyrig.backend.train.creatures.creatures import creature
 from anyrig.backend.video.clip import Clip
 
-from .walkers import walk, with_noise
+from .walkers import hopper, walk, with_noise
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,23 @@ def test_settings_are_stored_in_the_take(filmed: tuple[Rig, Motion, Motion], tmp
     take = Take("a", "b", "2026-11-01 10:00:00", 1, Clip("a.mp4"), Settings(), rig, rig.rest, replace(stored, contacts=contacts))
     back = Take.from_data(take.data, "Take 'a'").motion
     assert settings_of(back) == wanted and np.array_equal(back.contacts, contacts) and np.array_equal(back.path, motion.path)
+
+
+def test_doubts_are_told() -> None:
+    rig, count = hopper(), 20
+    joints = len(rig.names)
+    still = Motion(
+        rig.names, np.arange(count) / 30, np.tile([1.0, 0, 0, 0], (count, joints, 1)), np.zeros((count, joints, 3)),
+        np.zeros((count, 4)), np.ones((count, joints)),
+    )  # fmt: skip
+
+    def seen(azimuth: float, camera: str, path: str) -> list[str]:
+        motion = replace(still, provenance={"refine": {"azimuth": azimuth, "camera": camera}})
+        return doubts(rig, motion, CleanUp(path=path))
+
+    assert not seen(np.pi / 2, "still", "ground") and not seen(np.pi / 2, "unknown", "in place")
+    assert "seen from the front or back" in seen(0.0, "still", "ground")[0]
+    assert "camera itself moved" in seen(np.pi / 2, "unknown", "ground")[0]
 
 
 def test_settings_that_make_no_sense_are_told() -> None:
