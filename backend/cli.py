@@ -192,6 +192,8 @@ def _run_capture(options: argparse.Namespace) -> None:
             _write_positions(options.out, drained(capture_positions([target], clip, settings)))
             return
         motion = drained(capture([target], clip, settings))[0]
+    for note in motion.provenance.get("notes", ()):
+        print(note, file=sys.stderr)
     motion = with_joints_of(motion, natural)
     for sentence in refine_command.save_cleaned(options, natural, motion):
         print(sentence, file=sys.stderr)

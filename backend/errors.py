@@ -1,5 +1,6 @@
 """`UserError`, the one exception whose message the user reads."""
 
+import re
 import zipfile
 import zlib
 
@@ -14,8 +15,16 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, fix: str = "") -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.fix = fix
+
+
+def printable(text: str) -> str:
+    """The text with a replacement character for each byte that is no UTF-8, which Python keeps as half a surrogate pair.
+
+    File names may hold such bytes; neither terminals nor the names of Blender's data-blocks take them.
+    """
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def missing_library(error: ImportError | OSError | None, library: str = "A library") -> UserError:

@@ -134,7 +134,7 @@ def test_only_the_job_catches_everything(path: Path):
 
 @pytest.mark.parametrize("path", BACKEND + ADDON, ids=name_of)
 def test_opencv_opens_no_images(path: Path):
-    """On Windows it does not find those whose names, or whose user's name, are outside the code page: see reader.decode_image."""
+    """On Windows it does not find those whose names, or whose user's name, are outside the code page: see image_sequence.decode_image."""
     found = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
     assert not found & {"imread", "imwrite", "imreadmulti", "imwritemulti"}
 

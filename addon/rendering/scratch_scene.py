@@ -105,7 +105,7 @@ class ScratchScene:
         """Render the scene's camera: (H, W, 3) uint8 RGB, or (H, W, 4) RGBA with straight alpha; None if Blender makes no image."""
         import cv2
 
-        from ...backend.video.reader import decode_image
+        from ...backend.video.image_sequence import decode_image
 
         before = set(bpy.data.images)
         with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:

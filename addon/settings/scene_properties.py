@@ -34,7 +34,8 @@ def _describe_video(props: ANYRIG_Props, _context: bpy.types.Context) -> None:
     if not props.video:
         return
     try:
-        from ...backend.video.reader import is_sequence, probe
+        from ...backend.video.image_sequence import is_sequence
+        from ...backend.video.reader import probe
 
         path = bpy.path.abspath(props.video)
         props.video_is_sequence = is_sequence(path)

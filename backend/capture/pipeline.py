@@ -15,6 +15,7 @@ import torch
 from ..capture_settings import Settings
 from ..hardware.device_memory import ran_out, release_device_memory, releasing_device_memory
 from ..hardware.devices import pick_device
+from ..motion.lost_frames import bridge_lost_frames
 from ..motion.motion import Motion, with_joints_of
 from ..progress import Progress, staged
 from ..refine.footage import footage_of
@@ -93,6 +94,7 @@ def capture(targets: Sequence[Target], clip: Clip, settings: Settings) -> Genera
     for target, prediction, view in zip(targets, predictions, stage1.views, strict=True):
         about = {**shared, "view": view}
         motion = motion_of(prediction, subject.times, subject.boxes, subject.confidence, settings, about)
+        motion = bridge_lost_frames(motion, subject.lost)
         motions.append(with_joints_of(motion, target.natural) if target.natural else motion)
     if settings.refine_mode == "off":
         return motions

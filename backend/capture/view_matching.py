@@ -14,10 +14,9 @@ from torch import Tensor
 from ..arrays import Array, Image
 from ..model.eyes import split_tokens
 from ..rig.rig import Target
-from ..segmentation.subject import Subject
+from ..segmentation.subject import Subject, frames_of
 from ..video.clip import Clip
 from ..video.prefetch import DEPTH, prefetch
-from ..video.reader import read_frames
 from ..weights.model_file import Model
 from .inference import reference_crop
 from .memory_plan import ComputePlan, autocast, to_device
@@ -47,7 +46,7 @@ def subject_crops(
     model: Model, clip: Clip, subject: Subject, squares: Array, only: Container[int] | None = None
 ) -> Generator[Image, None, None]:
     """Yield a crop (224, 224, 3) uint8 of each frame, or of the frames in `only`. squares: (T, 4) in pixels."""
-    with closing(read_frames(clip, only=only)) as frames:
+    with closing(frames_of(subject, clip, only=only)) as frames:
         for frame in frames:
             yield model.encoder.cut(frame.image, subject.matte(frame.index), squares[frame.index])
 

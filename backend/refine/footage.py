@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from ..arrays import Array, Image
-from ..segmentation.subject import Subject
+from ..segmentation.subject import Subject, frames_of
 from ..video.clip import Clip
 from ..video.frame_source import FrameSource, fit_size, shrink
 from ..video.prefetch import prefetch
@@ -42,7 +42,7 @@ def footage_of(clip: Clip, subject: Subject) -> Footage:
     pixel = source.size[0] / size[0]
 
     def images(only: Container[int]) -> Generator[Image, None, None]:
-        with closing(prefetch(source.frames(size, only=only))) as frames:
+        with closing(prefetch(frames_of(subject, source.clip, size, only))) as frames:
             for frame in frames:
                 yield frame.image
 

@@ -144,7 +144,8 @@ def _by_isnet(clip: Clip, device: torch.device, isnet: str) -> Generator[tuple[i
         box = request.box if request is not None and frame.index == anchor else None
         looks.append(_look_at(frame, before, find, size, box))
         yield round(ALL * (SURVEYED + (1 - SURVEYED) * min(len(looks) / len(indices), 1.0))), ALL
-    return _preview_of(looks, source, "isnet", note)
+    told = " ".join(filter(None, (note, *whole.report.sentences())))
+    return _preview_of(looks, source, "isnet", told)
 
 
 def _spread(count: int, wanted: int = MOMENTS) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,7 @@ from ..arrays import Array, Pixels
 from ..errors import UserError
 from ..video.clip import Clip
 from ..video.frame_source import FrameSource, Size, fit_size, shrink
-from ..video.reader import Frame, frame_times
+from ..video.reader import Frame, frame_times, image_files
 from .backdrop_key import Static, Uniform, find_static, find_uniform
 from .cutout_network import load_cutout
 from .film import Film, FindMatte, Follower, Request, follow_film
@@ -48,7 +48,8 @@ class Subject:
     found it, "alpha", "matte", "uniform", "isnet", "scenery", "static" or "grabcut". mattes: PNG files, perhaps at reduced size. size:
     (width, height) of the video, or None if the mattes are stored at full size. clip: the part of
     the clip that was looked at, one shot. note: a sentence about the other shots, or "". others: further objects that could be meant,
-    the weightiest first, in the video's pixels and seconds of the file; known for "isnet" alone.
+    the weightiest first, in the video's pixels and seconds of the file; known for "isnet" alone. lost: indices of the frames that the
+    file lacks; their box and matte are interpolated.
     """
 
     times: Array
@@ -60,6 +61,7 @@ class Subject:
     clip: Clip | None = None
     note: str = ""
     others: tuple[Candidate, ...] = ()
+    lost: tuple[int, ...] = ()
 
     def matte(self, index: int) -> Pixels:
         """The matte of a frame: (H, W) uint8, 0 to 255, at the video's size."""
@@ -102,7 +104,7 @@ def find_subject(clip: Clip, device: torch.device | None = None, isnet: str = ""
     track = Track()
     with closing(seen):
         for time, matte, quality in seen:
-            track.append(time, matte, quality)
+            track.append(time, np.zeros_like(matte) if len(track.times) in source.report.lost else matte, quality)
             if kind != "isnet":  # whose work is done
                 yield max(round(SURVEY * expected), min(len(track.times), expected)), expected
     yield expected, expected
@@ -113,7 +115,33 @@ def find_subject(clip: Clip, device: torch.device | None = None, isnet: str = ""
     boxes, confidence, mattes = done
     scale = np.array([source.size[0] / size[0], source.size[1] / size[1]] * 2)
     rivals = tuple(replace(each, box=_enlarged(each.box, scale), time=each.time * clip.speed + clip.start) for each in others)
-    return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, source.size, clip, note, rivals)
+    told = " ".join(filter(None, (note, *_told_of(whole, source))))
+    lost = tuple(sorted(source.report.lost))
+    return Subject(np.array(track.times), boxes * scale, confidence, kind, mattes, source.size, clip, told, rivals, lost)
+
+
+def _told_of(whole: FrameSource, source: FrameSource) -> list[str]:
+    """What to say of the file; of one shot alone, what that lacks."""
+    return [*dict.fromkeys([*source.report.sentences(), *whole.report.notes])]
+
+
+def frames_of(
+    subject: Subject, clip: Clip, size: Size | None = None, only: Container[int] | None = None
+) -> Generator[Frame, None, None]:
+    """Yield the frames that a subject was found in, or those in `only`, shrunk to `size`.
+
+    Raises UserError as `read_frames` does, and if the video is not as it was when the subject was found.
+    """
+    source = FrameSource(clip)
+    changed = UserError(f"The video '{clip.path}' was changed while it was read: capture again.")
+    with closing(source.frames(only=only)) as frames:
+        for frame in frames:
+            shape = (frame.image.shape[1], frame.image.shape[0])
+            if frame.index >= len(subject.times) or (subject.size is not None and shape != tuple(subject.size)):
+                raise changed
+            yield frame if size is None else replace(frame, image=shrink(frame.image, size))
+    if source.report.count != len(subject.times):
+        raise changed
 
 
 def whole_finder(finder: MatteFinder, source: FrameSource, samples: list[Frame], size: Size) -> FindMatte:
@@ -329,6 +357,8 @@ def _matte_numbers(source: FrameSource, given: FrameSource) -> range:
     clip = source.clip
     first, count, total = source.range
     length = given.range[2]
+    if _missing_images(given.clip) != _missing_images(clip):  # those of the video may have none either
+        length -= _missing_images(given.clip)
     times = matte_times(clip)
     if times is not None and len(times) == length:
         shown = list(frame_times(clip))
@@ -343,6 +373,12 @@ def _matte_numbers(source: FrameSource, given: FrameSource) -> range:
             fix="no_matte",
         )
     return range(first if length == total else 0, length)
+
+
+def _missing_images(clip: Clip) -> int:
+    """How many numbers an image sequence lacks; 0 for a video file."""
+    files = image_files(clip)
+    return len(files) - len(set(files))
 
 
 def _picked(mattes: Generator[tuple[Frame, Pixels], None, None], picker: Picker | None) -> Generator[_Seen, None, None]:

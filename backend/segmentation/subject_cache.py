@@ -22,7 +22,7 @@ from .matte_finder import uses_isnet
 from .sightings import Candidate
 from .subject import Subject, find_subject
 
-FORMAT = 1  # changes with what `find_subject` would find
+FORMAT = 2  # changes with what `find_subject` would find
 LIMIT = 500_000_000  # bytes of a folder
 SUFFIX = ".subject.npz"
 
@@ -89,7 +89,7 @@ def _save(file: Path, subject: Subject) -> None:
     assert subject.clip is not None
     about = {
         "source": subject.source, "size": subject.size, "clip": asdict(subject.clip), "note": subject.note,
-        "others": [asdict(each) for each in subject.others],
+        "others": [asdict(each) for each in subject.others], "lost": subject.lost,
     }  # fmt: skip
     with partial.open("wb") as stream:
         np.savez(
@@ -108,7 +108,7 @@ def _load(file: Path) -> Subject | None:
             subject = Subject(
                 data["times"], data["boxes"], data["confidence"], about["source"], mattes, tuple(about["size"]),
                 Clip.from_json(json.dumps(about["clip"])), about["note"],
-                tuple(Candidate(tuple(each["box"]), each["time"]) for each in about["others"]),
+                tuple(Candidate(tuple(each["box"]), each["time"]) for each in about["others"]), tuple(about["lost"]),
             )  # fmt: skip
         os.utime(file)
         return subject

@@ -13,6 +13,7 @@ from ..arrays import Image
 from .clip import Clip
 from .prefetch import prefetch
 from .reader import Frame, VideoInfo, frame_range, probe, read_frames
+from .steps import Report
 
 Size = tuple[int, int]  # width and height in pixels
 
@@ -20,11 +21,12 @@ Size = tuple[int, int]  # width and height in pixels
 class FrameSource:
     """The frames of a clip. Each of `frames`, `prefetched` and `samples` goes through the file once, from front to back.
 
-    What is asked about the file is looked up once. All methods raise UserError as `read_frames` does.
+    What is asked about the file is looked up once. `report` gathers what the passes tell of it. All methods raise UserError as `read_frames` does.
     """
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
+        self.report = Report()
 
     @cached_property
     def info(self) -> VideoInfo:
@@ -51,7 +53,7 @@ class FrameSource:
         self, size: Size | None = None, every: int = 1, only: Container[int] | None = None
     ) -> Generator[Frame, None, None]:
         """Yield the frames, shrunk to `size`: all, each `every`-th, or those with an index in `only`. See `read_frames`."""
-        with closing(read_frames(self.clip, every, only)) as frames:
+        with closing(read_frames(self.clip, every, only, self.report)) as frames:
             for frame in frames:
                 if size is not None:
                     alpha = None if frame.alpha is None else shrink(frame.alpha, size)

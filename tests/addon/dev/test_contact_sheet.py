@@ -8,7 +8,7 @@ import pytest
 from anyrig.addon.dev import commands, contact_sheet
 from anyrig.addon.dev.demo_character import WALKER, make_character
 from anyrig.addon.review.side_by_side_movie import PAPER
-from anyrig.backend.video.reader import decode_image
+from anyrig.backend.video.image_sequence import decode_image
 
 SIZE = contact_sheet.SIZE
 
