@@ -296,7 +296,7 @@ def _shown(values: dict[int, bytes]) -> Display:
     wide, high, unit = (int.from_bytes(values.get(kind, b""), "big") for kind in _DISPLAY)
     inner = (crop[2] - crop[0], crop[3] - crop[1]) if crop else (width, height)
     ratio = None
-    if wide and high and unit in (0, 3) and min(inner) > 0:  # pixels, or a ratio of the image's sides
+    if wide and high and unit < 4 and min(inner) > 0:  # 4: unknown
         ratio = wide / high / (inner[0] / inner[1])
     return Display(_projection(values), crop, ratio)
 
@@ -304,11 +304,12 @@ def _shown(values: dict[int, bytes]) -> Display:
 def _projection(values: dict[int, bytes]) -> Matrix:
     """The roll of a flat projection, in degrees counter-clockwise as seen, and half a turn of yaw, which is a mirror image.
 
-    With y down, a counter-clockwise turn by r takes (x, y) to (x cos r + y sin r, y cos r - x sin r). Mirrored afterwards, x' = -x'.
+    With y down, a counter-clockwise turn by r takes (x, y) to (x cos r + y sin r, y cos r - x sin r). Mirrored, x' = -x', and the roll is
+    counted the other way round, as FFmpeg writes it.
     """
     roll, yaw = (_decimal(values.get(kind, b"")) for kind in (_ROLL, _YAW))
-    cosine, sine = float(np.cos(np.radians(roll))), float(np.sin(np.radians(roll)))
     side = -1.0 if abs(abs(yaw) - 180) < 1 else 1.0
+    cosine, sine = float(np.cos(np.radians(side * roll))), float(np.sin(np.radians(side * roll)))
     return side * cosine, -sine, side * sine, cosine
 
 

@@ -22,6 +22,7 @@ from .video_file import decode_video, name_for_opencv, stated_length
 
 SEQUENCE_FPS = 24.0
 SMALLEST = 16  # pixels of a frame's shorter side
+NARROWEST = 12  # times that the longer side is as long
 _TOLERANCE = 1e-4  # seconds, of the trim range
 
 
@@ -119,6 +120,11 @@ def _checked(clip: Clip, index: int, image: Image | None, before: Image | None) 
     if min(height, width) < SMALLEST:
         raise UserError(
             f"'{clip.path}' has {width} x {height} pixels, and at least {SMALLEST} x {SMALLEST} are needed: choose a larger one.",
+            fix="choose_video",
+        )
+    if max(height, width) > NARROWEST * min(height, width):
+        raise UserError(
+            f"'{clip.path}' has {width} x {height} pixels, more than {NARROWEST} times as many one way as the other: crop it.",
             fix="choose_video",
         )
     if before is not None and (height, width) != before.shape[:2]:
