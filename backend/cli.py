@@ -20,7 +20,7 @@ from .hardware.device_memory import releasing_device_memory
 from .hardware.devices import pick_device
 from .motion.bvh import read_bvh
 from .motion.motion import Motion, with_joints_of
-from .output_checks import check_outputs
+from .output_checks import check_outputs, check_suffix
 from .progress import drained, size_text, staged
 from .refine import refine_command
 from .rendering.capsules import capsules
@@ -35,6 +35,7 @@ from .video.reader import probe
 from .weights.fetch import fetch_files, use_local_files
 from .weights.model_file import load_model
 from .weights.registry import TABLE, Folder, named, takes_natural_skeleton
+from .whole_file import whole_file
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -165,7 +166,10 @@ def _run_subject(options: argparse.Namespace) -> None:
 
 
 def _run_capture(options: argparse.Namespace) -> None:
-    check_outputs(options.out, options.bvh)
+    check_suffix(options.out, ".npz", "")
+    check_suffix(options.bvh, ".bvh")
+    inputs = (options.rig, options.video, options.matte, options.positions, options.model, options.isnet)
+    check_outputs(options.out, options.bvh, inputs=inputs)
     own, poses = _load_rig(options.rig)
     natural = natural_rig(own)
     rig = natural if takes_natural_skeleton(options.model) else own  # what the network is shown
@@ -239,7 +243,7 @@ def _write_positions(path: Path, stage1: Stage1Result) -> None:
     """
     prediction, subject = stage1.predictions[0], stage1.subject
     names = skeleton_of(prediction.rig, tips=prediction.position.shape[1] > len(prediction.rig.names)).names
-    with path.open("wb") as file:  # numpy appends .npz to a name
+    with whole_file(path) as part, part.open("wb") as file:  # numpy appends .npz to a name
         np.savez_compressed(
             file, position=prediction.position, times=subject.times, names=np.array(names), azimuth=prediction.azimuth,
             boxes=subject.boxes, confidence=subject.confidence,

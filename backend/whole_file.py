@@ -38,3 +38,9 @@ def whole_file(path: str | Path, what: str = "file") -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def write_whole(path: str | Path, content: bytes | str, what: str = "file") -> None:
+    """Write a file at once or not at all; text as UTF-8 with line ends as they are. Raises UserError as `whole_file`."""
+    with whole_file(path, what) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -26,6 +26,7 @@ from ..geometry.camera import Y_UP
 from ..geometry.rotations import axis_angle_to_matrix, slerp
 from ..rig.rig import Rig
 from ..rig.skeleton import Skeleton, global_to_local, network_axes, skeleton_of
+from ..whole_file import write_whole
 from .motion import Motion, fk_heads
 
 AXES = "xyz"
@@ -61,10 +62,7 @@ def write_bvh(path: str | Path, rig: Rig, motion: Motion, root: Array | None = N
     order, lines = _hierarchy_lines(skeleton, network_axes(rig) @ rig.heads[0], _length_format(skeleton))
     lines += ["MOTION", f"Frames: {len(motion)}", f"Frame Time: {frame_time:.9f}"]
     lines += _motion_lines(rig, motion, root, order, _length_format(skeleton))
-    try:
-        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(f"BVH file '{path}' cannot be written ({error.strerror}): choose another place.") from error
+    write_whole(path, "\n".join(lines) + "\n", "BVH file")
 
 
 def _encode_name(name: str) -> str:

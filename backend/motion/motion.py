@@ -16,6 +16,7 @@ from ..errors import NOT_NPZ, UserError
 from ..geometry.rotations import quaternion_to_matrix, slerp
 from ..rig.rig import Rig
 from ..rig.skeleton import network_axes, posed_heads, skeleton_of
+from ..whole_file import whole_file
 
 TRACKS = ("rotations", "positions", "confidence")  # what refining changes
 EXTRAS = ("times", "boxes", "path", "pins", "travel", "contacts", "background")
@@ -117,11 +118,8 @@ class Motion:
 
     def save(self, path: str | Path) -> None:
         """Write an npz of exactly this name, which `load` reads without loss. Raises UserError if it cannot be written."""
-        try:
-            with Path(path).open("wb") as file:  # numpy would append .npz to a name
-                np.savez_compressed(file, names=np.array(self.names), provenance=json.dumps(self.provenance), **self.arrays())
-        except OSError as error:
-            raise UserError(f"Take '{path}' cannot be written ({error.strerror}): choose another place.") from error
+        with whole_file(path, "take") as part, part.open("wb") as file:  # numpy would append .npz to a name
+            np.savez_compressed(file, names=np.array(self.names), provenance=json.dumps(self.provenance), **self.arrays())
 
     @classmethod
     def load(cls, path: str | Path) -> Motion:

@@ -14,7 +14,7 @@ from ..hardware.devices import pick_device
 from ..motion.bvh import read_bvh, write_bvh
 from ..motion.clean_up import PRESETS, clean_up, doubts, preset, settings_of, with_settings
 from ..motion.motion import Motion
-from ..output_checks import check_outputs
+from ..output_checks import check_outputs, check_suffix
 from ..progress import drained, staged
 from ..rendering.capsules import capsules
 from ..rig.natural_rig import natural_rig
@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_refine(options: argparse.Namespace) -> str:
     """Refine the take of a file and write it. -> a sentence with its overlap with the film before and after."""
-    check_outputs(options.out, options.bvh)
+    check_suffix(options.out, ".npz", "")
+    check_suffix(options.bvh, ".bvh")
+    check_outputs(options.out, options.bvh, inputs=(options.video, options.rig, options.matte))
     motion = Motion.load(options.take)
     rig = natural_rig(read_bvh(options.rig)[0] if options.rig.lower().endswith(".bvh") else Rig.load(options.rig))
     if rig.names != motion.names:

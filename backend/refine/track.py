@@ -94,7 +94,9 @@ class Track:
         self.pins = motion.pins[inside]
         self.pinned = local[self.pins[:, 0], self.pins[:, 1]]
         local = spread_pins(motion.times, local, self.pins)
-        self.local, self.given = calmed(motion.times, 0.0 if self.part else settings.calm, local, self.start.positions @ self.axes.T)
+        self.local, self.given = calmed(
+            motion.times, 0.0 if self.part else settings.calm, local, self.start.positions @ self.axes.T
+        )
         # how far each joint is from its mean over the clip, as vectors that rotate after it
         mean = nearest_rotation(self.local.mean(0))
         self.moves = matrix_to_rotvec(np.swapaxes(mean, -1, -2) @ self.local)

@@ -17,6 +17,7 @@ from ..errors import NOT_NPZ, UserError
 from ..video.clip import Clip
 from ..video.reader import image_files
 from ..weights.registry import default_folder
+from ..whole_file import whole_file
 from .isnet_files import isnet_files
 from .matte_finder import uses_isnet
 from .sightings import Candidate
@@ -48,7 +49,7 @@ def find_kept_subject(
         yield len(kept.times), len(kept.times)
         return kept
     subject = yield from find_subject(clip, device, isnet)
-    with suppress(OSError):
+    with suppress(OSError, UserError):
         _save(file, subject)
         make_room(Path(folder))
     return subject
@@ -85,18 +86,16 @@ def _files_of(clip: Clip) -> list[Path]:
 
 def _save(file: Path, subject: Subject) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
     assert subject.clip is not None
     about = {
         "source": subject.source, "size": subject.size, "clip": asdict(subject.clip), "note": subject.note,
         "others": [asdict(each) for each in subject.others], "lost": subject.lost,
     }  # fmt: skip
-    with partial.open("wb") as stream:
+    with whole_file(file) as part, part.open("wb") as stream:
         np.savez(
             stream, times=subject.times, boxes=subject.boxes, confidence=subject.confidence, about=np.array(json.dumps(about)),
             lengths=np.array([len(each) for each in subject.mattes]), mattes=np.frombuffer(b"".join(subject.mattes), np.uint8),
         )  # fmt: skip
-    partial.replace(file)
 
 
 def _load(file: Path) -> Subject | None:

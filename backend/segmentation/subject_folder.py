@@ -18,6 +18,7 @@ from ..arrays import Array, Image
 from ..errors import UserError
 from ..video.clip import Clip
 from ..video.reader import read_frames
+from ..whole_file import write_whole
 from .subject import Subject
 from .subject_range import ABOUT
 from .track import encode_matte
@@ -40,14 +41,14 @@ def write_subject(folder: Path, clip: Clip, subject: Subject) -> Generator[tuple
     with closing(read_frames(clip)) as frames:
         for frame in frames:
             matte = subject.matte(frame.index)
-            (folder / f"{frame.index:04d}.png").write_bytes(encode_matte(matte))
+            write_whole(folder / f"{frame.index:04d}.png", encode_matte(matte))
             if frame.index in shown:
                 lost = subject.confidence[frame.index] == 0
                 cells.append(outlined(frame.image, matte, LOST if lost else LINE, f"{frame.time:.2f} s"))
             yield frame.index + 1, total
     sheet = cv2.cvtColor(tiled(cells), cv2.COLOR_RGB2BGR)
-    (folder / SHEET).write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
-    (folder / ABOUT).write_text(json.dumps(_about(clip, subject), indent=1), encoding="utf-8")
+    write_whole(folder / SHEET, cv2.imencode(".png", sheet)[1].tobytes())
+    write_whole(folder / ABOUT, json.dumps(_about(clip, subject), indent=1))
 
 
 def outlined(image: Image, matte: Image, colour: tuple[int, int, int], text: str = "") -> Image:

@@ -25,6 +25,7 @@ from ..segmentation.isnet import best_dtype
 from ..video.clip import Clip
 from ..video.reader import probe
 from ..weights.model_file import encoder_of, load_model, load_network
+from ..whole_file import write_whole
 from .benchmark import benchmark
 from .creatures.creatures import write_creatures
 from .cutout.train_cutout import train_cutout
@@ -118,7 +119,7 @@ def run_ablate(options: argparse.Namespace) -> None:
     for row in compare_ablations(plan, packs, options.splits, options.encoder, options.out, parts, options.start):
         rows.append(row)
         print(f"without {row['without'] or 'nothing':<10} {_format_figures(row)}", flush=True)
-    (options.out / "ablations.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    write_whole(options.out / "ablations.json", json.dumps(rows, indent=1))
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -130,7 +131,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         for row in source:
             split_rows.append(row)
             show_bar(Progress(f"Measuring {split}", len(split_rows), count))
-            options.json.write_text(json.dumps(rows + split_rows, indent=1), encoding="utf-8")
+            write_whole(options.json, json.dumps(rows + split_rows, indent=1))
         rows += split_rows
         print(format_table(split, split_rows))
 
@@ -199,7 +200,7 @@ def run_bench(options: argparse.Namespace) -> None:
             options.panning,
         )
         for part, report in measured:
-            options.json.write_text(json.dumps({"command": shlex.join(["bench", *sys.argv[2:]]), **report}, indent=1))
+            write_whole(options.json, json.dumps({"command": shlex.join(["bench", *sys.argv[2:]]), **report}, indent=1))
             print(f"{part}: done", file=sys.stderr)
     for step, figures in report["steps"].items():
         print(f"{step:<18} {figures['ms_per_frame']:9.2f} ms per frame")

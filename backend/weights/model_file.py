@@ -19,6 +19,7 @@ from ..model.config import TINY, Config
 from ..model.encode_rig import Embed
 from ..model.network import Video2Pose2Rot
 from ..model.skip_init import build_without_init
+from ..whole_file import whole_file
 from .registry import Folder
 from .released_checkpoint import T5Names, image_encoder, shape_differences
 
@@ -78,9 +79,8 @@ def save_model(path: Path, network: Video2Pose2Rot, encoder: Mapping[str, Tensor
     tensors = dict(network.state_dict()) | {f"encoder.{key}": value for key, value in encoder.items()}
     stored = {key: value.detach().cpu().to(torch.float16).contiguous() for key, value in tensors.items()}
     metadata = {"config": json.dumps(asdict(network.config)), "card": json.dumps(dict(card)), "licence": LICENCE}
-    partial = path.with_suffix(".partial")
-    save_file(stored, partial, metadata)
-    partial.replace(path)
+    with whole_file(path, "model") as part:
+        save_file(stored, part, metadata)
 
 
 def encoder_of(source: str | Path) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import UserError, missing_library
 from ..progress import size_text
+from ..whole_file import write_whole
 
 HUB = "https://huggingface.co"
 RECORD = "weights.json"
@@ -96,13 +97,11 @@ class Folder:
 
     def write(self, record: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace the record. Raises UserError if the folder cannot be written to."""
-        partial = self.path / f"{RECORD}.partial"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-            partial.replace(self.path / RECORD)
         except OSError as error:
             raise _unwritable(self.path, error) from error
+        write_whole(self.path / RECORD, json.dumps(record, indent=1))
 
     def note(self, item: Item, sha256: str, size: int, source: str, path: Path | None = None) -> None:
         """Add a file to the record. path: its place, if that is outside this folder."""

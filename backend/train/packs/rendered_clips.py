@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...errors import NOT_NPZ, UserError
 from ...geometry.camera import Camera
 from ...geometry.rotations import Array
+from ...whole_file import whole_file, write_whole
 
 STEEPEST = 0.25  # radians: the largest pitch of a camera
 
@@ -51,7 +52,7 @@ class RenderedClip:
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file."""
-        Path(path).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        write_whole(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> RenderedClip:
@@ -86,7 +87,8 @@ def stem_of(pack: str, clip: str) -> str:
 
 def save_mattes(video: str | Path, mattes: Iterable[NDArray[np.uint8]]) -> None:
     """Write the subject's true mattes beside the video: (height, width) uint8 for each frame."""
-    np.savez_compressed(_mattes_path(video), covers=np.stack(list(mattes)))
+    with whole_file(_mattes_path(video)) as part, part.open("wb") as file:
+        np.savez_compressed(file, covers=np.stack(list(mattes)))
 
 
 def has_mattes(video: str | Path) -> bool:

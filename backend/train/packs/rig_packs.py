@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...errors import NOT_NPZ, UserError
 from ...rig.point_cloud import Surface
 from ...rig.rig import Rig
+from ...whole_file import whole_file
 
 FORMAT = 2  # 1, of version 0.1, holds skeletons as the armatures have them
 SURFACE_KEYS = ("points", "normals", "colours", "joints", "weights")
@@ -60,7 +61,8 @@ class Pack:
         arrays |= {f"clip.{i}": pose[:, :, :3].astype(np.float32) for i, pose in enumerate(self.clips.values())}
         if armature:
             arrays |= {f"others.{i}": self.others[name][:, :, :3].astype(np.float32) for i, name in enumerate(self.clips)}
-        np.savez_compressed(path, head=json.dumps(head), **arrays)
+        with whole_file(path) as part, part.open("wb") as file:
+            np.savez_compressed(file, head=json.dumps(head), **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Pack:

@@ -19,6 +19,7 @@ from ...geometry.camera import view_yaw
 from ...geometry.rotations import matrix_to_rot6d
 from ...model.encode_rig import ReferencePairs, SkeletonFeatures
 from ...rig.skeleton import Skeleton, ancestor_mask, scale_of
+from ...whole_file import whole_file
 from ..samples.samples import Sample
 
 REFERENCES = 2  # the first pictures of a scene: poses that a user's reference may show
@@ -84,10 +85,8 @@ class Scene:
         arrays |= {f"skeleton.{key}": getattr(skeleton, key) for key in SKELETON_FIELDS}
         arrays |= {f"body.{key}": getattr(self.body, key) for key in BODY_FIELDS}
         arrays |= {"crops": np.frombuffer(b"".join(self.crops), np.uint8), "ends": np.cumsum([len(each) for each in self.crops])}
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with whole_file(path) as part, part.open("wb") as file:
             np.savez(file, apart=self.apart, joint_names=np.array(skeleton.names), **arrays)
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Scene:
