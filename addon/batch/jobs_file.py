@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from ...backend.capture_settings import Settings
 from ...backend.errors import UserError
+from ...backend.output_checks import is_same_file
 from ...backend.video.clip import Clip
 from ..keying.nla import ACTION, STRIP
 from ..rendering import engines
@@ -391,8 +392,11 @@ def _clashes(specs: Sequence[Spec]) -> list[str]:
 
 def _clash(spec: Spec, path: Path, count: int, first: int) -> str:
     """What is wrong with an output (resolved) that the job lists `count` times and that job `first` writes first; '' if nothing."""
-    if path == spec.file.resolve():
+    if is_same_file(path, spec.file):
         return "is the job's own rig file: choose another name"
+    matte = spec.values.get("matte")
+    if any(is_same_file(path, source) for source in (spec.video, *([spec.folder / matte] if matte else []))):
+        return "is the job's own video or matte: choose another name"
     if first != spec.number:
         return f"is written by job {first} too: choose another name"
     return "is listed twice: remove one" if count > 1 else ""

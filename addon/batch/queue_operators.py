@@ -15,6 +15,7 @@ import bpy
 from bpy.props import CollectionProperty, EnumProperty, StringProperty
 
 from ...backend.errors import UserError
+from ...backend.whole_file import write_whole
 from ..capture.video_file import SUFFIXES
 from ..settings.capture_params import params_from_context
 from ..settings.chosen_armatures import armatures_from_context
@@ -219,10 +220,7 @@ class ANYRIG_OT_queue_export(_QueueOperator, bpy.types.Operator):
             raise UserError("No file is named: give the jobs file a name, such as jobs.json.")
         path = path.with_suffix(".json")
         jobs = [_exported(number, item, path.parent) for number, item in enumerate(context.scene.anyrig_queue.jobs, 1)]
-        try:
-            path.write_text(json.dumps({"jobs": jobs}, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"Jobs file '{path}' cannot be written ({error.strerror}): choose another folder.") from error
+        write_whole(path, json.dumps({"jobs": jobs}, indent=1) + "\n", "jobs file")
         return f"{path.name}: {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'} for the .blend as it was saved last"
 
 

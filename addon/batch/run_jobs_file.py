@@ -17,6 +17,7 @@ import bpy
 from ...backend.errors import UserError, missing_library
 from ...backend.output_checks import check_outputs
 from ...backend.progress import Progress
+from ...backend.whole_file import write_whole
 from ..capture import run_capture
 from ..import_export import export_take
 from ..import_export.import_rig import import_rig
@@ -193,6 +194,9 @@ def _steps(spec: Spec) -> Generator[Progress, None, JobOutcome]:
     context = bpy.context
     params = spec.params(preference_values.default_device(context), preference_values.engine(context))
     objects = _open(spec, _rate(spec))
+    for path in spec.outputs:
+        if path.suffix.lower() == ".bvh":
+            export_take.bvh_paths(path, [obj.name for obj in objects])  # raises if two would be one file
     take = run_capture.gather(bpy.context, objects, params, _bones(spec, objects))
     results = yield from run_capture.steps(take)
     actions = run_capture.write(take, results)
@@ -278,10 +282,7 @@ def _relative(path: Path, folder: Path) -> str:
 def _write_results(path: Path, outcomes: Sequence[JobOutcome]) -> None:
     counts = {key: sum(outcome.status == key for outcome in outcomes) for key in (DONE, FAILED, SKIPPED)}
     content = {"counts": counts, "jobs": [asdict(outcome) for outcome in outcomes]}
-    try:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Results '{path}' cannot be written ({error.strerror}): choose another place.") from error
+    write_whole(path, json.dumps(content, indent=1) + "\n", "table of results")
 
 
 def _count(number: int, noun: str) -> str:

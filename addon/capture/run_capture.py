@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpy
 
-from ...backend.errors import UserError, missing_library
+from ...backend.errors import UserError, missing_library, printable
 from ...backend.geometry.camera import side_azimuths
 from ...backend.geometry.rotations import Array
 from ...backend.motion.motion import Motion, with_joints_of
@@ -90,7 +90,7 @@ class CaptureRequest:
     @property
     def name(self) -> str:
         """The name of the actions: the video's file name without its extension. Paths of Windows work on every system."""
-        return Path(self.params.clip.path.replace("\\", "/")).stem
+        return printable(Path(self.params.clip.path.replace("\\", "/")).stem)
 
 
 def gather(

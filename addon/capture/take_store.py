@@ -22,7 +22,8 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.errors import UserError
+from ...backend.errors import UserError, printable
+from ...backend.whole_file import write_whole
 from ..rig.control_rigs import control_pose_of, control_rig, key_bone
 from ..settings import preference_values
 
@@ -117,7 +118,7 @@ def store(take: Take, fps: float, before: PoseBefore | None = None) -> bpy.types
         "key": take.key,
         "name": take.name,
         "armature": take.armature,
-        "video": take.clip.path,
+        "video": printable(take.clip.path),
         "model": take.settings.model,
         "date": take.date,
         "frames": len(take.motion),
@@ -231,7 +232,7 @@ def write_backup(takes: Sequence[Take]) -> list[Path]:
         target = folder()
         paths = [_write(target, take) for take in takes]
         prune(target)
-    except OSError as error:
+    except (OSError, UserError) as error:
         log.warning("The take could not be copied to the user folder: %s", error)
         return []
     return paths
@@ -239,11 +240,10 @@ def write_backup(takes: Sequence[Take]) -> list[Path]:
 
 def _write(target: Path, take: Take) -> Path:
     stamp = take.date.replace(":", "-").replace(" ", "_")
-    name = bpy.path.clean_name(f"{take.name} on {take.armature}")[:80]
+    # a file name has at most 255 bytes, and a letter up to four
+    name = bpy.path.clean_name(printable(f"{take.name} on {take.armature}")).encode()[:120].decode(errors="ignore")
     path = target / f"{stamp} {name} {take.key}{SUFFIX}"
-    half = path.with_suffix(".part")
-    half.write_bytes(take.data)
-    half.replace(path)  # a crash while writing leaves no half take under this name
+    write_whole(path, take.data)  # a crash while writing leaves no half take under this name
     return path
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import bpy
 
 from ...backend.errors import UserError
-from ...backend.output_checks import check_outputs
+from ...backend.output_checks import check_outputs, check_suffix
 from ..batch import jobs_file
+from ..import_export.export_take import bvh_paths
 from ..rendering import engines
 from ..rig.bone_warnings import warnings_of
 from ..settings import preference_values
@@ -112,8 +113,8 @@ def run(options: argparse.Namespace) -> int:
     """Exit code 0. Raises UserError."""
     from ..capture import run_capture
 
-    check_outputs(options.out, options.bvh)
     objects, params = _armatures(bpy.context, options.armature), params_from_options(bpy.context, options)
+    _check_outputs(options, [obj.name for obj in objects])
     line = ProgressLine()
     request, results, _ = run_capture.run_capture(bpy.context, objects, params, line.show)
     line.end()
@@ -127,6 +128,14 @@ def run(options: argparse.Namespace) -> int:
         warn(note)
     _save(options, request, results)
     return 0
+
+
+def _check_outputs(options: argparse.Namespace, armatures: Sequence[str]) -> None:
+    """Raises UserError if a file cannot be written as asked, before the capture."""
+    check_suffix(options.out, ".blend")
+    check_suffix(options.bvh, ".bvh")
+    takes = bvh_paths(Path(options.bvh), armatures) if options.bvh else []
+    check_outputs(options.out, *takes, inputs=(options.video, options.matte, options.model, bpy.data.filepath))
 
 
 def _armatures(context: bpy.types.Context, names: Sequence[str]) -> list[bpy.types.Object]:

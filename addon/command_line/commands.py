@@ -185,10 +185,11 @@ def _add_refine(commands: Any) -> None:
 
 
 def _refine(options: argparse.Namespace) -> int:
-    from ...backend.output_checks import check_outputs
+    from ...backend.output_checks import check_outputs, check_suffix
     from ..review import refine_take
 
-    check_outputs(options.out)
+    check_suffix(options.out, ".blend")
+    check_outputs(options.out, inputs=(bpy.data.filepath,))
     text, line = _named_take(options.take), ProgressLine()
     part = refine_take.PINS if options.around_pins else refine_take.RANGE if options.frames else refine_take.WHOLE
     choice = refine_take.RefineChoice(options.mode, part, tuple(options.frames or (1, 1)), names=tuple(options.bone))

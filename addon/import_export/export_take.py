@@ -13,6 +13,7 @@ import bpy
 import numpy as np
 
 from ...backend.errors import UserError
+from ...backend.output_checks import unique_paths
 from ..rig.meshes import meshes_of
 
 if TYPE_CHECKING:
@@ -78,10 +79,15 @@ def bvh_files(path: Path, take: CaptureRequest, results: Sequence[CaptureResult]
     from ...backend.motion.bvh import write_bvh
 
     pairs: list[tuple[Path, Callable[[Path], None]]] = []
-    for subject, result in zip(take.subjects, results, strict=True):
-        target = path if len(results) == 1 else path.with_stem(f"{path.stem}-{UNSAFE.sub('_', subject.rig.name)}")
+    targets = bvh_paths(path, [subject.rig.name for subject in take.subjects])
+    for target, subject, result in zip(targets, take.subjects, results, strict=True):
         pairs.append((target, lambda part, rig=subject.rig, motion=result.motion: write_bvh(part, rig, motion)))
     return pairs
+
+
+def bvh_paths(path: Path, armatures: Sequence[str]) -> list[Path]:
+    """The BVH file of each armature: `path`, or PATH-NAME.bvh if there are several. Raises UserError if two would be one file."""
+    return [path] if len(armatures) == 1 else unique_paths(path, armatures, [UNSAFE.sub("_", name) for name in armatures])
 
 
 def _write_blend(path: Path) -> None:

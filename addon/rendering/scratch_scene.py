@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,7 +109,8 @@ class ScratchScene:
         from ...backend.video.image_sequence import decode_image
 
         before = set(bpy.data.images)
-        with tempfile.TemporaryDirectory(dir=bpy.app.tempdir) as folder:
+        # Blender's own temporary folder may have been tidied away
+        with tempfile.TemporaryDirectory(dir=bpy.app.tempdir if os.path.isdir(bpy.app.tempdir) else None) as folder:
             path = Path(folder) / "image.png"
             self.scene.render.filepath = str(path)
             try:
