@@ -26,6 +26,7 @@ from ..capture import operators
 from ..rig.keyed_bones import SELECTED, chosen_bones
 from ..settings.capture_params import CaptureParams
 from ..tasks import background_runner
+from ..tasks.registration import register_with_reset
 from ..tasks.task import Task
 from . import jobs_file
 
@@ -255,24 +256,16 @@ def reset() -> None:
         bpy.app.timers.unregister(step)
 
 
-@bpy.app.handlers.persistent
-def _before_load(*_: Any) -> None:
-    reset()
-
-
 CLASSES = (ANYRIG_QueueArmature, ANYRIG_QueueJob, ANYRIG_Queue)
+_register_classes, _unregister_classes = register_with_reset(CLASSES, reset)
 
 
 def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
+    _register_classes()
     bpy.types.Scene.anyrig_queue = PointerProperty(type=ANYRIG_Queue)
-    bpy.app.handlers.load_pre.append(_before_load)
 
 
 def unregister() -> None:
     reset()
-    bpy.app.handlers.load_pre.remove(_before_load)
     del bpy.types.Scene.anyrig_queue
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)
+    _unregister_classes()

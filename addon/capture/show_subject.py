@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import bpy
 import numpy as np
@@ -25,6 +25,7 @@ from ...backend.errors import UserError, missing_library
 from ...backend.video.clip import Clip
 from ..settings.capture_params import CaptureParams, clip_from_props, device_from_context
 from ..tasks import background_runner
+from ..tasks.registration import register_with_reset
 from ..tasks.task import Task
 from ..ui.operator_base import AnyRigOperator
 from . import subject_box
@@ -288,21 +289,5 @@ def reset() -> None:
     _state.preview, _state.clip = None, ""
 
 
-@bpy.app.handlers.persistent
-def _before_load(*_: Any) -> None:
-    reset()
-
-
 CLASSES = (ANYRIG_OT_show_subject, ANYRIG_OT_pick_subject)
-_register_classes, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
-
-
-def register() -> None:
-    _register_classes()
-    bpy.app.handlers.load_pre.append(_before_load)
-
-
-def unregister() -> None:
-    reset()
-    bpy.app.handlers.load_pre.remove(_before_load)
-    _unregister_classes()
+register, unregister = register_with_reset(CLASSES, reset)

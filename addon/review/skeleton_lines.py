@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...backend.errors import UserError
 from ..capture import take_store
 from ..tasks import background_runner
+from ..tasks.registration import register_with_reset
 from ..ui.operator_base import AnyRigOperator
 from . import takes
 
@@ -159,21 +160,5 @@ def redraw_views() -> None:
     background_runner.redraw()
 
 
-@bpy.app.handlers.persistent
-def _before_load(*_: Any) -> None:
-    reset()
-
-
 CLASSES = (ANYRIG_OT_skeleton,)
-_register_classes, _unregister_classes = bpy.utils.register_classes_factory(CLASSES)
-
-
-def register() -> None:
-    _register_classes()
-    bpy.app.handlers.load_pre.append(_before_load)
-
-
-def unregister() -> None:
-    reset()
-    bpy.app.handlers.load_pre.remove(_before_load)
-    _unregister_classes()
+register, unregister = register_with_reset(CLASSES, reset)

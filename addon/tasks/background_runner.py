@@ -10,6 +10,7 @@ from typing import Any
 import bpy
 
 from ...backend.errors import UserError
+from .registration import register_with_reset
 from .task import Task
 
 INTERVAL = 0.1  # seconds between two polls
@@ -191,25 +192,16 @@ def reset() -> None:
     set_status("")
 
 
-@bpy.app.handlers.persistent
-def _before_load(*_: Any) -> None:
-    reset()
-
-
 CLASSES = (ANYRIG_OT_cancel, ANYRIG_OT_watch_escape)
+_register_classes, _unregister_classes = register_with_reset(CLASSES, reset)
 
 
 def register() -> None:
-    for each in CLASSES:
-        bpy.utils.register_class(each)
-    bpy.app.handlers.load_pre.append(_before_load)
+    _register_classes()
     # a torch thread still alive when the interpreter ends aborts the process
     atexit.register(cancel_current)
 
 
 def unregister() -> None:
-    reset()
+    _unregister_classes()
     atexit.unregister(cancel_current)
-    bpy.app.handlers.load_pre.remove(_before_load)
-    for each in reversed(CLASSES):
-        bpy.utils.unregister_class(each)

@@ -58,6 +58,7 @@ class Task:
     def __init__(self, steps: Generator[Progress, None, Any]) -> None:
         self.error: UserError | None = None
         self._result: Any = None
+        self._so_far: Any = None
         self._steps = steps
         self._stop = threading.Event()
         self._ended = threading.Event()
@@ -109,6 +110,11 @@ class Task:
         return self._result
 
     @property
+    def so_far(self) -> Any:
+        """What a cancelled task has found that can be used (Progress.so_far); None for nothing, and for a task that was not cancelled."""
+        return self._so_far if self.cancelled else None
+
+    @property
     def done(self) -> bool:
         return self._ended.is_set()
 
@@ -153,6 +159,8 @@ class Task:
         except StopIteration as end:
             self._result = end.value
             return False
+        if progress.so_far is not None:
+            self._so_far = progress.so_far
         now = time.monotonic()
         with self._lock:
             started = self._snapshot.started if progress.stage == self._snapshot.stage else now

@@ -164,7 +164,7 @@ def steps():
         print("closed", flush=True)
 background_runner.register()
 background_runner.run_in_background(task.Task(steps()), print)
-bpy.app.handlers.load_pre.remove(background_runner._before_load)  # bpy 4.2 and 4.5 cannot end with a handler or a class of Python's
+bpy.app.handlers.load_pre.clear()  # bpy 4.2 and 4.5 cannot end with a handler or a class of Python's
 for each in background_runner.CLASSES:
     bpy.utils.unregister_class(each)
 bpy.app.timers.unregister(background_runner.poll_current)

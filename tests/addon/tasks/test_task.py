@@ -242,7 +242,7 @@ def test_leaving_stops_the_job_and_tells_nobody(leave: str) -> None:
     releaser.start()
     if leave == "load":
         bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
-        assert background_runner._before_load in bpy.app.handlers.load_pre
+        assert len(bpy.app.handlers.load_pre) == len(handlers) + 1, "the handler stays for the next file"
     if leave == "unregister":
         background_runner.unregister()
     assert running.done and running.cancelled and told == [] and background_runner.current() is None and workers() == []
