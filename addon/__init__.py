@@ -15,6 +15,7 @@ NAMES = (
     "settings.presets",
     "capture.panels",
     "capture.operators",
+    "capture.keep_unrefined",
     "ui.fix_buttons",
     "capture.video_file",
     "capture.viewport_pictures",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -47,6 +47,17 @@ def staged(
             except StopIteration as stop:
                 return stop.value
             yield Progress(stage, done, total or size, unit)
+
+
+def changed(work: Generator[Progress, None, T], change: Callable[[Progress], Progress]) -> Generator[Progress, None, T]:
+    """Yield each Progress of a generator as `change` returns it, and return its result."""
+    with closing(work):
+        while True:
+            try:
+                progress = next(work)
+            except StopIteration as stop:
+                return stop.value
+            yield change(progress)
 
 
 def drained(work: Generator[Progress, None, T]) -> T:

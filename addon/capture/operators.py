@@ -14,10 +14,12 @@ from ..settings.chosen_armatures import armatures_from_context
 from ..tasks import background_runner
 from ..tasks.task import Task
 from ..ui.operator_base import AnyRigOperator
-from . import estimate
+from . import estimate, keep_unrefined
 
 if TYPE_CHECKING:
     from .run_capture import CaptureRequest, CaptureResult
+
+CANCELLED = "Cancelled: nothing was changed."
 
 
 class ANYRIG_OT_capture(AnyRigOperator, bpy.types.Operator):
@@ -45,6 +47,7 @@ class ANYRIG_OT_capture(AnyRigOperator, bpy.types.Operator):
         objects, params = armatures_from_context(context), params_from_context(context)
         if self.in_background:
             request = capture.gather(context, objects, params)
+            keep_unrefined.reset()
             background_runner.run_in_background(Task(capture.steps(request)), lambda task: _finish_and_push_undo(request, task))
         else:
             request, results, _ = capture.run_capture(context, objects, params)
@@ -57,17 +60,23 @@ def finish(request: CaptureRequest, task: Task) -> background_runner.TaskOutcome
 
     The undo step is the caller's: the queue changes its list in the same step.
     """
+    return background_runner.conclude(task, CANCELLED, lambda results: write_results(request, results))
 
-    def write(results: list[CaptureResult]) -> str:
-        load_capture().write(request, results)
-        return _describe(request, results)
 
-    return background_runner.conclude(task, "Cancelled: nothing was changed.", write)
+def write_results(request: CaptureRequest, results: list[CaptureResult]) -> str:
+    """Write the keys of a capture. Returns the panel's sentence. Raises UserError; nothing is changed then."""
+    load_capture().write(request, results)
+    return _describe(request, results)
 
 
 def _finish_and_push_undo(request: CaptureRequest, task: Task) -> None:
-    if finish(request, task).status == background_runner.DONE:
+    """As `finish`, with an undo step; after Cancel while the take was refined, the user may keep it as it was before that."""
+    outcome = finish(request, task)
+    if outcome.status == background_runner.DONE:
         push_undo()
+    elif outcome.status == background_runner.CANCELLED and task.so_far is not None:
+        keep_unrefined.offer(*load_capture().unrefined(request, task.so_far))
+        background_runner.set_status(keep_unrefined.OFFER)
 
 
 def load_capture() -> ModuleType:

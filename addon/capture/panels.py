@@ -20,7 +20,7 @@ from ..settings.scene_properties import frames_to_read
 from ..tasks import background_runner, modal_runner
 from ..ui import fix_buttons
 from ..ui.wrapped_label import wrapped
-from . import estimate, rig_check, show_subject, video_file
+from . import estimate, keep_unrefined, rig_check, show_subject, video_file
 
 
 class _Section:
@@ -218,6 +218,8 @@ class ANYRIG_PT_run(_Section, bpy.types.Panel):
             column.alert = is_error
             wrapped(column, text, "ERROR" if is_error else "INFO")
             fix_buttons.draw(layout, context, background_runner.status_fix())
+        if running is None:
+            keep_unrefined.draw(layout)
 
 
 def estimate_text(context: bpy.types.Context) -> str:

@@ -19,6 +19,7 @@ from ...backend.geometry.camera import side_azimuths
 from ...backend.geometry.rotations import Array
 from ...backend.motion.motion import Motion, with_joints_of
 from ...backend.motion.take_file import Take
+from ...backend.progress import changed
 from ...backend.rig.natural_skeleton import describe
 from ...backend.rig.point_cloud import Surface
 from ...backend.rig.rig import Reference, Rig
@@ -157,7 +158,10 @@ def with_preferences(context: bpy.types.Context, params: CaptureParams) -> Captu
 
 
 def steps(request: CaptureRequest) -> Generator[Progress, None, list[CaptureResult]]:
-    """Compute the motions, on any thread. torch is imported here, so that the window does not freeze for it either."""
+    """Compute the motions, on any thread. torch is imported here, so that the window does not freeze for it either.
+
+    While the takes are refined, each Progress has the results without that (`so_far`), which `unrefined` makes ready to write.
+    """
     try:
         from ...backend.capture.pipeline import capture
         from ...backend.rig.rig import Target
@@ -168,17 +172,40 @@ def steps(request: CaptureRequest) -> Generator[Progress, None, list[CaptureResu
         shown, pose = subject.shown or subject.rig, subject.pose if subject.shown_pose is None else subject.shown_pose
         references = subject.references or tuple(draw_capsules(shown, pose, subject.azimuths))
         targets.append(Target(shown, references, subject.rig, subject.surface))
-    motions = yield from capture(targets, request.params.clip, request.params.settings)
-    return [
-        CaptureResult(_for_keys(motion, subject), target.references[motion.provenance["view"]])
-        for motion, target, subject in zip(motions, targets, request.subjects, strict=True)
-    ]
+
+    def results_of(motions: Sequence[Motion]) -> list[CaptureResult]:
+        return [
+            CaptureResult(_for_keys(motion, subject), target.references[motion.provenance["view"]])
+            for motion, target, subject in zip(motions, targets, request.subjects, strict=True)
+        ]
+
+    def with_results(progress: Progress) -> Progress:
+        return progress if progress.so_far is None else replace(progress, so_far=results_of(progress.so_far))
+
+    work = capture(targets, request.params.clip, request.params.settings)
+    return results_of((yield from changed(work, with_results)))
 
 
 def _for_keys(motion: Motion, subject: ArmatureInput) -> Motion:
     """The take for the joints that get keys; its provenance says what hangs where in their skeleton."""
     taken = with_joints_of(motion, subject.rig)
     return replace(taken, provenance={**taken.provenance, "skeleton": list(subject.remarks)}) if subject.remarks else taken
+
+
+def unrefined(request: CaptureRequest, results: Sequence[CaptureResult]) -> tuple[CaptureRequest, list[CaptureResult]]:
+    """The request and the results of a capture that was cancelled while it refined, as if it had been asked not to refine."""
+    params = request.params
+    plain = replace(request, params=replace(params, settings=replace(params.settings, refine="off")))
+    return plain, [replace(result, motion=_without_refining(result.motion)) for result in results]
+
+
+def _without_refining(motion: Motion) -> Motion:
+    about = dict(motion.provenance)
+    if "settings" in about:
+        about["settings"] = {**about["settings"], "refine": "off"}
+    if "seconds" in about:
+        about["seconds"] = {step: seconds for step, seconds in about["seconds"].items() if step != "refine"}
+    return replace(motion, provenance=about)
 
 
 def write(request: CaptureRequest, results: Sequence[CaptureResult]) -> list[bpy.types.Action]:

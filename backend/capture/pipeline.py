@@ -17,7 +17,7 @@ from ..hardware.device_memory import ran_out, release_device_memory, releasing_d
 from ..hardware.devices import pick_device
 from ..motion.lost_frames import bridge_lost_frames
 from ..motion.motion import Motion, with_joints_of
-from ..progress import Progress, staged
+from ..progress import Progress, changed, staged
 from ..refine.footage import footage_of
 from ..refine.refine import FitTarget, refine
 from ..rendering.capsules import capsules
@@ -127,25 +127,13 @@ def _refined(
     for device in (plan.device, cpu) if plan.device.type == "cuda" else (cpu,):
         work = refine(fits, footage_of(clip, subject), settings.refine_mode, device=device)
         try:
-            return (yield from _with_takes(work, motions))
+            return (yield from changed(work, lambda progress: replace(progress, so_far=list(motions))))
         except (RuntimeError, cv2.error) as error:
             if device == cpu or not ran_out(error):
                 raise
             release_device_memory(error)
         yield Progress("The graphics card ran out of memory: refining goes on with the CPU.", 0, 1, "")
     raise AssertionError("the CPU comes last")
-
-
-def _with_takes(
-    work: Generator[Progress, None, list[Motion]], motions: Sequence[Motion]
-) -> Generator[Progress, None, list[Motion]]:
-    """Add the raw takes to each Progress."""
-    with closing(work):
-        while True:
-            try:
-                yield replace(next(work), so_far=list(motions))
-            except StopIteration as stop:
-                return stop.value
 
 
 @_releasing
