@@ -39,6 +39,7 @@ _NAMESPACE = re.compile(r"^.*[:|](?=.)|^CC_Base_")
 _NOTE = re.compile(r"\[[^\]]*\]")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[^\W\d_]+")
+_PART = re.compile(r"[^\W\d_]+|\d+")
 _GLUED_SIDE = re.compile(r"^(left|right)(?=[a-z]{3})|(?<=[a-z]{3})(left|right)$")
 
 
@@ -75,6 +76,17 @@ def _spell_sides(words: list[str]) -> list[str]:
     for index in sides[-1:]:
         spelled[index] = "Left" if words[index] in LEFT else "Right"
     return spelled
+
+
+def side_and_rest(name: str) -> tuple[str, tuple[str, ...]]:
+    """ "left", "right" or "" for a bone's name, and its other words and numbers, the same for a bone and its mirror image."""
+    text = _GLOSSARY.sub(lambda match: f" {JAPANESE[match.group()]} ", unicodedata.normalize("NFKC", name))
+    words = [part for word in _PART.findall(_CAMEL.sub(" ", text)) for part in _split_side(word.lower())]
+    sides = [index for index, word in enumerate(words) if word in LEFT | RIGHT]
+    if not sides:
+        return "", tuple(words)
+    place = sides[-1]
+    return "left" if words[place] in LEFT else "right", (*words[:place], "*", *words[place + 1 :])
 
 
 def hashed_embedding(names: Sequence[str], width: int = WIDTH) -> Array:
