@@ -179,7 +179,10 @@ def _add_refine(commands: Any) -> None:
     refine.add_argument("--mode", choices=("quick", "thorough"), default="quick", help="how long to look for a better fit")
     refine.add_argument("--frames", type=int, nargs=2, metavar=("FIRST", "LAST"), help="only these frames of the scene")
     refine.add_argument("--around-pins", action="store_true", help="only the frames around pinned poses")
-    refine.add_argument("--bone", action="append", default=[], metavar="NAME", help="let only this bone change (repeatable)")
+    bones = refine.add_mutually_exclusive_group()
+    bones.add_argument("--bone", action="append", default=[], metavar="NAME", help="let only this bone change (repeatable)")
+    text = "exchange left and right of the limb that this bone belongs to, then fit both alone (repeatable)"
+    bones.add_argument("--swap", action="append", default=[], metavar="NAME", help=text)
     refine.add_argument("--out", metavar="FILE.blend", help="save a copy of the file with the take and its keys")
     refine.set_defaults(run=_refine)
 
@@ -192,11 +195,14 @@ def _refine(options: argparse.Namespace) -> int:
     check_outputs(options.out, inputs=(bpy.data.filepath,))
     text, line = _named_take(options.take), ProgressLine()
     part = refine_take.PINS if options.around_pins else refine_take.RANGE if options.frames else refine_take.WHOLE
-    choice = refine_take.RefineChoice(options.mode, part, tuple(options.frames or (1, 1)), names=tuple(options.bone))
+    choice = refine_take.RefineChoice(
+        options.mode, part, tuple(options.frames or (1, 1)), False, tuple(options.swap or options.bone), bool(options.swap)
+    )
     request = refine_take.gather(bpy.context, text, choice)
     take = Task(refine_take.steps(request)).drain(line.show).result()
     line.end()
-    say(refine_take.describe(refine_take.write(request, take)))
+    refine_take.write(request, take)
+    say(refine_take.describe(request, take))
     if options.out:
         capture_command.save_copy(options.out)
     else:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from ..ui.operator_base import AnyRigOperator
 from . import takes
 
 if TYPE_CHECKING:
+    from ...backend.motion.take_file import Take
     from .refine_take import RefineChoice, RefineRequest
 
 
@@ -43,13 +45,8 @@ class ANYRIG_Refine(bpy.types.PropertyGroup):
     bones: BoolProperty(name="Selected Bones", description="Only bones that are selected in pose mode may change")
 
 
-class ANYRIG_OT_take_refine(AnyRigOperator, bpy.types.Operator):
-    bl_idname = "anyrig.take_refine"
-    bl_label = "Refine Take"
-    bl_description = (
-        "Fit this take to its video again, with the settings below: the result is a new take and a new action beside the old ones"
-    )
-    bl_options = {"REGISTER", "UNDO"}
+class _RefineOperator(AnyRigOperator):
+    """An operator that makes a new take of a stored one, in the background if a user clicked: `choice` says what to change."""
 
     take: StringProperty(
         name="Take",
@@ -68,19 +65,47 @@ class ANYRIG_OT_take_refine(AnyRigOperator, bpy.types.Operator):
         # what has only started changed nothing, so there must be no undo step yet
         return {"CANCELLED"} if self.in_background else done
 
+    def choice(self, context: bpy.types.Context) -> RefineChoice:
+        """What of the take to change."""
+        raise NotImplementedError
+
     def run(self, context: bpy.types.Context) -> str:
         """Start in the background if a user clicked; `finish` writes the keys. Otherwise wait for the keys."""
         refine_take = load_refine()
         text = take_store.find_take(self.take) if self.take else takes.selected(context)
-        request = refine_take.gather(context, text, choice_of(context.scene.anyrig_refine))
+        request = refine_take.gather(context, text, self.choice(context))
         task = Task(refine_take.steps(request))
         if self.in_background:
-            background_runner.run_in_background(task, lambda task: _finish_and_push_undo(request, task))
+            background_runner.run_in_background(task, lambda task: _finish_and_push_undo(request, task, self.bl_label))
             return ""
-        written = refine_take.write(request, task.drain().result())
-        takes.select(context, written)
-        background_runner.set_status(refine_take.describe(written))
-        return refine_take.describe(written)
+        message = _write(context, request, task.drain().result())
+        background_runner.set_status(message)
+        return message
+
+
+class ANYRIG_OT_take_refine(_RefineOperator, bpy.types.Operator):
+    bl_idname = "anyrig.take_refine"
+    bl_label = "Refine Take"
+    bl_description = (
+        "Fit this take to its video again, with the settings below: the result is a new take and a new action beside the old ones"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    def choice(self, context: bpy.types.Context) -> RefineChoice:
+        return choice_of(context.scene.anyrig_refine)
+
+
+class ANYRIG_OT_swap_sides(_RefineOperator, bpy.types.Operator):
+    bl_idname = "anyrig.swap_sides"
+    bl_label = "Swap Left and Right"
+    bl_description = (
+        "Exchange what the limb of each selected bone does with its counterpart on the other side, on the frames chosen above, "
+        "then fit both to the video: the result is a new take and a new action beside the old ones"
+    )
+    bl_options = {"REGISTER", "UNDO"}
+
+    def choice(self, context: bpy.types.Context) -> RefineChoice:
+        return dataclasses.replace(choice_of(context.scene.anyrig_refine), mode="quick", swap=True)
 
 
 class _PinOperator(AnyRigOperator):
@@ -146,18 +171,19 @@ def load_refine() -> ModuleType:
 def finish(request: RefineRequest, task: Task) -> background_runner.TaskOutcome:
     """Write the keys of a take that was refined in the background, and show in the panel how it ended. Main thread."""
 
-    def write(take: object) -> str:
-        refine_take = load_refine()
-        written = refine_take.write(request, take)
-        takes.select(bpy.context, written)
-        return refine_take.describe(written)
-
-    return background_runner.conclude(task, "Cancelled: nothing was changed.", write)
+    return background_runner.conclude(task, "Cancelled: nothing was changed.", lambda take: _write(bpy.context, request, take))
 
 
-def _finish_and_push_undo(request: RefineRequest, task: Task) -> None:
+def _write(context: bpy.types.Context, request: RefineRequest, take: Take) -> str:
+    """Write the keys, choose the new take in the list, and return the panel's sentence."""
+    refine_take = load_refine()
+    takes.select(context, refine_take.write(request, take))
+    return refine_take.describe(request, take)
+
+
+def _finish_and_push_undo(request: RefineRequest, task: Task, label: str) -> None:
     if finish(request, task).status == background_runner.DONE:
-        push_undo(ANYRIG_OT_take_refine.bl_label)
+        push_undo(label)
 
 
 class ANYRIG_PT_refine(bpy.types.Panel):
@@ -185,6 +211,7 @@ class ANYRIG_PT_refine(bpy.types.Panel):
             column.prop(props, "last")
         layout.prop(props, "bones")
         layout.operator("anyrig.take_refine", icon="MOD_SHRINKWRAP")
+        layout.operator("anyrig.swap_sides", icon="MOD_MIRROR")
         row = layout.row(align=True)
         row.operator("anyrig.pin_pose", icon="PINNED")
         row.operator("anyrig.unpin_pose", text="Unpin", icon="UNPINNED")
@@ -204,7 +231,7 @@ def _pin_rows(context: bpy.types.Context) -> list[tuple[int, str]]:
     return pose_pins.rows(text)
 
 
-CLASSES = (ANYRIG_Refine, ANYRIG_OT_take_refine, ANYRIG_OT_pin_pose, ANYRIG_OT_unpin_pose, ANYRIG_PT_refine)
+CLASSES = (ANYRIG_Refine, ANYRIG_OT_take_refine, ANYRIG_OT_swap_sides, ANYRIG_OT_pin_pose, ANYRIG_OT_unpin_pose, ANYRIG_PT_refine)
 
 
 def register() -> None:

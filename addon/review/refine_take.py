@@ -1,18 +1,20 @@
-"""Refines a stored take again: gathers what that needs from the scene, computes without bpy, and writes a new take beside the old one."""
+"""Refines a stored take again, and swaps its limbs: gathers what that needs from the scene, computes without bpy, writes a new take."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bpy
 import numpy as np
 from numpy.typing import NDArray
 
 from ...backend.errors import UserError, missing_library
+from ...backend.motion.swap_sides import swap_sides
 from ...backend.motion.take_file import Take
+from ...backend.rig.limb_pairs import LimbPair, limb_pair
 from ...backend.rig.point_cloud import Surface
 from ...backend.rig.rig import Rig
 from ..capture import run_capture, take_store
@@ -39,6 +41,7 @@ class RefineChoice:
 
     mode: "quick" or "thorough". part: WHOLE, RANGE or PINS, the frames around pins. frames: scene frames of RANGE, the first and the last.
     bones: whether only the joints of the selected pose bones may change. names: of the only joints that may change; () for all.
+    swap: exchange left and right of the limbs that the selected bones, or those of these names, belong to; only the limbs change then.
     """
 
     mode: str = "quick"
@@ -46,6 +49,7 @@ class RefineChoice:
     frames: tuple[int, int] = (1, 1)
     bones: bool = False
     names: tuple[str, ...] = ()
+    swap: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,8 @@ class RefineRequest:
 
     take: with the present place of its video. surface: in armature space; None for capsules along the bones. frames: of the take, the
     first and one past the last; None for all. joints: (J,) bool, those that may change; None for all.
+    swapped: the two bones that each pair of limbs begins with whose motion is exchanged in the take already. unfit: why the take cannot be
+    fitted to its video, which only limbs that were swapped can do without; "" if it can.
     """
 
     take: Take
@@ -62,6 +68,8 @@ class RefineRequest:
     surface: Surface | None
     frames: tuple[int, int] | None
     joints: NDArray[np.bool_] | None
+    swapped: tuple[tuple[str, str], ...] = ()
+    unfit: str = ""
 
 
 def gather(context: bpy.types.Context, text: bpy.types.Text, choice: RefineChoice) -> RefineRequest:
@@ -70,14 +78,40 @@ def gather(context: bpy.types.Context, text: bpy.types.Text, choice: RefineChoic
     Raises UserError: the video or the armature is missing, the armature cannot be written, or nothing of the take is chosen.
     """
     take = footage_camera.relocate_video(take_store.read(text), context.scene.anyrig.video)
-    if "azimuth" not in take.motion.provenance:
-        raise UserError(f"Take '{take.name}' does not record from which side it was filmed: capture it again.")
-    footage_camera.video_size(take.clip)  # raises UserError for a video that is missing or is none
+    try:
+        _check_video(take)
+    except UserError as error:
+        if not choice.swap:
+            raise
+        unfit = str(error)
+    else:
+        unfit = ""
     obj = takes.target_of(context, text, take.rig.names)
     validate_armature(context, obj)
     frames, joints = _frames_of(text, take, choice), _free_joints(obj, take, choice)
+    pairs = _limbs(take, joints) if choice.swap else []
+    for pair in pairs:
+        take = replace(take, motion=swap_sides(take.motion, take.rig, pair, frames))
+    if pairs:
+        joints = np.any([pair.sides.any(0) for pair in pairs], axis=0)
     surface = armature_surface(obj, take.rig.names) if visible_meshes(obj) else None
-    return RefineRequest(take, _capture_request(context, take, obj, choice.mode), choice.mode, surface, frames, joints)
+    request = _capture_request(context, take, obj, choice.mode)
+    swapped = tuple((take.rig.names[pair.roots[0]], take.rig.names[pair.roots[1]]) for pair in pairs)
+    return RefineRequest(take, request, choice.mode, surface, frames, joints, swapped, unfit)
+
+
+def _check_video(take: Take) -> None:
+    """Raises UserError if the take cannot be fitted, as far as one can tell without reading the video."""
+    if "azimuth" not in take.motion.provenance:
+        raise UserError(f"Take '{take.name}' does not record from which side it was filmed: capture it again.")
+    footage_camera.video_size(take.clip)  # raises UserError for a video that is missing or is none
+
+
+def _limbs(take: Take, joints: NDArray[np.bool_] | None) -> list[LimbPair]:
+    """The pairs of limbs that joints belong to, each once. Raises UserError if one belongs to none."""
+    assert joints is not None
+    pairs = [limb_pair(take.rig, take.rig.names[joint]) for joint in np.flatnonzero(joints)]
+    return list({frozenset(pair.roots): pair for pair in pairs}.values())
 
 
 def _capture_request(context: bpy.types.Context, take: Take, obj: bpy.types.Object, mode: str) -> run_capture.CaptureRequest:
@@ -110,11 +144,12 @@ def _free_joints(obj: bpy.types.Object, take: Take, choice: RefineChoice) -> NDA
         raise UserError(f"Take '{take.name}' has no bone '{unknown}': check the name.")
     if choice.names:
         return np.isin(take.rig.names, choice.names)
-    if not choice.bones:
+    if not choice.bones and not choice.swap:
         return None
     joints = joints_of(obj, take.rig) & ~take.rig.static
     if not joints.any():
-        raise UserError(f"No bone of take '{take.name}' is selected: select some in pose mode, or refine all bones.")
+        fix = "a bone of each limb to swap" if choice.swap else "some in pose mode, or refine all bones"
+        raise UserError(f"No bone of take '{take.name}' is selected: select {fix}.")
     return joints
 
 
@@ -142,8 +177,33 @@ def _frames_of(text: bpy.types.Text, take: Take, choice: RefineChoice) -> tuple[
 def steps(request: RefineRequest) -> Generator[Progress, None, Take]:
     """Find the subject and fit the take to it, on any thread. Returns the refined take.
 
-    Raises UserError if the video is not the one that the take was captured from.
+    Raises UserError if the video is not the one that the take was captured from. Limbs that were swapped stay as they are then.
     """
+    unfit, motion = request.unfit, request.take.motion
+    if not unfit:
+        try:
+            motion = yield from _found_and_fitted(request)
+        except UserError as error:
+            if not request.swapped:
+                raise
+            unfit = str(error)
+    if unfit:
+        motion = replace(motion, provenance=_without_overlap(motion.provenance))
+    if request.swapped:
+        about = {"limbs": [list(pair) for pair in request.swapped], "frames": request.frames, "unfit": unfit}
+        motion = replace(motion, provenance={**motion.provenance, "swapped": about})
+    settings = request.take.settings if unfit else request.capture.params.settings
+    date = time.strftime("%Y-%m-%d %H:%M:%S")
+    return replace(request.take, name=request.capture.name, date=date, settings=settings, motion=motion)
+
+
+def _without_overlap(provenance: dict[str, Any]) -> dict[str, Any]:
+    """A take's provenance without the overlap with its video, which was that of other poses."""
+    refined = {key: value for key, value in provenance.get("refine", {}).items() if key != "overlap"}
+    return {**provenance, "refine": refined} if refined else provenance
+
+
+def _found_and_fitted(request: RefineRequest) -> Generator[Progress, None, Motion]:
     try:
         from ...backend.hardware.device_memory import releasing_device_memory
         from ...backend.hardware.devices import pick_device
@@ -156,9 +216,7 @@ def steps(request: RefineRequest) -> Generator[Progress, None, Take]:
         device = pick_device(settings.device)
         subject = yield from staged("Finding the subject", find_kept_subject(take.clip, device, settings.isnet, settings.cache))
         _check_subject(take, subject)
-        motion = yield from _fitted(request, subject, device.type)
-    date = time.strftime("%Y-%m-%d %H:%M:%S")
-    return replace(take, name=request.capture.name, date=date, settings=settings, motion=motion)
+        return (yield from _fitted(request, subject, device.type))
 
 
 def _fitted(request: RefineRequest, subject: Subject, device: str) -> Generator[Progress, None, Motion]:
@@ -209,10 +267,13 @@ def write(request: RefineRequest, take: Take) -> bpy.types.Text:
     return next(text for text in take_store.stored() if take_store.about(text)["key"] == action[take_store.DATA])
 
 
-def describe(text: bpy.types.Text) -> str:
-    """The panel's sentence for a take that was refined."""
-    about = take_store.about(text)
-    before, after = (f"{100 * share:.0f} %" for share in about["overlap"])
-    return (
-        f"'{about['name']}' was refined: it covers {after} of the silhouette, {before} before. It is a new take and a new action."
-    )
+def describe(request: RefineRequest, take: Take) -> str:
+    """The panel's sentences for a take that was refined, or whose limbs were swapped."""
+    new = "It is a new take and a new action."
+    swapped = ", ".join(f"'{left}' and '{right}'" for left, right in request.swapped)
+    done = f"Left and right were swapped in '{take.name}', from {swapped} down" if swapped else f"'{take.name}' was refined"
+    unfit = take.motion.provenance["swapped"]["unfit"] if swapped else ""
+    if unfit:
+        return f"{done}. {new} It was not fitted to its video: {unfit}"
+    before, after = (f"{100 * share:.0f} %" for share in take.motion.provenance["refine"]["overlap"])
+    return f"{done}: it covers {after} of the silhouette, {before} before. {new}"

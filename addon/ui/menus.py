@@ -19,6 +19,7 @@ ENTRIES = (
     ("anyrig.copy_conversion", "COPYDOWN"),
     (None, ""),
     ("anyrig.take_refine", "MOD_SHRINKWRAP"),
+    ("anyrig.swap_sides", "MOD_MIRROR"),
     ("anyrig.pin_pose", "PINNED"),
     ("anyrig.unpin_pose", "UNPINNED"),
     (None, ""),

@@ -14,9 +14,11 @@ from ..hardware.devices import pick_device
 from ..motion.bvh import read_bvh, write_bvh
 from ..motion.clean_up import PRESETS, clean_up, doubts, preset, settings_of, with_settings
 from ..motion.motion import Motion
+from ..motion.swap_sides import swap_sides
 from ..output_checks import check_outputs, check_suffix
 from ..progress import drained, staged
 from ..rendering.capsules import capsules
+from ..rig.limb_pairs import limb_pair
 from ..rig.natural_rig import natural_rig
 from ..rig.rig import Rig
 from ..segmentation.subject_cache import find_kept_subject, subject_folder
@@ -33,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--matte", help="video, folder or sequence that is white where the subject is (default: found again)")
     parser.add_argument("--mode", choices=("quick", "thorough"), default="quick")
     parser.add_argument("--frames", type=int, nargs=2, metavar=("FIRST", "LAST"), help="fit these frames of the take alone")
-    parser.add_argument("--joints", nargs="+", metavar="NAME", help="let only these joints change")
+    joints = parser.add_mutually_exclusive_group()
+    joints.add_argument("--joints", nargs="+", metavar="NAME", help="let only these joints change")
+    text = "exchange left and right of the limbs that these joints belong to, then fit these limbs alone"
+    joints.add_argument("--swap", nargs="+", metavar="NAME", help=text)
     parser.add_argument("--out", required=True, type=Path, help="npz file to write")
     parser.add_argument("--bvh", type=Path, help="also write the take to this BVH file")
     add_clean_up(parser)
@@ -59,7 +64,10 @@ def run_refine(options: argparse.Namespace) -> str:
     device = pick_device(options.device)
     subject = drained(staged("Finding the subject", find_kept_subject(clip, device, options.isnet, options.cache)))
     frames = (options.frames[0], options.frames[1] + 1) if options.frames else None
-    target = FitTarget(rig, capsules(rig), motion, joints_of(rig, options.joints))
+    free = joints_of(rig, options.joints)
+    if options.swap:
+        motion, free = swapped(motion, rig, options.swap, frames)
+    target = FitTarget(rig, capsules(rig), motion, free)
     [refined] = drained(refine([target], footage_of(clip, subject), options.mode, frames))
     warnings = save_cleaned(options, rig, refined)
     before, after = refined.provenance["refine"]["overlap"]
@@ -92,6 +100,14 @@ def clip_of(motion: Motion, video: str, matte: str | None = None) -> Clip:
     box = stored.get("box")
     clip = Clip(**{**stored, "path": video, "box": tuple(box) if box is not None else None})
     return replace(clip, matte=matte) if matte else clip
+
+
+def swapped(motion: Motion, rig: Rig, names: list[str], frames: tuple[int, int] | None) -> tuple[Motion, np.ndarray]:
+    """The take with left and right of these joints' limbs exchanged, and (J,) bool, the joints of the limbs. Raises UserError."""
+    pairs = {frozenset(pair.roots): pair for pair in (limb_pair(rig, name) for name in names)}
+    for pair in pairs.values():
+        motion = swap_sides(motion, rig, pair, frames)
+    return motion, np.any([pair.sides.any(0) for pair in pairs.values()], axis=0)
 
 
 def joints_of(rig: Rig, names: list[str] | None) -> np.ndarray | None:

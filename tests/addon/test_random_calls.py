@@ -39,6 +39,8 @@ MAY_ADD = {
     "queue_run": KEYS,
     "take_apply": KEYS,
     "take_refine": KEYS,
+    "swap_sides": KEYS,
+    "keep_unrefined": KEYS,
     "take_recover": KEYS,
     "overlay": OVERLAY,
 }
@@ -47,7 +49,7 @@ MAY_REMOVE = {
     "overlay": OVERLAY,
 }
 # started by a button in the background, they end in a timer
-BESIDE = ("capture", "queue_run", "show_subject", "take_refine")
+BESIDE = ("capture", "queue_run", "show_subject", "take_refine", "swap_sides")
 
 
 @pytest.fixture

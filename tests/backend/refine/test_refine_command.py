@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from anyrig.backend.cli import main
+from anyrig.backend.geometry.rotations import geodesic_angle
 from anyrig.backend.motion.bvh import read_bvh
 from anyrig.backend.motion.clean_up import preset, settings_of
 from anyrig.backend.motion.motion import Motion
+from anyrig.backend.motion.swap_sides import swap_sides
+from anyrig.backend.rig.limb_pairs import limb_pair
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
 from anyrig.tests.backend.refine.test_fit import star
@@ -39,6 +42,21 @@ def test_it_says_how_much_better_the_film_is_covered(folder: Path, capsys: pytes
     found = Motion.load(folder / "out.npz")
     before, after = found.provenance["refine"]["overlap"]
     assert after > before and found.raw is not None
+
+
+def test_it_swaps_a_limb_that_was_taken_for_the_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, rig = take(1.0), star()
+    wrong = swap_sides(truth, rig, limb_pair(rig, "leg.L"))
+    about = {**wrong.provenance, "clip": asdict(Clip(str(folder / "star.mp4")))}
+    replace(wrong, provenance=about).save(folder / "wrong.npz")
+    given = ["--video", str(folder / "star.mp4"), "--swap", "leg.R", "--take", str(folder / "wrong.npz")]
+    assert command(folder, *given) == 0
+    found = Motion.load(folder / "out.npz")
+    errors = [np.degrees(geodesic_angle(each.matrices, truth.matrices)) for each in (wrong, found)]
+    assert errors[1][:, 3:5].mean() < 0.3 * errors[0][:, 3:5].mean()
+    assert np.delete(errors[1], [3, 4], axis=1).max() < 0.01, "only the limbs that were swapped are fitted"
+    assert command(folder, "--video", str(folder / "star.mp4"), "--swap", "head") == 1
+    assert "'head' belongs to no limb with a left and a right" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
