@@ -136,6 +136,7 @@ def _add_movie(commands: Any) -> None:
     movie.add_argument("--out", required=True, type=Path, metavar="OUT.mp4", help="the movie to write")
     movie.add_argument("--height", type=int, default=480, metavar="PIXELS", help="of the images (default: 480)")
     movie.add_argument("--over", action="store_true", help="a third image: the rig over its video")
+    movie.add_argument("--outline", action="store_true", help="draw the rig's outline onto the video")
     movie.set_defaults(run=_movie)
 
 
@@ -146,7 +147,7 @@ def _movie(options: argparse.Namespace) -> int:
 
     text = _named_take(options.take)
     engine = preference_values.engine(bpy.context)
-    params = MovieParams(options.out.absolute(), max(options.height, 16), options.over, engine)
+    params = MovieParams(options.out.absolute(), max(options.height, 16), options.over, engine, options.outline)
     frames = Task(movie_steps(bpy.context, text, params)).drain().result()
     say(f"{take_store.label(text)}: {frames} frames written to {options.out}")
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import bpy
 import numpy as np
+from numpy.typing import NDArray
 
 from ...backend.arrays import Array
 from ...backend.errors import UserError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ...backend.motion.take_file import Take
     from ...backend.video.clip import Clip
 
+FAR = 50.0  # sizes of the rig from which the perspective is as weak as that of a refined take
 MOST_POSES = 300  # of a long take, between which the camera is interpolated
 
 
@@ -91,9 +93,7 @@ def match_camera(
 
     fps: the scene's when the keys were written. Raises UserError if the take has no side.
     """
-    rotation = view_rotation(obj, take, aim)
-    step = max(1, math.ceil(len(take.motion) / MOST_POSES))
-    chosen = np.unique([*range(0, len(take.motion), step), len(take.motion) - 1])
+    rotation, chosen = view_rotation(obj, take, aim), _chosen(len(take.motion))
     meshes = visible_meshes(obj)
     with scratch_scene(obj, *meshes) as stage:
         frames = take.start_frame + take.motion.times[chosen] * fps
@@ -101,3 +101,40 @@ def match_camera(
     motion = take.motion
     sure = motion.confidence.min(1)[chosen]
     return fit_camera.fit_camera(clouds, motion.boxes[chosen], sure, motion.times[chosen], rotation, size, aim.radii)
+
+
+def camera_of_fit(obj: bpy.types.Object, take: Take, size: tuple[int, int], fps: float) -> fit_camera.CameraFit:
+    """As `match_camera`, but for a refined take the side, the height, the place and the scale that refining has found.
+
+    Refining knows no perspective: with d the distance and s pixels per unit of the world, f = s d holds for all d, so d is large.
+    The path says where the root joint's head is in the picture.
+    """
+    motion = take.motion
+    if not len(motion.path):
+        return match_camera(obj, take, size, fps)
+    azimuth, pitch = motion.camera
+    rotation = view_rotation(obj, take, CameraGuess(azimuth - float(motion.provenance["azimuth"]), pitch))
+    chosen = _chosen(len(motion))
+    with scratch_scene(obj) as stage:
+        frames = take.start_frame + motion.times[chosen] * fps
+        roots = np.array([_root_head(obj, take, go_to(stage.scene, frame)) for frame in frames])
+    unit = float(np.cbrt(abs(np.linalg.det(np.array(obj.matrix_world)[:3, :3]))))  # of the rig, in the world
+    scale = motion.path[chosen, 2] / unit
+    focal = float(np.median(scale)) * FAR * unit * float(np.ptp(take.rig.heads, axis=0).max() + 1e-6)
+    distance, centre = focal / scale, roots.mean(0)
+    x, y, z = rotation @ (roots - centre).T
+    drawn = focal / (distance - z) * np.stack([x, -y])
+    shift = motion.path[chosen, :2] - np.array(size) / 2 - drawn.T
+    return fit_camera.CameraFit(rotation, centre, *size, focal, motion.times[chosen], distance, shift)
+
+
+def _root_head(obj: bpy.types.Object, take: Take, graph: bpy.types.Depsgraph) -> Array:
+    """(3,) the head of the take's root joint in the world, as the armature is posed now."""
+    posed = obj.evaluated_get(graph)
+    return np.array(posed.matrix_world @ posed.pose.bones[take.rig.names[0]].head)
+
+
+def _chosen(frames: int) -> NDArray[np.int64]:
+    """The frames that the camera is fitted on: all of a short take, every few of a long one, and the last."""
+    step = max(1, math.ceil(frames / MOST_POSES))
+    return np.unique([*range(0, frames, step), frames - 1])

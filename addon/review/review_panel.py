@@ -34,6 +34,10 @@ class ANYRIG_OT_movie(AnyRigOperator, bpy.types.Operator):
         name="Height", description="Height in pixels, at most the video's own", default=480, min=16, soft_max=1080
     )
     over: BoolProperty(name="Also over the Footage", description="Add a third image of the rig over its video")
+    outline: BoolProperty(
+        name="Outline on the Footage",
+        description="Draw the rig's outline onto the video, which shows where it does not cover the subject",
+    )
     in_background = False
 
     @classmethod
@@ -50,7 +54,7 @@ class ANYRIG_OT_movie(AnyRigOperator, bpy.types.Operator):
     def run(self, context: bpy.types.Context) -> str:
         """Write the movie step by step if a user clicked; otherwise wait for it."""
         path = _movie_path(context, self.filepath)
-        task = Task(_steps(context, path, self.height, self.over))
+        task = Task(_steps(context, path, self.height, self.over, self.outline))
 
         def describe(frames: int) -> str:
             return f"{frames} frames written to '{path}'."
@@ -74,14 +78,14 @@ def _movie_path(context: bpy.types.Context, filepath: str) -> Path:
     return path if path.suffix.lower() == ".mp4" else path.with_name(path.name + ".mp4")
 
 
-def _steps(context: bpy.types.Context, path: Path, height: int, over: bool) -> Generator[Progress, None, int]:
+def _steps(context: bpy.types.Context, path: Path, height: int, over: bool, outline: bool) -> Generator[Progress, None, int]:
     try:
         from .side_by_side_movie import MovieParams, movie_steps
     except ImportError as error:
         raise missing_library(error) from error
     text = takes.selected(context)
     assert text is not None
-    return movie_steps(context, text, MovieParams(path, height, over, preference_values.engine(context)))
+    return movie_steps(context, text, MovieParams(path, height, over, preference_values.engine(context), outline))
 
 
 class ANYRIG_PT_check(bpy.types.Panel):

@@ -28,17 +28,22 @@ from ..rig.meshes import visible_meshes
 from . import footage_camera, takes
 
 INK, PAPER = (25, 25, 30), (226, 226, 230)
+OUTLINE = (255, 150, 25)
 GHOST = 0.65  # opacity of the rig over its video
 
 
 @dataclass(frozen=True)
 class MovieParams:
-    """path: the mp4 to write. height: pixels, at most the video's own. over: add a third image, the rig over its video."""
+    """path: the mp4 to write. height: pixels, at most the video's own. over: add a third image, the rig over its video.
+
+    outline: draw the rig's outline onto the video.
+    """
 
     path: Path
     height: int = 480
     over: bool = False
     engine: str = engines.WORKBENCH
+    outline: bool = False
 
 
 def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieParams) -> Generator[Progress, None, int]:
@@ -54,7 +59,7 @@ def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieP
     fps = take_store.about(text)["fps"]  # the scene's may have changed since the keys were written
     yield Progress("Fitting the camera")
     with takes.showing(obj, text), _whole(params.path, Path(take.clip.path)) as part:
-        view = footage_camera.match_camera(obj, take, (info.width, info.height), fps)
+        view = footage_camera.camera_of_fit(obj, take, (info.width, info.height), fps)
         with closing(_images(obj, take, view, fps, params)) as rig, closing(read_frames(take.clip)) as video:
             rows = _beside(video, rig, take, params)
             with closing(video_steps(part, rows, 1 / float(np.diff(take.motion.times).mean()))) as written:
@@ -84,10 +89,21 @@ def _beside(video: Iterator[Frame], rig: Iterator[Image], take: Take, params: Mo
     for frame, drawn in zip(video, rig):
         height, width = drawn.shape[:2]
         seen = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
-        images = [draw_caption(seen, "input"), draw_caption(composite_rgba(drawn, PAPER), take.armature)]
+        shown = draw_outline(seen, drawn[..., 3]) if params.outline else seen
+        images = [draw_caption(shown, "input"), draw_caption(composite_rgba(drawn, PAPER), take.armature)]
         if params.over:
             images.append(composite_rgba(drawn, seen, GHOST))
         yield np.concatenate(images, axis=1)
+
+
+def draw_outline(image: Image, alpha: Image) -> Image:
+    """A copy of the RGB image with the outline of what `alpha` (H, W) shows, dark on either side, so that it can be seen on any film."""
+    copy = image.copy()
+    lines, _ = cv2.findContours((alpha >= 128).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    width = max(1, round(image.shape[0] / 240))
+    cv2.drawContours(copy, lines, -1, INK, width + 2, cv2.LINE_AA)
+    cv2.drawContours(copy, lines, -1, OUTLINE, width, cv2.LINE_AA)
+    return copy
 
 
 def draw_caption(image: Image, text: str) -> Image:

@@ -1,4 +1,4 @@
-"""Draws the take's joints as thin lines over the 3D view, coloured by the confidence of the capture."""
+"""Draws the take's joints as thin lines over the 3D view, coloured by the confidence of the capture and of refining."""
 
 from __future__ import annotations
 
@@ -140,7 +140,10 @@ def _draw() -> None:
 class ANYRIG_OT_skeleton(AnyRigOperator, bpy.types.Operator):
     bl_idname = "anyrig.skeleton"
     bl_label = "Skeleton Lines"
-    bl_description = "Show the take's joints as lines in the 3D views: blue where the capture was sure, orange where it was not"
+    bl_description = (
+        "Show the take's joints as lines in the 3D views: blue where the capture was sure, orange where it was not "
+        "or where a refined rig does not cover the video"
+    )
 
     @classmethod
     def obstacle(cls, context: bpy.types.Context) -> str:

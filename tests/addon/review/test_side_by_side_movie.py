@@ -7,12 +7,14 @@ from typing import Any
 
 import anyrig.addon as addon
 import bpy
+import cv2
 import numpy as np
 import pytest
 from anyrig.addon.capture import take_store
 from anyrig.addon.command_line import commands
-from anyrig.addon.review import review_panel, side_by_side_movie, skeleton_lines
+from anyrig.addon.review import footage_camera, review_panel, side_by_side_movie, skeleton_lines
 from anyrig.addon.tasks import background_runner, modal_runner
+from anyrig.backend.geometry.camera import Camera, project
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import probe, read_frames
 from anyrig.tests.addon.chance import Press
@@ -52,6 +54,54 @@ def test_the_operator_writes_input_and_rig_side_by_side_and_touches_nothing(tmp_
         background = ~masks[index] & ~rig_mask(rig)
         assert np.abs(both[background].astype(int) - film[index][background]).mean() < 6
     assert "12 frames written" in background_runner.status()[0] and not background_runner.status()[1]
+
+
+def test_the_outline_runs_along_the_edge_of_what_is_drawn() -> None:
+    film, alpha = np.full((240, 320, 3), 120, np.uint8), np.zeros((240, 320), np.uint8)
+    cv2.circle(alpha, (150, 110), 60, 255, -1)
+    cv2.circle(alpha, (150, 110), 20, 0, -1)  # between the legs
+    seen = side_by_side_movie.draw_outline(film, alpha).astype(int)
+    rows, columns = np.indices(alpha.shape)
+    radius = np.hypot(columns - 150, rows - 110)
+    away = np.minimum(np.abs(radius - 60), np.abs(radius - 20))
+    sector = np.floor(np.arctan2(rows - 110, columns - 150) / np.pi * 8).astype(int)
+    orange = np.abs(seen - side_by_side_movie.OUTLINE).max(-1) < 40
+    assert away[orange].max() < 2.5
+    for ring in (radius < 40, radius > 40):
+        assert set(sector[orange & ring]) >= set(range(-8, 8)), "all around"
+    assert (seen[away > 5] == 120).all() and (film == 120).all()
+
+
+def test_the_movie_has_the_outline_on_the_film_if_asked(tmp_path: Path) -> None:
+    _, _, masks = filmed(tmp_path)
+    assert run(["movie", "--out", str(tmp_path / "out.mp4"), "--outline"]) == 0
+    film = [frame.image for frame in read_frames(Clip(str(tmp_path / "walk.mp4")))]
+    for (seen, _), bare, mask in zip(panels_of(tmp_path / "out.mp4", 2), film, masks, strict=True):
+        line = np.abs(seen.astype(int) - bare).max(-1) > 60
+        line[:20, :80] = False
+        near = cv2.dilate(mask.astype(np.uint8), np.ones((15, 15), np.uint8)).astype(bool)
+        assert line.sum() > 200 and (line & near).sum() > 0.95 * line.sum()
+
+
+def test_a_refined_take_is_seen_where_the_fit_has_it(tmp_path: Path) -> None:
+    obj, text, _ = filmed(tmp_path)
+    obj.scale = (2.0, 2.0, 2.0)
+    bpy.context.view_layer.update()
+    motion = take_store.read(text).motion
+    path = np.stack([np.linspace(40, 150, FRAMES), np.linspace(60, 90, FRAMES), np.linspace(20, 30, FRAMES)], axis=-1)
+    refine = {"azimuth": motion.provenance["azimuth"] + 0.3, "pitch": 0.2}
+    take_store.replace_motion(text, replace(motion, path=path, provenance={**motion.provenance, "refine": refine}))
+    take = take_store.read(text)
+    view = footage_camera.camera_of_fit(obj, take, (WIDTH, HEIGHT), 24.0)
+    camera = Camera((0.0, 0.0, 0.0), 1.0, refine["azimuth"], refine["pitch"])
+    assert np.allclose(view.rotation, camera.rotation @ take.rig.world, atol=1e-6)
+    for index, (position, shift) in enumerate(zip(*view.at(take.motion.times), strict=True)):
+        bpy.context.scene.frame_set(1 + 2 * index)
+        root = np.array(obj.matrix_world @ obj.pose.bones[take.rig.names[0]].head)
+        right = root + 2.0 * view.rotation[0]  # a unit of the rig, which is two of the world
+        pixels = project(view.projection(position, shift), np.stack([root, right]))
+        assert np.allclose(pixels[0], path[index, :2], atol=1e-3)
+        assert np.linalg.norm(pixels[1] - pixels[0]) == pytest.approx(path[index, 2], rel=0.02)
 
 
 def test_a_scene_rate_changed_since_the_keys_were_written_films_them_all_the_same(tmp_path: Path) -> None:
@@ -142,7 +192,8 @@ def leave_by(how: str) -> None:
 def click(tmp_path: Path) -> None:
     """The file browser's button, in a window."""
     press = Press(review_panel.ANYRIG_OT_movie)
-    press.in_background, press.filepath, press.height, press.over = True, str(tmp_path / "out.mp4"), 72, False
+    press.in_background, press.filepath, press.height = True, str(tmp_path / "out.mp4"), 72
+    press.over = press.outline = False
     assert press.execute(bpy.context) == {"FINISHED"}
 
 
