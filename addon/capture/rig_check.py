@@ -46,10 +46,12 @@ def check(context: bpy.types.Context, objects: Sequence[bpy.types.Object]) -> li
 
 def _check_one(context: bpy.types.Context, obj: bpy.types.Object) -> Checked:
     from ...backend.rig.natural_skeleton import describe
-    from ..rig.armature import read_rig
+    from ..rig.armature import check_solvable, read_rig
 
     props, keep = context.scene.anyrig, kept_bones(context.scene, obj)
     rig, natural = read_rig(obj, chosen_bones(obj, props.bones, props.collection), keep)
+    if natural is not None:
+        check_solvable(obj, rig)
     lines = [] if natural is None else describe(natural)
     parts = () if natural is None else natural.hung  # describe() begins with a line for each
     hung = [(part.name, line) for part, line in zip(parts, lines)]

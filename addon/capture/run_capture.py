@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bpy
+import numpy as np
 
 from ...backend.errors import UserError, missing_library, printable
 from ...backend.geometry.camera import side_azimuths
@@ -27,10 +28,11 @@ from ...backend.video.clip import Clip
 from ...backend.weights.registry import takes_natural_skeleton
 from ..keying.animation_state import all_or_none
 from ..keying.nla import STRIP, extend_range, push_down
-from ..keying.write_action import write_motion
+from ..keying.object_turns import SMALL, object_turns
+from ..keying.write_action import whole_frames, write_motion
 from ..released_model.joint_name_table import with_joint_names
 from ..rendering.rig_views import draw_capsules, render_meshes
-from ..rig.armature import read_rig
+from ..rig.armature import check_solvable, read_rig
 from ..rig.armature_tree import in_armature_tree
 from ..rig.keyed_bones import chosen_bones
 from ..rig.surface_points import armature_surface
@@ -42,6 +44,7 @@ from . import take_store
 from .kept_bones import kept_bones
 
 if TYPE_CHECKING:
+    from ...backend.motion.clean_up import CleanUp
     from ...backend.progress import Progress
 
 
@@ -116,6 +119,8 @@ def gather(
         chosen = names or chosen_bones(obj, params.bones, params.collection)
         keep = {*kept_bones(context.scene, obj), *(name for name in params.keep_bones if name in obj.data.bones)}
         own, natural = read_rig(obj, chosen, sorted(keep))
+        if natural is not None:  # controls are solved in another way
+            check_solvable(obj, own)
         rig = with_joint_names(context.scene, obj, own)
         shown = rig if takes_natural_skeleton(params.settings.model) else in_armature_tree(obj, rig, chosen)
         shown_pose, references = render_meshes(obj, shown, azimuths, frame=params.reference_frame, engine=params.engine)
@@ -254,19 +259,50 @@ def _in_use(obj: bpy.types.Object) -> tuple[Any, Any]:
     return data and data.action, getattr(data, "action_slot", None)
 
 
+def _cleaned(
+    obj: bpy.types.Object, subject: ArmatureInput, motion: Motion
+) -> tuple[bpy.types.Object, ArmatureInput, Motion, CleanUp]:
+    """What is keyed on one armature: its take, cleaned up as the take says."""
+    from ...backend.motion.clean_up import clean_up, settings_of
+
+    settings = settings_of(motion)
+    return obj, subject, clean_up(subject.rig, motion, settings), settings
+
+
 def key_all(
     request: CaptureRequest, motions: Sequence[Motion], objects: Sequence[bpy.types.Object], fps: float
 ) -> list[bpy.types.Action]:
-    """Write the keys of every armature as new actions, cleaned up as each take says. Raises UserError; some may be keyed already then."""
-    from ...backend.motion.clean_up import clean_up, settings_of
+    """Write the keys of every armature as new actions, cleaned up as each take says. Raises UserError; some may be keyed already then.
 
-    actions = []
-    for obj, subject, motion in zip(objects, request.subjects, motions, strict=True):
-        settings = settings_of(motion)
-        how = {"degrees": settings.keys_degrees, "percent": settings.keys_percent}
-        where = {"name": request.name, "start_frame": request.start_frame, "fps": fps}
-        actions.append(write_motion(obj, subject.rig, clean_up(subject.rig, motion, settings), subject.pose, **where, **how))
+    An armature object that turns while the take plays, by its parents, constraints or NLA strips, is turned back by its keys.
+    """
+
+    def write(index: int, turns: Array | None = None) -> bpy.types.Action:
+        obj, subject, motion, settings = taken[index]
+        how = {"degrees": settings.keys_degrees, "percent": settings.keys_percent, "turns": turns}
+        return write_motion(obj, subject.rig, motion, subject.pose, name=request.name, start_frame=start, fps=fps, **how)
+
+    start, taken = request.start_frame, [_cleaned(*each) for each in zip(objects, request.subjects, motions, strict=True)]
+    frames = [whole_frames(motion.times, start, fps) for _, _, motion, _ in taken]
+    actions = [write(index) for index in range(len(taken))]
+    known: list[Array | None] = [None] * len(taken)
+    # an armature may hang on the bones of another, that on a third one's: each round sets one level right
+    for _ in objects:
+        found = [object_turns(obj, subject.rig.world, each) for (obj, subject, *_), each in zip(taken, frames)]
+        late = [index for index, turns in enumerate(found) if _differ(turns, known[index])]
+        for index in late:
+            bpy.data.actions.remove(actions[index])
+            actions[index] = write(index, found[index])
+        known = found
+        if not late:
+            break
     return actions
+
+
+def _differ(turns: Array | None, known: Array | None) -> bool:
+    if turns is None or known is None:
+        return turns is not known
+    return float(np.abs(turns - known).max()) > SMALL
 
 
 def apply_again(context: bpy.types.Context, text: bpy.types.Text, obj: bpy.types.Object) -> bpy.types.Action:

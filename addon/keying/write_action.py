@@ -55,6 +55,7 @@ def write_motion(
     fps: float,
     degrees: float = 0.0,
     percent: float = 0.0,
+    turns: Array | None = None,
 ) -> bpy.types.Action:
     """Key the take on the armature, as a new action called `name` (and a new slot, where Blender has them), and return it.
 
@@ -64,6 +65,7 @@ def write_motion(
     measured from the root's head, which keeps its present place, or goes along with the take's travel from where it is at rest. Channels
     that are not keyed keep their present values, so the scale and location of all other bones are used as they are now.
     degrees, percent: greatest error of fewer keys (key_reduction.joint_tolerances); 0 keys every frame.
+    turns: (F, 3, 3) rotations in armature axes before those of the take, at each key (object_turns.py), or None.
     The armature's earlier action stays in the file. Only the new action and the armature's animation data change, and nothing at all
     if this raises UserError: linked object, NLA tweak mode, edit mode, take or bones that do not fit the rig.
     """
@@ -71,7 +73,7 @@ def write_motion(
     _check_fit(rig, motion, reference)
     pose_of(obj, rig)  # raises for bones that were renamed or deleted meanwhile, and brings the present pose up to date
     frames = whole_frames(motion.times, start_frame, fps)
-    channels = solved_channels(obj, rig, motion, frames - start_frame, fps)
+    channels = solved_channels(obj, rig, motion, frames - start_frame, fps, turns)
     if degrees > 0 and percent > 0:
         channels = fewer_keys(rig, channels, frames, degrees, percent)
     action = build_action(name, obj.name, frames, channels)
@@ -95,14 +97,21 @@ def whole_frames(times: Array, start_frame: float, fps: float) -> Array:
     return np.arange(first, max(first, last) + 1)
 
 
-def solved_channels(obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Array, fps: float) -> list[Channel]:
-    """The channels to key for the take at `frames` (F,) after its start."""
-    global_rotations, positions = sample(motion, frames / fps)
+def solved_channels(
+    obj: bpy.types.Object, rig: Rig, motion: Motion, frames: Array, fps: float, turns: Array | None = None
+) -> list[Channel]:
+    """The channels to key for the take at `frames` (F,) after its start. turns: as in `write_motion`."""
+    quaternions, positions = sample(motion, frames / fps)
+    global_rotations = quaternion_to_matrix(quaternions)
+    travel = travel_at(motion, frames / fps) if len(motion.travel) else None
+    if turns is not None:
+        global_rotations = turns[:, None] @ global_rotations
+        positions = np.einsum("fab,fjb->fja", turns, positions)
+        travel = None if travel is None else np.einsum("fab,fb->fa", turns, travel)
     controls = control_rig(obj)
     if controls is not None and all(name in controls.controls for name in rig.names):
-        return _control_channels(obj, rig, controls, quaternion_to_matrix(global_rotations))
-    travel = travel_at(motion, frames / fps) if len(motion.travel) else None
-    rotations, locations = basis_channels(obj, rig, quaternion_to_matrix(global_rotations), positions, travel)
+        return _control_channels(obj, rig, controls, global_rotations)
+    rotations, locations = basis_channels(obj, rig, global_rotations, positions, travel)
     return _channels(obj, rig, rotations, locations, travel is not None)
 
 

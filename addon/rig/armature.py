@@ -17,6 +17,8 @@ from ...backend.rig.rig import Rig
 from . import locks
 from .control_rigs import control_rig
 from .meshes import carried_by, is_deformed, meshes_of
+from .moved_bodies import bones_that_move_bodies
+from .scales import hidden_bones
 from .skin import read_skin
 
 # Newton's method for a bone under an uneven scale (`_solve_rotation`): the most steps it takes, and the angle in radians over which
@@ -25,6 +27,7 @@ MAX_STEPS = 30
 NUDGE = 1e-4
 # A matrix that went through Blender's floats counts as a pure rotation if it is no further from orthonormal than this.
 ORTHONORMAL = 1e-6
+TRIALS = 16  # rotations that are tried before a capture
 
 
 class _Tree(NamedTuple):
@@ -100,7 +103,7 @@ def _chosen_tree(obj: bpy.types.Object, moving: set[str], bones: Collection[str]
 
     A foot whose shin was left out hangs on the thigh, with which the shin moves. Without the whole leg it stays where it is.
     """
-    natural = _natural_skeleton(obj, _joints(obj, moving), keep)
+    natural = _natural_skeleton(obj, _joints(obj, moving), {*keep, *_moving_unskinned(obj)})
     above = {name: natural.names[parent] if parent >= 0 else None for name, parent in zip(natural.names, natural.parents)}
     above |= dict.fromkeys(natural.props)
     parts = {part.name for part in natural.hung}
@@ -150,6 +153,7 @@ def _joints(obj: bpy.types.Object, moving: set[str]) -> dict[str, bpy.types.Bone
     names = moving | {parent.name for name in moving for parent in obj.data.bones[name].parent_recursive}
     if not names:
         raise UserError(f"Armature '{obj.name}' has no deforming bones: switch on Deform for the bones to animate.")
+    names -= set(hidden_bones(obj))
     return {bone.name: bone for bone in obj.data.bones if bone.name in names}
 
 
@@ -192,9 +196,9 @@ def _root_first(tree: _Tree) -> list[str]:
 
 
 def _moving_bones(obj: bpy.types.Object) -> set[str]:
-    """Names of the bones that move a mesh; of all deforming bones if there are none.
+    """Names of the bones that move a mesh or another body; of all deforming bones if there are none. Hidden bones are left out.
 
-    A bone that carries a whole object moves it even if its Deform setting is off.
+    A bone that carries a whole object moves it even if its Deform setting is off. Raises UserError if all of them are hidden.
     """
     deforming = {bone.name for bone in obj.data.bones if bone.use_deform}
     moving: set[str] = set()
@@ -203,7 +207,19 @@ def _moving_bones(obj: bpy.types.Object) -> set[str]:
             moving |= _weighted(mesh, deforming - moving)
         elif (name := carried_by(mesh, obj)[1]) in obj.data.bones:
             moving.add(name)
-    return moving or deforming
+    moving = moving | bones_that_move_bodies(obj, deforming) or deforming
+    hidden = hidden_bones(obj)
+    if moving and moving.issubset(hidden):
+        raise UserError(
+            f"Bone '{hidden[0]}' of armature '{obj.name}' is scaled to nothing, or flat, and so is all that follows it: set its scale to 1."
+        )
+    return moving.difference(hidden)
+
+
+def _moving_unskinned(obj: bpy.types.Object) -> set[str]:
+    """Names of the bones that move bodies of which the skin knows nothing, as metaballs: the natural skeleton keeps them in place."""
+    deforming = {bone.name for bone in obj.data.bones if bone.use_deform}
+    return bones_that_move_bodies(obj, deforming) - {carried_by(mesh, obj)[1] for mesh in meshes_of(obj)}
 
 
 def _weighted(mesh: bpy.types.Object, names: set[str]) -> set[str]:
@@ -267,7 +283,8 @@ def basis_channels(
             # P = G R is the wanted pose rotation (docs/architecture.md, Bone algebra). R is the armature's present rest rotation: a bone
             # that was only rolled since the capture still turns the mesh by G.
             target = global_rotations[:, joint] @ nearest_rotation(np.array(bone.matrix_local))
-            rotations[:, joint] = locks.apply_locks(obj.pose.bones[bone.name], _solve_rotation(bone.name, space, target))
+            solved = _solve_rotation(bone.name, space, target) * _half_turn(obj.pose.bones[bone.name])
+            rotations[:, joint] = locks.apply_locks(obj.pose.bones[bone.name], solved)
             basis = np.repeat(basis, len(global_rotations), axis=0)
             basis[:, :3, :3] = rotations[:, joint] * np.array(obj.pose.bones[bone.name].scale)
             head = _wanted_head(obj, rig, joint, posed, positions)
@@ -281,6 +298,20 @@ def basis_channels(
             locations[:, joint] = basis[:, :3, 3]
         posed[bone.name] = _pose(bone, parent, space, basis)
     return rotations, locations
+
+
+def _half_turn(bone: bpy.types.PoseBone) -> Array:
+    """(3,) factors of the columns of a rotation X, so that X times the bone's own scale s is X |s|: two negative scales turn by 180 degrees."""
+    signs = np.where(np.array(bone.scale) < 0, -1.0, 1.0)
+    return signs if signs.prod() > 0 else np.ones(3)
+
+
+def check_solvable(obj: bpy.types.Object, rig: Rig) -> None:
+    """Raises UserError, as `basis_channels` would after the capture, if the present scales let a bone take no rotation."""
+    random = np.random.default_rng(0)
+    turns = nearest_rotation(random.normal(size=(TRIALS, 3, 3)))
+    rotations = np.repeat(turns[:, None], len(rig.names), axis=1)
+    basis_channels(obj, rig, rotations, np.zeros((TRIALS, len(rig.names), 3)))
 
 
 def _wanted_head(obj: bpy.types.Object, rig: Rig, joint: int, posed: dict[str, Array], positions: Array) -> Array | None:

@@ -10,6 +10,7 @@ import bpy
 from . import auto_rig_pro
 from .control_rigs import control_rig, key_bone
 from .joint_controls import ControlRig
+from .scales import hidden_bones
 
 SHOWN = 3  # names in a sentence
 # constraints that leave a bone's rotation as it is
@@ -37,6 +38,7 @@ def warnings_of(obj: bpy.types.Object, names: Sequence[str], hung: Collection[st
     bones = [obj.pose.bones[name] for name in keyed if name in obj.pose.bones] if obj.pose else []
     lines = [
         *_of_armature(obj),
+        *_of_scales(obj),
         *_of_constraints(bones, hung),
         *_of_drivers(obj, {bone.name for bone in bones}),
         *_of_locks(bones),
@@ -64,6 +66,12 @@ def _of_armature(obj: bpy.types.Object) -> Iterator[str]:
     solo = next((track for track in data.nla_tracks if track.is_solo), None)
     if solo is not None:
         yield f"NLA track '{solo.name}' of '{obj.name}' plays solo and hides the take: switch its star off."
+
+
+def _of_scales(obj: bpy.types.Object) -> Iterator[str]:
+    hidden = hidden_bones(obj) if obj.pose else []
+    if hidden:
+        yield f"{_listed(hidden)} get no keys: a scale makes {_it(hidden)}, or the bones above, flat or nothing; set it to 1 to capture {_it(hidden)}."
 
 
 def _of_constraints(bones: Sequence[bpy.types.PoseBone], hung: Collection[str]) -> Iterator[str]:

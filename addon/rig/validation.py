@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import bpy
-import numpy as np
 
 from ...backend.errors import UserError
 from .armature import check_armature
 from .meshes import meshes_of
+from .scales import check_mirrors, check_object_scale
+from .stray_vertices import check_places
 
 
 def validate_armature(context: bpy.types.Context, obj: bpy.types.Object) -> None:
     """Check everything that would stop a capture onto the armature.
 
-    Raises UserError: linked, in the NLA's tweak mode, in edit mode, in another scene, hidden together with all its meshes, or a bone
-    with a negative scale.
+    Raises UserError: linked, in the NLA's tweak mode, in edit mode, in another scene, hidden together with all its meshes,
+    scaled to nothing, a bone or vertex without a place or far away, or a bone with a negative scale.
     """
     check_writable(obj)
     _check_scene(context.scene, obj)
@@ -22,7 +23,9 @@ def validate_armature(context: bpy.types.Context, obj: bpy.types.Object) -> None
     # Blender does not evaluate an armature that nothing visible depends on: its pose would be out of date
     if not any(each.visible_get(view_layer=context.view_layer) for each in (obj, *meshes_of(obj))):
         raise UserError(f"Armature '{obj.name}' is hidden, and so are all its meshes: show one of them in the Outliner first.")
-    _check_scales(obj)
+    check_object_scale(obj)
+    check_places(obj)
+    check_mirrors(obj)
 
 
 def _check_scene(scene: bpy.types.Scene, obj: bpy.types.Object) -> None:
@@ -31,18 +34,6 @@ def _check_scene(scene: bpy.types.Scene, obj: bpy.types.Object) -> None:
     others = ", ".join(f"'{other.name}'" for other in obj.users_scene)
     where = f"in scene {others}: switch to that scene" if others else "in no scene: link it to one"
     raise UserError(f"Armature '{obj.name}' is not in scene '{scene.name}' but {where} first.")
-
-
-def _check_scales(obj: bpy.types.Object) -> None:
-    """Raises UserError for a mirrored bone: its pose is no rotation, so keys cannot show it."""
-    flat = np.empty(16 * len(obj.pose.bones), np.float32)
-    obj.pose.bones.foreach_get("matrix", flat)
-    mirrored = np.linalg.det(flat.reshape(-1, 4, 4)[:, :3, :3]) < 0
-    if mirrored.any():
-        bone = obj.pose.bones[int(np.argmax(mirrored))]
-        raise UserError(
-            f"Bone '{bone.name}' of armature '{obj.name}' is mirrored by a negative scale: make the scale positive first."
-        )
 
 
 def check_writable(obj: bpy.types.Object) -> None:
