@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import re
+import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,11 @@ import bpy
 from bpy.types import Object
 
 from ...backend.errors import UserError
+from ...backend.motion.bvh import read_bvh
 from ..rig.actions import actions_of, suitable_slot
 from .gltf_default_pose import complete_pose, default_pose, read_nodes
+
+KIND = re.compile(r"^(?:\w*(?:Error|Exception): )+")  # of an exception, before its words
 
 
 def import_rig(path: str | Path, armature: str | None = None) -> Object:
@@ -31,7 +37,7 @@ def import_rig(path: str | Path, armature: str | None = None) -> Object:
     except (RuntimeError, OSError) as error:
         # Blender ends the traceback of an importer with the place in its own files
         lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Location:")]
-        reason = lines[-1] if lines else "the importer failed"
+        reason = KIND.sub("", lines[-1]) if lines else "the importer failed"
         raise UserError(f"Rig file '{path}' cannot be read ({reason}): export it again.") from error
     bpy.context.view_layer.update()
     return choose_armature(objects, path.name, armature)
@@ -109,7 +115,30 @@ def _remove_new(before: set[bpy.types.ID]) -> None:
 
 
 def _read_bvh(path: Path) -> None:
-    bpy.ops.import_anim.bvh(filepath=str(path), rotate_mode="QUATERNION", update_scene_fps=True)
+    """Import what the project's own reader accepts, whose sentences name the line, as Blender's importer can read it.
+
+    That one knows no byte order mark, no brace at the end of a line and no file without frames.
+    """
+    read_bvh(path)
+    data = path.read_bytes()
+    plain = _plain_bvh(data)
+    with tempfile.TemporaryDirectory() as folder:
+        source = path
+        if plain != data:
+            source = Path(folder) / path.name  # the armature takes the file's name
+            source.write_bytes(plain)
+        bpy.ops.import_anim.bvh(filepath=str(source), rotate_mode="QUATERNION", update_scene_fps=True)
+
+
+def _plain_bvh(data: bytes) -> bytes:
+    hierarchy, motion, frames = re.split(
+        rb"(?i)^(\s*MOTION\b)", data.removeprefix(codecs.BOM_UTF8), maxsplit=1, flags=re.MULTILINE
+    )
+    hierarchy = re.sub(rb"[ \t]*([{}])[ \t]*(?=[^\s])|(?<=[^\s])[ \t]*([{}])", rb"\n\1\2\n", hierarchy)
+    if re.search(rb"(?i)Frames:\s*0\b", frames):
+        width = sum(int(count) for count in re.findall(rb"(?i)\bCHANNELS\s+(\d+)", hierarchy))
+        frames = re.sub(rb"(?i)(Frames:\s*)0\b", rb"\g<1>1", frames).rstrip() + b"\n" + b"0 " * width + b"\n"
+    return hierarchy + motion + frames
 
 
 def _read_blend(path: Path) -> list[Object]:

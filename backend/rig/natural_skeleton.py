@@ -180,6 +180,8 @@ class _Body:
         if skin is not None and len(skin.points):
             np.add.at(mass, skin.joints, skin.weights)
         self.has_skin = bool(mass.sum() > 0)
+        # each of very many bones moves little
+        self.no_skin = min(NO_SKIN, 0.5 / max(np.count_nonzero(mass), 1))
         # without skin, bones count
         self.mass = mass / mass.sum() if self.has_skin else np.full(count, 1 / count)
         middle, size = self._measure(np.concatenate([bones.heads, bones.tails]), skin)
@@ -218,7 +220,7 @@ class _Body:
 
     def is_bare(self, joint: int) -> bool:
         """True if the bone moves no skin; where there is none, nothing says so."""
-        return self.has_skin and bool(self.mass[joint] < NO_SKIN)
+        return self.has_skin and bool(self.mass[joint] < self.no_skin)
 
     def line(self, joint: int) -> Iterator[int]:
         """The bone and all that it hangs on."""
@@ -283,6 +285,8 @@ def _carrier(body: _Body, root: int) -> tuple[int, list[int]]:
             break
         if not body.has_skin and len(body.hung) == before:
             break  # nothing shows that this root carries rigging
+        if body.has_skin and body.mass[[*aside, root]].sum() >= NO_SKIN:
+            break  # a row of small bones that together are a part of the body
         body.parents[body.children(root)] = -1
         aside.append(root)
         root = trunk
