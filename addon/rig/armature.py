@@ -18,7 +18,7 @@ from . import locks
 from .control_rigs import control_rig
 from .meshes import carried_by, is_deformed, meshes_of
 from .moved_bodies import bones_that_move_bodies
-from .scales import hidden_bones
+from .scales import check_space, hidden_bones
 from .skin import read_skin
 
 # Newton's method for a bone under an uneven scale (`_solve_rotation`): the most steps it takes, and the angle in radians over which
@@ -282,6 +282,7 @@ def basis_channels(
         if joint is not None and not rig.static[joint]:
             # P = G R is the wanted pose rotation (docs/architecture.md, Bone algebra). R is the armature's present rest rotation: a bone
             # that was only rolled since the capture still turns the mesh by G.
+            check_space(obj.pose.bones[bone.name], space)
             target = global_rotations[:, joint] @ nearest_rotation(np.array(bone.matrix_local))
             solved = _solve_rotation(bone.name, space, target) * _half_turn(obj.pose.bones[bone.name])
             rotations[:, joint] = locks.apply_locks(obj.pose.bones[bone.name], solved)

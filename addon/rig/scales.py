@@ -35,6 +35,17 @@ def check_object_scale(obj: bpy.types.Object) -> None:
         )
 
 
+def check_space(bone: bpy.types.PoseBone, space: Array) -> None:
+    """Raises UserError if a bone to be keyed is below one that is scaled to nothing. space: (T or 1, 4, 4), as of its own channels at rest."""
+    if not is_flat(space[0]):
+        return
+    cause = next((each for each in (bone.parent, *bone.parent.parent_recursive) if min(map(abs, each.scale)) < FLAT), bone.parent)
+    raise UserError(
+        f"Bone '{cause.name}' of armature '{bone.id_data.name}' is scaled to nothing, or flat, so '{bone.name}' below it cannot be keyed: set its "
+        "scale to 1 first."
+    )
+
+
 def check_mirrors(obj: bpy.types.Object) -> None:
     """Raises UserError for a mirrored bone: its pose is no rotation, so keys cannot show it."""
     hidden = set(hidden_bones(obj))

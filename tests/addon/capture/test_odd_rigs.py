@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from anyrig.addon.capture import rig_check, run_capture
 from anyrig.addon.capture.run_capture import ArmatureInput, CaptureRequest, key_all
-from anyrig.addon.keying.write_action import sample
+from anyrig.addon.keying.write_action import write_motion
 from anyrig.addon.rig.armature import pose_of, read_rig
 from anyrig.addon.rig.scales import hidden_bones
 from anyrig.addon.settings.capture_params import CaptureParams
 from anyrig.backend.capture_settings import Settings
 from anyrig.backend.errors import UserError
 from anyrig.backend.geometry.rotations import geodesic_angle, nearest_rotation, quaternion_to_matrix
-from anyrig.backend.motion.motion import Motion
+from anyrig.backend.motion.motion import Motion, sample
 from anyrig.backend.video.clip import Clip
 from anyrig.tests.addon import fixtures
 from anyrig.tests.addon.fixtures import BoneSpec, chain, make_rig, random_motion
@@ -443,3 +443,20 @@ def test_an_odd_rig_is_a_take_or_a_sentence(seed: int) -> None:
     rig, _ = read_rig(obj)
     assert len(bpy.data.actions) == before + 1 and action.name == "walk"
     assert set(rig.names) == bones_of(request)
+
+
+@pytest.mark.parametrize("scale", [(0, 0, 0), (1, 0, 1)])
+def test_a_bone_hidden_after_the_capture_is_named_when_the_take_is_keyed_again(
+    scale: tuple[float, float, float],
+) -> None:
+    obj = fixtures.human()
+    rig = read_rig(obj)[0]
+    motion = random_motion(rig, 5, seed=1)
+    reference = pose_of(obj, rig)
+    obj.pose.bones["upper_arm.R"].scale = scale
+    bpy.context.view_layer.update()
+    with pytest.raises(
+        UserError, match="Bone 'upper_arm.R' of armature 'Human' is scaled to nothing, or flat, so 'forearm.R' below it"
+    ):
+        write_motion(obj, rig, motion, reference, name="again", start_frame=1, fps=30)
+    assert "again" not in bpy.data.actions
