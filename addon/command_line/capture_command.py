@@ -132,10 +132,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_outputs(options: argparse.Namespace, armatures: Sequence[str]) -> None:
     """Raises UserError if a file cannot be written as asked, before the capture."""
-    check_suffix(options.out, ".blend")
-    check_suffix(options.bvh, ".bvh")
     takes = bvh_paths(Path(options.bvh), armatures) if options.bvh else []
     check_outputs(options.out, *takes, inputs=(options.video, options.matte, options.model, bpy.data.filepath))
+    check_suffix(options.out, ".blend")
+    check_suffix(options.bvh, ".bvh")
 
 
 def _armatures(context: bpy.types.Context, names: Sequence[str]) -> list[bpy.types.Object]:

@@ -192,8 +192,8 @@ def _refine(options: argparse.Namespace) -> int:
     from ...backend.output_checks import check_outputs, check_suffix
     from ..review import refine_take
 
-    check_suffix(options.out, ".blend")
     check_outputs(options.out, inputs=(bpy.data.filepath,))
+    check_suffix(options.out, ".blend")
     text, line = _named_take(options.take), ProgressLine()
     part = refine_take.PINS if options.around_pins else refine_take.RANGE if options.frames else refine_take.WHOLE
     choice = refine_take.RefineChoice(
