@@ -33,7 +33,7 @@ def whole_file(path: str | Path, what: str = "file") -> Iterator[Path]:
         part.replace(target)
     except OSError as error:
         raise UserError(
-            f"The {what} '{path}' cannot be written ({error.strerror or first_line(error)}): choose another place, or make room there."
+            f"The {what} '{path}' cannot be written ({error.strerror or first_line(error)}): choose another folder, or another place with more room."
         ) from error
     finally:
         with suppress(OSError):
