@@ -200,7 +200,11 @@ def step() -> float | None:
             continue
         try:
             _run.task = Task(operators.load_capture().steps(request))
-            background_runner.run_in_background(_run.task, lambda task, request=request: _finish(request, task))
+            background_runner.run_in_background(
+                _run.task,
+                lambda task, request=request: _finish(request, task),
+                lambda request=request: operators.waits_for(request),
+            )
             return None
         except UserError as error:
             set_state(_run.key, FAILED, str(error))

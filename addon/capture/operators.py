@@ -48,7 +48,9 @@ class ANYRIG_OT_capture(AnyRigOperator, bpy.types.Operator):
         if self.in_background:
             request = capture.gather(context, objects, params)
             keep_unrefined.reset()
-            background_runner.run_in_background(Task(capture.steps(request)), lambda task: _finish_and_push_undo(request, task))
+            background_runner.run_in_background(
+                Task(capture.steps(request)), lambda task: _finish_and_push_undo(request, task), lambda: waits_for(request)
+            )
         else:
             request, results, _ = capture.run_capture(context, objects, params)
             background_runner.set_status(_describe(request, results))
@@ -77,6 +79,19 @@ def _finish_and_push_undo(request: CaptureRequest, task: Task) -> None:
     elif outcome.status == background_runner.CANCELLED and task.so_far is not None:
         keep_unrefined.offer(*load_capture().unrefined(request, task.so_far))
         background_runner.set_status(keep_unrefined.OFFER)
+
+
+def waits_for(request: CaptureRequest) -> str:
+    """What the keys of a capture have to wait for, in a sentence: a render, or an armature in edit mode. '' for nothing."""
+    if is_rendering():
+        return "The take is ready: it is keyed when the render ends."
+    uids = {subject.uid for subject in request.subjects}
+    edited = [obj for obj in bpy.data.objects if obj.session_uid in uids and obj.type == "ARMATURE" and obj.data.is_editmode]
+    return f"The take is ready: leave edit mode of armature '{edited[0].name}' to key it." if edited else ""
+
+
+def is_rendering() -> bool:
+    return bpy.app.is_job_running("RENDER")
 
 
 def load_capture() -> ModuleType:

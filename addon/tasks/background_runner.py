@@ -23,6 +23,7 @@ class _State:
 
     task: Task | None = None
     finished: Callable[[Task], None] | None = None
+    wait: Callable[[], str] = str
     message: str = ""
     is_error: bool = False
     fix: str = ""
@@ -81,12 +82,14 @@ def conclude(task: Task, cancelled: str, done: Callable[[Any], str]) -> TaskOutc
     return outcome
 
 
-def run_in_background(task: Task, finished: Callable[[Task], None]) -> None:
+def run_in_background(task: Task, finished: Callable[[Task], None], wait: Callable[[], str] = str) -> None:
     """Start the task on its thread and call `finished` on the main thread when it has ended by itself, by Cancel or by Esc.
 
+    wait: what its result has to wait for, as a sentence for the panel, or ''. It is asked again until nothing is left.
     Raises UserError if another task runs.
     """
     claim(task, finished)
+    _state.wait = wait
     task.start()
     bpy.app.timers.register(poll_current, first_interval=INTERVAL)
     watch_escape()
@@ -96,7 +99,7 @@ def claim(task: Task, finished: Callable[[Task], None]) -> None:
     """Make it the running task, whoever steps it. Raises UserError if another one runs."""
     if _state.task is not None:
         raise UserError("A task is already running: wait for it or cancel it.")
-    _state.task, _state.finished = task, finished
+    _state.task, _state.finished, _state.wait = task, finished, str
     set_status("")
 
 
@@ -109,6 +112,9 @@ def poll_current() -> float | None:
     if not task.done:
         return INTERVAL
     task.join()
+    if not task.cancelled and task.error is None and (reason := _state.wait()):
+        set_status(reason)
+        return INTERVAL
     _state.task = _state.finished = None
     finished(task)
     redraw()
@@ -166,7 +172,8 @@ class ANYRIG_OT_watch_escape(bpy.types.Operator):
         task = current()
         if task is None:
             return {"CANCELLED", "PASS_THROUGH"}
-        if event.type == "ESC" and event.value == "PRESS":
+        # a take that waits to be keyed is not lost to an Esc that was meant for something else
+        if event.type == "ESC" and event.value == "PRESS" and not task.done:
             task.cancel()
             return {"CANCELLED"}
         return {"PASS_THROUGH"}

@@ -497,6 +497,36 @@ def test_armature_deleted_meanwhile_is_told(window: Press, backend: Callable[...
     assert not bpy.data.actions
 
 
+def test_keys_wait_until_edit_mode_is_left(window: Press, backend: Callable[..., Backend]) -> None:
+    obj = human()
+    fill_panel()
+    backend()
+    window.invoke(bpy.context, None)
+    bpy.context.view_layer.objects.active = obj
+    bpy.ops.object.mode_set(mode="EDIT")
+    end = time.monotonic() + 20
+    while not background_runner.status()[0]:
+        assert time.monotonic() < end
+        background_runner.poll_current()
+        time.sleep(0.005)
+    assert background_runner.status() == ("The take is ready: leave edit mode of armature 'Human' to key it.", False)
+    assert background_runner.current() is not None and not bpy.data.actions
+    bpy.ops.object.mode_set(mode="OBJECT")
+    wait_until_done()
+    assert obj.animation_data.action.name == "fox trot.v2" and not background_runner.status()[1]
+
+
+def test_keys_wait_until_a_render_ends(window: Press, backend: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch) -> None:
+    obj = human()
+    fill_panel()
+    backend()
+    rendering = [True, True, False]
+    monkeypatch.setattr(operators, "is_rendering", lambda: rendering.pop(0) if rendering else False)
+    window.invoke(bpy.context, None)
+    wait_until_done()
+    assert not rendering and obj.animation_data.action.name == "fox trot.v2"
+
+
 # ---- the panel, drawn on a stand-in
 
 
