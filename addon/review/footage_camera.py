@@ -103,15 +103,21 @@ def match_camera(
     return fit_camera.fit_camera(clouds, motion.boxes[chosen], sure, motion.times[chosen], rotation, size, aim.radii)
 
 
-def camera_of_fit(obj: bpy.types.Object, take: Take, size: tuple[int, int], fps: float) -> fit_camera.CameraFit:
-    """As `match_camera`, but for a refined take the side, the height, the place and the scale that refining has found.
+def camera_of_fit(
+    obj: bpy.types.Object,
+    take: Take,
+    size: tuple[int, int],
+    fps: float,
+    aim: CameraGuess = DEFAULT_AIM,
+) -> fit_camera.CameraFit:
+    """As `match_camera`, but for a refined take the side, the height, the place and the scale that refining has found; no aim is needed then.
 
-    Refining knows no perspective: with d the distance and s pixels per unit of the world, f = s d holds for all d, so d is large.
-    The path says where the root joint's head is in the picture.
+    Refining knows no perspective: with d the depth of the root joint's head and s pixels per unit of the world, f = s d holds for all d,
+    so d is large. The path says s, and where that head is in the picture.
     """
     motion = take.motion
     if not len(motion.path):
-        return match_camera(obj, take, size, fps)
+        return match_camera(obj, take, size, fps, aim)
     azimuth, pitch = motion.camera
     rotation = view_rotation(obj, take, CameraGuess(azimuth - float(motion.provenance["azimuth"]), pitch))
     chosen = _chosen(len(motion))
@@ -121,11 +127,10 @@ def camera_of_fit(obj: bpy.types.Object, take: Take, size: tuple[int, int], fps:
     unit = float(np.cbrt(abs(np.linalg.det(np.array(obj.matrix_world)[:3, :3]))))  # of the rig, in the world
     scale = motion.path[chosen, 2] / unit
     focal = float(np.median(scale)) * FAR * unit * float(np.ptp(take.rig.heads, axis=0).max() + 1e-6)
-    distance, centre = focal / scale, roots.mean(0)
+    centre = roots.mean(0)
     x, y, z = rotation @ (roots - centre).T
-    drawn = focal / (distance - z) * np.stack([x, -y])
-    shift = motion.path[chosen, :2] - np.array(size) / 2 - drawn.T
-    return fit_camera.CameraFit(rotation, centre, *size, focal, motion.times[chosen], distance, shift)
+    shift = motion.path[chosen, :2] - np.array(size) / 2 - scale[:, None] * np.stack([x, -y], axis=-1)
+    return fit_camera.CameraFit(rotation, centre, *size, focal, motion.times[chosen], focal / scale + z, shift)
 
 
 def _root_head(obj: bpy.types.Object, take: Take, graph: bpy.types.Depsgraph) -> Array:

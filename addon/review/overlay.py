@@ -96,6 +96,11 @@ class ANYRIG_OT_overlay(AnyRigOperator, bpy.types.Operator):
         min=1.5,
         soft_max=30.0,
     )
+    as_refined: BoolProperty(
+        name="As Refined",
+        description="See a refined take as refining has laid it on the video: no Elevation, Turn or Distance is needed then",
+        default=True,
+    )
     hide_others: BoolProperty(
         name="Hide Other Objects", description="Hide objects that could hide the rig or its video", default=True
     )
@@ -109,14 +114,21 @@ class ANYRIG_OT_overlay(AnyRigOperator, bpy.types.Operator):
         if context.scene.anyrig_overlay.on:
             remove_overlay(context)
         else:
-            show_overlay(context, takes.selected(context), (self.turn, self.elevation, self.distance), self.hide_others)
+            aim = (self.turn, self.elevation, self.distance)
+            show_overlay(context, takes.selected(context), aim, self.hide_others, self.as_refined)
         return ""
 
 
 def show_overlay(
-    context: bpy.types.Context, text: bpy.types.Text | None, aim: tuple[float, float, float], hide_others: bool
+    context: bpy.types.Context,
+    text: bpy.types.Text | None,
+    aim: tuple[float, float, float],
+    hide_others: bool,
+    as_refined: bool = True,
 ) -> None:
     """Set up the overlay of a take. aim: turn and elevation in radians, distance in radii of the subject (CameraGuess).
+
+    as_refined: see a refined take through the camera of the fit, whatever the aim.
 
     Raises UserError, and changes nothing: no take, its video, armature or action is missing, or the armature cannot be written.
     """
@@ -128,8 +140,9 @@ def show_overlay(
     raw = footage_camera.relocate_video(take_store.read(text), context.scene.anyrig.video)
     size, first = footage_camera.video_size(raw.clip)
     obj, fps = takes.target_of(context, text, raw.rig.names), take_store.about(text)["fps"]
+    match = footage_camera.camera_of_fit if as_refined else footage_camera.match_camera
     with takes.showing(obj, text):
-        view = footage_camera.match_camera(obj, raw, size, fps, footage_camera.CameraGuess(*aim))
+        view = match(obj, raw, size, fps, footage_camera.CameraGuess(*aim))
     camera = _make_camera(raw, view, fps, first)
     state = context.scene.anyrig_overlay
     _show_take(state, obj, text)

@@ -12,6 +12,7 @@ import pytest
 from anyrig.addon.capture import take_store
 from anyrig.addon.review import footage_camera, overlay
 from anyrig.addon.tasks import background_runner
+from anyrig.backend.geometry.camera import Camera, project
 from anyrig.backend.motion.take_file import Take
 from anyrig.backend.video.clip import Clip
 from anyrig.tests.addon.filmed_walk import FRAMES, HEIGHT, WIDTH, filmed, overlap, shoot
@@ -89,6 +90,29 @@ def test_the_rig_lies_on_its_footage(tmp_path: Path) -> None:
     bpy.ops.anyrig.overlay()
     bpy.ops.anyrig.overlay()
     assert np.mean(overlaps(masks, tmp_path, 3)) > 0.7  # nobody knows the camera's height and distance
+
+
+def test_a_refined_take_lies_where_the_fit_has_it_and_asks_for_no_angle(tmp_path: Path) -> None:
+    obj, text, masks = filmed(tmp_path, SIDE, PITCH)
+    take, path = take_store.read(text), []
+    for index in range(FRAMES):  # as filmed_walk has moved the camera
+        near, aside = 7.2 - 2.4 * index / FRAMES, 0.35 - 0.7 * index / FRAMES
+        camera = Camera((aside, 0.3 * aside, 0.8), near, SIDE, PITCH, 0.5, WIDTH, HEIGHT)
+        bpy.context.scene.frame_set(1 + 2 * index)
+        points = np.array([obj.matrix_world @ end for bone in obj.pose.bones for end in (bone.head, bone.tail)])
+        seen, flat = project(camera.projection, points), (points @ camera.rotation.T)[:, :2] * (1, -1)
+        middle = flat - flat.mean(0)  # the scale and the place that explain best, without perspective, what the camera sees
+        scale = (middle * seen).sum() / (middle**2).sum()
+        root = [bone.name for bone in obj.pose.bones].index(take.rig.names[0])
+        path.append([*(seen.mean(0) + scale * middle[2 * root]), scale])
+    about = {**take.motion.provenance, "refine": {"azimuth": SIDE, "pitch": PITCH}}
+    take_store.replace_motion(text, replace(take.motion, path=np.array(path), provenance=about))
+    bpy.ops.anyrig.overlay(elevation=-0.5)
+    found = overlaps(masks, tmp_path, 2)
+    assert np.mean(found) > 0.78, found  # the film has perspective, the fit has none
+    bpy.ops.anyrig.overlay()
+    bpy.ops.anyrig.overlay(elevation=-0.5, as_refined=False)
+    assert np.mean(overlaps(masks, tmp_path, 3)) < np.mean(found) - 0.1
 
 
 def test_an_armature_turned_and_scaled_since_is_still_seen_from_the_side_it_was_filmed_from(tmp_path: Path) -> None:
