@@ -13,6 +13,7 @@ from anyrig.addon.tasks import background_runner
 from anyrig.backend.geometry.rotations import geodesic_angle
 from anyrig.backend.motion.motion import Motion
 from anyrig.backend.motion.swap_sides import swap_sides
+from anyrig.backend.refine import refine as refine_module
 from anyrig.backend.rig.limb_pairs import LimbPair, limb_pair
 from anyrig.tests.addon import filmed_walk
 from anyrig.tests.addon.drawn import draw, texts
@@ -73,8 +74,11 @@ def test_a_range_is_swapped_in_a_new_take_and_undone_in_one_step(truth: Motion) 
 
 
 def test_the_command_swaps_and_fits_the_limbs_to_the_video(
-    truth: Motion, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    truth: Motion, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quick = refine_module.SETTINGS["quick"]
+    few = replace(quick.shared, steps=(10, 5, 15)), replace(quick.fit, steps=(20, 0, 50))
+    monkeypatch.setitem(refine_module.SETTINGS, "quick", replace(quick, points=300, shared=few[0], fit=few[1]))
     (text,) = take_store.stored()
     before, limbs = take_store.read(text).motion, legs(text).sides.any(0)
     assert commands.main(["refine", "--swap", leg(text), "--out", str(tmp_path / "out.blend")]) == 0

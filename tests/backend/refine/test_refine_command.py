@@ -11,11 +11,12 @@ from anyrig.backend.motion.bvh import read_bvh
 from anyrig.backend.motion.clean_up import preset, settings_of
 from anyrig.backend.motion.motion import Motion
 from anyrig.backend.motion.swap_sides import swap_sides
+from anyrig.backend.refine import refine as refine_module
 from anyrig.backend.rig.limb_pairs import limb_pair
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import write_video
 from anyrig.tests.backend.refine.test_fit import star
-from anyrig.tests.backend.refine.test_refine import footage_of, take
+from anyrig.tests.backend.refine.test_refine import FAST, footage_of, take
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,10 @@ def test_it_says_how_much_better_the_film_is_covered(folder: Path, capsys: pytes
     assert after > before and found.raw is not None
 
 
-def test_it_swaps_a_limb_that_was_taken_for_the_other(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_swaps_a_limb_that_was_taken_for_the_other(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(refine_module.SETTINGS, "quick", FAST)
     truth, rig = take(1.0), star()
     wrong = swap_sides(truth, rig, limb_pair(rig, "leg.L"))
     about = {**wrong.provenance, "clip": asdict(Clip(str(folder / "star.mp4")))}
