@@ -161,7 +161,10 @@ class Press:
         self.reports.append(text)
 
     def __getattr__(self, name: str) -> Any:
-        found = inspect.getattr_static(self._owner, name)
+        found = inspect.getattr_static(self._owner, name, None)
+        if found is None:  # a property that a base class declares
+            operator = getattr(bpy.ops.anyrig, self._owner.bl_idname.rpartition(".")[2])
+            return operator.get_rna_type().properties[name].default
         return types.MethodType(found, self) if inspect.isfunction(found) else getattr(self._owner, name)
 
 
