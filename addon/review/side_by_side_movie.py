@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,31 +58,23 @@ def movie_steps(context: bpy.types.Context, text: bpy.types.Text, params: MovieP
     info = probe(take.clip)
     fps = take_store.about(text)["fps"]  # the scene's may have changed since the keys were written
     yield Progress("Fitting the camera")
-    with takes.showing(obj, text), _whole(params.path, Path(take.clip.path)) as part:
+    _check_place(params.path, Path(take.clip.path))
+    with takes.showing(obj, text):
         view = footage_camera.camera_of_fit(obj, take, (info.width, info.height), fps)
         with closing(_images(obj, take, view, fps, params)) as rig, closing(read_frames(take.clip)) as video:
             rows = _beside(video, rig, take, params)
-            with closing(video_steps(part, rows, 1 / float(np.diff(take.motion.times).mean()))) as written:
+            with closing(video_steps(params.path, rows, 1 / float(np.diff(take.motion.times).mean()))) as written:
                 for done in written:
                     yield Progress("Writing the movie", done, len(take.motion))
     return len(take.motion)
 
 
-@contextmanager
-def _whole(path: Path, video: Path) -> Iterator[Path]:
-    """Yield a file beside the path to write to. It replaces the path at the end of the block, and is removed after an error."""
+def _check_place(path: Path, video: Path) -> None:
+    """Raises UserError if the movie would overwrite its video, or has no folder."""
     if path.resolve() == video.resolve():
         raise UserError(f"The movie would overwrite its own video '{path}': choose another name.")
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
     if not path.parent.is_dir():
         raise UserError(f"There is no folder '{path.parent}' for the movie: choose a folder that exists.")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"The movie '{path}' cannot be written ({error.strerror}): choose another name.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _beside(video: Iterator[Frame], rig: Iterator[Image], take: Take, params: MovieParams) -> Iterator[Image]:

@@ -318,8 +318,8 @@ def _index(props: ANYRIG_Takes) -> int:
 
 
 def _set_index(props: ANYRIG_Takes, index: int) -> None:
-    text = bpy.data.texts[index]
-    props.key = take_store.about(text)["key"] if take_store.is_take(text) else ""
+    text = bpy.data.texts[index] if 0 <= index < len(bpy.data.texts) else None
+    props.key = take_store.about(text)["key"] if text is not None and take_store.is_take(text) else ""
 
 
 class ANYRIG_Takes(bpy.types.PropertyGroup):

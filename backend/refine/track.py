@@ -170,7 +170,7 @@ class Track:
         found = matrix_to_quaternion(self.axes.T @ local_to_global(rig.parents, rotations) @ network_axes(rig))
         quaternions, confidence = np.array(motion.rotations), np.array(motion.confidence)
         quaternions[done] = slerp(motion.rotations[done], found, self._shares(done)[:, None, None])
-        confidence[done] = self.start.confidence[done] * np.exp(-self.error[done] / known[done, None])
+        confidence[done] = (motion.raw or motion).confidence[done] * np.exp(-self.error[done] / known[done, None])
         changed = replace(motion, rotations=continuous(quaternions), confidence=confidence, raw=motion.raw or motion)
         positions = np.array(motion.positions)
         positions[done] = (fk_heads(rig, changed) @ network_axes(rig))[done]

@@ -25,7 +25,7 @@ from anyrig.backend.video.reader import write_video
 from anyrig.tests.addon import chance
 from anyrig.tests.addon.chance import Chance, Press
 
-CALLS = int(os.environ.get("ANYRIG_RANDOM_CALLS", "150"))
+CALLS = int(os.environ.get("ANYRIG_RANDOM_CALLS", "190"))
 SEED = int(os.environ.get("ANYRIG_RANDOM_SEED", "1"))
 CALLS_PER_FILE = 15
 LEFT_OUT = {

@@ -384,7 +384,7 @@ def test_painter_leaves_no_handler() -> None:
 
 def test_escape_cancels_and_the_rest_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled: list[bool] = []
-    monkeypatch.setattr(background_runner._state, "task", SimpleNamespace(cancel=lambda: cancelled.append(True)))
+    monkeypatch.setattr(background_runner._state, "task", SimpleNamespace(cancel=lambda: cancelled.append(True), done=False))
 
     def send(kind: str, value: str = "PRESS") -> set[str]:
         return background_runner.ANYRIG_OT_watch_escape.modal(None, bpy.context, SimpleNamespace(type=kind, value=value))  # type: ignore[arg-type]

@@ -221,7 +221,7 @@ def test_ended_early_it_leaves_no_file_and_the_scene_as_it_was(tmp_path: Path, l
     click(tmp_path)
     for _ in range(5):
         assert modal_runner.step_once() is not None
-    assert everything() != before and len(list(tmp_path.glob(".out*"))) == 1
+    assert everything() != before and len(list(tmp_path.glob(".*.part.mp4"))) == 1
     if leave == "cancel":
         assert bpy.ops.anyrig.cancel() == {"FINISHED"}
         assert modal_runner.step_once() is None and background_runner.status() == ("Cancelled: no movie was written.", False)
@@ -230,7 +230,7 @@ def test_ended_early_it_leaves_no_file_and_the_scene_as_it_was(tmp_path: Path, l
     else:
         leave_by(leave)
     assert background_runner.current() is None and modal_runner.running() is None and modal_runner.step_once() is None
-    assert not list(tmp_path.glob(".out*")) and (tmp_path / "out.mp4").read_bytes() == b"an older movie"
+    assert not list(tmp_path.glob(".*.part.mp4")) and (tmp_path / "out.mp4").read_bytes() == b"an older movie"
     if leave != "load":
         after = everything()
         assert {key: after[key] for key in ("data", "camera", "render", "frame", "hidden")} == {

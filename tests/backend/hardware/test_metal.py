@@ -58,7 +58,7 @@ def test_both_stages_run_without_float64(config: Config, monkeypatch: pytest.Mon
     with Metal():
         inputs = random_inputs(config, [6], 1, config.grid**2, device="meta")
         assert inputs.names.is_meta and inputs.offsets.dtype == torch.float32
-        tokens = torch.empty(10, config.grid**2, config.image_width, device="meta")
+        tokens = torch.empty(10, config.grid**2, config.token_width, device="meta")
         position = torch.cat(list(predict_positions(network, inputs, [tokens], 10)), dim=1)
         rot6d = torch.cat(list(predict_rotations(network, inputs, position)), dim=1)
     assert rot6d.is_meta and rot6d.shape == (1, 10, inputs.names.shape[1], 6)

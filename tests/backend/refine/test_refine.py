@@ -12,6 +12,7 @@ from anyrig.backend.geometry.rotations import axis_angle_to_matrix, geodesic_ang
 from anyrig.backend.motion.motion import Motion
 from anyrig.backend.progress import Progress, result_of
 from anyrig.backend.refine import refine as refine_module
+from anyrig.backend.refine.fit import Fit
 from anyrig.backend.refine.footage import Footage
 from anyrig.backend.refine.overlap import posed_points
 from anyrig.backend.refine.pins import carried, frames_around
@@ -247,3 +248,12 @@ def test_a_fit_that_covers_the_film_less_is_not_kept(monkeypatch: pytest.MonkeyP
     found = refined(raw, footage_of(take(1.0)))
     assert np.array_equal(found.rotations, raw.rotations) and np.array_equal(found.positions, raw.positions)
     assert found.provenance["refine"]["overlap"] == [0.6, 0.6] and len(found.path) == len(raw)
+
+
+def test_confidence_does_not_fall_again_where_a_part_is_fitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fit, "residual", lambda fit: fit.local.new_full(fit.local.shape[:2], 0.5))
+    footage = footage_of(take(1.0))
+    first = refined(take(0.3), footage)
+    again = refined(first, footage, frames=(3, 10))
+    assert first.raw is not None and np.allclose(first.confidence, first.raw.confidence * np.exp(-0.5))
+    assert np.allclose(again.confidence, first.confidence)
