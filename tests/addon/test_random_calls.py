@@ -40,6 +40,7 @@ MAY_ADD = {
     "take_apply": KEYS,
     "take_refine": KEYS,
     "swap_sides": KEYS,
+    "take_clean_up": KEYS,
     "keep_unrefined": KEYS,
     "take_recover": KEYS,
     "overlay": OVERLAY,
