@@ -75,7 +75,7 @@ def refine(
     for done, track in enumerate(tracks):
         for step, steps in track.fit_shared(observed):
             yield Progress(STAGE, int(SHARED * (done + step / steps) / len(tracks)), total)
-    background = Background(footage.pixel)
+    background = Background(footage.pixel) if frames is None else None  # what a range shows of it says little
     with closing(_windows(footage, fitted, background)) as windows:
         for low, high, evidence in windows:
             for done, track in enumerate(tracks):
@@ -83,7 +83,7 @@ def refine(
                     share = (done + step / steps) / len(tracks)
                     yield Progress(STAGE, SHARED + low + int(share * (high - low)), total)
     seconds = (time.perf_counter() - began) / len(tracks)
-    seen = background.seen(footage.times[fitted], footage.times) if frames is None else None
+    seen = None if background is None else background.seen(footage.times[fitted], footage.times)
     refined = [track.refined(mode, seconds, seen) for track in tracks]
     yield Progress(STAGE, total, total)
     return refined
@@ -115,9 +115,12 @@ def observe_mattes(footage: Footage, frames: NDArray[np.int64]) -> tuple[NDArray
 
 
 def _windows(
-    footage: Footage, fitted: NDArray[np.int64], background: Background
+    footage: Footage, fitted: NDArray[np.int64], background: Background | None
 ) -> Generator[tuple[int, int, Evidence], None, None]:
-    """Yield windows of the fitted frames: the first, one past the last, and the evidence. Only one window is in memory."""
+    """Yield windows of the fitted frames: the first, one past the last, and the evidence. Only one window is in memory.
+
+    background: gets every frame, if it is wanted.
+    """
     observed = Observed(diagonal(footage.boxes))
     images = footage.images(set(fitted.tolist())) if footage.images is not None else None
     bounds = window_bounds(len(fitted))
@@ -126,7 +129,8 @@ def _windows(
             image = None if images is None else next(images, None)
             matte = footage.matte(int(frame))
             observed.add(matte, float(footage.confidence[frame]), footage.boxes[frame], image)
-            background.add(matte, image)
+            if background is not None:
+                background.add(matte, image)
             while bounds and place + 1 == bounds[0][1]:
                 low, high = bounds.pop(0)
                 yield low, high, observed.window(low, high)

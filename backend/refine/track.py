@@ -190,8 +190,10 @@ class Track:
             changed = replace(changed, background=seen.background)
         assert changed.raw is not None
         before, after = (mean_overlap(rig, self.target.surface, each, self.footage) for each in (changed.raw, changed))
-        if after < before and not self.part:  # the fit was led astray
-            changed, after = replace(changed, rotations=changed.raw.rotations, positions=changed.raw.positions), before
+        if after < before and not self.part:  # the fit was led astray: nothing that it found is kept
+            of_the_film = {key: about[key] for key in ("mode", "seconds", "camera", "picture") if key in about}
+            kept = {"refine": of_the_film | {"overlap": [before, before]}}
+            return replace(changed.raw, background=changed.background, raw=changed.raw, provenance={**motion.provenance, **kept})
         about["overlap"] = [before, after]
         return changed
 

@@ -247,7 +247,8 @@ def test_a_fit_that_covers_the_film_less_is_not_kept(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("anyrig.backend.refine.track.mean_overlap", lambda *_: next(overlaps))
     found = refined(raw, footage_of(take(1.0)))
     assert np.array_equal(found.rotations, raw.rotations) and np.array_equal(found.positions, raw.positions)
-    assert found.provenance["refine"]["overlap"] == [0.6, 0.6] and len(found.path) == len(raw)
+    assert np.array_equal(found.confidence, raw.confidence) and not len(found.path) and found.camera == raw.camera
+    assert found.provenance["refine"]["overlap"] == [0.6, 0.6] and found.raw is not None
 
 
 def test_confidence_does_not_fall_again_where_a_part_is_fitted_again(monkeypatch: pytest.MonkeyPatch) -> None:
