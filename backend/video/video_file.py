@@ -24,11 +24,13 @@ from .steps import Report, Step
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 _VIDEO_FPS = 30.0  # if the file states no rate
+_LOWEST_FPS = 1.0
 _HIGHEST_FPS = 240.0  # what is stated above is often the unit of the time stamps
 _LONGEST_STEP = 10.0  # seconds: longer steps of the time stamps are errors of the recorder
 _REWIND = 1.0  # seconds: steps back by more are a recording that begins anew
 _RETRIES = 500  # attempts to decode that fail one after another before the file is over
 _DELAY = 32  # frames that a decoder may hold back, so that what is lost shows later
+ESTIMATED = 2  # frames by which the number that other containers than mp4 state may be wrong: it is a length times a rate
 _COMPLETE = 0.9  # share of the stated length from which a file counts as whole
 _WRONG_SHAPE = 0.03  # change of the sides' ratio within a video that is not shown by stretching
 # codecs in lower case that OpenCV decodes: what fails with them is damage
@@ -45,25 +47,35 @@ _TURNS = {90: (0.0, 1.0, -1.0, 0.0), 180: (-1.0, 0.0, 0.0, -1.0), 270: (0.0, -1.
 def decode_video(path: Path, fps: float | None, report: Report) -> Generator[Step, None, None]:
     """Yield a step for every frame, also for those within the file that cannot be decoded. Times start at 0 and strictly increase.
 
-    Raises UserError: not a video, no frame that can be decoded, cut off.
+    Raises UserError: not a video, no frame that can be decoded, cut off, written to while it is read.
     """
+    state = _state_of(path)
     capture = open_video(path)
     try:
         picture = _Picture(capture, path)
         interval = 1.0 / stated_rate(capture, path)
         clock, losses = _Clock(interval, fps, report), _Losses(path, interval)
-        index = 0
+        index = given = 0
         while (failed := _next_frame(capture)) is not None:
             if index == 0:
                 picture.measure()
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
             for missing in losses.before(stamp, failed):
                 yield Step(clock.tell(missing), picture.fetch, lost=True)
+                given += 1
             yield Step(clock.tell(stamp), picture.fetch)
-            index += 1
+            index, given = index + 1, given + 1
+        if _state_of(path) != state:
+            raise UserError(f"The video '{path}' was written to while it was read: wait until it is complete, and start again.")
         _check_end(capture, path, index, clock, losses, report)
+        _note_missing(capture, path, given, losses, report)
     finally:
         capture.release()
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def _next_frame(capture: cv2.VideoCapture) -> int | None:
@@ -126,9 +138,10 @@ def frame_rate(capture: cv2.VideoCapture) -> float:
 
 
 def stated_rate(capture: cv2.VideoCapture, path: Path) -> float:
-    """As `frame_rate`; but a rate above 240 is mostly the unit of the time stamps, and then it is that of the file's packets."""
+    """As `frame_rate`, or that of the file's packets, as a median: a rate above 240 is mostly the unit of the time stamps, and one below
+    1 often the mean over a jump of the stamps."""
     fps = frame_rate(capture)
-    times = packet_times(path) if fps > _HIGHEST_FPS else ()
+    times = packet_times(path) if fps > _HIGHEST_FPS or fps < _LOWEST_FPS else ()
     return 1.0 / max(float(np.median(np.diff(times))), 1e-3) if len(times) > 2 else fps
 
 
@@ -221,6 +234,7 @@ class _Losses:
 
     def __init__(self, path: Path, interval: float) -> None:
         self.interval = interval
+        self.left_out = 0  # frames at the ends that are told of
         self._path, self._first, self._last = path, math.nan, math.nan
         self._silent = container_kind(path) != "mp4"  # the others lose packets without a trace
         self._suspect = 0  # frames for which a gap is taken for a loss
@@ -254,13 +268,14 @@ class _Losses:
         return [last + gap * part / parts for part in range(1, parts)]
 
     def note_ends(self, report: Report) -> None:
-        """Note how many frames before the first and after the last one that was decoded are left out."""
+        """Note how many frames before the first and after the last one that was decoded are left out, and keep their number."""
         near, limit = 0.5 * self.interval, shown_length(self._path)
         times = [time for time in packet_times(self._path) if limit is None or time < limit - near]
         for name, count in (
             ("first", sum(-near < time < self._first - near for time in times)),
             ("last", sum(time > self._last + near for time in times)),
         ):
+            self.left_out += count
             if count:
                 what = f"{name} frame" if count == 1 else f"{name} {count} frames"
                 report.note(f"The {what} of the video cannot be decoded, and {'is' if count == 1 else 'are'} left out.")
@@ -287,6 +302,16 @@ def _check_end(capture: cv2.VideoCapture, path: Path, decoded: int, clock: _Cloc
         report.note(f"The video states a length of {length:.2f} s, but its frames end at {end:.2f} s: check that it is whole.")
     if decoded < stated or not stated:
         losses.note_ends(report)
+
+
+def _note_missing(capture: cv2.VideoCapture, path: Path, given: int, losses: _Losses, report: Report) -> None:
+    """Note frames that are stated, and neither given nor told of: a damaged first or last one leaves no trace among the packets."""
+    stated, slack = _stated_frames(capture), ESTIMATED
+    if container_kind(path) == "mp4":
+        limit = shown_length(path)  # the edit list may hide some
+        stated, slack = min(stated, stated if limit is None else round(limit / losses.interval)), 0
+    if stated - given - losses.left_out > slack and not is_cut_off(path):
+        report.note(f"The video states {stated} frames, but {given} could be read: check that it is whole.")
 
 
 def _stated_frames(capture: cv2.VideoCapture) -> int:

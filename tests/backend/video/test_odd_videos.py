@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from anyrig.backend.errors import UserError
 from anyrig.backend.output_checks import check_outputs, check_suffix, unique_paths
+from anyrig.backend.video import video_file
 from anyrig.backend.video.clip import Clip
 from anyrig.backend.video.reader import probe, read_frames
 from anyrig.backend.video.steps import Report
+from anyrig.backend.video.video_file import ESTIMATED
 from anyrig.backend.whole_file import whole_file
 
 FRAMES, FPS = 30, 25.0
@@ -165,12 +167,16 @@ def test_sixty_damaged_videos(videos: Path, tmp_path: Path) -> None:
         path.write_bytes(content)
         begun = time.perf_counter()
         try:
-            frames, _ = read(path)
+            frames, report = read(path)
         except UserError as error:
             assert str(error).endswith(".") and "\n" not in str(error) and path.name in str(error)
         else:
             times = [frame.time for frame in frames]
             assert np.all(np.diff(times) > 0) and len(times) < 20 * FRAMES and len({frame.image.shape for frame in frames}) == 1
+            enough = FRAMES if kind == "mp4" else FRAMES - ESTIMATED
+            assert sum(not frame.lost for frame in frames) >= enough or report.sentences(), (
+                f"{path.name}: {len(frames)} in silence"
+            )
         assert time.perf_counter() - begun < LIMIT, path.name
 
 
@@ -200,3 +206,34 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with whole_file(target) as part:
         part.write_bytes(b"after")
     assert target.read_bytes() == b"after" and list(tmp_path.iterdir()) == [target]
+
+
+def test_frames_that_leave_no_trace_are_told(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first or last frame of H.264 that is damaged is not among the packets; the container still counts it."""
+    monkeypatch.setattr(video_file, "_stated_frames", lambda _: FRAMES + 1)
+    monkeypatch.setattr(video_file, "shown_length", lambda _: None)
+    for kind, told in (("mp4", True), ("flv", False)):  # others state a length times a rate
+        frames, report = read(videos / f"walk.{kind}")
+        said = [f"The video states {FRAMES + 1} frames, but {FRAMES} could be read: check that it is whole."]
+        assert len(frames) == FRAMES and report.sentences() == (said if told else [])
+
+
+def test_a_rate_that_is_a_mean_over_a_jump_is_not_believed(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_file, "frame_rate", lambda _: 0.016)
+    capture = video_file.open_video(videos / "walk.mkv")
+    assert video_file.stated_rate(capture, videos / "walk.mkv") == pytest.approx(FPS, rel=0.03)
+    clock = video_file._Clock(1 / FPS, None, report := Report())
+    times = [clock.tell(stamp) for stamp in (0.0, 0.04, 3000.08, 3000.12)]
+    assert times == pytest.approx([0.0, 0.04, 0.08, 0.12], abs=1e-6)
+    assert report.sentences() == ["The video's time stamps jump by 3000 s at 0.08 s: the jump was left out."]
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
+def test_a_video_that_is_written_to_while_it_is_read(videos: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"walk.{kind}"
+    path.write_bytes((videos / f"walk.{kind}").read_bytes())
+    frames = read_frames(Clip(str(path)))
+    next(frames)
+    os.utime(path, (1, 1))
+    with pytest.raises(UserError, match="walk.* was written to while it was read: wait until it is complete, and start again."):
+        list(frames)
