@@ -59,6 +59,12 @@ class Spec:
         return self.folder / self.values["video"]
 
     @property
+    def footage(self) -> tuple[Path, ...]:
+        """The video, and the matte if one is given."""
+        matte = self.values.get("matte")
+        return (self.video, self.folder / matte) if matte else (self.video,)
+
+    @property
     def armatures(self) -> tuple[str, ...] | None:
         found = self.values.get("armatures", [])
         return None if found == ALL else tuple(found)
@@ -394,8 +400,7 @@ def _clash(spec: Spec, path: Path, count: int, first: int) -> str:
     """What is wrong with an output (resolved) that the job lists `count` times and that job `first` writes first; '' if nothing."""
     if is_same_file(path, spec.file):
         return "is the job's own rig file: choose another name"
-    matte = spec.values.get("matte")
-    if any(is_same_file(path, source) for source in (spec.video, *([spec.folder / matte] if matte else []))):
+    if any(is_same_file(path, source) for source in spec.footage):
         return "is the job's own video or matte: choose another name"
     if first != spec.number:
         return f"is written by job {first} too: choose another name"

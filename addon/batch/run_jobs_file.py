@@ -111,6 +111,7 @@ class Records:
     """
 
     def __init__(self, jobs: Path) -> None:
+        self.jobs = jobs
         self._folder = jobs.absolute().with_suffix(".done")
 
     def find(self, spec: Spec) -> JobOutcome | None:
@@ -146,9 +147,10 @@ class Records:
 def run_all(
     specs: Sequence[Spec], records: Records, say: Say, *, resume: bool = False, results: Path | None = None
 ) -> list[JobOutcome]:
-    """Run all jobs and report each. Raises UserError, before any of them runs, if the results cannot be written."""
+    """Run all jobs and report each. Raises UserError, before any of them runs, if the results cannot be written, or would overwrite what
+    the jobs read or write."""
     outcomes: list[JobOutcome] = []
-    check_outputs(results)
+    check_outputs(results, inputs=(records.jobs, *(path for spec in specs for path in (spec.file, *spec.footage, *spec.outputs))))
     for spec in specs:
         before = records.find(spec) if resume else None
         say(f"Job {spec.number} ({spec.name}){': done before' if before else ''}")

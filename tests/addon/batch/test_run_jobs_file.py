@@ -389,3 +389,13 @@ def test_table_is_aligned() -> None:
         " 10  a long one  failed       -      0.0  No. No",
         "2 jobs: 1 done, 1 failed, 0 done before",
     ]
+
+
+@pytest.mark.parametrize("name", ["jobs.json", "clips/box.mp4", "rigs/two.blend", "out/two-box.blend"])
+def test_results_over_what_jobs_read_or_write_are_refused(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    jobs = write_jobs(folder, job())
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "out").mkdir()
+    assert run(jobs, "--json", folder / name) != 0
+    assert "would overwrite" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
