@@ -24,6 +24,7 @@ LEVEL = 0.1  # feet stand at most that much above the lowest one
 NEAR = (0.035, 0.07)  # heights above its level at which a foot comes to stand, and at which it is off the ground
 SLOW = (0.25, 0.6)  # speeds, in sizes a second, likewise
 BRISK = (0.2, 0.4)  # the same as shares of the foot's own high speed, for those that hurry
+WANDER = 0.15  # a foot that goes further while it seems to stand is swinging slowly
 # seconds
 CALM = 0.03  # width of the bell that speeds are measured with
 GAP = 0.06  # shorter times off the ground are none
@@ -143,7 +144,8 @@ def find_contacts(rig: Rig, motion: Motion) -> Array:
     """(N, 3) joint, first and last second of each time for which a foot stands on the ground.
 
     A foot comes to stand when it is slow and near the ground, and is off it when it is fast or high: between the two thresholds it stays
-    what it was. A take without travel is judged as `travel_by_feet` would move it.
+    what it was. A foot may be as slow as SLOW when it swings, in a slow walk: where a foot that seems to stand goes some way, only its own
+    high speed says what is slow. A take without travel is judged as `travel_by_feet` would move it.
     """
     if len(motion) < 3:
         return np.zeros((0, 3))
@@ -159,11 +161,20 @@ def find_contacts(rig: Rig, motion: Motion) -> Array:
     fast = np.quantile(speeds, 0.95, axis=0)
     rows = []
     for index, foot in enumerate(found.limbs.feet):
-        slow = [max(own * fast[index], least) for own, least in zip(BRISK, SLOW, strict=True)]
-        surely = (speeds[:, index] < slow[0]) & (heights[:, index] < NEAR[0])
-        perhaps = (speeds[:, index] < slow[1]) & (heights[:, index] < NEAR[1])
-        rows += [(float(foot), times[first], times[last]) for first, last in _runs(times, surely, perhaps)]
+        for least in (SLOW, (0.0, 0.0)):
+            slow = np.maximum(np.array(BRISK) * fast[index], least)
+            surely, perhaps = ((speeds[:, index] < slow[k]) & (heights[:, index] < NEAR[k]) for k in range(2))
+            runs = _runs(times, surely, perhaps)
+            steady = [run for run in runs if _extent(points[run[0] : run[1] + 1, index]) < WANDER * size]
+            if len(steady) == len(runs):
+                break
+        rows += [(float(foot), times[first], times[last]) for first, last in steady]
     return np.array(rows).reshape(-1, 3)
+
+
+def _extent(points: Array) -> float:
+    """How far points (T, 3) go from one another along the ground, at most about."""
+    return float(np.linalg.norm(np.ptp(points[:, [0, 2]], axis=0)))
 
 
 def _runs(times: Array, surely: NDArray[np.bool_], perhaps: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -68,6 +68,16 @@ def test_a_perfect_walk_is_hardly_changed() -> None:
     assert mean < 0.5
 
 
+@pytest.mark.parametrize("slower", [3, 8])
+def test_the_swing_of_a_slow_walk_is_no_stand(slower: int) -> None:
+    rig, true = walk(creature(3, "quadruped"), "Walk")
+    slow = replace(true, times=slower * true.times)
+    usual, found = find_contacts(rig, true), find_contacts(rig, slow)
+    assert len(np.unique(found[:, 0])) == 4 and len(found) >= len(usual)
+    mean, _ = pose_change(rig, slow, pin_feet(rig, slow))
+    assert mean < 0.6
+
+
 def test_a_still_pose_stays_still() -> None:
     rig, true = biped()
     still = replace(true, **{key: np.repeat(getattr(true, key)[:1], len(true), axis=0) for key in ("rotations", "travel")})
