@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import bpy
 from bpy.types import Object
 
+_BONE = re.compile(r'^pose\.bones\["((?:[^"\\]|\\.)*)"\]')
+
 # kinds of objects that show something; an empty shows the collection that it instances
 BODIES = {"MESH", "CURVE", "SURFACE", "FONT", "META", "CURVES", "POINTCLOUD", "VOLUME", "GREASEPENCIL", "GPENCIL"}
+DEFORMERS = {"ARMATURE", "GREASE_PENCIL_ARMATURE", "GP_ARMATURE"}  # the last one until Blender 4.2
 # properties of modifiers and constraints that name the object which they follow
 FOLLOWED = ("object", "target", "mirror_object", "object_from", "object_to", "start_cap", "end_cap", "offset_object")
 
@@ -16,7 +20,7 @@ FOLLOWED = ("object", "target", "mirror_object", "object_from", "object_to", "st
 def bones_that_move_bodies(armature: Object, deforming: set[str]) -> set[str]:
     """Names of the bones that bodies follow other than by the vertex groups of a mesh: all of `deforming` where none can be named.
 
-    A body follows a bone by its parent, by constraints, hooks and lattices, and through other objects that do. Envelopes reach for
+    A body follows a bone by its parent, by constraints, hooks, lattices and drivers, and through other objects that do. Envelopes reach for
     every bone. Custom bone shapes and objects in no scene, nor in an instanced collection, count for nothing.
     """
     shapes = {bone.custom_shape for bone in armature.pose.bones} if armature.pose else set()
@@ -58,14 +62,35 @@ def _leads(obj: Object) -> Iterator[tuple[Object, str | None]]:
     if obj.parent is not None:
         whole = obj.parent_type == "ARMATURE" and obj.type != "MESH"
         yield obj.parent, obj.parent_bone if obj.parent_type == "BONE" else None if whole else ""
-    for modifier in obj.modifiers:
-        if modifier.type == "ARMATURE" and modifier.object is not None:
+    for modifier in (*obj.modifiers, *getattr(obj, "grease_pencil_modifiers", ())):
+        if modifier.type in DEFORMERS and modifier.object is not None:
             yield from _of_armature_modifier(obj, modifier)
         else:
             yield from _targets(modifier)
     for constraint in obj.constraints:
         if not constraint.mute and constraint.influence > 0:
             yield from _targets(constraint)
+    yield from _read_by_drivers(obj)
+
+
+def _read_by_drivers(obj: Object) -> Iterator[tuple[Object, str | None]]:
+    """What drivers of the object, its data and its shape keys read: of an armature, the deforming bones, also those that a path names.
+
+    Drivers mostly read controls, of corrective shapes and the like, which are no part of the body.
+    """
+    for owner in (obj, obj.data, getattr(obj.data, "shape_keys", None)):
+        animation = getattr(owner, "animation_data", None)
+        for curve in animation.drivers if animation is not None else ():
+            for target in (target for variable in curve.driver.variables for target in variable.targets):
+                path = _BONE.search(target.data_path)
+                name = bpy.utils.unescape_identifier(path[1]) if path else target.bone_target
+                if isinstance(target.id, Object) and (target.id.type != "ARMATURE" or _deforms(target.id, name)):
+                    yield target.id, name
+
+
+def _deforms(armature: Object, name: str) -> bool:
+    bone = armature.data.bones.get(name)
+    return bone is not None and bone.use_deform
 
 
 def _of_armature_modifier(obj: Object, modifier: bpy.types.ArmatureModifier) -> Iterator[tuple[Object, str | None]]:

@@ -259,6 +259,29 @@ def by_surface_deform(obj: bpy.types.Object) -> None:
     cage.hide_set(True)
 
 
+def by_drivers(obj: bpy.types.Object) -> None:
+    for name in ("hips", "spine", "chest", "neck"):
+        body = blob(f"Body {name}")
+        body.shape_key_add(name="rest")
+        curve = body.shape_key_add(name="bent").driver_add("value")
+        target = curve.driver.variables.new().targets[0]
+        target.id = obj
+        if name == "hips":
+            curve.driver.variables[0].type, target.bone_target = "TRANSFORMS", name
+        else:
+            target.data_path = f'pose.bones["{name}"].location[0]'
+
+
+def by_grease_pencil(obj: bpy.types.Object) -> None:
+    if bpy.app.version < (4, 3):
+        drawn = new_object("Drawing", bpy.data.grease_pencils.new("Drawing"))
+        drawn.grease_pencil_modifiers.new("Armature", "GP_ARMATURE").object = obj
+        return
+    pens = getattr(bpy.data, "grease_pencils_v3", bpy.data.grease_pencils)
+    drawn = new_object("Drawing", pens.new("Drawing"))
+    drawn.modifiers.new("Armature", "GREASE_PENCIL_ARMATURE").object = obj
+
+
 BODIES = [
     by_envelopes,
     by_lattice,
@@ -270,6 +293,8 @@ BODIES = [
     by_constraints,
     by_hooks,
     by_surface_deform,
+    by_drivers,
+    by_grease_pencil,
 ]
 
 
