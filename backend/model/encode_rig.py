@@ -108,8 +108,10 @@ def encode_reference_pairs(
     Raises UserError for a skeleton without extent.
     """
     rotations, positions = pose_to_network(rig, poses, config.tips)
-    rest = skeleton_of(rig, tips=False).rest
-    scale = scale_of(rest, positions[0, : len(rig.names)])
+    rest = skeleton_of(rig, config.tips).rest
+    # without the tips, if the joints alone have an extent: a rig of one bone has not
+    counted = slice(len(rig.names)) if rest[: len(rig.names)].any() else slice(None)
+    scale = scale_of(rest[counted], positions[0, counted])
     yaw = np.stack([view_yaw(azimuth) for azimuth in azimuths])
     local = global_to_local(skeleton_of(rig, config.tips).parents, rotations)
     # into the camera's frame (docs/network.md, Conventions): p -> Y p, and of the local rotations only the root's, L -> Y L

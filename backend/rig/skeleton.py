@@ -135,7 +135,7 @@ def scale_of(rest: Array, reference: Array) -> float:
     """
     scale = float(max(np.abs(rest).max(), np.abs(reference).max()))
     if not scale > 1e-9:
-        raise UserError("The rig's joints all lie in one point: pick an armature with bones of some length.")
+        raise UserError("All bones of the rig begin in one point: pick an armature whose bones hang on one another's ends.")
     return scale
 
 

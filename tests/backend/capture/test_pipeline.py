@@ -88,6 +88,13 @@ def target(rig: Rig) -> Target:
     )
 
 
+def test_a_rig_of_one_bone_is_captured_too(video: Path) -> None:
+    rest, nothing = np.eye(4)[None], np.zeros(1, bool)
+    rig = Rig("ball", ("ball",), np.array([-1]), rest, np.array([[0.0, 0.0, 1.0]]), nothing, nothing)
+    [motion] = drained(capture([target(rig)], Clip(str(video)), replace(TINY_SETTINGS, refine="quick")))
+    assert motion.rotations.shape == (12, 1, 4) and np.isfinite(motion.rotations).all()
+
+
 def test_capture_returns_a_motion_for_every_rig(video: Path) -> None:
     rigs = [make_rig(), make_rig("tall", spine=6)]
     stages = []

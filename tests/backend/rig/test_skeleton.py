@@ -248,7 +248,7 @@ def test_scale_is_the_largest_coordinate_of_rest_and_reference():
 
 
 def test_a_rig_without_extent_is_refused():
-    with pytest.raises(UserError, match="all lie in one point"):
+    with pytest.raises(UserError, match="All bones of the rig begin in one point"):
         S.scale_of(np.zeros((3, 3)), np.zeros((3, 3)))
     with pytest.raises(UserError):
         S.scale_of(np.full((1, 3), np.nan), np.zeros((1, 3)))
