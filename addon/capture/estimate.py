@@ -25,6 +25,7 @@ BASE_MEMORY, FRAME_MEMORY = 0.65e9, 20e3  # bytes
 KEPT = 1e-3  # seconds a frame: finding the subject takes more, so one that took less was kept from an earlier capture
 # A look of ISNet counts as this many megapixels: one takes 0.5 to 2.7 seconds of a core, depending on whether it calculates in bf16.
 LOOK, LOOKED_AT = 22.0, 1 / 6  # of the frames, where a processor finds the subject
+SIDES = 7.0  # times as long as matching looks that laying takes from several sides on the film takes, where takes are refined (2026-11-27)
 RIG_SHARE = 0.15  # of the first stage's time that each further rig adds; the rest is spent once for all rigs
 
 
@@ -50,7 +51,7 @@ class Work:
         return {
             "load": 1.0,
             "subject": self.frames * (self.size[0] * self.size[1] / 1e6 + LOOK * LOOKED_AT * self.looks),
-            "view": float(self.rigs),
+            "view": self.rigs * (1.0 + SIDES * (self.refine != "off")),
             "video2pose": self.frames * (1 + RIG_SHARE * (self.rigs - 1)),
             "pose2rot": float(self.frames * self.joints),
             **{mode: float(self.frames * self.rigs) for mode in REFINED if mode == self.refine},
