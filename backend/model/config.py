@@ -31,9 +31,8 @@ class Config:
     aids: bool = False  # the geometric layers of `lite`
     grid: int = 14  # for them, image tokens are a map of grid x grid
     lift_layers: int = 2  # their layers that find depth
-    eyes: int = (
-        0  # for them, channels of a second map of 2 grid x 2 grid that is trained with the network (model/eyes.py); 0: none
-    )
+    # for them, channels of a second map of 2 grid x 2 grid cells that is trained with the network (model/eyes.py); 0 without it
+    eyes: int = 0
     encoder: str = "dinov2-large"
     names: str = "t5-base"
     tips: bool = False  # leaf bones get a joint at their tail
